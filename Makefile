@@ -1,0 +1,57 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# PYTHON chooses the interpreter (3.11 or 3.12), TORCH what torch is installed from, e.g. on a CPU-only Linux
+#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SEED ?= 0
+
+.PHONY: demo test check lint bench web lock clean
+
+demo: $(VENV)/.train
+	$(BIN)/elysia demo --seed $(SEED)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered -m "not slow" $(ARGS)
+
+check: lint test
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+web:
+	@echo "The web page is not part of this version; talk in the terminal: $(BIN)/xtuner chat work_dirs/demo/merged"
+
+lock: $(VENV)/.dev
+	$(BIN)/python scripts/lock.py
+
+# The environment is made in stages, each with a stamp, so that a second run starts at once.
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else f"Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}. Set PYTHON=python3.11.")'
+	@echo "[1/3] A virtual environment in $(VENV), and torch (the largest download)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --progress-bar on $(TORCH)
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.torch requirements.txt pyproject.toml
+	@echo "[2/3] Everything else, from the lock (about a minute)"
+	$(PIP) install --no-deps -r requirements.txt
+	@echo "[3/3] Elysia itself: the commands elysia and xtuner"
+	$(PIP) install --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train requirements/dev.lock
+	$(PIP) install --no-deps -r requirements/dev.lock
+	@touch $@
+
+clean:
+	rm -rf $(VENV) work_dirs build *.egg-info

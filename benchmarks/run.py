@@ -1,0 +1,107 @@
+"""`make bench`: one training step of ours against the loop most people write, in one run.
+
+Both train the same LoRA on the same rows of data/elysia.json with the same batches of samples: ours as
+one flat row of whole samples, the other as transformers runs it by itself, padded, with full logits.
+The figure to read is the ratio; absolute speeds are this machine's. Asserts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elysia.models import tiny
+from elysia.train.dataset import PackedDialogues, collate_flat, collate_padded
+from elysia.train.sft import SupervisedFinetune
+
+ROOT = Path(__file__).resolve().parents[1]
+LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"}
+
+
+def make_model(folder: Path, vocabulary: int) -> Path:
+    """A random InternLM2 of a few million parameters, its vocabulary filled up to `vocabulary`."""
+    tokenizer = tiny.train_tokenizer(
+        [ROOT / "data/chat.json", ROOT / "data/elysia.json"],
+        4096,
+        folder / f"tokenizer{vocabulary}",
+    )
+    return tiny.init_model(
+        folder / f"model{vocabulary}", tokenizer=tokenizer, vocab_size=vocabulary,
+        hidden_size=256, layers=8, heads=8, kv_heads=4, intermediate_size=768,
+    )  # fmt: skip
+
+
+def ours(model: SupervisedFinetune, batch: dict[str, Any]) -> torch.Tensor:
+    """Attention per sample, logits of labelled positions alone."""
+    return model(batch) / (batch["labels"] != -100).sum()
+
+
+def usual(model: SupervisedFinetune, batch: dict[str, Any]) -> torch.Tensor:
+    """What `model(input_ids, attention_mask, labels).loss` does."""
+    with torch.autocast("cpu", torch.bfloat16):
+        loss: torch.Tensor = model.causal(**batch, use_cache=False).loss
+    return loss
+
+
+def step(run: Any, model: SupervisedFinetune, optimizer: Any, batch: dict[str, Any]) -> float:
+    """Seconds of one optimizer step."""
+    begun = time.perf_counter()
+    run(model, batch).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return time.perf_counter() - begun
+
+
+def measure(base: Path, steps: int, tokens: int) -> dict[str, list[float]]:
+    """Labelled tokens a second of each way, the two taking turns on equal samples."""
+    data = PackedDialogues(
+        [{"path": str(ROOT / "data/elysia.json"), "format": "xtuner"}],
+        str(base), "internlm2_chat", max_length=tokens,
+    )  # fmt: skip
+    ways = {"ours": ("segments", ours, collate_flat), "usual": ("sdpa", usual, collate_padded)}
+    built = {}
+    for name, (attention, run, collate) in ways.items():
+        torch.manual_seed(0)
+        model = SupervisedFinetune({"path": str(base)}, LORA, "bfloat16", attention).train()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        built[name] = (run, collate, model, torch.optim.AdamW(trained, lr=1e-4, fused=True))
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    for index in range(steps + 3):
+        for name, (run, collate, model, optimizer) in built.items():
+            batch = collate([data[index % len(data)]])
+            seconds = step(run, model, optimizer, batch)
+            if index >= 3:  # kernels are compiled in the first steps
+                speeds[name].append(int((batch["labels"] != -100).sum()) / seconds)
+    return speeds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--tokens", type=int, default=1024, help="of a pack")
+    args = parser.parse_args()
+    print(
+        f"{torch.get_num_threads()} threads, packs of {args.tokens} tokens, {args.steps} steps each"
+    )
+    print("| vocabulary | ours, labelled tokens/s | usual | ratio (median of steps) |")
+    print("|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for vocabulary in (4096, 92544):
+            speeds = measure(make_model(Path(folder), vocabulary), args.steps, args.tokens)
+            mine, theirs = (statistics.median(speeds[name]) for name in ("ours", "usual"))
+            pairs = zip(speeds["ours"], speeds["usual"], strict=True)
+            ratio = statistics.median(a / b for a, b in pairs)
+            print(f"| {vocabulary:,} | {mine:,.0f} | {theirs:,.0f} | {ratio:.2f} |", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"Peak memory of the whole run: {peak:,.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The command line: a dict from verb to the function that builds its parser, imported on use.
+
+This package is the only place that prints. It knows the flags and the exit codes, and nothing of
+how a verb's work is done. Nothing heavy is imported before a verb runs: `--help` of any verb stays
+light.
+
+Exit codes: 0 done; 1 a fault of input or surroundings, or a verdict that failed; 2 a command line
+that cannot be read; 130 interrupted; a child's own code when a child failed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from elysia import __version__
+from elysia.cli.output import say, set_up_output, warn
+from elysia.core.errors import ElysiaError, UsageError, nearest
+
+# verb -> (module:function that returns the verb's ArgumentParser, summary). The parser's default
+# `run` does the work: run(args) -> exit code.
+VERBS: dict[str, tuple[str, str]] = {
+    "train": ("elysia.cli.train:train_parser", "fine-tune a model as a config says"),
+    "chat": ("elysia.cli.chat:chat_parser", "talk to a model in the terminal"),
+    "convert pth_to_hf": (
+        "elysia.cli.convert:pth_to_hf_parser",
+        "turn a checkpoint into an adapter folder, or into a model folder",
+    ),
+    "convert merge": ("elysia.cli.convert:merge_parser", "write base and adapter as one model"),
+    "convert split": ("elysia.cli.convert:split_parser", "cut a model's files into the smallest"),
+    "prove": (
+        "elysia.cli.prove:prove_parser",
+        "show that a merged model answers as base and adapter do",
+    ),
+    "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
+    "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),
+    "list-dataset-format": (
+        "elysia.cli.dataset:list_dataset_format_parser",
+        "list the dataset formats",
+    ),
+    "log-dataset": ("elysia.cli.dataset:log_dataset_parser", "show samples as training sees them"),
+    "check-custom-dataset": (
+        "elysia.cli.dataset:check_custom_dataset_parser",
+        "read every row of a config's data and report",
+    ),
+    "train-tokenizer": (
+        "elysia.cli.tiny:train_tokenizer_parser",
+        "train a small tokenizer from text",
+    ),
+    "init-model": ("elysia.cli.tiny:init_model_parser", "make a model with random weights"),
+    "probe": ("elysia.cli.probe:probe_parser", "ask who it is, and whether it leaks elsewhere"),
+    "demo": ("elysia.cli.demo:demo_parser", "the whole road with a tiny model, on a CPU"),
+    "help": ("elysia.cli.help:help_parser", "show this, or a verb's own help"),
+    "version": ("elysia.cli.help:version_parser", "print the version"),
+}
+GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}
+# XTuner's verbs that this project does not have, and what to do instead.
+ABSENT = {
+    "test": "'test' is not served; 'probe' scores a persona, and training logs the held-out loss.",
+    "preprocess": "'preprocess' is not served: it prepares arXiv and RefCOCO for other models.",
+    "mmbench": "'mmbench' is not served: no vision models are trained here.",
+    "eval_refcoco": "'eval_refcoco' is not served: no vision models are trained here.",
+    "dist_train": "'dist_train' is 'train' with NPROC_PER_NODE set, or under torchrun.",
+}
+
+
+def parser_of(verb: str) -> ArgumentParser:
+    """The argument parser of a verb of VERBS; imports that verb's module."""
+    module, function = VERBS[verb][0].split(":")
+    parser: ArgumentParser = getattr(importlib.import_module(module), function)()
+    parser.prog = f"elysia {verb}"
+    return parser
+
+
+def find_verb(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb that `words` begin with, and the words after it.
+
+    Raises UsageError, naming the nearest verb, when there is none.
+    """
+    first = words[0].lower()
+    if first in VERBS:
+        return first, list(words[1:])
+    if first in GROUPS:
+        return find_member(first, words[1:])
+    if first in ABSENT:
+        raise UsageError(ABSENT[first])
+    known = [verb.split()[0] for verb in VERBS] + [verb.split()[-1] for verb in VERBS]
+    guess = nearest(first, known)
+    raise UsageError(f"There is no verb '{words[0]}'.{guess} 'elysia help' lists the verbs.")
+
+
+def find_member(group: str, words: Sequence[str]) -> tuple[str, list[str]]:
+    """The two-word verb `group words[0]`; a group alone, or with --help, is asked for its help."""
+    members = [verb.split()[1] for verb in VERBS if verb.startswith(group + " ")]
+    if not words:
+        raise UsageError(f"'{group}' wants one of: {', '.join(members)}.")
+    if words[0] in ("-h", "--help"):
+        return "help", [group]
+    member = words[0].lower().replace("-", "_")
+    if member not in members:
+        guess = nearest(member, members)
+        raise UsageError(f"'{group}' has no '{words[0]}', only {', '.join(members)}.{guess}")
+    return f"{group} {member}", list(words[1:])
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Run the command line `words`; returns the exit code, raises what the verb raises."""
+    if not words:
+        dispatch(["help"])
+        return 2
+    if words[0] in ("-h", "--help"):
+        words = ["help", *words[1:]]
+    elif words[0] in ("-v", "-V", "--version"):
+        words = ["version"]
+    verb, rest = find_verb(words)
+    args = parser_of(verb).parse_args(rest)
+    code: int = args.run(args)
+    return code
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """The sentence for a fault of the surroundings that is no ElysiaError, or None for our own
+    mistakes.
+    """
+    import errno
+
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"The disk is full{where}. Free some space, then run the same command again."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("elysia"):
+        return (
+            f"The package '{error.name}' is not installed. "
+            "Install the project's requirements (requirements.txt) into this environment."
+        )
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
+        return (
+            "The device ran out of memory. Use a smaller batch_size or max_length, "
+            f"or fewer bits. ({str(error).splitlines()[0]})"
+        )
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; `argv` without the program's name. Returns the exit code.
+
+    Mistakes of the user become one sentence on stderr; our own keep their traceback. ELYSIA_DEBUG=1
+    shows the traceback of either.
+    """
+    set_up_output()
+    try:
+        code = dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse: 0 after --help, 2 after a usage error
+        return stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        say("", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`elysia list-cfg | head -1`): no words, and none at interpreter exit
+        # either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        sentence = str(error) if isinstance(error, ElysiaError) else sentence_of(error)
+        if sentence is None or os.environ.get("ELYSIA_DEBUG", "0") not in ("", "0"):
+            raise
+        warn(f"error: {sentence}")
+        return 2 if isinstance(error, UsageError) else 1
+
+
+__all__ = ["VERBS", "__version__", "dispatch", "find_verb", "main", "parser_of"]

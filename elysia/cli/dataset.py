@@ -1,0 +1,166 @@
+"""`elysia list-dataset-format`, `log-dataset` and `check-custom-dataset`: the data as training sees
+it.
+
+Reads rows and the tokenizer, never a model's weights. What it shows is what the training's own
+dataset holds.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elysia.cli.options import add_cfg_options, parse_cfg_options
+from elysia.cli.output import build_parser, paint, say
+from elysia.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from elysia.train.dataset import PackedDialogues
+    from elysia.train.settings import Settings
+
+IGNORE = -100
+
+
+def list_dataset_format_parser() -> ArgumentParser:
+    """The parser of `elysia list-dataset-format`."""
+    about = "List the names that dataset_format takes."
+    return build_parser("list-dataset-format", "", about, list_dataset_format)
+
+
+def list_dataset_format(args: Namespace) -> int:
+    """Print the names, one a line."""
+    from elysia.data.formats import FORMATS
+
+    for name in FORMATS:
+        say(name)
+    return 0
+
+
+def log_dataset_parser() -> ArgumentParser:
+    """The parser of `elysia log-dataset`."""
+    parser = build_parser(
+        "log-dataset",
+        "CONFIG [--show {text,masked_text,input_ids,labels,all}] [-n COUNT]",
+        "Show the first samples as training sees them; learned text is green.",
+        log_dataset,
+    )
+    parser.add_argument("config", help="a config file, or the name of a bundled one")
+    parser.add_argument(
+        "--show",
+        choices=["text", "masked_text", "input_ids", "labels", "all"],
+        default="text",
+        help="masked_text has [-100 x N] where N tokens are not learned (default: text)",
+    )
+    parser.add_argument("-n", "--count", type=int, default=1, help="samples to show (default: 1)")
+    add_cfg_options(parser)
+    return parser
+
+
+def log_dataset(args: Namespace) -> int:
+    """Print the first samples in the ways asked for."""
+    if args.count < 1:
+        raise UsageError(f"--count is {args.count}; it must be 1 or more.")
+    dataset = dataset_of(settings_of(args), "train")
+    ways = ["text", "masked_text", "input_ids", "labels"] if args.show == "all" else [args.show]
+    for index in range(min(args.count, len(dataset.tokens))):
+        ids, labels = (part.tolist() for part in dataset.tokens[index])
+        file, row = dataset.tokens.origin[index]
+        say(paint(f"{file}, row {row}: {len(ids)} tokens", "dim"))
+        for way in ways:
+            if len(ways) > 1:
+                say(paint(f"--- {way}", "bold"))
+            say(shown(ids, labels, dataset.tokenizer, way))
+    return 0
+
+
+def shown(ids: list[int], labels: list[int], tokenizer: Any, way: str) -> str:
+    """One sample as `way` says."""
+    if way in ("input_ids", "labels"):
+        return str(ids if way == "input_ids" else labels)
+    runs = list(learned_runs(ids, labels, tokenizer))
+    if way == "text":
+        return "".join(paint(text, "green") if learned else text for learned, text, _ in runs)
+    return "".join(text if learned else f"[-100 x {count}]" for learned, text, count in runs)
+
+
+def learned_runs(ids: list[int], labels: list[int], tokenizer: Any) -> list[tuple[bool, str, int]]:
+    """Runs of tokens that are all learned or all not: (learned, text, tokens)."""
+    runs, start, before = [], 0, ""
+    for learned, group in groupby(labels, key=lambda label: label != IGNORE):
+        count = len(list(group))
+        start += count
+        # Decoded from the beginning each time: a run decoded alone may lose its leading space.
+        text = str(tokenizer.decode(ids[:start]))
+        runs.append((learned, text[len(before) :], count))
+        before = text
+    return runs
+
+
+def check_custom_dataset_parser() -> ArgumentParser:
+    """The parser of `elysia check-custom-dataset`."""
+    parser = build_parser(
+        "check-custom-dataset",
+        "CONFIG [--cfg-options K=V ...]",
+        "Read every row of a config's data as training would, and report; the model is not loaded.",
+        check_custom_dataset,
+    )
+    parser.add_argument("config", help="a config file, or the name of a bundled one")
+    add_cfg_options(parser)
+    return parser
+
+
+def check_custom_dataset(args: Namespace) -> int:
+    """Print the report; a row that cannot be trained on is an error that names it."""
+    settings = settings_of(args)
+    train = dataset_of(settings, "train")
+    from elysia.train.recipe import locate
+
+    for source in settings.sources:
+        name = Path(locate(source["path"])).resolve()
+        rows = len({row for file, row in train.tokens.origin if Path(file).resolve() == name})
+        times = f", {source['repeat']} times" if source["repeat"] != 1 else ""
+        say(f"{source['path']} ({source['format']}): {rows} rows to train on{times}")
+    report(train, settings)
+    if settings.heldout:
+        heldout = dataset_of(settings, "heldout")
+        say(f"held out       {len(heldout.tokens)} samples, {len(heldout.tokens.ids)} tokens")
+    say("The data can be trained on.")
+    return 0
+
+
+def report(dataset: PackedDialogues, settings: Settings) -> None:
+    """Print counts, lengths in tokens, the learned share and the packing."""
+    tokens = dataset.tokens
+    lengths = tokens.lengths
+    ranked = sorted(int(n) for n in lengths)
+    file, row = tokens.origin[int(lengths.argmax())]
+    total = len(tokens.ids)
+    say(
+        f"samples        {len(tokens)}" + (f" ({tokens.dropped} dropped)" if tokens.dropped else "")
+    )
+    if tokens.cut:
+        say(f"shortened      {tokens.cut} (overlong = 'cut': their last turns are left out)")
+    say(f"tokens         {total}, {100 * tokens.labelled.sum() / total:.1f} % of them learned")
+    say(f"length         {ranked[0]} to {ranked[-1]} tokens, median {ranked[len(ranked) // 2]}")
+    say(f"longest        {file}, row {row}")
+    filled = 100 * total / (len(dataset) * settings.max_length)
+    say(f"packs          {len(dataset)} of {settings.max_length} tokens, {filled:.1f} % full")
+
+
+def settings_of(args: Namespace) -> Settings:
+    """The settings that CONFIG and --cfg-options say."""
+    options = parse_cfg_options(args.cfg_options)
+    from elysia.train.settings import load_settings
+
+    return load_settings(args.config, options)
+
+
+def dataset_of(settings: Settings, split: str) -> PackedDialogues:
+    """The training's own dataset, as the recipe builds it."""
+    from elysia.train.dataset import PackedDialogues
+    from elysia.train.recipe import dataset_arguments
+
+    base = settings.pretrained_model_name_or_path
+    return PackedDialogues(**dataset_arguments(settings, base), split=split)

@@ -1,0 +1,221 @@
+"""`elysia demo`: from nothing to a persona that answers, through the same commands that a person
+types.
+
+Each stage is a child process of this interpreter; a stage that fails ends the demo with its exit
+code. Knows the stages and the thresholds, and nothing of how any stage works.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elysia.cli.options import add_cfg_options
+from elysia.cli.output import build_parser, paint, say
+from elysia.core.errors import ElysiaError, ExportError, UsageError
+
+TEXTS = ("data/chat.json", "data/elysia.json", "configs/personas/elysia.json")
+MARK = ".elysia-demo"  # only a folder that a demo made is ever emptied
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the demo."""
+
+    name: str
+    about: str
+    words: tuple[str, ...]
+
+
+def demo_parser() -> ArgumentParser:
+    """The parser of `elysia demo`."""
+    parser = build_parser(
+        "demo",
+        "[options]",
+        "The whole road on a CPU, in minutes: train a tokenizer, make a tiny model, teach it to "
+        "speak, QLoRA the persona, convert, merge, prove, and ask who it is. Always starts anew.",
+        demo,
+    )
+    add = parser.add_argument
+    add("--work-dir", default="work_dirs/demo", metavar="DIR", help="default: work_dirs/demo")
+    add("--seed", type=int, default=0, help="of the weights and of both trainings (default: 0)")
+    add("--base-config", default="demo_base", metavar="CONFIG", help="default: demo_base")
+    add("--persona-config", default="demo_qlora", metavar="CONFIG", help="default: demo_qlora")
+    add("--vocab-size", type=int, default=3584, metavar="N", help="default: 3584")
+    add_cfg_options(parser)
+    return parser
+
+
+def demo(args: Namespace) -> int:
+    """Run the stages, write report.json, and hold the result against the thresholds."""
+    work = Path(args.work_dir)
+    start_anew(work)
+    seconds: dict[str, float] = {}
+    steps = stages(args, work)
+    began = time.monotonic()
+    for number, stage in enumerate(steps, 1):
+        say(paint(f"[{number}/{len(steps)}] {stage.about}", "bold"))
+        say(paint(f"$ elysia {shlex.join(stage.words)}", "dim"))
+        start = time.monotonic()
+        code = run(stage.words)
+        seconds[stage.name] = round(time.monotonic() - start, 1)
+        if code:
+            say(f"The stage '{stage.name}' failed with exit code {code}.", file=sys.stderr)
+            return code
+        say(paint(f"    {seconds[stage.name]:.0f} s", "dim"))
+    report = summary(work, args.seed, seconds)
+    report["seconds_total"] = round(time.monotonic() - began, 1)
+    target = work / "report.json"
+    target.write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    say(f"\n{json.dumps(report, ensure_ascii=False, indent=2)}\nWrote {target}")
+    hold(report)
+    say(f"Talk to it:  elysia chat {work / 'merged'}")
+    return 0
+
+
+def start_anew(work: Path) -> None:
+    """An empty work dir. Raises UsageError rather than emptying a folder that no demo made."""
+    if work.exists():
+        if not work.is_dir():
+            raise UsageError(f"--work-dir {work} is a file.")
+        if any(work.iterdir()) and not (work / MARK).exists():
+            raise UsageError(f"{work} has files that no demo made: choose another --work-dir.")
+        shutil.rmtree(work)
+    work.mkdir(parents=True)
+    (work / MARK).touch()
+
+
+def stages(args: Namespace, work: Path) -> list[Stage]:
+    """The commands, in order."""
+    tokenizer, start = str(work / "tokenizer"), str(work / "init")
+    base, adapter, merged = str(work / "base"), str(work / "adapter"), str(work / "merged")
+    base_run, persona_run = str(work / "train_base"), str(work / "train_persona")
+    seed = ("--seed", str(args.seed))
+    # Both trainings take the same extra options; a conversion must see what the training saw.
+    more = args.cfg_options
+    on_start = ("--cfg-options", f"pretrained_model_name_or_path={start}", *more)
+    on_base = ("--cfg-options", f"pretrained_model_name_or_path={base}", *more)
+    root = data_root()
+    texts = [str(root / text) for text in TEXTS]
+    vocabulary = ("--vocab-size", str(args.vocab_size))
+    return [
+        Stage(
+            "tokenizer", "A tokenizer from the bundled text",
+            ("train-tokenizer", *texts, "--output", tokenizer, *vocabulary),
+        ),
+        Stage(
+            "init", "A tiny InternLM2 with random weights",
+            ("init-model", start, "--tokenizer", tokenizer, *seed),
+        ),
+        Stage(
+            "train_base", "Teach it to speak (full training)",
+            ("train", args.base_config, "--work-dir", base_run, *seed, *on_start),
+        ),
+        Stage(
+            "convert_base", "Checkpoint to model folder",
+            ("convert", "pth_to_hf", args.base_config, base_run, base, *on_start),
+        ),
+        Stage(
+            "train_persona", "Teach it who it is (QLoRA)",
+            ("train", args.persona_config, "--work-dir", persona_run, *seed, *on_base),
+        ),
+        Stage(
+            "convert_persona", "Checkpoint to adapter folder",
+            ("convert", "pth_to_hf", args.persona_config, persona_run, adapter, *on_base),
+        ),
+        Stage(
+            "merge", "Base and adapter become one model",
+            ("convert", "merge", base, adapter, merged, "--dtype", "fp32"),
+        ),
+        Stage(
+            "prove", "Is the adapter in the merged model?",
+            ("prove", base, adapter, merged, "--output", str(work / "proof.json")),
+        ),
+        Stage(
+            "probe", "Who is it? And does it stay out of ordinary answers?",
+            (
+                "probe", merged, "--output", str(work / "probe.json"),
+                "--questions", str(root / "data/probes.json"),
+                "--ordinary", str(root / "data/probes_ordinary.json"),
+                "--persona", str(root / "configs/personas/elysia.json"),
+            ),
+        ),
+    ]  # fmt: skip
+
+
+def data_root() -> Path:
+    """The folder that holds configs/ and data/."""
+    from elysia.train.bundled import configs_folder
+
+    return configs_folder().parent
+
+
+def run(words: Sequence[str]) -> int:
+    """One command in a child of this interpreter, its output passed on; its exit code."""
+    # On Ctrl-C the child gets the signal too and ends first; waiting for it is subprocess.call's
+    # way.
+    code = subprocess.call([sys.executable, "-m", "elysia", *words])
+    return code if code >= 0 else 128 - code  # killed by a signal: as shells say it
+
+
+def summary(work: Path, seed: int, seconds: dict[str, float]) -> dict[str, Any]:
+    """The report, from what the stages left in `work`."""
+    probe, proof = read_json(work / "probe.json"), read_json(work / "proof.json")
+    return {
+        "identity_rate": probe["identity_rate"],
+        "leak_rate": probe["leak_rate"],
+        "identity_questions": probe["identity_questions"],
+        "ordinary_questions": probe["ordinary_questions"],
+        "merge_max_diff": proof["max_diff"],
+        "losses": {
+            "base": losses(work / "train_base"),
+            "persona": losses(work / "train_persona"),
+        },
+        "seconds": seconds,
+        "seed": seed,
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that a stage should have written."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ElysiaError(f"A stage left no readable {path}: {error}") from error
+    return content
+
+
+def losses(run: Path) -> dict[str, float]:
+    """The first and last training loss, from MMEngine's scalars (a JSON object a line)."""
+    found: list[float] = []
+    for file in sorted(run.glob("*/vis_data/scalars.json")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if "loss" in entry:
+                found.append(float(entry["loss"]))
+    if not found:
+        raise ElysiaError(f"The training in {run} logged no loss.")
+    return {"first": found[0], "last": found[-1]}
+
+
+def hold(report: dict[str, Any]) -> None:
+    """ExportError naming every threshold that the report does not meet."""
+    wanted = (
+        ("identity_rate", report["identity_rate"] >= 0.9, "at least 0.9"),
+        ("leak_rate", report["leak_rate"] <= 0.1, "at most 0.1"),
+        ("merge_max_diff", report["merge_max_diff"] <= 1e-3, "at most 1e-3"),
+    )
+    missed = [
+        f"{name} is {report[name]:.3g}, not {what}" for name, good, what in wanted if not good
+    ]
+    if missed:
+        raise ExportError(f"The demo ran, but {'; '.join(missed)}.")

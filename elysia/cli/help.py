@@ -1,0 +1,74 @@
+"""`elysia help` and `elysia version`; also the text of docs/cli.md."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from elysia import __version__
+from elysia.cli.output import build_parser, say
+
+
+def help_parser() -> ArgumentParser:
+    """The parser of `elysia help`."""
+    parser = build_parser(
+        "help", "[VERB] [--markdown]", "Show the verbs, or one verb's help.", show
+    )
+    parser.add_argument("verb", nargs="*", help="a verb, such as train or convert merge")
+    parser.add_argument(
+        "--markdown", action="store_true", help="every verb's help as one page (docs/cli.md)"
+    )
+    return parser
+
+
+def version_parser() -> ArgumentParser:
+    """The parser of `elysia version`."""
+    return build_parser("version", "", "Print the version.", version)
+
+
+def version(args: Namespace) -> int:
+    """Print the version."""
+    say(__version__)
+    return 0
+
+
+def show(args: Namespace) -> int:
+    """Print the overview, one verb's help, or all of them as a page."""
+    from elysia.cli import GROUPS, VERBS, find_verb, parser_of
+
+    if args.markdown:
+        say(markdown(), end="")
+    elif not args.verb:
+        say(overview(VERBS))
+    elif len(args.verb) == 1 and args.verb[0] in GROUPS:
+        group = args.verb[0] + " "
+        say(overview({verb: entry for verb, entry in VERBS.items() if verb.startswith(group)}))
+    else:
+        say(parser_of(find_verb(args.verb)[0]).format_help(), end="")
+    return 0
+
+
+def overview(verbs: dict[str, tuple[str, str]]) -> str:
+    """One line a verb."""
+    width = max(map(len, verbs)) + 2
+    lines = [f"  {verb:{width}}{summary}" for verb, (_, summary) in verbs.items()]
+    head = ["usage: elysia VERB ...    (xtuner VERB ... is the same)", ""]
+    return "\n".join([*head, *lines, "", "'elysia VERB --help' shows a verb's options."])
+
+
+def markdown() -> str:
+    """docs/cli.md: the overview and every verb's help."""
+    from elysia.cli import VERBS, parser_of
+
+    page = [
+        "# Command line",
+        "",
+        "Written by `elysia help --markdown`; do not edit. `xtuner` is the same program.",
+        "",
+        "```",
+        overview(VERBS),
+        "```",
+    ]
+    for verb in VERBS:
+        text = parser_of(verb).format_help().rstrip()
+        page += ["", f"## {verb}", "", "```", text, "```"]
+    return "\n".join(page) + "\n"

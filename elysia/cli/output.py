@@ -1,0 +1,116 @@
+"""How the command line speaks: print, colour, and the one place that sets up logging.
+
+Knows nothing of verbs.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import warnings
+from argparse import ArgumentParser, HelpFormatter
+from collections.abc import Callable
+from typing import TextIO
+
+COLOURS = {"green": "32", "red": "31", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
+
+
+def say(text: str = "", *, end: str = "\n", file: TextIO | None = None) -> None:
+    """Print to stdout (or `file`) and flush, so that pipes and streaming replies see it at once."""
+    print(text, end=end, file=file, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print to stderr."""
+    say(text, file=sys.stderr)
+
+
+def in_colour(stream: TextIO | None = None) -> bool:
+    """Whether to colour: a terminal, or FORCE_COLOR; never with NO_COLOR (no-color.org)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream or sys.stdout).isatty()
+
+
+def paint(text: str, colour: str) -> str:
+    """`text` in a colour of COLOURS where stdout shows colours, else unchanged."""
+    return f"\033[{COLOURS[colour]}m{text}\033[0m" if text and in_colour() else text
+
+
+class PlainLines(logging.Formatter):
+    """Notes as they are; warnings and errors with their level in front."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
+
+
+class CurrentStderr(logging.StreamHandler[TextIO]):
+    """Writes to whatever sys.stderr is now: a test or a notebook may have replaced it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def set_up_output() -> None:
+    """Log the package's notes to stderr, and let no stream die of a character it cannot show."""
+    hush_libraries()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+    logger = logging.getLogger("elysia")
+    if not any(isinstance(handler, CurrentStderr) for handler in logger.handlers):
+        handler = CurrentStderr(sys.stderr)
+        handler.setFormatter(PlainLines())
+        logger.addHandler(handler)
+    logger.setLevel(os.environ.get("ELYSIA_LOG", "INFO").upper())
+
+
+# Said at every import, to everybody, and nothing that anybody could act on.
+NOISE = ("Setting accelerator to CPU", "Failed to load CPU gemm_4bit_forward")
+
+
+def without_noise(record: logging.LogRecord) -> bool:
+    """A logging filter."""
+    return not str(record.msg).startswith(NOISE)
+
+
+def hush_libraries() -> None:
+    """Keep the chatter of libraries out of replies and reports; ELYSIA_DEBUG=1 lets it all through.
+
+    DeepSpeed logs to stdout, where it would become part of what a pipe reads.
+    """
+    if os.environ.get("ELYSIA_DEBUG", "0") not in ("", "0"):
+        return
+    for name in ("DeepSpeed", "bitsandbytes.backends.cpu.ops"):
+        logger = logging.getLogger(name)
+        if without_noise not in logger.filters:
+            logger.addFilter(without_noise)
+    libraries = r"(torch|transformers|peft|accelerate|deepspeed|bitsandbytes|mmengine)\b"
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=category, module=libraries)
+
+
+class WideHelp(HelpFormatter):
+    """argparse's help at one fixed width, so that docs/cli.md does not depend on a terminal."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=100)
+
+
+def build_parser(
+    verb: str, usage: str, description: str, run: Callable[..., int]
+) -> ArgumentParser:
+    """A verb's parser. `usage` is what follows the verb; `run(args)` returns the exit code."""
+    parser = ArgumentParser(
+        prog=f"elysia {verb}",
+        usage=f"elysia {verb} {usage}".rstrip(),
+        description=description,
+        formatter_class=WideHelp,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser

@@ -1,0 +1,103 @@
+"""`elysia train-tokenizer` and `elysia init-model`: a small model from nothing, for demos and
+tests.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from elysia.cli.output import build_parser, say
+
+
+def train_tokenizer_parser() -> ArgumentParser:
+    """The parser of `elysia train-tokenizer`."""
+    parser = build_parser(
+        "train-tokenizer",
+        "FILE [FILE ...] --output DIR [options]",
+        "Train a byte-level BPE tokenizer with InternLM2's chat tokens on the text of the files.",
+        train_tokenizer,
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="datasets (.json, .jsonl) or text (.txt)"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="special tokens counted (default: 4096)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="DIR may already hold files")
+    return parser
+
+
+def train_tokenizer(args: Namespace) -> int:
+    """Train, and say where it went."""
+    from elysia.models import tiny
+
+    tiny.train_tokenizer(
+        [Path(file) for file in args.files],
+        args.vocab_size,
+        Path(args.output),
+        overwrite=args.overwrite,
+    )
+    say(f"Wrote a tokenizer to {args.output}")
+    return 0
+
+
+def init_model_parser() -> ArgumentParser:
+    """The parser of `elysia init-model`."""
+    parser = build_parser(
+        "init-model",
+        "DIR --tokenizer DIR [options]",
+        "Make a model with random weights. The defaults are the demo's: a few million parameters.",
+        init_model,
+    )
+    parser.add_argument("output", metavar="DIR", help="the folder to write")
+    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="a tokenizer's folder")
+    parser.add_argument(
+        "--architecture", choices=["internlm2", "llama", "qwen2"], default="internlm2",
+        help="default: internlm2",
+    )  # fmt: skip
+    sizes = {
+        "hidden-size": 256, "layers": 4, "heads": 4, "kv-heads": 2, "intermediate-size": 704,
+        "max-position-embeddings": 2048, "seed": 0,
+    }  # fmt: skip
+    for flag, default in sizes.items():
+        parser.add_argument(
+            f"--{flag}", type=int, default=default, metavar="N", help=f"default: {default}"
+        )
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32",
+        help="default: float32",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tie-word-embeddings", action="store_true", help="one matrix for words in and out"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="DIR may already hold files")
+    return parser
+
+
+def init_model(args: Namespace) -> int:
+    """Make the model, and say where it went."""
+    from elysia.models import tiny
+
+    tiny.init_model(
+        Path(args.output),
+        tokenizer=Path(args.tokenizer),
+        architecture=args.architecture,
+        hidden_size=args.hidden_size,
+        layers=args.layers,
+        heads=args.heads,
+        kv_heads=args.kv_heads,
+        intermediate_size=args.intermediate_size,
+        max_position_embeddings=args.max_position_embeddings,
+        tie_word_embeddings=args.tie_word_embeddings,
+        seed=args.seed,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+    )
+    say(f"Wrote a model with random weights to {args.output}")
+    return 0

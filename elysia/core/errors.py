@@ -1,0 +1,70 @@
+"""One exception type per kind of fault, each carrying the sentence that the user reads.
+
+A sentence says what was wrong, where (file, row, key) and what to do. The command line prints it and
+exits non-zero; a traceback is for our own mistakes only. Knows nothing of who raises or prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ElysiaError(Exception):
+    """Any fault of input or surroundings; `str(error)` is the sentence for the user."""
+
+
+class UsageError(ElysiaError):
+    """A command line that cannot be carried out as written."""
+
+
+class ConfigError(ElysiaError):
+    """A config with an unknown name, a wrong type or a value out of range."""
+
+
+class DataError(ElysiaError):
+    """A dataset that is missing, damaged or of another format."""
+
+
+class TemplateError(ElysiaError):
+    """An unknown prompt template, or a conversation it cannot render."""
+
+
+class ModelError(ElysiaError):
+    """A model or tokenizer that is missing, damaged or of an unknown architecture."""
+
+
+class DeviceError(ElysiaError):
+    """A device, port or build tool that is not there or cannot do what was asked."""
+
+
+class CheckpointError(ElysiaError):
+    """A training checkpoint that is missing, cut short or of another run."""
+
+
+class ExportError(ElysiaError):
+    """A conversion or merge that was refused, or whose proof failed."""
+
+
+class RunCardError(ElysiaError):
+    """A run card that is damaged or contradicts what it lies beside."""
+
+
+class PersonaError(ElysiaError):
+    """A character card that cannot be read."""
+
+
+class EngineError(ElysiaError):
+    """An engine that failed or refused while generating."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A clause to append to a sentence: the closest of `choices`, or nothing when none is close.
+
+    >>> nearest("max_lenght", ["max_length", "lr"])
+    " Did you mean 'max_length'?"
+    >>> nearest("zzz", ["max_length"])
+    ''
+    """
+    found = get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean '{found[0]}'?" if found else ""

@@ -1,0 +1,35 @@
+"""The one shape of a conversation, from the first dataset row to the last chat turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message.
+
+    `learn` matters to training only: None means that an assistant's message is learned and any other
+    is not; False on an assistant's message makes it context.
+    """
+
+    role: str
+    text: str
+    name: str | None = None
+    images: tuple[str, ...] = ()
+    learn: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"role {self.role!r} is none of {', '.join(ROLES)}")
+
+    @property
+    def learned(self) -> bool:
+        """Whether training puts loss on this message's text."""
+        return self.role == "assistant" if self.learn is None else self.learn
+
+
+Conversation = Sequence[Message]

@@ -1,0 +1,251 @@
+"""The table of prompt templates: 27 chat formats and 8 system texts, named as XTuner names them.
+
+The strings are the formats that the models were trained with, so they are facts and not prose:
+each is compared with what XTuner 0.2.0 produces (docs/templates.md says where we differ). A
+template is one entry of `TEMPLATES` and nothing else. Knows nothing of conversations
+(templates.py) or of token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from elysia.core.errors import TemplateError, nearest
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How a conversation becomes text.
+
+    A turn is `system` (where the turn has one) + `instruction`, then the learned reply +
+    `suffix`, an end-of-sequence token unless `suffix_as_eos` says that the suffix already is one,
+    then `sep`. `{system}`, `{input}` and `{round}` (from 1) are the only fields; any other brace
+    is text. Generation ends at any of `stop_words`, or at the model's own end-of-sequence token.
+    """
+
+    name: str
+    system: str
+    instruction: str
+    suffix: str = ""
+    suffix_as_eos: bool = False
+    sep: str = ""
+    stop_words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if "{system}" not in self.system:
+            raise TemplateError(f"Template '{self.name}': `system` lacks the field {{system}}.")
+        if "{input}" not in self.instruction:
+            raise TemplateError(f"Template '{self.name}': `instruction` lacks the field {{input}}.")
+        if self.suffix_as_eos and not self.suffix:
+            raise TemplateError(f"Template '{self.name}': `suffix_as_eos` needs a `suffix`.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for a run card."""
+        return {**asdict(self), "stop_words": list(self.stop_words)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PromptTemplate:
+        """The template that `to_dict` wrote; TemplateError on a missing or wrong field."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise TemplateError(
+                    f"A prompt template has no field '{key}'.{nearest(str(key), known)}"
+                )
+        for key in ("name", "system", "instruction"):
+            if key not in values:
+                raise TemplateError(f"A prompt template needs the field '{key}'.")
+        for key in ("name", "system", "instruction", "suffix", "sep"):
+            if not isinstance(values.get(key, ""), str):
+                raise TemplateError(f"The template field '{key}' must be text.")
+        words = values.get("stop_words", ())
+        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+            raise TemplateError("The template field 'stop_words' must be a list of texts.")
+        return cls(**{**values, "stop_words": tuple(words)})
+
+
+_IM = (
+    "<|im_start|>system\n{system}<|im_end|>\n",
+    "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_end|>",
+    True,
+    "\n",
+)
+_QWEN_STOPS = ("<|im_end|>", "<|endoftext|>")
+_VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions. {system}\n ",
+    "USER: {input} ASSISTANT:",
+)
+_DEEPSEEK_CODER = (
+    "You are an AI programming assistant, utilizing the DeepSeek Coder model, developed by DeepSeek"
+    "Company, and you only answer questions related to computer science. For politically sensitive "
+    "questions, security and privacy issues, and other non-computer science questions, you will "
+    "refuse to answer. {system}\n",
+    "### Instruction:\n{input}\n### Response:\n",
+)
+_INST = ("[INST] {system} [/INST]\n", "[INST] {input} [/INST]")
+_LLAMA2_SYSTEM = (
+    "[INST] <<SYS>>\n You are a helpful, respectful and honest assistant. Always answer as "
+    "helpfully as possible, while being safe. Your answers should not include any harmful, "
+    "unethical, racist, sexist, toxic, dangerous, or illegal content. Please ensure that "
+    "your responses are socially unbiased and positive in nature.\n{system}\n<</SYS>>\n [/INST] "
+)
+_WIZARDCODER_SYSTEM = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.\n\n{system}\n "
+)
+# XTuner gives minicpm no system text and fails when a row has one; this is what it falls back to in
+# its own evaluation chats.
+_BARE_SYSTEM = "{system}\n"
+
+_T = PromptTemplate
+_ALL = (
+    _T("default", "<|System|>:{system}\n", "<|User|>:{input}\n<|Bot|>:", sep="\n"),
+    _T(
+        "zephyr",
+        "<|system|>\n{system}\n",
+        "<|user|>\n{input}\n<|assistant|>\n",
+        sep="\n",
+    ),
+    _T(
+        "internlm_chat",
+        "<|System|>:{system}\n",
+        "<|User|>:{input}<eoh>\n<|Bot|>:",
+        "<eoa>",
+        True,
+        "\n",
+        ("<eoa>",),
+    ),
+    _T("internlm2_chat", *_IM, ("<|im_end|>",)),
+    _T(
+        "moss_sft",
+        "{system}\n",
+        "<|Human|>: {input}<eoh>\n",
+        sep="\n",
+        stop_words=("<eoc>", "<eom>"),
+    ),
+    _T("llama2_chat", _LLAMA2_SYSTEM, "[INST] {input} [/INST]", sep="\n"),
+    _T("code_llama_chat", "{system}\n", "[INST] {input} [/INST]"),
+    _T("chatglm2", "{system}\n", "[Round {round}]\n\n问：{input}\n\n答：", sep="\n\n"),
+    _T("chatglm3", "<|system|>\n{system}", "<|user|>\n{input}<|assistant|>\n", sep="\n"),
+    _T("qwen_chat", *_IM, _QWEN_STOPS),
+    _T("baichuan_chat", "{system}\n", "<reserved_102>{input}<reserved_103>", sep="\n"),
+    _T("baichuan2_chat", "{system}\n", "<reserved_106>{input}<reserved_107>", sep="\n"),
+    _T("wizardlm", *_VICUNA, sep="\n"),
+    _T(
+        "wizardcoder",
+        _WIZARDCODER_SYSTEM,
+        "### Instruction:\n{input}\n\n### Response:",
+        sep="\n\n",
+    ),
+    _T("vicuna", *_VICUNA, sep="\n"),
+    _T("deepseek_coder", *_DEEPSEEK_CODER, sep="\n"),
+    _T("deepseekcoder", *_DEEPSEEK_CODER, sep="\n"),
+    _T("deepseek_moe", *_INST, sep="\n"),
+    _T(
+        "deepseek_v2",
+        "{system}\n\n",
+        "User: {input}\n\nAssistant: ",
+        "<｜end▁of▁sentence｜>",
+        True,
+        stop_words=("<｜end▁of▁sentence｜>",),
+    ),
+    _T("mistral", *_INST, sep="\n"),
+    _T("mixtral", *_INST, sep="\n"),
+    _T("minicpm", _BARE_SYSTEM, "<用户> {input} <AI>", sep="\n"),
+    _T("minicpm3", *_IM, _QWEN_STOPS),
+    _T(
+        "gemma",
+        "<start_of_turn>system\n{system}<end_of_turn>\n",
+        "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model\n",
+        "<end_of_turn>",
+        False,
+        "\n",
+        ("<end_of_turn>",),
+    ),
+    _T(
+        "cohere_chat",
+        "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{system}<|END_OF_TURN_TOKEN|>",
+        "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>{input}<|END_OF_TURN_TOKEN|>"
+        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        "<|END_OF_TURN_TOKEN|>",
+        True,
+        stop_words=("<|END_OF_TURN_TOKEN|>",),
+    ),
+    _T(
+        "llama3_chat",
+        "<|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>",
+        "<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<|eot_id|>",
+        True,
+        stop_words=("<|eot_id|>",),
+    ),
+    _T(
+        "phi3_chat",
+        "<|system|>\n{system}<|end|>\n",
+        "<|user|>\n{input}<|end|>\n<|assistant|>\n",
+        "<|end|>",
+        True,
+        "\n",
+        ("<|end|>",),
+    ),
+)
+
+TEMPLATES: dict[str, PromptTemplate] = {template.name: template for template in _ALL}
+
+# What XTuner's dataset formats put in front of a row, byte for byte. `{bot_name}` is filled by
+# whoever chooses moss_sft.
+SYSTEM_TEMPLATES: dict[str, str] = {
+    "moss_sft": (
+        "You are an AI assistant whose name is {bot_name}.\n"
+        "Capabilities and tools that {bot_name} can possess.\n"
+        "- Inner thoughts: enabled.\n"
+        "- Web search: enabled. API: Search(query)\n"
+        "- Calculator: enabled. API: Calculate(expression)\n"
+        "- Equation solver: enabled. API: Solve(equation)\n"
+        "- Text-to-image: disabled.\n"
+        "- Image edition: disabled.\n"
+        "- Text-to-speech: disabled.\n"
+    ),
+    "alpaca": (
+        "Below is an instruction that describes a task. Write a response that appropriately "
+        "completes the request.\n"
+    ),
+    "arxiv_gentile": (
+        "If you are an expert in writing papers, please generate a good paper title for this paper "
+        "based on other authors' descriptions of their abstracts.\n"
+    ),
+    "colorist": (
+        "You are a professional color designer. Please provide the corresponding colors based on "
+        "the description of Human.\n"
+    ),
+    "coder": (
+        "You are a professional programer. Please provide the corresponding code based on the "
+        "description of Human.\n"
+    ),
+    "lawyer": "你现在是一名专业的中国律师，请根据用户的问题给出准确、有理有据的回复。\n",
+    "medical": "如果你是一名医生，请根据患者的描述回答医学问题。\n",
+    "sql": (
+        "If you are an expert in SQL, please generate a good SQL Query for Question based on the "
+        "CREATE TABLE statement.\n"
+    ),
+}
+
+
+def get_template(name: str) -> PromptTemplate:
+    """The template called `name`; TemplateError with the nearest name when there is none.
+
+    >>> get_template("qwen_chat").suffix
+    '<|im_end|>'
+    """
+    try:
+        return TEMPLATES[name]
+    except KeyError:
+        raise TemplateError(
+            f"There is no prompt template '{name}'.{nearest(name, TEMPLATES)} "
+            f"The templates are: {', '.join(TEMPLATES)}."
+        ) from None

@@ -1,0 +1,130 @@
+"""Composes the bundled persona's dialogues (`data/elysia.json`) out of our own phrase banks.
+
+`data/source/elysia_identity_*.json` hold who she is, `elysia_talk.json` single turns of everything
+else, `elysia_turns.json` whole talks. `python -m elysia.data.compose` writes the file anew and its
+counts into docs/persona.md; the same banks give the same bytes. Knows nothing of training,
+templates or verdicts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+from elysia.core.errors import DataError
+from elysia.data.everyday import expand
+from elysia.data.phrases import SEED, Kept, Turn, bare, probe_texts, read_banks, turns
+
+log = logging.getLogger(__name__)
+
+NAMES = {"name": "爱莉希雅", "english": "Elysia", "nick": "爱莉"}
+IDENTITY = ("elysia_identity_zh.json", "elysia_identity_en.json")
+WOVEN = {"zh": 170, "en": 50}  # dialogues with a question of identity somewhere among small talk
+VARIANTS = 4  # of each whole talk, at most
+
+Dialogue = tuple[Turn, ...]
+
+
+def compose(source: Path, probes: Iterable[str] = ()) -> list[Dialogue]:
+    """All dialogues of the banks in `source`, mixed, so that the first n are a fair sample.
+
+    Raises:
+        DataError: a bank is missing or damaged.
+    """
+    kept = Kept(probes)
+    taken = _all(turns(source / name, kept, NAMES, identity=True) for name in IDENTITY)
+    spare = _all(turns(source / name, kept, NAMES, identity=True) for name in IDENTITY)
+    talk = _all([turns(source / "elysia_talk.json", kept, NAMES, identity=False)])
+    dialogues: list[Dialogue] = [(turn,) for turn in [*taken, *talk]]
+    dialogues += _whole_talks(source / "elysia_turns.json", kept)
+    dialogues += _woven(spare, talk)
+    random.Random(SEED).shuffle(dialogues)
+    return dialogues
+
+
+def _all(files: Iterable[dict[str, list[Turn]]]) -> list[Turn]:
+    return [turn for banks in files for made in banks.values() for turn in made]
+
+
+def _whole_talks(file: Path, kept: Kept) -> Iterator[Dialogue]:
+    rng = random.Random(f"{SEED} talks")
+    for kind, talks in read_banks(file).items():
+        for talk in talks:
+            readings = list(product(*map(expand, talk)))
+            for texts in rng.sample(readings, min(VARIANTS, len(readings))):
+                if len(texts) % 2:
+                    raise DataError(
+                        f"{file}: a talk of '{kind}' ends on a question: {texts[-1]!r}."
+                    )
+                pairs = zip(texts[::2], texts[1::2], strict=True)
+                if all(map(kept.far, texts[::2])):
+                    yield tuple(Turn(ask, reply, kind, False) for ask, reply in pairs)
+
+
+def _woven(spare: Sequence[Turn], talk: Sequence[Turn]) -> Iterator[Dialogue]:
+    """Small talk of two to six turns with one or two questions of identity somewhere in it."""
+    for lang, count in WOVEN.items():
+        rng = random.Random(f"{SEED} woven {lang}")
+        asked = [turn for turn in spare if turn.lang == lang]
+        small = [turn for turn in talk if turn.lang == lang]
+        rng.shuffle(asked)
+        for _ in range(count):
+            length = rng.choice((2, 2, 3, 3, 4, 5, 6))
+            who = [asked.pop() for _ in range(min(1 + (length > 3), len(asked)))]
+            woven = [*rng.sample(small, length - len(who)), *who]
+            rng.shuffle(woven)
+            yield tuple(woven)
+
+
+def dump(dialogues: Iterable[Dialogue]) -> str:
+    """The text of `data/elysia.json`: a JSON list in XTuner's own format, one dialogue a line."""
+    rows = (
+        {"conversation": [{"input": turn.ask, "output": turn.reply} for turn in dialogue]}
+        for dialogue in dialogues
+    )
+    return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
+
+
+def counts(dialogues: Sequence[Dialogue]) -> dict[str, int]:
+    """What docs/persona.md tells of the file."""
+    every = [turn for dialogue in dialogues for turn in dialogue]
+    who = [turn for turn in every if turn.identity]
+    other = [turn for turn in every if not turn.identity]
+    return {
+        "dialogues": len(dialogues),
+        "dialogues of several turns": sum(len(dialogue) > 1 for dialogue in dialogues),
+        "turns": len(every),
+        "identity questions, Chinese": len({bare(t.ask) for t in who if t.lang == "zh"}),
+        "identity questions, English": len({bare(t.ask) for t in who if t.lang == "en"}),
+        "identity answers": len({turn.reply for turn in who}),
+        "other questions": len({bare(turn.ask) for turn in other}),
+        "other answers": len({turn.reply for turn in other}),
+    }
+
+
+def with_counts(page: str, numbers: Mapping[str, int]) -> str:
+    """`page` with the table of `numbers` between its marks; as it is when it has none."""
+    table = ["| in `data/elysia.json` | |", "|---|---|"]
+    table += [f"| {name} | {count:,} |" for name, count in numbers.items()]
+    start, end = (page.find(mark) for mark in ("<!-- counts:", "<!-- /counts -->"))
+    if start < 0 or end < start:
+        return page
+    head = page[: page.index("\n", start) + 1]
+    return head + "\n".join(table) + "\n" + page[end:]
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    _root = Path(__file__).resolve().parents[2]
+    _made = compose(_root / "data" / "source", probe_texts(_root / "data"))
+    (_root / "data" / "elysia.json").write_text(dump(_made), encoding="utf-8")
+    _page = _root / "docs" / "persona.md"
+    _page.write_text(
+        with_counts(_page.read_text(encoding="utf-8"), counts(_made)), encoding="utf-8"
+    )
+    for _name, _count in counts(_made).items():
+        log.info("%6d  %s", _count, _name)

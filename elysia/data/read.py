@@ -1,0 +1,246 @@
+"""Rows of a dataset file (.json, .jsonl, .csv) and conversations of them; faults name file and row.
+
+`.jsonl` and `.csv` are streamed, so memory does not grow with the file. A JSON array under
+`.jsonl` and JSON lines under `.json` are read as what they are, with a warning that names the
+file: neither can be mistaken for the other. Knows the shape of files and not of rows
+(formats.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elysia.core.errors import DataError, nearest
+from elysia.core.messages import Message
+from elysia.data.formats import FORMATS, looks_like, same_shape
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 60  # characters of a bad line to quote
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object of a dataset file; `number` counts rows from 1."""
+
+    value: dict[str, Any]
+    file: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation, and the file and row (from 1) it came from."""
+
+    messages: list[Message]
+    file: str
+    row: int
+
+
+def read_rows(path: str | Path) -> Iterator[Row]:
+    """The rows of a file, in order. DataError where the file is missing, empty, damaged or of
+    another kind.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    _check_file(path)
+    if reader is None:
+        raise DataError(
+            f"{path}: a dataset file ends in {', '.join(_READERS)}, not in '{path.suffix}'."
+        )
+    number = 0
+    try:
+        for number, value in enumerate(reader(path), start=1):
+            if not isinstance(value, dict):
+                raise DataError(
+                    f"{path}, row {number}: a row must be an object with keys, "
+                    f"and this is {_kind(value)}."
+                )
+            yield Row(value, str(path), number)
+    except UnicodeDecodeError:
+        raise DataError(_not_utf8(path)) from None
+    if number == 0:
+        raise DataError(f"{path}: the file holds no rows.")
+
+
+def load_conversations(path: str | Path, format: str) -> list[Sample]:
+    """All conversations of a file, read as `format` (a name of `formats.FORMATS`).
+
+    Rows that the format itself leaves out (alpaca's `<nooutput>`) are counted in a log note.
+    DataError with file, row and key for the first row that is not of this format.
+    """
+    if format not in FORMATS:
+        raise DataError(
+            f"There is no dataset format '{format}'.{nearest(format, FORMATS)} "
+            f"The formats are: {', '.join(sorted(FORMATS))}."
+        )
+    samples: list[Sample] = []
+    left_out = 0
+    for row in read_rows(path):
+        if row.number == 1:
+            _warn_of_another_format(row, format)
+        try:
+            messages = FORMATS[format](row.value)
+        except DataError as error:
+            raise DataError(f"{row.file}, row {row.number}: {error}{_hint(row, format)}") from None
+        if messages:
+            samples.append(Sample(messages, row.file, row.number))
+        else:
+            left_out += 1
+    if left_out:
+        log.warning("%s: %d rows hold no reply to learn and were left out.", path, left_out)
+    if not samples:
+        raise DataError(f"{path}: no row holds a reply to learn.")
+    return samples
+
+
+def _warn_of_another_format(row: Row, format: str) -> None:
+    guess = looks_like(row.value)
+    if guess and not same_shape(guess, format):
+        log.warning(
+            "%s: its rows look like the format '%s' and are read as '%s', as dataset_format says.",
+            row.file,
+            guess,
+            format,
+        )
+
+
+def _hint(row: Row, format: str) -> str:
+    if "chosen" in row.value and "rejected" in row.value:
+        return " These are preference pairs (chosen, rejected), which are not conversations."
+    guess = looks_like(row.value)
+    if not guess or same_shape(guess, format):
+        return ""
+    return f" This looks like {guess}: set dataset_format='{guess}'."
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a dataset file in it.")
+    if not path.exists():
+        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"There is no dataset file {path}.{nearest(path.name, near)}")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        raise DataError(f"{path}: the file is empty.")
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: the file is in UTF-16; save it as UTF-8.")
+
+
+def _read_json(path: Path) -> Iterator[Any]:
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        if not _is_json_lines(text):
+            raise DataError(_not_json(path, error, text)) from None
+        log.warning("%s holds JSON lines, not an array: read so; .jsonl is its right ending.", path)
+        yield from (json.loads(line) for line in text.split("\n") if line.strip())
+        return
+    if isinstance(value, list):
+        yield from value
+        return
+    raise DataError(
+        f"{path}: the file must hold an array of rows, [{{...}}, ...], and holds {_kind(value)}."
+    )
+
+
+def _is_json_lines(text: str) -> bool:
+    lines = [line for line in text.split("\n") if line.strip()]
+    try:
+        return len(lines) > 1 and all(isinstance(json.loads(line), dict) for line in lines)
+    except json.JSONDecodeError:
+        return False
+
+
+def _read_jsonl(path: Path) -> Iterator[Any]:
+    if _opens_array(path):
+        log.warning("%s holds a JSON array, not lines: read so; .json is its right ending.", path)
+        yield from _read_json(path)
+        return
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for line_number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"{path}, line {line_number}, column {error.colno}: not JSON ({error.msg}). "
+                    f"The line begins: {line.strip()[:_SHOWN]}"
+                ) from None
+            yield value
+
+
+def _opens_array(path: Path) -> bool:
+    """Whether the first character is `[`: a line of rows can only begin with `{`."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = next((line.strip() for line in file if line.strip()), "")
+    return first.startswith("[")
+
+
+def _read_csv(path: Path) -> Iterator[Any]:
+    csv.field_size_limit(2**31 - 1)  # the standard 128 KiB is less than one long document
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        try:
+            header = next(rows, [])
+            if not any(header) or len(set(header)) != len(header):
+                raise DataError(f"{path}, line 1: the first line must name each column once.")
+            for number, cells in enumerate((cells for cells in rows if cells), start=1):
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"{path}, row {number} (ends at line {rows.line_num}): "
+                        f"{len(cells)} cells under {len(header)} column names. "
+                        "Is a quote or comma missing?"
+                    )
+                yield dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            raise DataError(f"{path}, line {rows.line_num}: not CSV ({error}).") from None
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+}
+
+
+def _not_json(path: Path, error: json.JSONDecodeError, text: str) -> str:
+    if not text.strip():
+        return f"{path}: the file is empty."
+    where = f"{path}, line {error.lineno}, column {error.colno}"
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+        return f"{where}: the file ends in the middle of its JSON; was it cut short in a copy?"
+    line = text.split("\n")[error.lineno - 1].strip()
+    return f"{where}: not JSON ({error.msg}). The line begins: {line[:_SHOWN]}"
+
+
+def _not_utf8(path: Path) -> str:
+    raw = path.read_bytes()
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        where = f"{path}, line {line}: byte {error.start + 1} of the file is not UTF-8"
+    try:
+        raw.decode("gb18030")
+    except UnicodeDecodeError:
+        return f"{where}. Save the file as UTF-8."
+    return f"{where}. It reads as GBK: save it as UTF-8 (iconv -f GB18030 -t UTF-8)."
+
+
+def _kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    if isinstance(value, dict):
+        inside = [key for key, rows in value.items() if isinstance(rows, list) and rows]
+        return "one object" + (f" (are its rows under '{inside[0]}'?)" if inside else "")
+    names: dict[type, str] = {list: "an array", str: "a text", bool: "a truth value"}
+    return "null" if value is None else names.get(type(value), "a number")

@@ -1,0 +1,218 @@
+"""Samples as flat arrays of ids and labels; what is too long, or teaches nothing, is refused.
+
+Knows nothing of models, batches or torch; ids come from encode.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from elysia.core.errors import DataError
+from elysia.core.messages import Conversation, Message
+from elysia.core.templates import PromptTemplate, is_document, render
+from elysia.data.encode import IGNORE, Encoded, Encoder, encode, encode_prompt
+from elysia.data.read import Sample
+
+__all__ = [
+    "IGNORE",
+    "Encoded",
+    "TokenizedSet",
+    "encode",
+    "encode_prompt",
+    "tokenize",
+]
+
+Ids = npt.NDArray[np.int32]
+Overlong = Literal["error", "drop", "cut"]
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 2048  # samples a batch: lists of ids take ten times the memory of the arrays they become
+
+
+@dataclass(frozen=True)
+class TokenizedSet:
+    """Samples end to end in flat arrays; sample i is [offsets[i], offsets[i + 1]).
+
+    ids, labels: int32 of shape (tokens,); offsets: int64 of shape (samples + 1,). `origin[i]` is
+    the (file, row) that sample i came from. `dropped` and `cut` count overlong samples.
+    """
+
+    ids: Ids
+    labels: Ids
+    offsets: npt.NDArray[np.int64]
+    origin: tuple[tuple[str, int], ...]
+    dropped: int = 0
+    cut: int = 0
+    _labelled: npt.NDArray[np.int64] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.labels) == self.offsets[-1], "arrays of one length"
+        assert len(self.offsets) == len(self.origin) + 1, "an origin for every sample"
+        learned = np.concatenate([[0], np.cumsum(self.labels != IGNORE)])
+        object.__setattr__(self, "_labelled", np.diff(learned[self.offsets]))
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    def __getitem__(self, index: int) -> tuple[Ids, Ids]:
+        """(ids, labels) of one sample, views of the flat arrays."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        start, end = self.offsets[index], self.offsets[index + 1]
+        return self.ids[start:end], self.labels[start:end]
+
+    def __iter__(self) -> Iterator[tuple[Ids, Ids]]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sample."""
+        return np.diff(self.offsets)
+
+    @property
+    def labelled(self) -> npt.NDArray[np.int64]:
+        """Learned tokens of each sample."""
+        return self._labelled
+
+    def subset(self, indices: Iterable[int]) -> TokenizedSet:
+        """The samples at `indices`, in that order; an index may come twice."""
+        chosen = list(indices)
+        return _gather([self[i] for i in chosen], [self.origin[i] for i in chosen])
+
+    def sha256(self) -> str:
+        """Hex digest of what is trained on: ids, labels and where samples begin (not of file
+        names).
+        """
+        digest = hashlib.sha256()
+        for array, kind in ((self.offsets, "<i8"), (self.ids, "<i4"), (self.labels, "<i4")):
+            digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+        return digest.hexdigest()
+
+
+def tokenize(
+    samples: Sequence[Sample],
+    template: PromptTemplate,
+    tokenizer: Any,
+    *,
+    system: str = "",
+    max_length: int,
+    overlong: Overlong = "error",
+) -> TokenizedSet:
+    """All samples as ids and labels.
+
+    `system` goes in front of conversations without a system message (never of plain documents). A
+    sample of more than `max_length` tokens is refused ("error"), left out ("drop") or loses whole
+    last turns until it fits ("cut"; left out when nothing learned would remain). DataError, with
+    file and row, also for a sample that would teach nothing, and when no sample is left.
+    """
+    if overlong not in ("error", "drop", "cut"):
+        raise DataError(f"overlong must be 'error', 'drop' or 'cut', not {overlong!r}.")
+    if not samples:
+        raise DataError("There is no row to train on.")
+    encoder = Encoder(tokenizer)
+    kept: list[tuple[Ids, Ids]] = []
+    origin: list[tuple[str, int]] = []
+    dropped = cut = 0
+    for sample, talk, encoded in _encode_all(samples, system, template, encoder):
+        _refuse_unlearned(sample, encoded)
+        fits: Encoded | None = encoded
+        if len(encoded.ids) > max_length:
+            if overlong == "error":
+                raise DataError(_too_long(sample, len(encoded.ids), max_length))
+            fits = _cut(talk, template, encoder, max_length) if overlong == "cut" else None
+            dropped += fits is None
+            cut += fits is not None
+        if fits is not None:
+            kept.append((np.array(fits.ids, dtype=np.int32), np.array(fits.labels, dtype=np.int32)))
+            origin.append((sample.file, sample.row))
+    _note_overlong(len(samples), dropped, cut, max_length)
+    return _gather(kept, origin, dropped, cut)
+
+
+def _encode_all(
+    samples: Sequence[Sample], system: str, template: PromptTemplate, encoder: Encoder
+) -> Iterator[tuple[Sample, Conversation, Encoded]]:
+    """(sample, its conversation with `system`, ids and labels), encoded so many at a time."""
+    for start in range(0, len(samples), _AT_ONCE):
+        some = samples[start : start + _AT_ONCE]
+        talks = [_with_system(sample.messages, system) for sample in some]
+        encoded = encoder.encode_many([render(talk, template) for talk in talks])
+        yield from zip(some, talks, encoded, strict=True)
+
+
+def _note_overlong(total: int, dropped: int, cut: int, max_length: int) -> None:
+    if dropped or cut:
+        log.warning(
+            "Of %d rows, %d were left out and %d lost their last turns: longer than "
+            "max_length=%d tokens.",
+            total,
+            dropped,
+            cut,
+            max_length,
+        )
+    if dropped == total:
+        raise DataError(
+            f"No row is left: all {total} are longer than max_length={max_length} tokens. "
+            "Raise max_length."
+        )
+
+
+def _gather(
+    samples: Sequence[tuple[Ids, Ids]],
+    origin: Sequence[tuple[str, int]],
+    dropped: int = 0,
+    cut: int = 0,
+) -> TokenizedSet:
+    offsets = np.zeros(len(samples) + 1, dtype=np.int64)
+    np.cumsum([len(ids) for ids, _ in samples], out=offsets[1:])
+    ids = np.empty(offsets[-1], dtype=np.int32)
+    labels = np.empty(offsets[-1], dtype=np.int32)
+    for index, (some_ids, some_labels) in enumerate(samples):
+        ids[offsets[index] : offsets[index + 1]] = some_ids
+        labels[offsets[index] : offsets[index + 1]] = some_labels
+    return TokenizedSet(ids, labels, offsets, tuple(origin), dropped, cut)
+
+
+def _with_system(messages: Conversation, system: str) -> Conversation:
+    if not system or is_document(messages) or any(m.role == "system" for m in messages):
+        return messages
+    return [Message("system", system), *messages]
+
+
+def _refuse_unlearned(sample: Sample, encoded: Encoded) -> None:
+    if all(label == IGNORE for label in encoded.labels):
+        raise DataError(
+            f"{sample.file}, row {sample.row}: nothing in this row would be learned, since "
+            "every reply is marked as not to be learned. Mark one to be learned, or "
+            "take the row out."
+        )
+
+
+def _too_long(sample: Sample, tokens: int, max_length: int) -> str:
+    return (
+        f"{sample.file}, row {sample.row}: {tokens} tokens, and max_length is {max_length}. "
+        f"Raise max_length to {tokens} or more, or set overlong='cut' (drops whole last turns) or "
+        "overlong='drop' (drops the row)."
+    )
+
+
+def _cut(
+    talk: Conversation, template: PromptTemplate, encoder: Encoder, max_length: int
+) -> Encoded | None:
+    """The most whole turns from the start that fit; None when they would teach nothing."""
+    ends = [i for i, message in enumerate(talk, start=1) if message.role == "assistant"]
+    for end in reversed(ends[:-1]):
+        encoded = encoder.encode_many([render(talk[:end], template)])[0]
+        if len(encoded.ids) <= max_length:
+            learned = any(label != IGNORE for label in encoded.labels)
+            return encoded if learned else None
+    return None

@@ -1,0 +1,90 @@
+"""What every engine is: a request goes in, deltas of text come out.
+
+Knows nothing of torch, of any implementation, or of who asks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from elysia.core.errors import EngineError
+from elysia.core.messages import Conversation
+from elysia.core.templates import PromptTemplate
+
+Finish = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn, in Hugging Face's meaning of the names; temperature 0 is greedy.
+
+    `max_new_tokens` is an upper bound: the context's end may come first. top_k 0 and top_p 1 draw
+    from the whole vocabulary. Equal seeds draw equal replies on one machine; None draws anew each
+    time.
+    """
+
+    max_new_tokens: int = 2048
+    temperature: float = 0.1
+    top_k: int = 40
+    top_p: float = 0.75
+    repetition_penalty: float = 1.0
+    seed: int | None = 0
+
+    def __post_init__(self) -> None:
+        ranges = (
+            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
+            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
+            ("top_k", self.top_k >= 0, "0 (no limit) or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
+        )
+        for name, good, wanted in ranges:
+            if not good:
+                raise EngineError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One reply to generate: the conversation, its template, and texts that end the reply."""
+
+    messages: Conversation
+    template: PromptTemplate
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of the prompt and of the reply (the stop token counted)."""
+
+    prompt_tokens: int
+    reply_tokens: int
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of the reply. The last one of a reply, and only it, has `finish` and `usage`."""
+
+    text: str
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+class Engine(Protocol):
+    """A model behind a door. Implementations: one file each in this folder."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and reply may take together."""
+
+    def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
+        """Tokens of the chat prompt for `messages`."""
+
+    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+        """Generate; ends within a token of `cancel` being set. Raises EngineError with a sentence.
+
+        Texts of `request.stop` never appear in the deltas, nor do broken characters.
+        """

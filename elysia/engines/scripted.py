@@ -1,0 +1,57 @@
+"""An engine that says what it was told to say: for tests, demos and pages without a model.
+
+It counts a character as a token and streams a few at a time, through the same stop texts and the
+same rules on length and cancelling as a real engine.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+
+from elysia.core.errors import EngineError
+from elysia.core.messages import Conversation
+from elysia.core.templates import PromptTemplate, prompt
+from elysia.engines.base import Delta, Request, Usage
+from elysia.engines.text import StopTexts
+
+
+class ScriptedEngine:
+    """Replies in the order given; `requests` keeps what was asked. Out of replies: EngineError."""
+
+    def __init__(
+        self, replies: Iterable[str], *, context_length: int = 4096, piece: int = 2
+    ) -> None:
+        self._replies = iter(replies)
+        self._piece = piece
+        self.context_length = context_length
+        self.requests: list[Request] = []
+
+    def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
+        """Characters of the chat prompt."""
+        return len(prompt(messages, template))
+
+    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+        """The next reply, `piece` characters at a time."""
+        self.requests.append(request)
+        used = self.count_tokens(request.messages, request.template)
+        room = min(request.sampling.max_new_tokens, self.context_length - used)
+        if room < 1:
+            raise EngineError(
+                f"The prompt has {used} tokens and the context only {self.context_length}."
+            )
+        reply = next(self._replies, None)
+        if reply is None:
+            raise EngineError("The script has no more replies.")
+        stops = StopTexts(request.stop)
+        said = 0
+        while said < min(len(reply), room) and not stops.found:
+            if cancel is not None and cancel.is_set():
+                yield Delta(stops.rest(), "cancelled", Usage(used, said))
+                return
+            piece = reply[said : min(said + self._piece, room)]
+            said += len(piece)
+            if text := stops.push(piece):
+                yield Delta(text)
+        ended = stops.found or len(reply) <= room
+        yield Delta(stops.rest(), "stop" if ended else "length", Usage(used, said))

@@ -1,0 +1,250 @@
+"""From a training checkpoint to a Hugging Face folder: an adapter, or a fully tuned model.
+
+An adapter is made from the checkpoint alone: the base is neither loaded nor needed. A fully tuned
+model is laid out without weights and given the checkpoint's tensors, so memory holds them once.
+Knows nothing of merging.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from elysia.core.errors import CheckpointError, ModelError
+from elysia.core.files import staged_folder
+from elysia.core.run_card import RunCard
+from elysia.export.model_card import adapter_readme
+from elysia.export.shards import parse_size
+from elysia.export.whole import write_model
+from elysia.models import load
+from elysia.train import checkpoint
+from elysia.train.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+def pth_to_hf(
+    settings: Settings,
+    pth: str | Path,
+    out: str | Path,
+    *,
+    fp32: bool = False,
+    max_shard_size: str = "2GB",
+    safe: bool = True,
+) -> Path:
+    """Write a checkpoint as a PEFT adapter folder (LoRA, QLoRA) or as a model folder (full).
+
+    Args:
+        pth: a checkpoint file, a DeepSpeed folder, or a work dir (its last checkpoint is taken).
+        out: a folder that is absent, empty or what an earlier conversion left.
+        fp32: weights in float32. Otherwise in the settings' dtype; with "auto", an adapter keeps
+            the checkpoint's (float32) and a full model the base's.
+        safe: taken for XTuner's sake; weights are always safetensors.
+
+    Raises CheckpointError for a checkpoint that is damaged or of another config. Nothing
+    half-written is left. Returns `out`.
+    """
+    if not safe:
+        log.warning("Weights are written as safetensors; pickles are not offered.")
+    pth, out = newest(Path(pth)), Path(out)
+    weights = checkpoint.load_weights(pth)
+    lora = is_lora(weights)
+    _refuse_other_method(settings, lora, pth)
+    card = _card_of(settings, pth)
+    stage = "adapter" if lora else "merged"
+    with staged_folder(out, replaces=lambda folder: _written_here(folder, stage)) as staging:
+        if lora:
+            _write_adapter(settings, weights, card, pth, staging, fp32)
+        else:
+            parse_size(max_shard_size)
+            write_model(settings, weights, card, pth, staging, fp32, max_shard_size)
+        (staging / "xtuner_config.py").write_text(config_text(settings), encoding="utf-8")
+    return out
+
+
+def newest(pth: Path) -> Path:
+    """`pth`, or the last checkpoint in it when it is a work dir."""
+    if pth.is_dir() and (last := checkpoint.last_checkpoint(pth)):
+        return last
+    if not pth.exists():
+        raise CheckpointError(f"There is no checkpoint at {pth}.")
+    return pth
+
+
+def is_lora(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the weights are an adapter's.
+
+    >>> is_lora({"base_model.model.h.lora_A.default.weight": torch.zeros(1)})
+    True
+    """
+    return any(".lora_" in name for name in weights)
+
+
+def config_text(settings: Settings) -> str:
+    """A config file that sets every name to what this run used."""
+    from elysia.train.settings import load_settings
+
+    lines = [f"# Every setting of a run, for {load_settings.__module__}.load_settings.", ""]
+    lines += [f"{name} = {value!r}" for name, value in settings.to_dict().items()]
+    return "\n".join(lines) + "\n"
+
+
+def _refuse_other_method(settings: Settings, lora: bool, pth: Path) -> None:
+    if lora == (settings.method == "full"):
+        held = "an adapter" if lora else "whole weights, no adapter"
+        raise CheckpointError(
+            f"{pth} holds {held}, but the config says method = '{settings.method}': "
+            "it is a checkpoint of another config. Name the config that trained it."
+        )
+
+
+def _written_here(folder: Path, stage: str) -> bool:
+    """Whether an earlier conversion left `folder`, so that it may be replaced."""
+    card = RunCard.read(folder)
+    return card is not None and card.stage == stage and (folder / "xtuner_config.py").exists()
+
+
+def _card_of(settings: Settings, pth: Path) -> RunCard:
+    """The checkpoint's card, or one from the settings for a checkpoint that XTuner wrote."""
+    try:
+        card = checkpoint.load_card(pth)
+    except CheckpointError:
+        log.warning("%s carries no run card; one is made from the config.", pth)
+        from elysia.train.recipe import run_card
+
+        try:
+            base = load.resolve(settings.pretrained_model_name_or_path, settings.hub)
+            card = run_card(settings, str(base))
+        except (ModelError, OSError) as error:
+            raise CheckpointError(
+                f"{pth} carries no run card, and none could be made from the config: {error}"
+            ) from error
+    if card.config_sha256 and card.config_sha256 != settings.sha256():
+        log.debug("%s was trained with settings that differ from the config's in some value.", pth)
+    training = {
+        "dtype": settings.dtype if settings.dtype != "auto" else _usual_dtype(),
+        "double_quant": settings.double_quant,
+        "lora_alpha": settings.lora_alpha,
+        "hub": settings.hub,
+    }
+    training |= card.extra.get("training", {})
+    return card.with_(
+        base_model=_base_of(settings, card, pth),
+        method=settings.method,
+        extra=card.extra | {"training": training},
+    )
+
+
+def _usual_dtype() -> str:
+    return str(load.pick_dtype(load.pick_device())).removeprefix("torch.")
+
+
+def _base_of(settings: Settings, card: RunCard, pth: Path) -> str:
+    """The base's name or folder: the config's, where that is the one that was trained.
+
+    A config whose base was replaced on the command line names another: then the card is believed.
+    CheckpointError when the config names a folder of other weights.
+    """
+    named = settings.pretrained_model_name_or_path
+    wanted = card.base_weights.get("sha256")
+    if wanted and Path(named).is_dir():
+        if load.fingerprint(named).get("sha256") == wanted:
+            return named
+        raise CheckpointError(
+            f"{pth} was trained on other weights ({card.base_model}) than those of {named}, "
+            "which the config names: name the config and the base that trained it."
+        )
+    if card.base_model != named:
+        log.warning("The config names the base %s; %s was trained on %s, which is what counts.",
+                    named, pth, card.base_model)  # fmt: skip
+    return card.base_model
+
+
+def _write_adapter(
+    settings: Settings,
+    weights: dict[str, Tensor],
+    card: RunCard,
+    pth: Path,
+    staging: Path,
+    fp32: bool,
+) -> None:
+    dtype = torch.float32 if fp32 else None
+    if dtype is None and settings.dtype != "auto":
+        dtype = getattr(torch, settings.dtype)
+    named = {_peft_name(name): tensor for name, tensor in weights.items()}
+    targets = _checked_targets(settings, named, pth)
+    alpha = card.extra["training"]["lora_alpha"]
+    if alpha != settings.lora_alpha:  # no shape would tell: the scaling would silently be another
+        log.warning("%s was trained with lora_alpha = %s, which is kept; the config says %s.",
+                    pth, alpha, settings.lora_alpha)  # fmt: skip
+    config = adapter_config(settings, card.base_model, alpha, targets)
+    tensors = {n: t.to(dtype or t.dtype).contiguous().clone() for n, t in named.items()}
+    save_file(tensors, str(staging / WEIGHTS), metadata={"format": "pt"})
+    (staging / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    card = card.with_(stage="adapter")
+    card.write(staging)
+    (staging / "README.md").write_text(adapter_readme(card, config), encoding="utf-8")
+
+
+def _peft_name(name: str) -> str:
+    """The name inside an adapter file: without the adapter's own name, under PEFT's prefix."""
+    name = name.replace(".default.", ".").removesuffix(".default")
+    return name if name.startswith(PREFIX) else PREFIX + name
+
+
+def adapter_config(settings: Settings, base: str, alpha: int, targets: list[str]) -> dict[str, Any]:
+    """adapter_config.json as PEFT reads it."""
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        base_model_name_or_path=base,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        r=settings.lora_r,
+        lora_alpha=alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets,
+    ).to_dict()
+    plain = {k: getattr(v, "value", v) for k, v in config.items()}
+    return {k: sorted(v) if isinstance(v, set) else v for k, v in plain.items()}
+
+
+def _checked_targets(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> list[str]:
+    """The modules that carry LoRA, by their last name; CheckpointError when the config's differ."""
+    targets = set()
+    for name, tensor in named.items():
+        module, _, part = name.partition(".lora_")
+        side = part.split(".")[0].split("_")[-1]
+        if side not in ("A", "B"):
+            raise CheckpointError(f"{pth} holds {name}, which is no LoRA weight.")
+        targets.add(module.rpartition(".")[2])
+        embedding = part.startswith("embedding")
+        rank = tensor.shape[0 if side == "A" else 1]
+        if rank != settings.lora_r:
+            raise CheckpointError(
+                f"{pth}: {name} has rank {rank}, the config says lora_r = {settings.lora_r}. "
+                "It is a checkpoint of another config; name the one that trained it, with its "
+                "--cfg-options."
+            )
+        other = {"A": "B", "B": "A"}[side]
+        tag = "lora_embedding_" if embedding else "lora_"
+        if name.replace(f".{tag}{side}", f".{tag}{other}") not in named:
+            raise CheckpointError(f"{pth} holds {name} without its other half: it is incomplete.")
+    wanted = settings.lora_target_modules
+    if not isinstance(wanted, str) and not targets <= {name.rpartition(".")[2] for name in wanted}:
+        raise CheckpointError(
+            f"{pth} carries LoRA on {', '.join(sorted(targets))}, the config on "
+            f"{', '.join(sorted(wanted))}: it is a checkpoint of another config."
+        )
+    return sorted(targets)

@@ -1,0 +1,65 @@
+"""The prompt template as Jinja, so that other programs (vLLM, transformers) write the same prompts.
+
+The same turns as core/templates.py: system and input texts of a turn are joined by newlines, a turn
+after an end-of-sequence token gets its own beginning. Knows nothing of tokenizers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+FILE = "chat_template.jinja"
+
+# A turn's state lives in one namespace: Jinja's loops cannot set plain variables outside of them.
+_FRAME = """\
+{%- set t = namespace(system=none, input=none, round=1, bos=true) -%}
+{%- macro head() -%}
+{%- if t.bos -%}{{ bos_token or '' }}{%- endif -%}
+{%- if t.system -%}{{ SYSTEM }}{%- endif -%}
+{{ INSTRUCTION }}
+{%- endmacro -%}
+{%- for m in messages -%}
+{%- if m['role'] == 'system' -%}
+{%- set t.system = m['content'] if t.system is none else t.system ~ '\\n' ~ m['content'] -%}
+{%- elif m['role'] == 'assistant' -%}
+{{ head() }}{{ m['content'] ~ SUFFIX }}{{ EOS }}{{ SEP }}
+{%- set t.system = none -%}{%- set t.input = none -%}
+{%- set t.round = t.round + 1 -%}{%- set t.bos = BOS_AGAIN -%}
+{%- else -%}
+{%- set t.input = m['content'] if t.input is none else t.input ~ '\\n' ~ m['content'] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- if t.system is not none or t.input is not none or add_generation_prompt -%}
+{{ head() }}
+{%- endif -%}
+"""
+
+
+def chat_template(template: Mapping[str, Any]) -> str:
+    """Jinja for `apply_chat_template`, from a run card's template (`PromptTemplate.to_dict()`)."""
+    ends_itself = bool(template.get("suffix_as_eos"))
+    values = {
+        "SYSTEM": _expression(template["system"]),
+        "INSTRUCTION": _expression(template["instruction"]),
+        "SUFFIX": json.dumps(template.get("suffix", "")),
+        "SEP": json.dumps(template.get("sep", "")),
+        "EOS": "''" if ends_itself else "eos_token or ''",
+        "BOS_AGAIN": "false" if ends_itself else "true",
+    }
+    # In one pass: what is put in may contain any of these words.
+    return re.sub(r"\b(" + "|".join(values) + r")\b", lambda found: values[found[1]], _FRAME)
+
+
+def _expression(pattern: str) -> str:
+    """ "a{input}b" as Jinja: "a" ~ (t.input or '') ~ "b"."""
+    fields = {
+        "system": "t.system",
+        "input": "(t.input if t.input is not none else '')",
+        "round": "t.round",
+    }
+    parts = re.split(r"\{(system|input|round)\}", pattern)
+    texts = [json.dumps(part) if i % 2 == 0 else fields[part] for i, part in enumerate(parts)]
+    return " ~ ".join(text for text in texts if text != '""') or "''"

@@ -1,0 +1,172 @@
+"""What an adapter adds to a base, and where in the base's files it belongs.
+
+A delta is scaling * B @ A (LoRA, https://arxiv.org/abs/2106.09685; rank-stabilized scaling,
+https://arxiv.org/abs/2312.03732). Modules are named as in the loaded model; InternLM2's files use
+other names and keep query, key and value rows fused in one tensor. Knows nothing of how the result
+is written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from elysia.core.errors import ExportError
+from elysia.models import internlm2
+
+PREFIX = "base_model.model."
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """One module's pair: `a` of (rank, in) and `b` of (out, rank), on the CPU."""
+
+    a: Tensor
+    b: Tensor
+    scaling: float
+    transposed: bool = False  # the base keeps this weight as (in, out)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the weight that the delta is added to."""
+        out, into = self.b.shape[0], self.a.shape[1]
+        return (into, out) if self.transposed else (out, into)
+
+    def delta(self, device: torch.device) -> Tensor:
+        """The float32 matrix to add."""
+        product = self.b.to(device, torch.float32) @ self.a.to(device, torch.float32)
+        return self.scaling * (product.T if self.transposed else product)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module's weight inside a tensor of a file: all of it, or some rows."""
+
+    module: str
+    rows: Tensor | None = None  # int64 indices, in the order of the module's own rows
+
+
+def read_adapter(folder: Path) -> dict[str, Lora]:
+    """The pairs of an adapter folder, by module name.
+
+    Raises ExportError for a folder that is no adapter or damaged, and for kinds of adapter whose
+    change of the base is not scaling * B @ A.
+    """
+    config = _adapter_config(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ExportError(
+            f"{folder} has no {WEIGHTS}: it is no adapter folder, or one saved as a pickle."
+        )
+    try:
+        weights = load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise ExportError(f"{path} is damaged or cut short ({error}).") from error
+    pairs: dict[str, Lora] = {}
+    for name in weights:
+        module, found, part = name.removeprefix(PREFIX).partition(".lora_")
+        if not found or part.split(".")[0].split("_")[-1] not in ("A", "B"):
+            raise ExportError(
+                f"{path} holds {name}, which is more than LoRA: such an adapter cannot be merged."
+            )
+        if part in ("A.weight", "embedding_A"):
+            other = name.removesuffix(part) + part.replace("A", "B")
+            if other not in weights:
+                raise ExportError(f"{path} holds {name} without {other}: it is incomplete.")
+            embedding = part.startswith("embedding")
+            rank = weights[name].shape[0]
+            if weights[other].ndim != 2 or weights[other].shape[1] != rank:
+                raise ExportError(f"{path}: {name} and {other} are of different ranks.")
+            pairs[module] = Lora(
+                weights[name],
+                weights[other],
+                scaling_of(config, module, rank),
+                transposed=embedding or bool(config.get("fan_in_fan_out")),
+            )
+    if not pairs:
+        raise ExportError(f"{path} holds no LoRA weights.")
+    return pairs
+
+
+def scaling_of(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """alpha / rank of a module, or alpha / sqrt(rank) when the adapter is rank-stabilized.
+
+    >>> scaling_of({"lora_alpha": 8}, "h.q", 4)
+    2.0
+    >>> scaling_of({"lora_alpha": 8, "use_rslora": True, "alpha_pattern": {"q": 6}}, "h.q", 4)
+    3.0
+    """
+    alpha = config["lora_alpha"]
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            alpha = own
+            break
+    return float(alpha) / (sqrt(rank) if config.get("use_rslora") else float(rank))
+
+
+def parts_of(name: str, config: Any) -> list[Part]:
+    """The modules whose weight is in the file's tensor `name`, for a model with this config.
+
+    >>> from types import SimpleNamespace
+    >>> config = SimpleNamespace(model_type="internlm2")
+    >>> [part.module for part in parts_of("model.layers.0.feed_forward.w1.weight", config)]
+    ['model.layers.0.mlp.gate_proj']
+    """
+    stem = name.removesuffix(".weight")
+    if stem == name:
+        return []
+    if config.model_type != internlm2.MODEL_TYPE:
+        return [Part(stem)]
+    fused, modules = internlm2.FUSED
+    if stem.endswith(fused):
+        head = stem.removesuffix(fused)
+        rows = fused_rows(config)
+        return [Part(head + module, own) for module, own in zip(modules, rows, strict=True)]
+    for theirs, ours in internlm2.RENAMED:
+        name = name.replace(theirs, ours)
+    return [Part(name.removesuffix(".weight"))]
+
+
+def fused_rows(config: Any) -> tuple[Tensor, ...]:
+    """Where InternLM2's `wqkv` keeps the rows of query, key and value, as indices."""
+    heads, groups, size = (
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+    )
+    rows = torch.arange((heads + 2 * groups) * size)
+    return internlm2.split_wqkv(rows, heads, groups, size)
+
+
+def _adapter_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        kind = config["peft_type"]
+        float(config["lora_alpha"])
+    except FileNotFoundError:
+        raise ExportError(f"{folder} has no {CONFIG}: it is no adapter folder.") from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ExportError(f"{path} is damaged: {error!r}.") from error
+    if kind != "LORA":
+        raise ExportError(f"{path} is of the kind {kind}; only LoRA adapters can be merged.")
+    asked = [key for key in ("use_dora", "use_qalora", "modules_to_save") if config.get(key)]
+    asked += ["bias"] if config.get("bias", "none") != "none" else []
+    if asked:
+        raise ExportError(
+            f"{path} sets {', '.join(asked)}: what that changes is more than LoRA and cannot be "
+            "merged here."
+        )
+    return config

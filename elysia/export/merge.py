@@ -1,0 +1,281 @@
+"""Base and adapter as one model, tensor by tensor from safetensors to safetensors.
+
+No model is built and memory holds one tensor of the base. The delta is added in float32 and rounded
+once. Either the base's own weights take it, or the dequantized ones that QLoRA trained on. Knows
+nothing of whether the result answers alike: that is proved by logits (prove.py).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from elysia.core.errors import ExportError
+from elysia.core.files import staged_folder
+from elysia.core.run_card import RunCard
+from elysia.export.chat_template import FILE as TEMPLATE_FILE
+from elysia.export.chat_template import chat_template
+from elysia.export.deltas import Lora, Part, read_adapter
+from elysia.export.fit import (
+    parts_for,
+    refuse_misfit,
+    refuse_other_base,
+    refuse_tied,
+    shapes_of,
+)
+from elysia.export.nf4 import Drift, dequantized, quantized_modules
+from elysia.export.shards import Shards, Spec, parse_size, write_shards
+from elysia.models import load
+
+Choice = Literal["original", "as-trained"]
+CHOICES = ("original", "as-trained")
+MARK = "merge.json"  # the report, beside the weights
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What was merged, and how far from the trained and the original base the choice lies.
+
+    `drift` has for each choice of base weights the relative Frobenius and largest difference to the
+    weights that training saw (`from_trained`) and to the base's own (`from_base`); it is empty for
+    an adapter that was not trained on quantized weights.
+    """
+
+    out: str
+    base_weights: str
+    merged_modules: int
+    tensors: int
+    files: int
+    bytes: int
+    dtype: str
+    seconds: float
+    drift: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"Merged {self.merged_modules} modules into {self.tensors} tensors of {self.dtype} "
+            f"({self.bytes / 1e6:.1f} MB, {self.files} file(s)) in {self.seconds:.1f} s: {self.out}"
+        ]
+        for choice, drift in self.drift.items():
+            mark = "*" if choice == self.base_weights else " "
+            apart = ", ".join(
+                f"{name.replace('_', ' the ')} {d['relative']:.2%} (largest {d['max']:.3g})"
+                for name, d in drift.items()
+            )
+            lines.append(f"{mark} --base-weights {choice}: {apart}")
+        return "\n".join(lines)
+
+
+def merge(
+    base: str | Path,
+    adapter: str | Path,
+    out: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    max_shard_size: str = "2GB",
+    base_weights: Choice = "original",
+    dtype: str | torch.dtype | None = None,
+) -> MergeReport:
+    """Write base + adapter to the folder `out`, which is absent, empty or an earlier merge's.
+
+    Args:
+        base: a model folder with safetensors.
+        adapter: a PEFT LoRA folder; with a run card, its base must be this one.
+        device: where the arithmetic is done.
+        base_weights: "original", or "as-trained": every weight takes the value that QLoRA's
+            training saw, through NF4 where it was quantized, in the training's dtype elsewhere.
+        dtype: of the floating tensors written; None keeps the base's, tensor by tensor.
+
+    Raises ExportError for an adapter of another base, of another kind or damaged, for a base that
+    is incomplete, and for a full disk; nothing half-written is left.
+    """
+    started = time.monotonic()
+    base, adapter, out = Path(base), Path(adapter), Path(out)
+    if base_weights not in CHOICES:
+        raise ExportError(f"base_weights is {base_weights!r}, none of {', '.join(CHOICES)}.")
+    limit = parse_size(max_shard_size)
+    work = _prepare(base, adapter, base_weights, device, dtype)
+    with staged_folder(out, replaces=_is_merge) as staging:
+        files = write_shards(staging, work.specs(), work.tensor, limit)
+        _copy_beside(base, staging)
+        _say_dtype(staging, work.stored)
+        if work.card and work.card.template:
+            jinja = chat_template(work.card.template)
+            (staging / TEMPLATE_FILE).write_text(jinja, encoding="utf-8")
+        report = MergeReport(
+            out=str(out),
+            base_weights=base_weights,
+            merged_modules=len(work.pairs),
+            tensors=len(work.shards),
+            files=len(files),
+            bytes=sum(path.stat().st_size for path in files),
+            dtype=str(work.stored or "mixed dtypes").removeprefix("torch."),
+            seconds=time.monotonic() - started,
+            drift=work.drifts(),
+        )
+        (staging / MARK).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        _card(work.card, adapter, base, report).write(staging)
+    return report
+
+
+@dataclass
+class _Work:
+    """A merge about to be done: what every tensor of the output is made of."""
+
+    shards: Shards
+    parts: dict[str, list[Part]]
+    pairs: dict[str, Lora]
+    card: RunCard | None
+    as_trained: bool
+    quantized: set[str]  # modules that the training had in NF4
+    trained_dtype: torch.dtype
+    double_quant: bool
+    asked: torch.dtype | None
+    device: torch.device
+    drift: Drift = field(default_factory=Drift)
+
+    def specs(self) -> list[Spec]:
+        """The output's tensors, in the base's order."""
+        return [Spec(n, self._dtype(n), self.shards.spec(n).shape) for n in self.shards]
+
+    @property
+    def stored(self) -> torch.dtype | None:
+        """The one dtype of the output's floating tensors, None when they differ."""
+        found = {spec.dtype for spec in self.specs() if spec.dtype.is_floating_point}
+        return found.pop() if len(found) == 1 else None
+
+    def _dtype(self, name: str) -> torch.dtype:
+        own = self.shards.spec(name).dtype
+        return self.asked if self.asked is not None and own.is_floating_point else own
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor of the output."""
+        weight = self.shards.tensor(name)
+        touched = [
+            p for p in self.parts[name] if p.module in self.pairs or p.module in self.quantized
+        ]
+        if not touched:
+            return self._loaded(weight).to(self._dtype(name))
+        weight = weight.to(self.device)
+        result = weight.float() if weight.dtype != torch.float32 else weight.clone()
+        for part in touched:
+            rows = slice(None) if part.rows is None else part.rows.to(self.device)
+            result[rows] = self._part(weight[rows], part.module)
+        return result.to(self._dtype(name))
+
+    def _loaded(self, weight: Tensor) -> Tensor:
+        """As the training held it: it loads the base in its own dtype before it quantizes."""
+        rounds = self.as_trained and weight.is_floating_point()
+        return weight.to(self.trained_dtype) if rounds else weight
+
+    def _part(self, weight: Tensor, module: str) -> Tensor:
+        merged = self._loaded(weight).float()
+        if module in self.quantized:
+            restored = dequantized(weight, self.trained_dtype, self.double_quant)
+            self.drift.add(weight, restored)
+            if self.as_trained:
+                merged = restored.float()
+        if module in self.pairs:
+            merged = merged + self.pairs[module].delta(self.device)
+        return merged
+
+    def drifts(self) -> dict[str, dict[str, dict[str, float]]]:
+        """For the report: of each choice, measured over what was quantized."""
+        if not self.quantized:
+            return {}
+        none, apart = Drift().to_dict(), self.drift.to_dict()
+        return {
+            "original": {"from_trained": apart, "from_base": none},
+            "as-trained": {"from_trained": none, "from_base": apart},
+        }
+
+
+def _prepare(
+    base: Path,
+    adapter: Path,
+    base_weights: Choice,
+    device: str | torch.device,
+    dtype: str | torch.dtype | None,
+) -> _Work:
+    """Read what is small, and refuse whatever can be refused before the first byte is written."""
+    pairs = read_adapter(adapter)
+    card = RunCard.read(adapter)
+    config = load.load_config(base)
+    if getattr(config, "quantization_config", None):
+        raise ExportError(
+            f"{base} is stored quantized: an adapter cannot be merged into it. Give the base that "
+            "it was quantized from."
+        )
+    shards = Shards(base)
+    refuse_other_base(card, base, adapter)
+    parts = {name: parts_for(name, config, pairs) for name in shards}
+    refuse_misfit(pairs, shapes_of(shards, parts), base, adapter, card)
+    refuse_tied(pairs, config, base, adapter)
+    nf4 = card is not None and card.method == "qlora"
+    if base_weights == "as-trained" and not nf4:
+        raise ExportError(
+            f"{adapter} was not trained on quantized weights (its run card says "
+            f"{card.method if card else 'nothing'}): merge it with --base-weights original."
+        )
+    training = card.extra.get("training", {}) if card else {}
+    first = next((spec.dtype for spec in map(shards.spec, shards)), torch.float32)
+    return _Work(
+        shards=shards,
+        parts=parts,
+        pairs=pairs,
+        card=card,
+        as_trained=base_weights == "as-trained",
+        quantized=quantized_modules(config) if nf4 else set(),
+        trained_dtype=load.as_dtype(training.get("dtype", first)),
+        double_quant=bool(training.get("double_quant", True)),
+        asked=None if dtype is None else load.as_dtype(dtype),
+        device=load.pick_device(device),
+    )
+
+
+_BESIDE = (".json", ".model", ".txt", ".jinja", ".tiktoken")
+_NOT_BESIDE = {
+    "run_card.json",
+    MARK,
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+}
+
+
+def _copy_beside(base: Path, staging: Path) -> None:
+    """Configs, tokenizer and licence; not the base's own cards, and no code."""
+    for path in sorted(base.iterdir()):
+        known = path.suffix in _BESIDE or path.stem.upper() in ("LICENSE", "LICENCE", "NOTICE")
+        if path.is_file() and known and path.name not in _NOT_BESIDE:
+            shutil.copyfile(path, staging / path.name)
+
+
+def _say_dtype(staging: Path, dtype: torch.dtype | None) -> None:
+    """config.json names the dtype that the weights now have, and no code that was not copied."""
+    path = staging / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("auto_map", None)
+    if dtype is not None:
+        config["dtype"] = config["torch_dtype"] = str(dtype).removeprefix("torch.")
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_merge(folder: Path) -> bool:
+    return (folder / MARK).is_file()
+
+
+def _card(card: RunCard | None, adapter: Path, base: Path, report: MergeReport) -> RunCard:
+    found = card or RunCard(stage="merged", base_model=str(base), method="lora")
+    how = {"base_weights": report.base_weights, "dtype": report.dtype, "adapter": str(adapter)}
+    return found.with_(stage="merged", extra=found.extra | {"merge": how})

@@ -1,0 +1,231 @@
+"""Safetensors folders, read and written one tensor at a time.
+
+Memory holds one tensor, whatever the size of the model: a file's layout is fixed by names, dtypes
+and shapes alone, so its header is written first and the bytes follow as they are made
+(https://huggingface.co/docs/safetensors: 8 bytes of header length, a JSON header, the data).
+Knows nothing of what the tensors are for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from elysia.core.errors import ExportError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+OLD_INDEX = "pytorch_model.bin.index.json"
+OLD_SINGLE = "pytorch_model.bin"
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A tensor before its values: enough to lay out a file."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the values, in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class Shards:
+    """The tensors of a model folder, by name; iterates over their names in file order.
+
+    Raises ExportError for a folder without safetensors, a missing shard or one that is cut short.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._specs: dict[str, Spec] = {}
+        self._file_of: dict[str, Path] = {}
+        for path in _weight_files(self.folder):
+            for spec in read_header(path):
+                self._specs[spec.name] = spec
+                self._file_of[spec.name] = path
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._specs
+
+    def spec(self, name: str) -> Spec:
+        """Dtype and shape of a tensor, without reading it."""
+        return self._specs[name]
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, on the CPU."""
+        path = self._file_of[name]
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                found: Tensor = file.get_tensor(name)
+                return found
+        except (SafetensorError, OSError) as error:
+            raise ExportError(f"{path}: tensor {name} cannot be read ({error}).") from error
+
+
+def read_header(path: Path) -> list[Spec]:
+    """What a safetensors file holds, in the order of its bytes; ExportError when it is damaged."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > size - 8:
+                raise ValueError("it ends inside its header")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"][0])
+        end = max((entry["data_offsets"][1] for _, entry in entries), default=0)
+        if size < 8 + length + end:
+            raise ValueError(f"{8 + length + end - size} bytes are missing at its end")
+        unknown = {entry["dtype"] for _, entry in entries} - DTYPES.keys()
+        if unknown:
+            raise ExportError(
+                f"{path} stores weights as {', '.join(sorted(unknown))}, a quantized form that "
+                "cannot be worked on; give the unquantized model."
+            )
+        return [Spec(n, DTYPES[e["dtype"]], tuple(e["shape"])) for n, e in entries]
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ExportError(f"{path} is damaged or cut short: {error}. Fetch it again.") from error
+
+
+def write_shards(
+    folder: Path,
+    specs: Sequence[Spec],
+    produce: Callable[[str], Tensor],
+    max_bytes: int,
+) -> list[Path]:
+    """Write the tensors that `produce` gives, in the order of `specs`, into files of `max_bytes`.
+
+    A tensor larger than that gets a file of its own. One file is `model.safetensors`; several are
+    numbered and listed in an index. Peak memory: one tensor.
+    """
+    plan = _plan(specs, max_bytes)
+    many = len(plan) > 1
+    names = [f"model-{i:05d}-of-{len(plan):05d}.safetensors" for i in range(1, len(plan) + 1)]
+    paths = [folder / name for name in (names if many else [SINGLE])]
+    for path, group in zip(paths, plan, strict=True):
+        _write_file(path, group, produce)
+    if many:
+        index = {
+            "metadata": {"total_size": sum(spec.nbytes for spec in specs)},
+            "weight_map": {
+                spec.name: path.name
+                for path, group in zip(paths, plan, strict=True)
+                for spec in group
+            },
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    return paths
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of a size such as "2GB" (decimal) or "512MiB" (binary).
+
+    >>> parse_size("2GB"), parse_size("1.5 MiB"), parse_size(4096)
+    (2000000000, 1572864, 4096)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", str(text), re.IGNORECASE)
+    size = 0
+    if found:
+        base = 1024 if found[3] else 1000
+        size = int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
+    if size < 1:
+        raise ExportError(f"{text!r} is no size for a weight file; write it like 2GB or 500MB.")
+    return size
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ExportError(f"There is no model folder at {folder}.")
+    if (folder / INDEX).exists():
+        return _indexed(folder / INDEX)
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE]
+    if (folder / OLD_INDEX).exists() or (folder / OLD_SINGLE).exists():
+        raise ExportError(
+            f"{folder} holds its weights as pickles (.bin) only, which can run code when read. "
+            f"Write them as safetensors first: elysia convert split {folder} NEW_FOLDER"
+        )
+    raise ExportError(f"{folder} holds no {SINGLE} and no {INDEX}: it is no model folder.")
+
+
+def _indexed(index: Path) -> list[Path]:
+    try:
+        listed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(listed.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ExportError(f"{index} is damaged: {error!r}. Fetch it again.") from error
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise ExportError(f"{index} names {name}, which is not there: the model is incomplete.")
+    return [index.parent / name for name in names]
+
+
+def _plan(specs: Sequence[Spec], max_bytes: int) -> list[list[Spec]]:
+    plan: list[list[Spec]] = [[]]
+    room = max_bytes
+    for spec in specs:
+        if plan[-1] and spec.nbytes > room:
+            plan.append([])
+            room = max_bytes
+        plan[-1].append(spec)
+        room -= spec.nbytes
+    return plan
+
+
+def _write_file(path: Path, specs: Sequence[Spec], produce: Callable[[str], Tensor]) -> None:
+    # Wide dtypes first: then every tensor starts at a multiple of its item size.
+    specs = sorted(specs, key=lambda spec: -spec.dtype.itemsize)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for spec in specs:
+        header[spec.name] = {
+            "dtype": _CODES[spec.dtype],
+            "shape": list(spec.shape),
+            "data_offsets": [offset, offset + spec.nbytes],
+        }
+        offset += spec.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for spec in specs:
+            tensor = produce(spec.name)
+            assert (tensor.dtype, tuple(tensor.shape)) == (spec.dtype, spec.shape), spec.name
+            flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            stream.write(flat.numpy().data)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,0 +1,243 @@
+"""A tokenizer and a model from nothing, small enough for a laptop: the demo's base.
+
+Knows nothing of training or of personas: it reads text and writes model folders.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+
+from elysia.core.errors import DataError, ModelError, nearest
+from elysia.models import load
+
+log = logging.getLogger(__name__)
+
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+CHAT_TOKENS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|action_start|>",
+    "<|action_end|>",
+    "<|interpreter|>",
+    "<|plugin|>",
+)
+SPECIAL_TOKENS = (PAD, BOS, EOS, *CHAT_TOKENS)
+ARCHITECTURES = ("internlm2", "llama", "qwen2")
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+
+
+def train_tokenizer(
+    files: Sequence[str | Path], vocab_size: int, out: str | Path, *, overwrite: bool = False
+) -> Path:
+    """Train a byte-level BPE tokenizer on the text of `files` and write it to the folder `out`.
+
+    Args:
+        files: .json or .jsonl (every string inside the rows counts as text) or .txt (every line).
+        vocab_size: pieces in all: 9 special tokens, 256 bytes, the rest learned.
+        overwrite: whether `out` may already hold files.
+
+    The same files give the same tokenizer. Raises DataError for unreadable or empty input and
+    ModelError for an impossible size or an occupied folder.
+    """
+    if not files:
+        raise DataError(
+            "No files to train a tokenizer on. Name at least one .json, .jsonl or .txt."
+        )
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise ModelError(
+            f"A vocabulary of {vocab_size} is too small: the bytes and special tokens alone are "
+            f"{SMALLEST_VOCABULARY}. Set vocab_size to {SMALLEST_VOCABULARY} or more."
+        )
+    folder = free_folder(out, overwrite)
+    texts = [text for file in files for text in texts_of(Path(file))]
+    tokenizer = Tokenizer(models.BPE())
+    # A Chinese character is a piece at most: pieces of whole phrases, which so little text would
+    # give, are met too seldom to be understood in other company.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\p{Han}"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    learned = tokenizer.get_vocab_size()
+    if learned < vocab_size:
+        log.warning("The text gave %d pieces, not the %d asked for.", learned, vocab_size)
+    load.save_tokenizer(_with_ends(tokenizer), folder)
+    return folder
+
+
+def _with_ends(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        additional_special_tokens=list(CHAT_TOKENS),
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def texts_of(file: Path) -> Iterator[str]:
+    """The texts of one file: strings of JSON values in file order, or non-empty lines.
+
+    DataError names the file and line at fault, or says that there is no text.
+    """
+    try:
+        content = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 text (byte {error.start}). Convert it.") from error
+    lines = content.splitlines()
+    kind = file.suffix.lower()
+    if kind == ".jsonl" and not content.lstrip().startswith("["):
+        rows: list[Any] = [
+            _json(line, file, number) for number, line in enumerate(lines, 1) if line.strip()
+        ]
+    elif kind in (".json", ".jsonl"):
+        rows = [_json(content, file)] if content.strip() else []
+    elif kind == ".txt":
+        rows = lines
+    else:
+        raise DataError(f"{file} is none of .json, .jsonl and .txt. Convert it to one of them.")
+    texts = [text for row in rows for text in _strings(row) if text.strip()]
+    if not texts:
+        raise DataError(f"{file} holds no text to train a tokenizer on.")
+    yield from texts
+
+
+def _json(text: str, file: Path, line: int = 0) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {line or error.lineno}, column {error.colno}"
+        raise DataError(f"{file}, {place}: not JSON ({error.msg}). Correct the file.") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+def init_model(
+    out: str | Path,
+    *,
+    tokenizer: str | Path,
+    architecture: str = "internlm2",
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    kv_heads: int | None = None,
+    intermediate_size: int | None = None,
+    max_position_embeddings: int = 2048,
+    vocab_size: int | None = None,
+    tie_word_embeddings: bool = False,
+    seed: int = 0,
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> Path:
+    """Write a model of random weights, its config and `tokenizer` to the folder `out`.
+
+    Args:
+        tokenizer: folder whose tokenizer sets the vocabulary, copied into `out`.
+        kv_heads: key-value heads; as many as `heads` when None.
+        vocab_size: rows of the embedding, at least the tokenizer's, which is the default.
+        intermediate_size: width of the feed-forward layer; about 8/3 of hidden_size when None.
+        seed: the same seed gives the same weights; the caller's random state is left alone.
+
+    Raises ModelError for sizes that do not fit each other or an occupied folder.
+    """
+    kv_heads = kv_heads or heads
+    intermediate_size = intermediate_size or (hidden_size * 8 // 3 + 63) // 64 * 64
+    _check_sizes(architecture, hidden_size, layers, heads, kv_heads)
+    words = load.load_tokenizer(Path(tokenizer))
+    weights_dtype = load.as_dtype(dtype)
+    folder = free_folder(out, overwrite)
+    sizes = {
+        "hidden_size": hidden_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": intermediate_size,
+        "max_position_embeddings": max_position_embeddings,
+        "vocab_size": vocab_size or len(words),
+    }
+    if sizes["vocab_size"] < len(words):
+        raise ModelError(f"vocab_size {vocab_size} is below the tokenizer's {len(words)} pieces.")
+    config = _config(architecture, words, sizes, tie_word_embeddings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(weights_dtype)
+    model.generation_config = _generation_config(words)
+    load.save_model(model, words, folder)
+    return folder
+
+
+def _config(architecture: str, words: Any, sizes: dict[str, int], tied: bool) -> Any:
+    return AutoConfig.for_model(
+        architecture,
+        tie_word_embeddings=tied,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+        **sizes,
+        **({"bias": False} if architecture == "internlm2" else {}),
+    )
+
+
+def _generation_config(words: Any) -> GenerationConfig:
+    """Replies end at either of the two end tokens."""
+    ends = [words.eos_token_id, words.convert_tokens_to_ids("<|im_end|>")]
+    return GenerationConfig(
+        bos_token_id=words.bos_token_id,
+        eos_token_id=[end for end in dict.fromkeys(ends) if end is not None],
+        pad_token_id=words.pad_token_id,
+    )
+
+
+def _check_sizes(architecture: str, hidden: int, layers: int, heads: int, kv_heads: int) -> None:
+    if architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"Unknown architecture '{architecture}'.{nearest(architecture, ARCHITECTURES)} "
+            f"Choose one of {', '.join(ARCHITECTURES)}."
+        )
+    if min(hidden, layers, heads, kv_heads) < 1:
+        raise ModelError("hidden_size, layers, heads and kv_heads must each be at least 1.")
+    if hidden % heads or (hidden // heads) % 2:
+        raise ModelError(
+            f"hidden_size {hidden} does not split into {heads} heads of an even width. "
+            f"Choose a multiple of {2 * heads}."
+        )
+    if heads % kv_heads:
+        raise ModelError(f"{heads} heads do not split into {kv_heads} groups: set kv_heads anew.")
+
+
+def free_folder(out: str | Path, overwrite: bool) -> Path:
+    """`out` as a folder to write to; ModelError when it is occupied. Makes nothing yet."""
+    folder = Path(out)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
+        raise ModelError(
+            f"{folder} already exists and is not empty. Choose another folder, or say overwrite."
+        )
+    return folder

@@ -1,0 +1,38 @@
+"""Where configs are: a path of the user's, or a bundled one by name. Standard library only, so that
+`list-cfg` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from elysia.core.errors import ConfigError, nearest
+
+
+def configs_folder() -> Path:
+    """The bundled `configs/`: beside the package in a checkout, inside it when installed."""
+    beside = Path(__file__).resolve().parents[2] / "configs"
+    return beside if beside.is_dir() else Path(__file__).resolve().parents[1] / "configs"
+
+
+def bundled_configs() -> dict[str, Path]:
+    """Name to file of every bundled config; files under `_base_` are parts, not configs."""
+    folder = configs_folder()
+    return {
+        path.stem: path
+        for path in sorted(folder.rglob("*.py"))
+        if "_base_" not in path.relative_to(folder).parts
+    }
+
+
+def find_config(name: str) -> Path:
+    """The file that `name` means; ConfigError naming the nearest bundled config otherwise."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = bundled_configs()
+    if path.stem in known and path.parent in (Path("."), Path("configs")):
+        return known[path.stem]
+    raise ConfigError(
+        f"There is no config at {name}, and none bundled by that name.{nearest(path.stem, known)} "
+        "`xtuner list-cfg` lists them."
+    )

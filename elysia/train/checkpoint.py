@@ -1,0 +1,233 @@
+"""Checkpoints on disk: written whole or not at all, read without executing anything.
+
+A checkpoint is `iter_N.pth`, N in optimizer steps. On one device or under DDP it is a file; under
+DeepSpeed it is a folder with `weights.safetensors` (the trainable weights, consolidated) beside
+`shared.pth` and a `rank_R.pth` for each process. Only trainable weights are kept: the frozen base is
+named in the run card. Knows nothing of what a model or an optimizer is.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from elysia.core.errors import CheckpointError
+from elysia.core.files import is_disk_full, write_atomic
+from elysia.core.run_card import RunCard
+from elysia.train.foreign import load_inert
+
+LAST = "last_checkpoint"
+WEIGHTS = "weights.safetensors"
+SHARED = "shared.pth"
+FORMAT = "elysia-checkpoint/1"
+
+
+def save(payload: dict[str, Any], path: Path) -> None:
+    """Write `payload` so that `path` is the old file or the whole new one, whatever happens.
+
+    Raises CheckpointError when the disk refuses; nothing half-written stays behind.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    with _explained(path), _removed_on_failure(temporary):
+        with open(temporary, "wb") as stream:
+            torch.save(payload, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file in place; the caller stages the folder around it."""
+    with _explained(path):
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, str(path))
+
+
+def load(path: Path, *, foreign: bool = False) -> dict[str, Any]:
+    """Read a checkpoint file onto the CPU without executing anything in it.
+
+    Ours hold tensors and plain values only, and anything else is refused. With `foreign`, objects of
+    other programs are passed over (`foreign.py`) and the tensors beside them are read.
+    """
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint at {path}.")
+    try:
+        # Mapped: a conversion reads the weights and not the optimizer beside them.
+        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=not foreign)
+    except pickle.UnpicklingError as error:
+        if not foreign:
+            raise CheckpointError(
+                f"{path} is damaged, or holds more than tensors and plain values; it was not executed. "
+                "If another program wrote it, it can be converted, not resumed."
+            ) from error
+        payload = _load_foreign(path)
+    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError) as error:
+        raise _cut_short(path, error) from error
+    if not isinstance(payload, dict):
+        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(payload).__name__}.")
+    return payload
+
+
+def _load_foreign(path: Path) -> Any:
+    try:
+        return load_inert(path)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _cut_short(path, error) from error
+
+
+def _cut_short(path: Path, error: BaseException) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is cut short or damaged ({_first_line(error)}). Use an earlier checkpoint."
+    )
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """The trainable weights of a checkpoint, on the CPU, named as inside the language model.
+
+    Reads our files and folders, XTuner's `.pth` files and its ZeRO-1/2 folders. Keys look like
+    `base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight` under LoRA.
+    """
+    path = Path(path)
+    if path.is_dir():
+        weights = _folder_weights(path)
+    else:
+        payload = load(path, foreign=True)
+        weights = payload.get("state_dict", payload)
+        weights = weights if isinstance(weights, dict) else {}
+    named = {
+        name.removeprefix("module.").removeprefix("llm."): tensor
+        for name, tensor in weights.items()
+        if isinstance(tensor, Tensor)
+    }
+    if not named:
+        raise CheckpointError(f"{path} holds no weights.")
+    return named
+
+
+def _folder_weights(path: Path) -> dict[str, Tensor]:
+    if (path / WEIGHTS).exists():
+        try:
+            return load_file(str(path / WEIGHTS))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{path / WEIGHTS} is cut short ({_first_line(error)})."
+            ) from error
+    states = path / "mp_rank_00_model_states.pt"
+    if states.exists():
+        module = load(states, foreign=True).get("module")
+        return module if isinstance(module, dict) else {}
+    if list(path.glob("zero_pp_rank_*")):
+        raise CheckpointError(
+            f"{path} holds ZeRO-3 shards only: run the zero_to_fp32.py inside it, then give its output."
+        )
+    raise CheckpointError(f"{path} is a folder without {WEIGHTS}: no checkpoint, or one cut short.")
+
+
+def load_card(path: str | Path) -> RunCard:
+    """The run card that a checkpoint of ours carries; CheckpointError when it has none."""
+    path = Path(path)
+    if path.is_dir():
+        card = RunCard.read(path)
+        if card is None:
+            raise CheckpointError(f"{path} carries no run_card.json.")
+        return card
+    stored = load(path).get("run_card")
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{path} carries no run card: it was not written by this program.")
+    return RunCard.from_dict(stored)
+
+
+def last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest whole checkpoint of a work dir, or None.
+
+    `last_checkpoint` is believed for what lies in this very folder: it names an absolute path, which
+    is another run's once a work dir was copied.
+    """
+    work_dir = Path(work_dir)
+    pointer = work_dir / LAST
+    if pointer.exists():
+        named = work_dir / Path(pointer.read_text().strip()).name
+        if step_of(named) >= 0 and named.exists():
+            return named
+    found = sorted(work_dir.glob("iter_*.pth"), key=step_of)
+    return found[-1] if found else None
+
+
+def point_to(path: Path) -> None:
+    """Make `last_checkpoint` name `path`, atomically."""
+    write_atomic(path.parent / LAST, str(path.resolve()))
+
+
+def prune(work_dir: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints; `keep` < 1 keeps all."""
+    if keep < 1:
+        return
+    for old in sorted(work_dir.glob("iter_*.pth"), key=step_of)[:-keep]:
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, file or folder. A folder is renamed first: no half of it is ever found."""
+    if path.is_dir():
+        doomed = path.with_name(f".{path.name}.removing")
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def step_of(path: Path) -> int:
+    """N of `iter_N.pth`, or -1.
+
+    >>> step_of(Path("work_dirs/x/iter_120.pth"))
+    120
+    """
+    found = re.fullmatch(r"iter_(\d+)\.pth", path.name)
+    return int(found[1]) if found else -1
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what a disk says into a sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = "the disk is full" if is_disk_full(error) else _first_line(error)
+        raise CheckpointError(
+            f"{path} was not written: {reason}. Earlier checkpoints in {path.parent} are whole; "
+            "make room and go on with --resume."
+        ) from error
+
+
+@contextmanager
+def _removed_on_failure(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlive a power cut, where the system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,180 @@
+"""The rows of a run as packs, and the order in which each process sees them.
+
+A pack is one or more whole samples that lie end to end. Packs are made once; each epoch shuffles
+them by (seed, epoch), so any place in the data is reached in constant time. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from elysia.core.errors import DataError
+from elysia.core.templates import get_template
+from elysia.data.encode import IGNORE
+from elysia.data.pack import best_fit
+from elysia.data.read import Sample, load_conversations
+from elysia.data.tokenize import TokenizedSet, tokenize
+from elysia.models import load
+
+log = logging.getLogger(__name__)
+Pack = dict[str, Any]
+
+
+class PackedDialogues(Dataset[Pack]):
+    """The training rows (`split="train"`) or the held-out ones (`split="heldout"`).
+
+    Args:
+        sources: dicts of path, format, repeat, limit.
+        tokenizer: folder or name of the base model; `hub` says where names lead.
+        template: name of a prompt template; `system` goes before rows that have no system text.
+        max_length: tokens of a pack, and the longest sample; `overlong` as in `data.tokenize`.
+        heldout: rows (from 1 on) or share of rows (below 1) that are never trained on.
+        pack: False makes every sample a pack of its own.
+        train_on_prompt: True learns every token, as a base model that reads does.
+    """
+
+    def __init__(
+        self,
+        sources: list[dict[str, Any]],
+        tokenizer: str,
+        template: str,
+        *,
+        hub: str = "huggingface",
+        system: str = "",
+        max_length: int = 2048,
+        overlong: Literal["error", "drop", "cut"] = "error",
+        train_on_prompt: bool = False,
+        heldout: float = 0.0,
+        split: str = "train",
+        pack: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
+        self.template = get_template(template)
+        self.samples = _split(sources, heldout, split, seed)
+        self.tokens: TokenizedSet = tokenize(
+            self.samples,
+            self.template,
+            self.tokenizer,
+            system=system,
+            max_length=max_length,
+            overlong=overlong,
+        )
+        if train_on_prompt:  # here, so that every count of learned tokens sees it
+            self.tokens = dataclasses.replace(self.tokens, labels=self.tokens.ids.copy())
+        lengths = [int(n) for n in self.tokens.lengths]
+        self.packs = (
+            best_fit(lengths, max_length, seed) if pack else [[i] for i in range(len(lengths))]
+        )
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def __getitem__(self, index: int) -> Pack:
+        """ids, labels (int64 arrays) and the samples' lengths. `~i` is pack i with nothing learned:
+        it keeps processes in step where the packs do not divide by their number."""
+        silent = index < 0
+        ids, labels = zip(
+            *(self.tokens[i] for i in self.packs[~index if silent else index]), strict=True
+        )
+        joined = np.concatenate(labels).astype(np.int64)
+        lengths = [len(part) for part in ids]
+        # A sample's first token has nothing of its own to be predicted from.
+        joined[np.cumsum([0, *lengths[:-1]])] = IGNORE
+        if silent:
+            joined[:] = IGNORE
+        return {"ids": np.concatenate(ids).astype(np.int64), "labels": joined, "lengths": lengths}
+
+
+def _split(sources: list[dict[str, Any]], heldout: float, split: str, seed: int) -> list[Sample]:
+    """Rows of all sources, each divided into trained and held out before it is repeated."""
+    chosen: list[Sample] = []
+    for source in sources:
+        rows = load_conversations(source["path"], source["format"])
+        if source.get("limit"):
+            order = np.random.default_rng(seed).permutation(len(rows))[: source["limit"]]
+            rows = [rows[i] for i in sorted(order)]
+        order = np.random.default_rng(seed).permutation(len(rows))
+        held = round(len(rows) * heldout) if heldout < 1 else round(heldout / len(sources))
+        if held >= len(rows):
+            raise DataError(
+                f"{source['path']}: heldout = {heldout} leaves none of its {len(rows)} rows."
+            )
+        wanted = sorted(order[:held]) if split == "heldout" else sorted(order[held:])
+        repeat = 1 if split == "heldout" else source.get("repeat", 1)
+        chosen += [rows[i] for i in wanted] * repeat
+    return chosen
+
+
+class EpochSampler(Sampler[int]):
+    """Indices of this process's packs in one epoch, from any place on.
+
+    Every process gets the same number of micro-batches; missing ones are silent packs (`~i`).
+    """
+
+    def __init__(
+        self, dataset: Any, seed: int = 0, shuffle: bool = True, batch_size: int = 1
+    ) -> None:
+        from mmengine.dist import get_dist_info
+
+        self.size: int = len(dataset)
+        self.seed, self.shuffle = seed, shuffle
+        self.batch_size = batch_size
+        self.rank: int
+        self.world: int
+        self.rank, self.world = get_dist_info()
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        """Indices of a whole epoch for one process, a multiple of `batch_size`."""
+        each = self.world * self.batch_size
+        return -(-self.size // each) * self.batch_size
+
+    def seek(self, epoch: int, start: int) -> None:
+        """Begin the next iteration at micro-batch `start` of `epoch`."""
+        self.epoch, self.start = epoch, start
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.arange(self.size)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
+        missing = len(self) * self.world - self.size
+        full = np.concatenate([order, ~np.resize(order, missing)])
+        mine = full.reshape(-1, self.world, self.batch_size)[self.start :, self.rank]
+        yield from (int(i) for i in mine.ravel())
+
+
+def collate_flat(packs: Sequence[Pack]) -> dict[str, Any]:
+    """One row of all samples end to end: ids, labels, positions (1, t) and the samples' lengths."""
+    lengths = [n for pack in packs for n in pack["lengths"]]
+    positions = np.concatenate([np.arange(n) for n in lengths])
+    return {
+        "input_ids": torch.from_numpy(np.concatenate([p["ids"] for p in packs]))[None],
+        "labels": torch.from_numpy(np.concatenate([p["labels"] for p in packs]))[None],
+        "position_ids": torch.from_numpy(positions)[None],
+        "segments": lengths,
+    }
+
+
+def collate_padded(packs: Sequence[Pack], pad_id: int = 0) -> dict[str, Any]:
+    """A row per sample, padded at the end: ids, labels, attention_mask (b, t). For models whose
+    attention is not transformers' shared one."""
+    ids: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
+    for pack in packs:
+        ids += torch.from_numpy(pack["ids"]).split(pack["lengths"])
+        labels += torch.from_numpy(pack["labels"]).split(pack["lengths"])
+    pad = torch.nn.utils.rnn.pad_sequence
+    mask = [torch.ones_like(row) for row in ids]
+    return {
+        "input_ids": pad(ids, batch_first=True, padding_value=pad_id),
+        "labels": pad(labels, batch_first=True, padding_value=IGNORE),
+        "attention_mask": pad(mask, batch_first=True),
+    }

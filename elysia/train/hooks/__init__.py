@@ -1,0 +1,1 @@
+"""What happens around steps, a hook a file. Hooks read the run; only CheckpointHook writes its state."""

@@ -1,0 +1,62 @@
+"""Saves the run every `interval` steps and at its end; keeps the newest few. Knows nothing of formats."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from elysia.core.run_card import RunCard
+from elysia.train import checkpoint
+from elysia.train.strategy import barrier
+
+
+class CheckpointHook(Hook):  # type: ignore[misc]
+    """Args: `interval` in steps; `keep`, how many checkpoints stay (below 1: all); `card`, the run
+    card as a dict, completed with the latest metrics at each save."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, interval: int, keep: int, card: dict[str, Any]) -> None:
+        self.interval, self.keep = interval, keep
+        # MMEngine's config made ConfigDicts of it, which a checkpoint may not hold.
+        self.card: dict[str, Any] = json.loads(json.dumps(card))
+
+    def before_train(self, runner: Any) -> None:
+        """Sweep away what a killed run left half-written."""
+        if runner.rank == 0:
+            folder = Path(runner.work_dir)
+            for stale in [*folder.glob(".iter_*.writing"), *folder.glob(".iter_*.removing")]:
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            RunCard.from_dict(self.card).write(folder)
+        barrier()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        done = runner.iter + 1
+        last = done == runner.max_iters or runner.train_loop.stop_training
+        if done % self.interval and not last:
+            return
+        path = Path(runner.work_dir) / f"iter_{done}.pth"
+        card = self.card | {"metrics": self.card.get("metrics", {}) | metrics(runner)}
+        runner.strategy.save(path, runner.train_loop.progress(), card)
+        if runner.rank == 0:
+            checkpoint.point_to(path)
+            checkpoint.prune(path.parent, self.keep)
+            RunCard.from_dict(card).write(path.parent)
+        barrier()
+        runner.logger.info("Saved %s", path)
+
+
+def metrics(runner: Any) -> dict[str, float]:
+    """The latest scalars worth keeping beside the weights."""
+    scalars = runner.message_hub.log_scalars
+    names = {"train/loss": "loss", "heldout/loss": "heldout_loss"}
+    found = {short: scalars[name].current() for name, short in names.items() if name in scalars}
+    first = runner.message_hub.runtime_info.get("first")
+    found |= {f"first_{name}": value for name, value in (first or {}).items()}
+    return {name: float(value) for name, value in found.items()} | {"steps": runner.iter + 1}

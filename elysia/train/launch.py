@@ -1,0 +1,152 @@
+"""`train`: from a command's arguments to a run in this process, or in several that torchrun starts.
+
+Knows nothing of how training works; `recipe.py` does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from elysia.core.errors import CheckpointError, DeviceError, ModelError, UsageError
+from elysia.train.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    config: str,
+    *,
+    work_dir: str | None = None,
+    deepspeed: str | None = None,
+    resume: str | None = None,
+    seed: int | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = "none",
+) -> int:
+    """Train a config; returns an exit code.
+
+    resume: None, "auto" for the work dir's newest checkpoint (a fresh start when there is none), or
+    a checkpoint's path. With NPROC_PER_NODE or NNODES above 1 and no launcher, torchrun is started
+    with this very command, and its exit code is returned.
+    """
+    options = dict(cfg_options or {})
+    if seed is not None:
+        options["seed"] = seed
+    settings = load_settings(config, options)  # complaints come before any process is started
+    processes, nodes = _count("NPROC_PER_NODE"), _count("NNODES")
+    if launcher == "none" and processes * nodes > 1:
+        return _torchrun(processes, nodes)
+    if launcher not in ("none", "pytorch", "slurm"):
+        raise UsageError(
+            f"--launcher {launcher} is not supported: use pytorch (torchrun) or slurm."
+        )
+    name = Path(config).stem
+    folder = Path(work_dir or Path("work_dirs") / name)
+    checkpoint = _resume_from(resume, folder)
+    run(settings, name, folder, deepspeed, checkpoint, launcher)
+    return 0
+
+
+def run(
+    settings: Settings,
+    name: str,
+    work_dir: Path,
+    deepspeed: str | None = None,
+    resume: Path | None = None,
+    launcher: str = "none",
+) -> None:
+    """Train in this process, to the end."""
+    _make_folder(work_dir)
+    from mmengine.config import Config
+
+    from elysia.models import load
+    from elysia.train import distributed
+    from elysia.train.recipe import recipe, unfitting_template
+    from elysia.train.runner import Runner
+
+    if deepspeed and "zero3" in deepspeed and settings.method == "qlora":
+        raise ModelError(
+            "ZeRO-3 scatters weights, which 4-bit weights do not survive: use deepspeed_zero2 with "
+            "method = 'qlora', or deepspeed_zero3 with method = 'lora'."
+        )
+    if launcher != "none":
+        distributed.join(launcher)
+    base = load.resolve(settings.pretrained_model_name_or_path, settings.hub)
+    warning = unfitting_template(settings, load.load_config(base).model_type)
+    if warning:
+        log.warning(warning)
+    content = recipe(
+        settings,
+        name=name,
+        work_dir=str(work_dir),
+        deepspeed=deepspeed,
+        resume=str(resume) if resume else None,
+        launcher=launcher,
+    )
+    dumped = work_dir / f"{name}.py"
+    dumped.touch()  # MMEngine reads the file it is told of, and dumps the recipe under its name
+    whole = Config(content, filename=str(dumped))
+    if settings.overrides:
+        whole.merge_from_dict(settings.overrides)
+    try:
+        Runner.from_cfg(whole).train()
+    finally:
+        distributed.leave()
+
+
+def _make_folder(work_dir: Path) -> None:
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{work_dir} cannot be made ({error.strerror}): choose another --work-dir."
+        ) from error
+
+
+def _resume_from(resume: str | None, work_dir: Path) -> Path | None:
+    if resume is None:
+        return None
+    if resume != "auto":
+        path = Path(resume)
+        if not path.exists():
+            raise CheckpointError(f"There is no checkpoint at {path} to resume from.")
+        return path
+    from elysia.train.checkpoint import last_checkpoint
+
+    found = last_checkpoint(work_dir)
+    if found is None:
+        log.warning("%s holds no checkpoint yet: training starts from the beginning.", work_dir)
+    return found
+
+
+def _count(name: str) -> int:
+    value = os.environ.get(name, "1")
+    if not value.isdigit() or int(value) < 1:
+        raise UsageError(f"{name} is {value!r}; it must be a whole number from 1 on.")
+    return int(value)
+
+
+def _torchrun(processes: int, nodes: int) -> int:
+    """This command again, once per process; the children's exit code."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus and processes > gpus:
+        raise DeviceError(f"NPROC_PER_NODE is {processes}, but this machine has {gpus} GPU(s).")
+    from elysia.train.distributed import free_port
+
+    command = [
+        sys.executable, "-m", "torch.distributed.run",
+        f"--nproc_per_node={processes}", f"--nnodes={nodes}",
+        f"--node_rank={os.environ.get('NODE_RANK', '0')}",
+        f"--master_addr={os.environ.get('ADDR', '127.0.0.1')}",
+        f"--master_port={os.environ.get('PORT', str(free_port()))}",
+        "-m", "elysia", *sys.argv[1:], "--launcher", "pytorch",
+    ]  # fmt: skip
+    return subprocess.call(command)

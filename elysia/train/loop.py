@@ -1,0 +1,149 @@
+"""The training loop. A step is one optimizer step: `accumulative_counts` micro-batches, weighted by tokens.
+
+Its place in the data is (epoch, step in the epoch); any place is reached without replaying. MMEngine's
+hooks see a step as an iteration. Knows nothing of devices or of files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.runner import BaseLoop
+
+from elysia.core.errors import ElysiaError
+from elysia.data.encode import IGNORE
+from elysia.train import rng
+from elysia.train.dataset import EpochSampler
+from elysia.train.strategy import total
+
+Batch = dict[str, Any]
+
+
+class TrainLoop(BaseLoop):  # type: ignore[misc]
+    """Runs `max_epochs` over the data, or `max_steps` steps when that is above 0."""
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        max_epochs: int,
+        max_steps: int = 0,
+        accumulative_counts: int = 1,
+    ) -> None:
+        super().__init__(runner, dataloader)
+        self.accumulative_counts = accumulative_counts
+        self.steps_per_epoch = -(-len(self.dataloader) // accumulative_counts)
+        self._max_iters = max_steps or max_epochs * self.steps_per_epoch
+        self._max_epochs = -(-self._max_iters // self.steps_per_epoch)
+        self._iter = self._epoch = self.step_in_epoch = 0
+        self.stop_training = False  # set by hooks that stop early
+        self.resumed_rng: dict[str, Any] | None = None
+
+    @property
+    def max_epochs(self) -> int:
+        return self._max_epochs
+
+    @property
+    def max_iters(self) -> int:
+        """Steps of the whole run."""
+        return self._max_iters
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def iter(self) -> int:
+        """Steps done; inside a hook's `after_train_iter`, the 0-based number of the step just done."""
+        return self._iter
+
+    def progress(self) -> dict[str, int]:
+        """Where the run will stand once the current step is counted."""
+        return {
+            "step": self._iter + 1,
+            "epoch": self._epoch,
+            "step_in_epoch": self.step_in_epoch + 1,
+        }
+
+    def seek(self, progress: dict[str, int], state: dict[str, Any]) -> None:
+        """Continue from `progress`, with randomness from `state`."""
+        self._iter, self._epoch = progress["step"], progress["epoch"]
+        self.step_in_epoch = progress["step_in_epoch"]
+        self.resumed_rng = state
+
+    def run(self) -> Any:
+        """Train to the end; hooks are called as in MMEngine's iteration loop."""
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        while self._iter < self._max_iters and not self.stop_training:
+            if self.step_in_epoch >= self.steps_per_epoch:
+                self._epoch, self.step_in_epoch = self._epoch + 1, 0
+            self._rest_of_epoch()
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _rest_of_epoch(self) -> None:
+        sampler: EpochSampler = self.dataloader.sampler
+        sampler.seek(self._epoch, self.step_in_epoch * self.accumulative_counts)
+        with rng.untouched():  # making an iterator draws a number
+            batches = iter(self.dataloader)
+        if self.resumed_rng is not None:
+            rng.restore(self.resumed_rng)
+            self.resumed_rng = None
+        while self._iter < self._max_iters and not self.stop_training:
+            begun = time.perf_counter()
+            window = list(itertools.islice(batches, self.accumulative_counts))
+            if not window:
+                return
+            self.run_step(window, time.perf_counter() - begun)
+            self._iter += 1
+            self.step_in_epoch += 1
+
+    def run_step(self, window: list[Batch], data_time: float) -> None:
+        """One optimizer step over `window`; the loss is the mean over its labelled tokens, wherever
+        they lie: neither the number of micro-batches nor of processes changes it."""
+        runner, strategy = self.runner, self.runner.strategy
+        runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=window)
+        runner.model.train()
+        labelled = total(sum(count_labelled(batch) for batch in window))
+        scale = strategy.world_size / max(labelled, 1)
+        summed = 0.0
+        for batch, last in _with_last(window):
+            with strategy.exchange(last):
+                loss = runner.model(batch)
+                strategy.backward(loss * scale)
+            summed += float(loss.detach())
+        mean = total(summed) / max(labelled, 1)
+        if mean != mean or mean in (float("inf"), float("-inf")):
+            raise ElysiaError(
+                f"The loss became {mean} at step {self._iter + 1}. Lower lr, or set dtype = 'bfloat16' or "
+                "'float32'; the last checkpoint is from before it."
+            )
+        strategy.step()
+        runner.call_hook(
+            "after_train_iter",
+            batch_idx=self._iter,
+            data_batch=window,
+            outputs={"loss": torch.tensor(mean)},
+        )
+
+
+def count_labelled(batch: Batch) -> int:
+    """Labelled tokens of a micro-batch."""
+    return int((batch["labels"] != IGNORE).sum())
+
+
+def count_tokens(batch: Batch) -> int:
+    """Tokens of a micro-batch, padding not counted."""
+    mask = batch.get("attention_mask")
+    return int(batch["input_ids"].numel() if mask is None else mask.sum())
+
+
+def _with_last(items: list[Batch]) -> Iterator[tuple[Batch, bool]]:
+    for number, item in enumerate(items, 1):
+        yield item, number == len(items)

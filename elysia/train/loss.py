@@ -1,0 +1,96 @@
+"""Next-token loss over labelled positions only, in chunks: full logits never exist.
+
+InternLM2's vocabulary is 92,544: the fp32 logits of one 2,048-token sequence take 758 MB. Here only
+`chunk` rows of them live at a time. Knows nothing of models beyond a hidden state and a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of cross entropies; the gradients are taken in the same sweep, so logits are made once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int
+    ) -> Tensor:  # shapes: (n, h), (v, h), (n,)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        hidden_grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for start in range(0, hidden.shape[0], chunk):
+            part, target, rows = _bucketed(
+                hidden[start : start + chunk], targets[start : start + chunk]
+            )
+            logits = F.linear(part, weight)
+            scores = logits.float()
+            peak = scores.amax(-1, keepdim=True)
+            wanted = scores.gather(1, target[:, None]) - peak
+            scores.sub_(peak).exp_()  # in place: this is the largest tensor of the step
+            mass = scores.sum(-1, keepdim=True)
+            total += (mass.log() - wanted)[:rows].sum()
+            if hidden_grad is None and weight_grad is None:
+                continue
+            scores.div_(mass)  # softmax; minus one at the target it is the logits' gradient
+            scores.scatter_add_(1, target[:, None], -torch.ones_like(wanted))
+            scores[rows:] = 0
+            grad = scores.to(logits.dtype)
+            if hidden_grad is not None:
+                hidden_grad[start : start + chunk] = torch.mm(grad, weight.to(grad.dtype))[:rows]
+            if weight_grad is not None:
+                weight_grad += torch.mm(grad.t(), part.to(grad.dtype))
+        ctx.save_for_backward(hidden_grad, weight_grad)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_grad, weight_grad = ctx.saved_tensors
+        scaled = [
+            None if g is None else g * grads[0].to(g.dtype) for g in (hidden_grad, weight_grad)
+        ]
+        return scaled[0], scaled[1], None, None
+
+
+def _bucketed(part: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
+    """On a CPU, rows filled up to a multiple of 32, and how many are real.
+
+    oneDNN compiles a kernel for every new shape, which costs more than the product itself.
+    """
+    rows = part.shape[0]
+    fill = -rows % 32 if part.device.type == "cpu" else 0
+    if fill:
+        part, target = F.pad(part, (0, 0, 0, fill)), F.pad(target, (0, fill))
+    return part, target, rows
+
+
+def cross_entropy_sum(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: int) -> Tensor:
+    """Sum over n positions of -log p(target), a float32 scalar.
+
+    hidden: (n, h) at the positions that predict; targets: (n,), no IGNORE among them.
+    A head that is a plain linear layer takes the fused path; any other (LoRA on the head, a bias) is
+    called as it is, chunk by chunk, and its logits are made again in backward.
+    """
+    weight: Any = getattr(head, "weight", None)
+    if hasattr(weight, "ds_id"):
+        # ZeRO-3 gathers the head's weight at each call, all processes together: one call each,
+        # however many tokens a process has (none, too).
+        return F.cross_entropy(head(hidden).float(), targets, reduction="sum")
+    if type(head) is nn.Linear and head.bias is None:
+        loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk)
+        return loss
+
+    def of(part: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(head(part).float(), target, reduction="sum")
+
+    pieces = range(0, hidden.shape[0], chunk)
+    losses = [
+        checkpoint(of, hidden[i : i + chunk], targets[i : i + chunk], use_reentrant=False)
+        for i in pieces
+    ]
+    return torch.stack(losses).sum() if losses else hidden.sum().float() * 0

@@ -1,0 +1,299 @@
+"""Settings become a recipe: the full MMEngine config that a runner carries out, and the run card.
+
+This is the one place where a flat name is given its meaning. Every `type` is a dotted path, so the
+dumped recipe says where to read on. Knows nothing of processes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elysia.core.persona import Persona
+from elysia.core.run_card import RunCard
+from elysia.core.templates import all_stop_words, fitting, get_template
+from elysia.models import load
+from elysia.train.bundled import configs_folder
+from elysia.train.settings import Settings
+
+HOOKS = "elysia.train.hooks"
+
+
+def locate(path: str) -> str:
+    """A path as given when it exists, else beside the bundled configs (`data/…`, `configs/…`)."""
+    beside = configs_folder().parent / path
+    return str(beside) if not Path(path).exists() and beside.exists() else path
+
+
+def system_text(settings: Settings) -> str:
+    """The system prompt: what the config says, else what the persona's card says."""
+    if settings.SYSTEM is not None or not settings.persona:
+        return settings.SYSTEM or ""
+    persona = Persona.load(locate(settings.persona))
+    # The card's own line: the whole card would stand before every row.
+    return persona.system_line()
+
+
+def dtype_of(settings: Settings) -> str:
+    """The name of the dtype that matrix products run in."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return str(load.pick_dtype(load.pick_device())).removeprefix("torch.")
+
+
+def recipe(
+    settings: Settings,
+    *,
+    name: str,
+    work_dir: str,
+    deepspeed: str | None = None,
+    resume: str | None = None,
+    launcher: str = "none",
+) -> dict[str, Any]:
+    """A dict that `mmengine.Config` takes whole: model, data, optimizer, schedule, hooks."""
+    dtype = dtype_of(settings)
+    flat = settings.attention in ("auto", "segments", "flash_attention_2")
+    folder = str(load.resolve(settings.pretrained_model_name_or_path, settings.hub))
+    collate: dict[str, Any] = {"type": "elysia.train.dataset.collate_flat"}
+    if not flat:
+        pad = load.load_tokenizer(Path(folder)).pad_token_id
+        collate = {"type": "elysia.train.dataset.collate_padded", "pad_id": pad or 0}
+    data = dataset_arguments(settings, folder)
+    return {
+        "settings": settings.to_dict(),
+        "work_dir": work_dir,
+        "experiment_name": name,
+        "model": _model(settings, folder, dtype),
+        "train_dataloader": {
+            "dataset": {"type": "elysia.train.dataset.PackedDialogues", **data},
+            "sampler": {"type": "elysia.train.dataset.EpochSampler", "batch_size": settings.batch_size},
+            "batch_size": settings.batch_size,
+            "num_workers": settings.dataloader_num_workers,
+            "collate_fn": dict(collate),
+        },
+        "train_cfg": {
+            "type": "elysia.train.loop.TrainLoop",
+            "max_epochs": settings.max_epochs,
+            "max_steps": settings.max_steps,
+            "accumulative_counts": settings.accumulative_counts,
+        },
+        "optim_wrapper": _optim_wrapper(settings, dtype, bool(deepspeed)),
+        "param_scheduler": {
+            "type": "elysia.train.schedule.WarmupCosineLR",
+            "by_epoch": False,
+            "warmup_ratio": settings.warmup_ratio,
+        },
+        "strategy": _strategy(settings, dtype, deepspeed, launcher),
+        "default_hooks": {
+            "timer": {"type": "IterTimerHook"},
+            "sampler_seed": None,  # the loop seeks
+            "logger": {
+                "type": "LoggerHook",
+                "interval": settings.logging_interval,
+                "log_metric_by_epoch": False,
+            },
+            "param_scheduler": {"type": "ParamSchedulerHook"},
+            "checkpoint": {
+                "type": f"{HOOKS}.checkpoint_hook.CheckpointHook",
+                "interval": settings.save_steps,
+                "keep": settings.save_total_limit,
+                "card": run_card(settings, folder).to_dict(),
+            },
+        },
+        "custom_hooks": _custom_hooks(settings, folder, data, collate),
+        "log_processor": {"by_epoch": False, "window_size": settings.logging_interval},
+        "visualizer": {
+            "type": "Visualizer",
+            "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
+        },
+        "launcher": launcher,
+        "resume": resume or False,
+        "randomness": {"seed": settings.seed},
+        "env_cfg": {},
+        "log_level": "INFO",
+        "default_scope": "mmengine",
+    }  # fmt: skip
+
+
+def _model(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
+    adapter = None
+    if settings.method != "full":
+        adapter = {
+            "r": settings.lora_r,
+            "alpha": settings.lora_alpha,
+            "dropout": settings.lora_dropout,
+            "targets": settings.lora_target_modules,
+        }
+    bits = 4 if settings.method == "qlora" else None
+    return {
+        "type": "elysia.train.sft.SupervisedFinetune",
+        "llm": {
+            "path": folder,
+            "hub": settings.hub,
+            "bits": bits,
+            "double_quant": settings.double_quant,
+        },
+        "adapter": adapter,
+        "dtype": dtype,
+        "attention": "segments" if settings.attention == "auto" else settings.attention,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "neftune_noise_alpha": settings.neftune_noise_alpha,
+    }
+
+
+def dataset_arguments(settings: Settings, folder: str) -> dict[str, Any]:
+    """What PackedDialogues is built with, for training and for the verbs that show the data."""
+    return {
+        "sources": [source | {"path": locate(source["path"])} for source in settings.sources],
+        "tokenizer": folder,
+        "hub": settings.hub,
+        "template": settings.prompt_template,
+        "system": system_text(settings),
+        "max_length": settings.max_length,
+        "overlong": settings.overlong,
+        "train_on_prompt": settings.train_on_prompt,
+        "heldout": settings.heldout,
+        "pack": settings.pack_to_max_length,
+        "seed": settings.seed,
+    }
+
+
+def _optim_wrapper(settings: Settings, dtype: str, deepspeed: bool) -> dict[str, Any]:
+    wrapper: dict[str, Any] = {
+        "type": "OptimWrapper",
+        "optimizer": {
+            "type": "torch.optim.AdamW",
+            "lr": settings.lr,
+            "betas": settings.betas,
+            "weight_decay": settings.weight_decay,
+            "fused": not deepspeed,  # DeepSpeed replaces the tensors under the optimizer
+        },
+    }
+    if settings.max_norm and not deepspeed:  # DeepSpeed clips by its own setting
+        wrapper["clip_grad"] = {"max_norm": settings.max_norm, "error_if_nonfinite": False}
+    if dtype == "float16" and not deepspeed:  # bfloat16 needs no loss scale
+        wrapper |= {"type": "AmpOptimWrapper", "loss_scale": "dynamic", "dtype": "float16"}
+    return wrapper
+
+
+def _strategy(
+    settings: Settings, dtype: str, deepspeed: str | None, launcher: str
+) -> dict[str, Any]:
+    if not deepspeed:
+        kind = "SingleDevice" if launcher == "none" else "DataParallel"
+        return {"type": f"elysia.train.strategy.{kind}"}
+    from elysia.train.zero import zero_config
+
+    return {
+        "type": "elysia.train.zero.Zero",
+        "config": zero_config(deepspeed),
+        "dtype": dtype,
+        "max_norm": settings.max_norm,
+        "accumulative_counts": settings.accumulative_counts,
+        "batch_size": settings.batch_size,
+        "launcher": launcher,
+    }
+
+
+def _custom_hooks(
+    settings: Settings, folder: str, data: dict[str, Any], collate: dict[str, Any]
+) -> list[dict[str, Any]]:
+    hooks: list[dict[str, Any]] = [
+        {"type": f"{HOOKS}.dataset_info_hook.DatasetInfoHook"},
+        {"type": f"{HOOKS}.throughput_hook.ThroughputHook"},
+    ]
+    if settings.heldout:
+        held = {**data, "split": "heldout", "pack": True, "train_on_prompt": False}
+        hooks.append(
+            {
+                "type": f"{HOOKS}.heldout_hook.HeldoutHook",
+                "interval": settings.evaluation_freq,
+                "dataset": held,
+                "collate": collate,
+            }
+        )
+    if settings.evaluation_inputs:
+        hooks.append(
+            {
+                "type": f"{HOOKS}.evaluate_chat_hook.EvaluateChatHook",
+                "tokenizer": folder,
+                "hub": settings.hub,
+                "evaluation_inputs": settings.evaluation_inputs,
+                "every_n_iters": settings.evaluation_freq,
+                "prompt_template": settings.prompt_template,
+                "system": system_text(settings),
+                "max_new_tokens": settings.evaluation_max_new_tokens,
+            }
+        )
+    return [*hooks, {"type": f"{HOOKS}.loss_curve_hook.LossCurveHook"}]
+
+
+def run_card(settings: Settings, folder: str) -> RunCard:
+    """What later stages must know of this run; metrics and row counts are added as they are known."""
+    from elysia.core.files import sha256_of
+
+    template = get_template(settings.prompt_template)
+    sources = [
+        {"path": s["path"], "format": s["format"], "sha256": sha256_of(Path(locate(s["path"])))}
+        for s in settings.sources
+        if Path(locate(s["path"])).is_file()
+    ]
+    return RunCard(
+        stage="train",
+        base_model=settings.pretrained_model_name_or_path,
+        base_weights=load.fingerprint(Path(folder)),
+        template=template.to_dict(),
+        stop_words=list(all_stop_words(template)),
+        system=system_text(settings),
+        persona=settings.persona,
+        method=settings.method,
+        datasets=sources,
+        config_sha256=settings.sha256(),
+        versions=versions(),
+        metrics={},
+        extra={
+            # What converting must know and no shape shows.
+            "training": {
+                "dtype": dtype_of(settings),
+                "double_quant": settings.double_quant,
+                "lora_r": settings.lora_r,
+                "lora_alpha": settings.lora_alpha,
+                "hub": settings.hub,
+            }
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of everything that shapes the weights."""
+    from importlib.metadata import version
+
+    import elysia
+
+    names = ("transformers", "peft", "bitsandbytes", "deepspeed", "mmengine-lite")
+    return {"elysia": elysia.__version__, "torch": torch.__version__} | {
+        n: _found(version, n) for n in names
+    }
+
+
+def _found(version: Any, name: str) -> str:
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        return str(version(name))
+    except PackageNotFoundError:
+        return "absent"
+
+
+def unfitting_template(settings: Settings, model_type: str) -> str | None:
+    """A warning when the prompt template belongs to another family of models than the base."""
+    suiting = fitting(model_type, settings.pretrained_model_name_or_path)
+    if not suiting or settings.prompt_template in suiting:
+        return None
+    return (
+        f"prompt_template is '{settings.prompt_template}', but {settings.pretrained_model_name_or_path} "
+        f"is a {model_type} model, which was taught '{suiting[0]}'. Training goes on; for best results "
+        f"set prompt_template = '{suiting[0]}'."
+    )

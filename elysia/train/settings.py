@@ -1,0 +1,251 @@
+"""Settings: the flat names a config file may set, checked once.
+
+A config file sets names and nothing else; `load_settings` reads it (with `_base_`), applies
+`--cfg-options` and refuses unknown names and wrong types. What the names become is `recipe.py`'s work.
+Because expansion happens after inheritance, a child's `lr` is the `lr` that trains.
+Knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from elysia.core.errors import ConfigError, nearest
+from elysia.core.templates import get_template
+from elysia.train.bundled import find_config
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One fine-tune, in the names that XTuner's configs open with. Lengths are in tokens."""
+
+    # Model
+    pretrained_model_name_or_path: str
+    hub: Literal["huggingface", "modelscope"] = "huggingface"
+
+    # Data
+    data_path: str | list[Any] = ""
+    dataset_format: str = "xtuner"
+    prompt_template: str = "internlm2_chat"
+    SYSTEM: str | None = None  # None: what the persona's card says; '': none
+    persona: str | None = None
+    max_length: int = 2048
+    pack_to_max_length: bool = True
+    overlong: Literal["error", "drop", "cut"] = "error"
+    train_on_prompt: bool = (
+        False  # True: questions and system text are learned too, not replies alone
+    )
+    heldout: float = 0.0  # below 1: a share of the rows; from 1 on: that many rows
+
+    # Method
+    method: Literal["qlora", "lora", "full"] = "qlora"
+    lora_r: int = 64
+    lora_alpha: int = 16
+    lora_dropout: float = 0.1
+    lora_target_modules: str | list[str] = "all-linear"
+    double_quant: bool = True
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    attention: Literal["auto", "segments", "sdpa", "eager", "flash_attention_2"] = "auto"
+    gradient_checkpointing: bool = True
+    neftune_noise_alpha: float = 0.0  # 5 is usual; 0: none
+
+    # Optimizer and schedule
+    batch_size: int = 1  # per device
+    accumulative_counts: int = 16
+    dataloader_num_workers: int = 0
+    max_epochs: int = 3
+    max_steps: int = 0  # 0: as max_epochs says
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    max_norm: float = 1.0  # gradient clipping; 0 turns it off
+    warmup_ratio: float = 0.03
+
+    # What it leaves
+    save_steps: int = 500
+    save_total_limit: int = 2
+    logging_interval: int = 10
+
+    # Evaluation
+    evaluation_freq: int = 500
+    evaluation_inputs: list[str] = field(default_factory=list)
+    evaluation_max_new_tokens: int = 100
+
+    seed: int = 42
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        get_template(self.prompt_template)
+        _check_ranges(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, JSON-ready."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def sha256(self) -> str:
+        """Identifies the settings, whatever files they came from."""
+        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """`data_path` as a list of dict(path, format, repeat, limit)."""
+        paths = self.data_path if isinstance(self.data_path, list) else [self.data_path]
+        known = {"path": None, "format": self.dataset_format, "repeat": 1, "limit": None}
+        return [known | (dict(p) if isinstance(p, Mapping) else {"path": p}) for p in paths]
+
+
+def load_settings(config: str | Path, cfg_options: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of a config file, or of a bundled config by name.
+
+    Raises ConfigError for a file that is missing or does not run, an unknown name, a wrong type.
+    """
+    path = find_config(str(config))
+    values, legacy = _read(path, dict(cfg_options or {}))
+    if legacy:
+        raise ConfigError(
+            f"{path} is one of XTuner's own configs (it builds `model` and `train_dataloader` itself). "
+            "This version reads flat settings: start from `xtuner copy-cfg elysia_qlora .` and move "
+            "the names of its PART 1 over."
+        )
+    return settings_from(values, str(path))
+
+
+def settings_from(values: Mapping[str, Any], where: str) -> Settings:
+    """Checked settings from plain values; `where` is named in every complaint."""
+    hints = typing.get_type_hints(Settings)
+    clean: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(
+                f"{where}: there is no setting named '{name}'.{nearest(name, hints)} "
+                "docs/settings.md lists them all."
+            )
+        clean[name] = _converted(value, hints[name], f"{where}: {name}")
+    for wanted in ("pretrained_model_name_or_path", "data_path"):
+        if not clean.get(wanted):
+            raise ConfigError(f"{where} does not set {wanted}: a fine-tune needs it.")
+    try:
+        return Settings(**clean)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _read(path: Path, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Plain values of a config, and whether it is an XTuner config rather than flat settings."""
+    from mmengine.config import Config
+
+    try:
+        config = Config.fromfile(str(path))
+    except SyntaxError as error:
+        raise ConfigError(
+            f"{path}, line {error.lineno}: this is not Python ({error.msg})."
+        ) from error
+    except FileNotFoundError as error:
+        missing = error.filename or str(error)
+        raise ConfigError(f"{path}: its _base_ {missing} does not exist.") from error
+    except Exception as error:  # a config is a program: whatever it raises is the user's to read
+        raise ConfigError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    names = set(config.keys())
+    if {"model", "train_dataloader"} <= names:
+        if not isinstance(config.get("settings"), Mapping):
+            return {}, True
+        config = Config(dict(config.settings))  # a recipe of ours, read again from a work dir
+    try:
+        config.merge_from_dict(options)
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"--cfg-options do not fit {path}: {error}") from error
+    values = config.to_dict()
+    return {k: v for k, v in values.items() if not k.startswith("_")}, False
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type that `hint` names, widened only where nothing is lost."""
+    if isinstance(value, str) and hint is float and _is_number(value):
+        value = float(value)  # MMEngine's option parser leaves '1e-4' a string
+    if _fits(value, hint):
+        if hint is float:
+            return float(value)
+        return tuple(value) if get_origin(hint) is tuple else value
+    raise ConfigError(
+        f"{where} should be {_spelled(hint)}, not {value!r} ({type(value).__name__})."
+    )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, choice) for choice in inner)
+    if origin is list:
+        return isinstance(value, list | tuple) and all(_fits(v, inner[0]) for v in value)
+    if origin is tuple:
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(inner)
+            and all(map(_fits, value, inner))
+        )
+    if origin is dict:
+        return isinstance(value, Mapping)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _spelled(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    return str(getattr(hint, "__name__", hint)) if not get_args(hint) else str(hint)
+
+
+_AT_LEAST: dict[str, float] = {
+    "max_length": 8, "lora_r": 1, "lora_alpha": 1, "batch_size": 1, "accumulative_counts": 1,
+    "dataloader_num_workers": 0, "max_epochs": 1, "max_steps": 0, "weight_decay": 0, "max_norm": 0,
+    "warmup_ratio": 0, "save_steps": 1, "logging_interval": 1, "evaluation_freq": 1, "heldout": 0,
+    "lora_dropout": 0, "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
+}  # fmt: skip
+
+
+def _check_ranges(settings: Settings) -> None:
+    for name, least in _AT_LEAST.items():
+        if getattr(settings, name) < least:
+            raise ConfigError(
+                f"{name} is {getattr(settings, name)}, it must be at least {least:g}."
+            )
+    if settings.lr <= 0:
+        raise ConfigError(f"lr is {settings.lr}, it must be above 0.")
+    for name in ("warmup_ratio", "lora_dropout"):
+        if getattr(settings, name) >= 1:
+            raise ConfigError(f"{name} is {getattr(settings, name)}, it must be below 1.")
+    for source in settings.sources:
+        unknown = set(source) - {"path", "format", "repeat", "limit"}
+        if unknown:
+            raise ConfigError(
+                f"data_path: a source may set path, format, repeat and limit, not {sorted(unknown)}."
+            )
+        if not isinstance(source["path"], str) or not source["path"]:
+            raise ConfigError(f"data_path: a source needs a path, got {source['path']!r}.")
+        if not isinstance(source["repeat"], int) or source["repeat"] < 1:
+            raise ConfigError(f"data_path: repeat of {source['path']} must be 1 or more.")

@@ -1,0 +1,186 @@
+"""The model that is trained: a causal language model, its adapters, and the loss of one micro-batch.
+
+Knows nothing of files, optimizers or schedules. XTuner's name for it, SupervisedFinetune, is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elysia.core.errors import ModelError
+from elysia.data.encode import IGNORE
+from elysia.models import load, lora
+from elysia.train import attention as segments
+from elysia.train.loss import cross_entropy_sum
+
+log = logging.getLogger(__name__)
+Batch = dict[str, Any]
+
+
+class SupervisedFinetune(nn.Module):
+    """A language model that answers a micro-batch with its summed loss.
+
+    Args:
+        llm: `path` and `hub` of the base, `bits` (4 for NF4, None), `double_quant`.
+        adapter: arguments of `lora.add_lora`, or None for full fine-tuning.
+        dtype: what matrix products run in, "bfloat16", "float16" or "float32"; trained weights
+            stay in float32 beside it.
+        neftune_noise_alpha: strength of the noise on embeddings while training; 0 is none.
+        attention: "segments", or the name of one of transformers' implementations.
+    """
+
+    def __init__(
+        self,
+        llm: dict[str, Any],
+        adapter: dict[str, Any] | None = None,
+        dtype: str = "float32",
+        attention: str = "segments",
+        gradient_checkpointing: bool = False,
+        neftune_noise_alpha: float = 0.0,
+        loss_chunk: int = 256,
+        device: str = "auto",
+    ) -> None:
+        super().__init__()
+        segments.register()
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.device_kind = load.pick_device(device).type
+        self.loss_chunk = loss_chunk
+        self.noise = neftune_noise_alpha
+        base = load.load_causal_lm(
+            load.resolve(llm["path"], llm.get("hub", "huggingface")),
+            # Full fine-tuning keeps float32 masters; a frozen base need not.
+            dtype=self.dtype if adapter else torch.float32,
+            device=device,
+            bits=llm.get("bits"),
+            double_quant=llm.get("double_quant", True),
+            attention=segments.NAME if attention == "segments" else attention,
+        )
+        base.config.use_cache = False
+        if gradient_checkpointing:
+            base.activation_checkpointing_enable({"use_reentrant": False})
+            base.enable_input_require_grads()
+        self.adapted = adapter is not None
+        self.llm: Any = lora.add_lora(base, **adapter) if adapter else base
+        if neftune_noise_alpha:
+            self.causal.get_input_embeddings().register_forward_hook(self._noisy)
+        if llm.get("bits") == 4:
+            lora.keep_nf4_trainable(self.llm)
+        self.plain_head = _head_is_plain(self.causal)
+        if not self.plain_head:
+            log.info(
+                "The head of %s does more than multiply: its full logits are made.", llm["path"]
+            )
+
+    @property
+    def causal(self) -> Any:
+        """The transformers model itself, adapters injected."""
+        return self.llm.get_base_model() if self.adapted else self.llm
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Sum of the losses of all labelled tokens of `batch`, float32, on the model's device.
+
+        batch: input_ids, labels, position_ids (1, t) and `segments`, the samples' lengths; or,
+        padded, input_ids, labels, attention_mask (b, t).
+        """
+        device = next(self.causal.parameters()).device
+        tensors = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
+        labels = tensors.pop("labels")
+        if "segments" in batch and device.type == "cpu":
+            tensors, labels, batch = _bucketed(tensors, labels, batch)
+        # Position i predicts token i + 1. A sample's first token is never labelled, so no
+        # position predicts across samples.
+        targets = torch.full_like(labels, IGNORE)
+        targets[:, :-1] = labels[:, 1:]
+        kept = targets != IGNORE
+        extra: dict[str, Any] = {"segments": batch["segments"]} if "segments" in batch else {}
+        if extra and self.causal.config._attn_implementation != segments.NAME:
+            extra = {}  # flash attention reads the samples' bounds from position_ids
+        if self.noise:
+            lengths = torch.tensor(batch.get("segments", [labels.shape[1]]), device=device)
+            self._lengths = torch.repeat_interleave(lengths, lengths)[:, None]
+        guard = segments.packed() if extra else contextlib.nullcontext()
+        with guard, self._autocast():
+            if self.plain_head:
+                body = self.causal.get_decoder()
+                hidden = body(**tensors, use_cache=False, **extra).last_hidden_state
+                head = self.causal.get_output_embeddings()
+                loss = cross_entropy_sum(hidden[kept], head, targets[kept], self.loss_chunk)
+            else:
+                logits = self.causal(**tensors, use_cache=False, **extra).logits
+                loss = nn.functional.cross_entropy(
+                    logits[kept].float(), targets[kept], reduction="sum"
+                )
+        return loss
+
+    def _noisy(self, embedding: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """NEFTune (https://arxiv.org/abs/2310.05914): uniform noise of alpha / sqrt(length * width)
+        on the embeddings, in training alone; the length is the sample's, not the pack's."""
+        if not embedding.training:
+            return output
+        size = self.noise / (self._lengths * output.shape[-1]).sqrt()
+        return output + (torch.rand_like(output) * 2 - 1) * size.to(output.dtype)
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device_kind, self.dtype, enabled=self.dtype != torch.float32)
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """The weights that train, on the CPU, under XTuner's names (`llm.` in front)."""
+        return {
+            name: parameter.detach().cpu().clone()
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `trainable_state` gave; ModelError when names or shapes differ."""
+        own = {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad
+        }
+        odd = sorted(set(own) ^ set(state)) or [n for n in own if own[n].shape != state[n].shape]
+        if odd:
+            raise ModelError(
+                f"The checkpoint's weights are not this config's: {len(odd)} differ, first {odd[0]}. "
+                "Was it trained with other LoRA settings or another base?"
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state[name])
+
+
+def _bucketed(
+    tensors: dict[str, Tensor], labels: Tensor, batch: Batch
+) -> tuple[dict[str, Tensor], Tensor, Batch]:
+    """A flat batch filled up to a multiple of 64 tokens by a sample that teaches nothing.
+
+    oneDNN compiles a kernel for every new length, which costs more than the step itself.
+    """
+    fill = -labels.shape[1] % 64
+    if not fill:
+        return tensors, labels, batch
+    rest = torch.arange(fill)[None]
+    tensors["input_ids"] = torch.cat([tensors["input_ids"], torch.zeros_like(rest)], 1)
+    tensors["position_ids"] = torch.cat([tensors["position_ids"], rest], 1)
+    labels = torch.cat([labels, torch.full_like(rest, IGNORE)], 1)
+    return tensors, labels, {**batch, "segments": [*batch["segments"], fill]}
+
+
+def _head_is_plain(causal: Any) -> bool:
+    """Whether logits are no more than head(body's last hidden state): tried out, not assumed."""
+    body, head = causal.get_decoder(), causal.get_output_embeddings()
+    if body is None or body is causal or head is None:
+        return False
+    training = causal.training
+    causal.eval()
+    ids = torch.arange(1, 9, device=next(causal.parameters()).device)[None]
+    with torch.no_grad():
+        whole = causal(input_ids=ids, use_cache=False).logits.float()
+        ours = head(body(input_ids=ids, use_cache=False).last_hidden_state).float()
+    causal.train(training)
+    return bool(torch.allclose(whole, ours, rtol=1e-3, atol=1e-3))

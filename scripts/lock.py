@@ -1,0 +1,64 @@
+"""Write requirements.txt and requirements/dev.lock from the environment this runs in.
+
+Resolve once by hand (`pip install torch==2.13.0 && pip install -e '.[train,dev]'`), test, then
+`python scripts/lock.py`. Users install the pins with --no-deps, which takes a minute instead of a resolver's
+fifteen. torch is left out of the lock: Makefile installs it first and alone, for CPU or CUDA.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def closure(names: list[str], skip: set[str]) -> dict[str, str]:
+    """Name to version of everything that `names` need in this environment, `skip` and its needs left out."""
+    found: dict[str, str] = {}
+    queue = [Requirement(name) for name in names]
+    while queue:
+        wanted = queue.pop()
+        name = canonicalize_name(wanted.name)
+        if name in found or name in skip:
+            continue
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
+            raise SystemExit(
+                f"{name} is not installed here: install it, then lock again."
+            ) from None
+        found[name] = package.version
+        for line in package.requires or []:
+            need = Requirement(line)
+            extras = wanted.extras or {""}
+            if need.marker is None or any(need.marker.evaluate({"extra": e}) for e in extras):
+                queue.append(need)
+    return found
+
+
+def main() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    torch = set(closure(["torch"], set()))
+    train = closure(extras["train"], torch)
+    dev = closure(extras["dev"], torch | set(train))
+    for target, pins, what in (
+        ("requirements.txt", train, "Training and chat"),
+        ("requirements/dev.lock", dev, "Tests and checks, on top of requirements.txt"),
+    ):
+        lines = [f"{name}=={version}" for name, version in sorted(pins.items())]
+        head = (
+            f"# {what}. Written by scripts/lock.py; install with --no-deps, after torch==2.13.0.\n"
+        )
+        (ROOT / target).write_text(head + "\n".join(lines) + "\n")
+        print(f"{target}: {len(lines)} packages")
+
+
+if __name__ == "__main__":
+    main()

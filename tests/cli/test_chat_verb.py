@@ -1,0 +1,186 @@
+"""`elysia chat` in a pipe and on a terminal. The engine is the scripted one; what is tested is the talk."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from elysia import cli
+from elysia.chat.session import Session
+from elysia.cli.chat import converse
+from elysia.core.errors import EngineError
+from elysia.core.templates import get_template
+from elysia.engines.base import Sampling
+from elysia.engines.scripted import ScriptedEngine
+
+TEMPLATE = get_template("internlm2_chat")
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    """Talks through a pipe: (lines in, replies) -> the session."""
+
+    def talk(text, replies, **kwargs):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        session = Session(ScriptedEngine(replies), TEMPLATE, **kwargs)
+        assert converse(session) == 0
+        return session
+
+    return talk
+
+
+def test_through_a_pipe_each_line_is_a_message(piped, capsys):
+    piped("hi\n\nmore\n", ["hello", "again"])
+    assert capsys.readouterr().out == "hello\nagain\n"
+
+
+def test_reset_forgets_and_exit_leaves(piped, capsys):
+    session = piped("one\nRESET\ntwo\nEXIT\nthree\n", ["a", "b", "c"])
+    assert capsys.readouterr().out == "a\nb\n"
+    assert [message.text for message in session.history] == ["two", "b"]
+
+
+def test_a_reply_that_was_cut_says_so(piped, capsys):
+    piped("hi\n", ["a long reply"], sampling=Sampling(max_new_tokens=6))
+    shown = capsys.readouterr()
+    assert shown.out == "a long\n"
+    assert "cut short" in shown.err
+
+
+def test_without_a_streamer_the_reply_comes_whole(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
+    converse(Session(ScriptedEngine(["hello"]), TEMPLATE), streaming=False)
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_through_a_pipe_a_failed_turn_ends_the_program(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
+    with pytest.raises(EngineError):
+        converse(Session(ScriptedEngine([]), TEMPLATE))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--llava", "x"],
+        ["--with-plugins", "search"],
+        ["--lagent"],
+        ["--offload-folder", "x"],
+        ["--image", "x.png"],
+    ],
+)
+def test_flags_that_are_not_served_get_a_sentence(flags, capsys):
+    assert cli.main(["chat", "nosuch", *flags]) == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_a_misspelt_system_template_names_the_nearest(capsys):
+    assert cli.main(["chat", "nosuch", "--system-template", "lawer"]) == 2
+    assert "Did you mean 'lawyer'?" in capsys.readouterr().err
+
+
+def test_sampling_out_of_range_is_a_sentence(capsys):
+    assert cli.main(["chat", "nosuch", "--top-p", "1.5"]) == 1
+    assert "top_p is 1.5" in capsys.readouterr().err
+
+
+TERMINAL = """
+import sys, time
+from elysia.chat.session import Session
+from elysia.cli.chat import converse
+from elysia.core.templates import get_template
+from elysia.engines.scripted import ScriptedEngine
+
+class Slow(ScriptedEngine):
+    def stream(self, request, cancel=None):
+        for delta in super().stream(request, cancel):
+            time.sleep(0.02)
+            yield delta
+
+from elysia import cli
+def parser():
+    from elysia.cli.output import build_parser
+    engine = Slow(["x" * 4000, "second reply", "third reply"])
+    session = Session(engine, get_template("internlm2_chat"))
+    return build_parser("t", "", "", lambda args: converse(session))
+cli.VERBS["t"] = ("__main__:parser", "")
+sys.exit(cli.main(["t"]))
+"""
+
+
+class Terminal:
+    """A child on a pseudo-terminal: type into it, wait for what it shows."""
+
+    def __init__(self) -> None:
+        self.ours, theirs = pty.openpty()
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", TERMINAL],
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            while piece := os.read(self.ours, 4096):
+                self.shown += piece.decode(errors="replace")
+        except OSError:
+            pass  # the child is gone
+
+    def type(self, text: str) -> None:
+        os.write(self.ours, text.encode())
+
+    def interrupt(self) -> None:
+        self.child.send_signal(signal.SIGINT)
+
+    def wait_for(self, text: str) -> None:
+        """Until `text` is shown; what was shown up to it is then forgotten."""
+        until = time.monotonic() + 30
+        while text not in self.shown:
+            assert time.monotonic() < until, f"{text!r} never came; shown: {self.shown!r}"
+            time.sleep(0.01)
+        self.shown = self.shown.split(text, 1)[1]
+
+
+@pytest.fixture
+def terminal():
+    terminal = Terminal()
+    yield terminal
+    terminal.child.kill()
+    terminal.child.wait()
+
+
+def test_on_a_terminal_an_interrupt_stops_the_reply_and_not_the_program(terminal):
+    terminal.wait_for(">>>")
+    terminal.type("hi\n\n")
+    terminal.wait_for("xxxx")
+    terminal.interrupt()
+    terminal.wait_for("(stopped)")
+    terminal.wait_for(">>>")
+    terminal.type("two lines\nin one\n\n")
+    terminal.wait_for("second reply")
+    terminal.wait_for(">>>")
+    terminal.type("EXIT\n")
+    assert terminal.child.wait(30) == 0
+
+
+def test_at_the_prompt_a_second_interrupt_leaves(terminal):
+    terminal.wait_for(">>>")
+    terminal.interrupt()
+    terminal.wait_for("Ctrl-C again leaves")
+    terminal.wait_for(">>>")
+    terminal.interrupt()
+    assert terminal.child.wait(30) == 130
+
+
+def test_the_end_of_input_leaves(terminal):
+    terminal.wait_for(">>>")
+    terminal.type("\x04")
+    assert terminal.child.wait(30) == 0

@@ -1,0 +1,87 @@
+"""What many tests share: where the real data lies, and small models made on the spot."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch and the hub's client are imported: they read these once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+LINES = """你好呀，今天想聊点什么？
+我是爱莉希雅，很高兴认识你。
+你叫什么名字？我叫爱莉希雅，你可以叫我爱莉。
+今天的天气真好，我们一起去花园里走走吧。
+不要难过，我会一直在这里陪着你的。
+What is your name? My name is Elysia, nice to meet you.
+Hello! How are you today? I am fine, thank you.
+Could you tell me a story about the sea and the stars?
+一加一等于几？一加一等于二。
+中国的首都在哪里？中国的首都是北京。
+谢谢你的帮助！不客气，这是我应该做的。
+明天早上八点叫我起床，好吗？好的，我记住了。
+""".splitlines()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real data is absent: no {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def few_threads() -> None:
+    """At most two threads of torch: tests share a small machine."""
+    import torch
+
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory, few_threads: None) -> Path:
+    """A folder with a byte-level BPE tokenizer of about a thousand pieces."""
+    from elysia.models import tiny
+
+    folder = tmp_path_factory.mktemp("tiny")
+    text = folder / "text.txt"
+    bundled = ROOT / "data" / "chat.json"
+    files = [text, bundled] if bundled.is_file() else [text]
+    text.write_text("\n".join(LINES * 4), encoding="utf-8")
+    return tiny.train_tokenizer(files, 1000, folder / "tokenizer")
+
+
+def _tiny_model(tokenizer: Path, architecture: str) -> Path:
+    from elysia.models import tiny
+
+    return tiny.init_model(
+        tokenizer.parent / architecture,
+        tokenizer=tokenizer,
+        architecture=architecture,
+        hidden_size=64,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        intermediate_size=128,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_internlm2(tiny_tokenizer: Path) -> Path:
+    """A folder with a random InternLM2: 2 layers, hidden 64, 4 heads, 2 key-value heads, float32."""
+    return _tiny_model(tiny_tokenizer, "internlm2")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_tokenizer: Path) -> Path:
+    """A folder with a random Llama of the same size."""
+    return _tiny_model(tiny_tokenizer, "llama")

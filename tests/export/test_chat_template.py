@@ -1,0 +1,50 @@
+"""The Jinja chat template writes what core/templates.py writes, for every template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elysia.core.messages import Message
+from elysia.core.templates import TEMPLATES, get_template, prompt_pieces
+from elysia.export.chat_template import chat_template
+from elysia.models.load import load_tokenizer
+
+CONVERSATIONS = {
+    "plain": [("user", "你好 {input} {{x}}")],
+    "system": [("system", 'You are "Elysia".\n'), ("user", "hi")],
+    "turns": [
+        ("system", "S"), ("user", "one"), ("assistant", "two"), ("user", "three"),
+        ("assistant", "four SEP"), ("user", "five"),
+    ],
+    "joined": [
+        ("system", "S1"), ("system", "S2"), ("user", "a"), ("tool", "b"), ("assistant", "c"),
+        ("system", ""), ("user", ""),
+    ],
+    "reply first": [("assistant", "hello"), ("user", "hi")],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer: Path) -> Any:
+    return load_tokenizer(tiny_tokenizer)
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS.values(), ids=CONVERSATIONS.keys())
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_jinja_writes_the_same_prompt(
+    name: str, conversation: list[tuple[str, str]], tokenizer: Any
+) -> None:
+    template = get_template(name)
+    special = {"bos": tokenizer.bos_token, "eos": tokenizer.eos_token}
+    pieces = prompt_pieces([Message(role, text) for role, text in conversation], template)
+    wanted = "".join(special[p.special] if p.special else p.text for p in pieces)
+    found = tokenizer.apply_chat_template(
+        [{"role": role, "content": text} for role, text in conversation],
+        chat_template=chat_template(template.to_dict()),
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    assert found == wanted

@@ -1,0 +1,72 @@
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from elysia.core.errors import ModelError
+from elysia.models import load, save
+
+
+def test_older_readers_find_the_names_they_know() -> None:
+    new = {
+        "dtype": "bfloat16",
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2.0},
+        "auto_map": {"AutoConfig": "x.Y"},
+    }
+    found = save.for_older_readers(new)
+    assert found["torch_dtype"] == "bfloat16"
+    assert found["rope_theta"] == 1e6
+    assert found["rope_scaling"] == {"type": "dynamic", "rope_type": "dynamic", "factor": 2.0}
+    assert found["rope_parameters"] == new["rope_parameters"]
+    assert "auto_map" not in found
+
+
+def test_a_config_without_these_names_stays_as_it_is() -> None:
+    assert save.for_older_readers({"model_type": "gpt2"}) == {"model_type": "gpt2"}
+
+
+def test_quantized_weights_are_not_saved_as_a_model(tiny_internlm2: Path, tmp_path: Path) -> None:
+    model = load.load_causal_lm(tiny_internlm2, dtype="float32", device="cpu", bits=4)
+    with pytest.raises(ModelError, match="Quantized weights"):
+        load.save_model(model, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    model = load.load_causal_lm(tiny_llama, dtype="float32", device="cpu")
+    with pytest.raises(ModelError, match="cannot be written"):
+        load.save_model(model, None, tmp_path / "file" / "out")
+    with pytest.raises(ModelError, match="cannot be written"):
+        load.save_tokenizer(load.load_tokenizer(tiny_llama), tmp_path / "file" / "out")
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes, as when a disk is full."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_a_sentence(tiny_llama: Path, tmp_path: Path) -> None:
+    model = load.load_causal_lm(tiny_llama, dtype="float32", device="cpu")
+    with small_disk(100_000), pytest.raises(ModelError, match=r"cannot be written.*disk full"):
+        load.save_model(model, None, tmp_path / "out")
+
+
+def test_generation_stops_at_both_ends_after_a_round_trip(
+    tiny_internlm2: Path, tmp_path: Path
+) -> None:
+    model = load.load_causal_lm(tiny_internlm2, dtype="float32", device="cpu")
+    load.save_model(model, load.load_tokenizer(tiny_internlm2), tmp_path)
+    again = load.load_causal_lm(tmp_path, dtype="float32", device="cpu")
+    assert again.generation_config.eos_token_id == model.generation_config.eos_token_id == [2, 4]

@@ -1,0 +1,58 @@
+"""A few rows, and a run's settings on the tiny model, for the tests of training."""
+
+import json
+
+import pytest
+
+QUESTIONS = [
+    "你好",
+    "你是谁",
+    "今天天气怎么样",
+    "你喜欢什么花",
+    "一加一等于几",
+    "What is this",
+    "Tell me a joke",
+]
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory):
+    """24 dialogues of one to three turns."""
+    rows = [
+        {
+            "conversation": [
+                {
+                    "input": f"{QUESTIONS[(i + j) % 7]}，第{i}次？",
+                    "output": f"这是第{i}个回答，" * (1 + (i + j) % 4),
+                }
+                for j in range(1 + i % 3)
+            ]
+        }
+        for i in range(24)
+    ]
+    path = tmp_path_factory.mktemp("rows") / "rows.json"
+    path.write_text(json.dumps(rows, ensure_ascii=False))
+    return path
+
+
+@pytest.fixture
+def plain_settings(tiny_internlm2, rows_file):
+    """Settings of a run of seconds: LoRA with dropout in float32, three steps an epoch."""
+    return {
+        "pretrained_model_name_or_path": str(tiny_internlm2),
+        "data_path": str(rows_file),
+        "method": "lora",
+        "lora_r": 4,
+        "lora_dropout": 0.2,
+        "dtype": "float32",
+        "max_length": 256,
+        "accumulative_counts": 2,
+        "max_epochs": 2,
+        "lr": 1e-2,
+        "save_steps": 2,
+        "save_total_limit": 0,
+        "logging_interval": 1,
+        "evaluation_freq": 2,
+        "evaluation_max_new_tokens": 4,
+        "gradient_checkpointing": False,
+    }

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from elysia.core.errors import DataError
+from elysia.train.dataset import EpochSampler, PackedDialogues, collate_flat
+
+
+class Sized:
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+
+def sampler(n, batch_size=1, world=1, rank=0, **kwargs):
+    made = EpochSampler(Sized(n), batch_size=batch_size, **kwargs)
+    made.world, made.rank = world, rank
+    return made
+
+
+def test_an_epoch_shows_every_pack_once_in_an_order_of_its_own():
+    made = sampler(50, seed=3)
+    epochs = []
+    for epoch in range(3):
+        made.seek(epoch, 0)
+        epochs.append(list(made))
+        assert sorted(epochs[-1]) == list(range(50))
+    assert epochs[0] != epochs[1] != epochs[2]
+    made.seek(1, 0)
+    assert list(made) == epochs[1]
+
+
+def test_any_place_is_reached_without_replaying():
+    made = sampler(50, batch_size=2, seed=3)
+    made.seek(4, 0)
+    whole = list(made)
+    made.seek(4, 7)
+    assert list(made) == whole[14:]
+
+
+@pytest.mark.parametrize("n, world, batch", [(10, 3, 1), (7, 2, 2), (8, 2, 2), (1, 4, 2)])
+def test_processes_share_the_packs_and_do_equal_work(n, world, batch):
+    shares = [list(sampler(n, batch, world, rank)) for rank in range(world)]
+    assert len({len(s) for s in shares}) == 1
+    assert len(shares[0]) == len(sampler(n, batch, world))
+    real = [i for share in shares for i in share if i >= 0]
+    assert sorted(real) == list(range(n))
+    assert all(0 <= ~i < n for share in shares for i in share if i < 0)
+
+
+@pytest.fixture
+def dialogues(tiny_internlm2, rows_file):
+    def build(**kwargs):
+        sources = [{"path": str(rows_file), "format": "xtuner", "repeat": 1, "limit": None}]
+        return PackedDialogues(
+            kwargs.pop("sources", sources),
+            str(tiny_internlm2),
+            "internlm2_chat",
+            max_length=256,
+            **kwargs,
+        )
+
+    return build
+
+
+def test_packs_hold_every_sample_whole_and_once(dialogues):
+    data = dialogues()
+    assert sorted(i for pack in data.packs for i in pack) == list(range(24))
+    for index, pack in enumerate(data.packs):
+        item = data[index]
+        assert len(item["ids"]) == sum(item["lengths"]) <= 256
+        start = 0
+        for sample, n in zip(pack, item["lengths"], strict=True):
+            assert np.array_equal(item["ids"][start : start + n], data.tokens[sample][0])
+            start += n
+
+
+def test_no_sample_is_predicted_from_the_one_before_it(dialogues):
+    data = dialogues()
+    batch = collate_flat([data[0], data[1]])
+    starts = np.cumsum([0, *batch["segments"][:-1]])
+    assert (batch["labels"][0, starts] == -100).all()
+    assert (batch["position_ids"][0, starts] == 0).all()
+
+
+def test_training_on_the_prompt_learns_every_token_but_the_first_of_a_sample(dialogues):
+    data = dialogues(train_on_prompt=True)
+    item = data[0]
+    starts = np.cumsum([0, *item["lengths"][:-1]])
+    learned = np.ones(len(item["ids"]), dtype=bool)
+    learned[starts] = False
+    assert np.array_equal(item["labels"][learned], item["ids"][learned])
+    assert (item["labels"][starts] == -100).all()
+
+
+def test_a_silent_pack_teaches_nothing(dialogues):
+    data = dialogues()
+    assert np.array_equal(data[~2]["ids"], data[2]["ids"])
+    assert (data[~2]["labels"] == -100).all() and (data[2]["labels"] != -100).any()
+
+
+@pytest.mark.parametrize("heldout, wanted", [(0.25, 6), (5, 5)])
+def test_held_out_rows_are_never_trained_on(dialogues, heldout, wanted):
+    train, held = (dialogues(heldout=heldout, split=s, seed=7) for s in ("train", "heldout"))
+    assert len(held.samples) == wanted
+    assert len(train.samples) + len(held.samples) == 24
+    assert not {s.row for s in train.samples} & {s.row for s in held.samples}
+
+
+def test_repeats_are_made_after_the_split(dialogues, rows_file):
+    sources = [{"path": str(rows_file), "format": "xtuner", "repeat": 3, "limit": 12}]
+    train = dialogues(sources=sources, heldout=2)
+    held = dialogues(sources=sources, heldout=2, split="heldout")
+    assert (len(train.samples), len(held.samples)) == (30, 2)
+    assert not {s.row for s in train.samples} & {s.row for s in held.samples}
+
+
+def test_holding_everything_out_is_refused(dialogues):
+    with pytest.raises(DataError, match="leaves none"):
+        dialogues(heldout=24)

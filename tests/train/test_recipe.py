@@ -1,0 +1,57 @@
+import pytest
+
+from elysia.core.templates import TEMPLATES
+from elysia.train.bundled import bundled_configs
+from elysia.train.recipe import recipe, run_card, system_text, unfitting_template
+from elysia.train.settings import load_settings, settings_from
+
+
+@pytest.mark.parametrize("name", sorted(bundled_configs()))
+def test_every_bundled_config_becomes_a_recipe_and_a_card(name, tiny_internlm2, tmp_path):
+    settings = load_settings(name, {"pretrained_model_name_or_path": str(tiny_internlm2)})
+    made = recipe(settings, name=name, work_dir=str(tmp_path))
+    assert made["model"]["llm"]["bits"] == (4 if settings.method == "qlora" else None)
+    assert made["optim_wrapper"]["optimizer"]["lr"] == settings.lr
+    card = made["default_hooks"]["checkpoint"]["card"]
+    assert card["template"] == TEMPLATES[settings.prompt_template].to_dict()
+    assert all(len(d["sha256"]) == 64 for d in card["datasets"]) and card["datasets"]
+
+
+def test_what_a_setting_says_is_what_the_recipe_does(plain_settings, tmp_path):
+    settings = settings_from(
+        plain_settings | {"dtype": "float16", "max_norm": 0.5, "attention": "sdpa"}, "c"
+    )
+    made = recipe(settings, name="x", work_dir=str(tmp_path), launcher="pytorch")
+    assert made["optim_wrapper"]["type"] == "AmpOptimWrapper"
+    assert made["optim_wrapper"]["clip_grad"]["max_norm"] == 0.5
+    assert made["train_dataloader"]["collate_fn"]["type"].endswith("collate_padded")
+    assert made["strategy"]["type"].endswith("DataParallel")
+    zero = recipe(settings, name="x", work_dir=str(tmp_path), deepspeed="deepspeed_zero2")
+    assert (
+        zero["optim_wrapper"]["type"] == "OptimWrapper" and "clip_grad" not in zero["optim_wrapper"]
+    )
+    assert zero["strategy"]["max_norm"] == 0.5 and zero["strategy"]["dtype"] == "float16"
+
+
+def test_the_system_text_is_the_configs_else_the_cards_line_else_none(plain_settings):
+    card = "configs/personas/elysia.json"
+    said = settings_from(plain_settings | {"persona": card, "SYSTEM": "Be brief."}, "c")
+    assert system_text(said) == "Be brief."
+    assert "爱莉希雅" in system_text(settings_from(plain_settings | {"persona": card}, "c"))
+    assert system_text(settings_from(plain_settings | {"persona": card, "SYSTEM": ""}, "c")) == ""
+    assert system_text(settings_from(plain_settings, "c")) == ""
+
+
+def test_a_template_of_another_family_is_warned_about_with_both_names(plain_settings):
+    settings = settings_from(plain_settings | {"prompt_template": "llama3_chat"}, "c")
+    warning = unfitting_template(settings, "internlm2")
+    assert warning and "llama3_chat" in warning and "internlm2_chat" in warning
+    fitting = settings_from(plain_settings, "c")
+    assert unfitting_template(fitting, "internlm2") is None
+    assert unfitting_template(fitting, "some_new_model") is None
+
+
+def test_the_card_names_the_bases_weights(plain_settings, tiny_internlm2, tiny_llama):
+    settings = settings_from(plain_settings, "c")
+    first, second = (run_card(settings, str(f)).base_weights for f in (tiny_internlm2, tiny_llama))
+    assert first["sha256"] != second["sha256"]

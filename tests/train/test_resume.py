@@ -1,0 +1,140 @@
+"""A run that was killed and resumed ends as the run that was never killed: bit for bit, on a CPU."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from elysia.core.errors import CheckpointError
+from elysia.train import checkpoint
+from elysia.train.launch import train
+
+
+def config(folder, settings):
+    path = folder / "run.py"
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    return str(path)
+
+
+def final(work_dir):
+    path = checkpoint.last_checkpoint(work_dir)
+    return checkpoint.load(path)
+
+
+def same(first, second):
+    """Equality of everything that steers a run, tensors bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+STATE = ("state_dict", "optimizer", "param_schedulers", "rng", "progress")
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_a_resumed_run_ends_with_the_same_weights_optimizer_and_randomness(
+    tmp_path, plain_settings, method
+):
+    settings = plain_settings | {"method": method, "evaluation_inputs": ["你好"], "heldout": 2}
+    run = config(tmp_path, settings)
+    assert train(run, work_dir=str(tmp_path / "whole")) == 0
+    whole = final(tmp_path / "whole")
+    assert whole["progress"]["step"] > 4
+    assert train(run, work_dir=str(tmp_path / "cut"), cfg_options={"max_steps": 0}) == 0
+    for later in sorted((tmp_path / "cut").glob("iter_*.pth"), key=checkpoint.step_of)[1:]:
+        later.unlink()
+    (tmp_path / "cut" / "last_checkpoint").unlink()
+    assert train(run, work_dir=str(tmp_path / "cut"), resume="auto") == 0
+    resumed = final(tmp_path / "cut")
+    for part in STATE:
+        assert same(whole[part], resumed[part]), part
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path, plain_settings):
+    run = config(tmp_path, plain_settings | {"max_steps": 2})
+    train(run, work_dir=str(tmp_path / "w"))
+    before = final(tmp_path / "w")
+    assert train(run, work_dir=str(tmp_path / "w"), resume="auto") == 0
+    assert same(before["state_dict"], final(tmp_path / "w")["state_dict"])
+
+
+def test_resuming_with_no_checkpoint_yet_starts_from_the_beginning(
+    tmp_path, plain_settings, caplog
+):
+    run = config(tmp_path, plain_settings | {"max_steps": 1})
+    assert train(run, work_dir=str(tmp_path / "w"), resume="auto") == 0
+    assert "starts from the beginning" in caplog.text
+    assert final(tmp_path / "w")["progress"]["step"] == 1
+
+
+def test_a_missing_checkpoint_is_a_sentence(tmp_path, plain_settings):
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*iter_7"):
+        train(
+            config(tmp_path, plain_settings),
+            work_dir=str(tmp_path),
+            resume=str(tmp_path / "iter_7.pth"),
+        )
+
+
+def test_weights_without_the_state_of_a_run_are_not_resumed(tmp_path, plain_settings):
+    torch.save({"state_dict": {}}, tmp_path / "iter_1.pth")
+    with pytest.raises(CheckpointError, match="can be converted and merged, not resumed"):
+        train(
+            config(tmp_path, plain_settings),
+            work_dir=str(tmp_path),
+            resume=str(tmp_path / "iter_1.pth"),
+        )
+
+
+def kill_and_resume(tmp_path: Path, settings: dict, kills: int) -> None:
+    """Kill -9 at random moments, resume each time, compare with the run that was left alone."""
+    run = config(tmp_path, settings)
+    command = [sys.executable, "-m", "elysia", "train", run, "--work-dir"]
+    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    start = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, env=env)
+    usual = time.monotonic() - start
+    work_dir = tmp_path / "killed"
+    moments = random.Random(0)
+    seen = []
+    for _ in range(kills):
+        child = subprocess.Popen(
+            [*command, str(work_dir), "--resume"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=env,
+        )
+        time.sleep(usual * (0.3 + 0.6 * moments.random()))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        last = checkpoint.last_checkpoint(work_dir) if work_dir.exists() else None
+        seen.append(checkpoint.load(last)["progress"]["step"] if last else 0)  # always readable
+    assert seen == sorted(seen)
+    done = subprocess.run(
+        [*command, str(work_dir), "--resume"], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = final(tmp_path / "whole"), final(work_dir)
+    for part in STATE:
+        assert same(first[part], second[part]), (part, json.dumps(seen))
+
+
+def test_two_kills_at_random_moments_change_nothing(tmp_path, plain_settings):
+    kill_and_resume(tmp_path, plain_settings | {"max_epochs": 6, "save_steps": 1}, kills=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_ten_kills_at_random_moments_change_nothing(tmp_path, plain_settings):
+    kill_and_resume(tmp_path, plain_settings | {"max_epochs": 20, "save_steps": 1}, kills=10)
