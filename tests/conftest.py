@@ -9,6 +9,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -85,3 +89,25 @@ def tiny_internlm2(tiny_tokenizer: Path) -> Path:
 def tiny_llama(tiny_tokenizer: Path) -> Path:
     """A folder with a random Llama of the same size."""
     return _tiny_model(tiny_tokenizer, "llama")
+
+
+@pytest.fixture
+def small_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """`with small_disk(size):` no file may grow beyond `size` bytes, as when a disk is full.
+
+    A real limit of the process: keep the block small, since it holds for the test runner's own
+    output too where that goes to a file.
+    """
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limit

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from elysia.core.run_card import RunCard
 from elysia.export.adapter import pth_to_hf
 from elysia.models.load import load_causal_lm
 from elysia.train.settings import load_settings
+
+SmallDisk = Callable[[int], AbstractContextManager[None]]
 
 IDS = torch.tensor([[5, 300, 41, 7, 12, 260, 99]])
 
@@ -304,32 +305,21 @@ def test_the_alpha_that_trained_is_kept_whatever_the_config_says(
     assert "lora_alpha" in caplog.text
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file above 20 kB: what a full disk does, to every writer there is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, former)
-
-
 def test_a_full_disk_leaves_no_adapter(
-    trained: Any, tiny_llama: Path, tmp_path: Path, request: pytest.FixtureRequest
+    trained: Any, tiny_llama: Path, tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     settings, pth = trained(tiny_llama)
-    request.getfixturevalue("small_disk")
-    _refused(ExportError, "disk is full", settings=settings, pth=pth, out=tmp_path / "hf")
+    with small_disk(20_000):
+        _refused(ExportError, "disk is full", settings=settings, pth=pth, out=tmp_path / "hf")
 
 
 def test_a_full_disk_leaves_no_model(
-    lab: Any, tiny_llama: Path, tmp_path: Path, request: pytest.FixtureRequest
+    lab: Any, tiny_llama: Path, tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     model = load_causal_lm(tiny_llama, dtype="float32", device="cpu")
     weights = {n: p.detach() for n, p in model.named_parameters()}
     settings = lab.settings_for(tiny_llama, method="full")
     card = lab.card_for(settings, tiny_llama)
     pth = lab.save_checkpoint(tmp_path / "iter_1.pth", weights, card)
-    request.getfixturevalue("small_disk")
-    _refused(ElysiaError, settings=settings, pth=pth, out=tmp_path / "hf")
+    with small_disk(20_000):
+        _refused(ElysiaError, settings=settings, pth=pth, out=tmp_path / "hf")

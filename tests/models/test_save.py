@@ -1,13 +1,13 @@
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from elysia.core.errors import ModelError
 from elysia.models import load, save
+
+SmallDisk = Callable[[int], AbstractContextManager[None]]
 
 
 def test_older_readers_find_the_names_they_know() -> None:
@@ -44,20 +44,7 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tiny_llama: Path, tmp_path
         load.save_tokenizer(load.load_tokenizer(tiny_llama), tmp_path / "file" / "out")
 
 
-@contextmanager
-def small_disk(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes, as when a disk is full."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_full_disk_is_a_sentence(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_a_sentence(tiny_llama: Path, tmp_path: Path, small_disk: SmallDisk) -> None:
     model = load.load_causal_lm(tiny_llama, dtype="float32", device="cpu")
     with small_disk(100_000), pytest.raises(ModelError, match=r"cannot be written.*disk full"):
         load.save_model(model, None, tmp_path / "out")
