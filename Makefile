@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SEED ?= 0
+# How many processes share the tests; each takes about 1 GB and one core.
+WORKERS ?= 2
 
 .PHONY: demo test check lint bench web lock clean
 
@@ -15,7 +17,8 @@ demo: $(VENV)/.train
 	$(BIN)/elysia demo --seed $(SEED)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 15 \
+		--cov --cov-report=term-missing:skip-covered -m "not slow" $(ARGS)
 
 check: lint test
 
