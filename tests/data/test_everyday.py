@@ -58,7 +58,7 @@ def test_there_are_many_distinct_rows_over_many_intents_in_both_languages(rows):
     assert sum(row.near for row in rows) >= 300
     assert sum(len(row.turns) >= 4 for row in rows) >= 200
     english = sum(row.lang == "en" for row in rows) / len(rows)
-    assert 0.15 < english < 0.25
+    assert 0.25 < english < 0.35
 
 
 def test_every_text_is_there_and_short(rows):
