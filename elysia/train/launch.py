@@ -63,12 +63,10 @@ def run(
 ) -> None:
     """Train in this process, to the end."""
     _make_folder(work_dir)
-    from mmengine.config import Config
-
     from elysia.models import load
     from elysia.train import distributed
     from elysia.train.recipe import recipe, unfitting_template
-    from elysia.train.runner import Runner
+    from elysia.train.runner import Recipe, Runner
 
     if deepspeed and "zero3" in deepspeed and settings.method == "qlora":
         raise ModelError(
@@ -91,11 +89,15 @@ def run(
     )
     dumped = work_dir / f"{name}.py"
     dumped.touch()  # MMEngine reads the file it is told of, and dumps the recipe under its name
-    whole = Config(content, filename=str(dumped))
+    whole = Recipe(content, filename=str(dumped))
     if settings.overrides:
         whole.merge_from_dict(settings.overrides)
     try:
-        Runner.from_cfg(whole).train()
+        runner = Runner.from_cfg(whole)
+        try:
+            runner.train()
+        finally:
+            runner.close()
     finally:
         distributed.leave()
 

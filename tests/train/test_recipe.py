@@ -1,9 +1,11 @@
 import pytest
+from mmengine.config import Config
 
 from elysia.core.templates import TEMPLATES
 from elysia.train.bundled import bundled_configs
 from elysia.train.recipe import recipe, run_card, system_text, unfitting_template
-from elysia.train.settings import load_settings, settings_from
+from elysia.train.runner import Recipe
+from elysia.train.settings import Settings, load_settings, settings_from
 
 
 @pytest.mark.parametrize("name", sorted(bundled_configs()))
@@ -55,3 +57,10 @@ def test_the_card_names_the_bases_weights(plain_settings, tiny_internlm2, tiny_l
     settings = settings_from(plain_settings, "c")
     first, second = (run_card(settings, str(f)).base_weights for f in (tiny_internlm2, tiny_llama))
     assert first["sha256"] != second["sha256"]
+
+
+def test_a_recipe_is_written_as_a_file_that_reads_back_equal(plain_settings, tmp_path):
+    settings = Settings(**plain_settings, SYSTEM="你是'爱莉'，\n\"她\"。" * 40, weight_decay=1e-9)
+    content = recipe(settings, name="x", work_dir=str(tmp_path))
+    Recipe(content).dump(tmp_path / "x.py")
+    assert Config.fromfile(str(tmp_path / "x.py")).to_dict() == Config(content).to_dict()
