@@ -11,10 +11,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elysia.core.errors import CheckpointError, DeviceError, ModelError, UsageError
 from elysia.train.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from elysia.train.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +65,28 @@ def run(
     launcher: str = "none",
 ) -> None:
     """Train in this process, to the end."""
-    _make_folder(work_dir)
-    from mmengine.config import Config
+    from elysia.train import distributed
 
+    try:
+        runner_of(settings, name, work_dir, deepspeed, resume, launcher).train()
+    finally:
+        distributed.leave()
+
+
+def runner_of(
+    settings: Settings,
+    name: str,
+    work_dir: Path,
+    deepspeed: str | None = None,
+    resume: Path | None = None,
+    launcher: str = "none",
+) -> Runner:
+    """The runner that carries out the settings in this process; nothing is loaded yet."""
+    _make_folder(work_dir)
     from elysia.models import load
     from elysia.train import distributed
     from elysia.train.recipe import recipe, unfitting_template
-    from elysia.train.runner import Runner
+    from elysia.train.runner import Recipe, Runner
 
     if deepspeed and "zero3" in deepspeed and settings.method == "qlora":
         raise ModelError(
@@ -91,13 +109,11 @@ def run(
     )
     dumped = work_dir / f"{name}.py"
     dumped.touch()  # MMEngine reads the file it is told of, and dumps the recipe under its name
-    whole = Config(content, filename=str(dumped))
+    whole = Recipe(content, filename=str(dumped))
     if settings.overrides:
         whole.merge_from_dict(settings.overrides)
-    try:
-        Runner.from_cfg(whole).train()
-    finally:
-        distributed.leave()
+    runner: Runner = Runner.from_cfg(whole)
+    return runner
 
 
 def _make_folder(work_dir: Path) -> None:
