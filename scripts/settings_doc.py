@@ -32,12 +32,18 @@ before anything is trained; the expanded MMEngine config of a run lies in its wo
 
 NOTES = {
     "pretrained_model_name_or_path": "A local folder, or `owner/name` on the hub.",
+    "tokenizer_name_or_path": "A tokenizer other than the model's own; the model must have an embedding "
+    "for each of its tokens.",
+    "eos_token": "A token of the tokenizer that ends a reply, in place of its own.",
     "hub": "Where names lead. ModelScope wants `pip install modelscope`.",
-    "data_path": "A dataset file (.json, .jsonl, .csv), or a list of files and of "
-    "`dict(path=…, format=…, repeat=…, limit=…)`.",
-    "dataset_format": "What a row looks like: `xtuner list-dataset-format`. "
-    "A source's own `format` wins.",
-    "prompt_template": "How a conversation becomes text: [templates.md](templates.md). "
+    "data_path": "A dataset file (.json, .jsonl, .csv, .parquet), a folder of them, or `owner/name` of "
+    "a dataset on the hub; or a list of those and of `dict(path=…, format=…, repeat=…, limit=…)`. "
+    "`repeat` weighs a source (0.5: half of its rows); `split`, `subset` and `files` choose within a "
+    "folder or hub dataset, `columns` renames keys, old to new.",
+    "dataset_format": "What a row looks like: `xtuner list-dataset-format`; or `FILE.py:NAME`, a map "
+    "function of your own, which returns XTuner's `conversation`. A source's own `format` wins.",
+    "prompt_template": "How a conversation becomes text: [templates.md](templates.md); or a template "
+    "written out, `dict(name=…, system=…, instruction=…, suffix=…, …)`. "
     "It travels in the run card, so chat needs no flag.",
     "SYSTEM": "The system prompt, put before rows that have none.",
     "persona": "A character card (V1, V2, V3, JSON): [persona.md](persona.md).",
@@ -45,7 +51,8 @@ NOTES = {
     "pack_to_max_length": "Rows share a pack, whole, and never see each other. "
     "False: a row a pack.",
     "overlong": "What happens to a row longer than `max_length`: it is refused by name, left out, "
-    "or loses whole last turns.",
+    "loses whole last turns, or all tokens past the limit.",
+    "sampler": "The order of rows; `length_grouped` puts packs of like length in one micro-batch.",
     "train_on_prompt": "Off, replies alone are learned. On suits a base that has yet to learn to read.",
     "heldout": "Never trained on; their loss is measured every `evaluation_freq` steps.",
     "method": "4-bit base and LoRA, 16-bit base and LoRA, or every weight.",
@@ -66,10 +73,14 @@ NOTES = {
     "dataloader_num_workers": "Processes that load data; it is tokenized already, so 0 serves.",
     "max_epochs": "Times through the data.",
     "max_steps": "Stop after so many steps.",
-    "lr": "Highest learning rate: warm-up to it, then half a cosine, by step.",
+    "optimizer": "A class by its dotted name, such as `bitsandbytes.optim.PagedAdamW8bit`.",
+    "lr": "Highest learning rate: warm-up to it, then `lr_schedule`, by step.",
     "betas": "AdamW's.",
     "weight_decay": "AdamW's.",
     "max_norm": "Of the gradients of a step.",
+    "lr_schedule": "How the rate falls after the warm-up.",
+    "min_lr": "The last step's rate.",
+    "warmup_steps": "The warm-up in steps.",
     "warmup_ratio": "Share of the steps; above 0 it is at least one step.",
     "save_steps": "A checkpoint every so many steps, and one at the end.",
     "save_total_limit": "The newest so many stay; 0 keeps all.",
@@ -78,6 +89,9 @@ NOTES = {
     "evaluation_inputs": "Questions to answer while training, into "
     "`vis_data/eval_outputs_iter_N.txt`.",
     "evaluation_max_new_tokens": "Longest reply to them.",
+    "evaluation_system": "The system prompt of evaluation chats.",
+    "mmlu_path": "Rows of `input` (the whole prompt), `output` (A to D) and `subject`; the share of right "
+    "answers goes into the log and `vis_data/mmlu_iter_N.txt`.",
     "seed": "Of adapters, held-out rows, packs, order and dropout. `--seed` sets it, too.",
     "overrides": "Merged last into the expanded MMEngine config; nested keys as `a.b`.",
 }

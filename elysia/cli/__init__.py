@@ -46,6 +46,11 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.dataset:check_custom_dataset_parser",
         "read every row of a config's data and report",
     ),
+    "check-configs": (
+        "elysia.cli.legacy:check_configs_parser",
+        "judge configs written for XTuner: what runs, what changes",
+    ),
+    "migrate": ("elysia.cli.legacy:migrate_parser", "turn a config of XTuner's into flat settings"),
     "train-tokenizer": (
         "elysia.cli.tiny:train_tokenizer_parser",
         "train a small tokenizer from text",

@@ -236,12 +236,15 @@ SYSTEM_TEMPLATES: dict[str, str] = {
 }
 
 
-def get_template(name: str) -> PromptTemplate:
-    """The template called `name`; TemplateError with the nearest name when there is none.
+def get_template(name: str | Mapping[str, Any]) -> PromptTemplate:
+    """The template called `name`, or the one that a dict of its fields describes; TemplateError
+    with the nearest name when there is none.
 
     >>> get_template("qwen_chat").suffix
     '<|im_end|>'
     """
+    if isinstance(name, Mapping):
+        return PromptTemplate.from_dict(name)
     try:
         return TEMPLATES[name]
     except KeyError:

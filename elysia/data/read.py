@@ -1,4 +1,5 @@
-"""Rows of a dataset file (.json, .jsonl, .csv) and conversations of them; faults name file and row.
+"""Rows of a dataset file (.json, .jsonl, .csv, .parquet) and conversations of them; faults name
+file and row.
 
 `.jsonl` and `.csv` are streamed, so memory does not grow with the file. A JSON array under
 `.jsonl` and JSON lines under `.json` are read as what they are, with a warning that names the
@@ -9,16 +10,19 @@ file: neither can be mistaken for the other. Knows the shape of files and not of
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from elysia.core.errors import DataError, nearest
 from elysia.core.messages import Message
-from elysia.data.formats import FORMATS, looks_like, same_shape
+from elysia.core.templates import Piece
+from elysia.data.encode import Encoded
+from elysia.data.formats import FORMATS, Format, looks_like, same_shape
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +40,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation, and the file and row (from 1) it came from."""
+    """One conversation, and the file and row (from 1) it came from.
+
+    A row that no template is to touch has no messages: it brings `turns`, its own marked-up text
+    (the first group is what stands before the first turn), or `encoded`, its tokens.
+    """
 
     messages: list[Message]
     file: str
     row: int
+    turns: tuple[tuple[Piece, ...], ...] = ()
+    encoded: Encoded | None = None
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
@@ -69,26 +79,32 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         raise DataError(f"{path}: the file holds no rows.")
 
 
-def load_conversations(path: str | Path, format: str) -> list[Sample]:
-    """All conversations of a file, read as `format` (a name of `formats.FORMATS`).
+def load_conversations(
+    path: str | Path, format: str | Format, columns: Mapping[str, str] | None = None
+) -> list[Sample]:
+    """All conversations of a file, read as `format` (a name of `formats.FORMATS`, or a function
+    from a row to messages). `columns` renames keys of every row, old name to new.
 
     Rows that the format itself leaves out (alpaca's `<nooutput>`) are counted in a log note.
     DataError with file, row and key for the first row that is not of this format.
     """
-    if format not in FORMATS:
+    if not callable(format) and format not in FORMATS:
         raise DataError(
             f"There is no dataset format '{format}'.{nearest(format, FORMATS)} "
             f"The formats are: {', '.join(sorted(FORMATS))}."
         )
+    convert = format if callable(format) else FORMATS[format]
+    name = "" if callable(format) else format  # a function of the user's has no shape we know
     samples: list[Sample] = []
     left_out = 0
-    for row in read_rows(path):
-        if row.number == 1:
-            _warn_of_another_format(row, format)
+    for row in renamed(read_rows(path), columns):
+        if row.number == 1 and name:
+            _warn_of_another_format(row, name)
         try:
-            messages = FORMATS[format](row.value)
+            messages = convert(row.value)
         except DataError as error:
-            raise DataError(f"{row.file}, row {row.number}: {error}{_hint(row, format)}") from None
+            hint = _hint(row, name) if name else ""
+            raise DataError(f"{row.file}, row {row.number}: {error}{hint}") from None
         if messages:
             samples.append(Sample(messages, row.file, row.number))
         else:
@@ -98,6 +114,16 @@ def load_conversations(path: str | Path, format: str) -> list[Sample]:
     if not samples:
         raise DataError(f"{path}: no row holds a reply to learn.")
     return samples
+
+
+def renamed(rows: Iterator[Row], columns: Mapping[str, str] | None) -> Iterator[Row]:
+    """`rows` with keys renamed, old name to new."""
+    if not columns:
+        yield from rows
+        return
+    for row in rows:
+        value = {columns.get(key, key): content for key, content in row.value.items()}
+        yield Row(value, row.file, row.number)
 
 
 def _warn_of_another_format(row: Row, format: str) -> None:
@@ -206,10 +232,26 @@ def _read_csv(path: Path) -> Iterator[Any]:
             raise DataError(f"{path}, line {rows.line_num}: not CSV ({error}).") from None
 
 
+def _read_parquet(path: Path) -> Iterator[Any]:
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise DataError(
+            f"{path}: reading Parquet needs the package pyarrow: pip install pyarrow, or convert "
+            "the file to .jsonl."
+        ) from None
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    except (ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
+        raise DataError(f"{path}: this is not Parquet ({error}).") from None
+
+
 _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
+    ".parquet": _read_parquet,
 }
 
 

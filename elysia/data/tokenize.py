@@ -5,18 +5,19 @@ Knows nothing of models, batches or torch; ids come from encode.py.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from elysia.core.errors import DataError
 from elysia.core.messages import Conversation, Message
-from elysia.core.templates import PromptTemplate, is_document, render
+from elysia.core.templates import Piece, PromptTemplate, is_document, render
 from elysia.data.encode import IGNORE, Encoded, Encoder, encode, encode_prompt
 from elysia.data.read import Sample
 
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 Ids = npt.NDArray[np.int32]
-Overlong = Literal["error", "drop", "cut"]
+Overlong = Literal["error", "drop", "cut", "truncate"]
 
 log = logging.getLogger(__name__)
 
@@ -110,12 +111,13 @@ def tokenize(
     """All samples as ids and labels.
 
     `system` goes in front of conversations without a system message (never of plain documents). A
-    sample of more than `max_length` tokens is refused ("error"), left out ("drop") or loses whole
-    last turns until it fits ("cut"; left out when nothing learned would remain). DataError, with
-    file and row, also for a sample that would teach nothing, and when no sample is left.
+    sample of more than `max_length` tokens is refused ("error"), left out ("drop"), loses whole
+    last turns until it fits ("cut"), or every token past the limit ("truncate"); it is left out
+    when nothing learned would remain. DataError, with file and row, also for a sample that would
+    teach nothing, and when no sample is left.
     """
-    if overlong not in ("error", "drop", "cut"):
-        raise DataError(f"overlong must be 'error', 'drop' or 'cut', not {overlong!r}.")
+    if overlong not in get_args(Overlong):
+        raise DataError(f"overlong must be 'error', 'drop', 'cut' or 'truncate', not {overlong!r}.")
     if not samples:
         raise DataError("There is no row to train on.")
     encoder = Encoder(tokenizer)
@@ -124,17 +126,23 @@ def tokenize(
     dropped = cut = 0
     for sample, talk, encoded in _encode_all(samples, system, template, encoder):
         _refuse_unlearned(sample, encoded)
+        if sample.encoded:
+            _refuse_foreign(sample, encoded, len(tokenizer))
         fits: Encoded | None = encoded
         if len(encoded.ids) > max_length:
             if overlong == "error":
                 raise DataError(_too_long(sample, len(encoded.ids), max_length))
-            fits = _cut(talk, template, encoder, max_length) if overlong == "cut" else None
+            fits = None
+            if overlong == "cut":
+                fits = _cut(sample, talk, template, encoder, max_length)
+            elif overlong == "truncate":
+                fits = _learning(Encoded(encoded.ids[:max_length], encoded.labels[:max_length]))
             dropped += fits is None
             cut += fits is not None
         if fits is not None:
             kept.append((np.array(fits.ids, dtype=np.int32), np.array(fits.labels, dtype=np.int32)))
             origin.append((sample.file, sample.row))
-    _note_overlong(len(samples), dropped, cut, max_length)
+    _note_overlong(len(samples), dropped, cut, max_length, overlong)
     return _gather(kept, origin, dropped, cut)
 
 
@@ -145,18 +153,29 @@ def _encode_all(
     for start in range(0, len(samples), _AT_ONCE):
         some = samples[start : start + _AT_ONCE]
         talks = [_with_system(sample.messages, system) for sample in some]
-        encoded = encoder.encode_many([render(talk, template) for talk in talks])
-        yield from zip(some, talks, encoded, strict=True)
+        encoded = encoder.encode_many(
+            [_pieces(s, t, template) for s, t in zip(some, talks, strict=True)]
+        )
+        ready = [s.encoded or e for s, e in zip(some, encoded, strict=True)]
+        yield from zip(some, talks, ready, strict=True)
 
 
-def _note_overlong(total: int, dropped: int, cut: int, max_length: int) -> None:
+def _pieces(sample: Sample, talk: Conversation, template: PromptTemplate) -> Sequence[Piece]:
+    """What there is to encode of a row: its own markup, else its talk in the template."""
+    if sample.encoded or sample.turns:
+        return [piece for turn in sample.turns for piece in turn]
+    return render(talk, template)
+
+
+def _note_overlong(total: int, dropped: int, cut: int, max_length: int, overlong: str) -> None:
     if dropped or cut:
         log.warning(
-            "Of %d rows, %d were left out and %d lost their last turns: longer than "
+            "Of %d rows, %d were left out and %d lost their last %s: longer than "
             "max_length=%d tokens.",
             total,
             dropped,
             cut,
+            "turns" if overlong == "cut" else "tokens",
             max_length,
         )
     if dropped == total:
@@ -183,7 +202,12 @@ def _gather(
 
 
 def _with_system(messages: Conversation, system: str) -> Conversation:
-    if not system or is_document(messages) or any(m.role == "system" for m in messages):
+    if (
+        not system
+        or not messages
+        or is_document(messages)
+        or any(m.role == "system" for m in messages)
+    ):
         return messages
     return [Message("system", system), *messages]
 
@@ -197,6 +221,16 @@ def _refuse_unlearned(sample: Sample, encoded: Encoded) -> None:
         )
 
 
+def _refuse_foreign(sample: Sample, encoded: Encoded, size: int) -> None:
+    """Rows of tokens are another tokenizer's when this one has no such number."""
+    odd = next((number for number in encoded.ids if not 0 <= number < size), None)
+    if odd is not None:
+        raise DataError(
+            f"{sample.file}, row {sample.row}: token {odd}, and the tokenizer has {size}. The row "
+            "was written with another tokenizer; tokenize the text anew."
+        )
+
+
 def _too_long(sample: Sample, tokens: int, max_length: int) -> str:
     return (
         f"{sample.file}, row {sample.row}: {tokens} tokens, and max_length is {max_length}. "
@@ -205,14 +239,29 @@ def _too_long(sample: Sample, tokens: int, max_length: int) -> str:
     )
 
 
+def _learning(encoded: Encoded) -> Encoded | None:
+    """`encoded`, or None when it would teach nothing."""
+    return encoded if any(label != IGNORE for label in encoded.labels) else None
+
+
 def _cut(
-    talk: Conversation, template: PromptTemplate, encoder: Encoder, max_length: int
+    sample: Sample,
+    talk: Conversation,
+    template: PromptTemplate,
+    encoder: Encoder,
+    max_length: int,
 ) -> Encoded | None:
     """The most whole turns from the start that fit; None when they would teach nothing."""
+    if sample.encoded:
+        return None  # tokens alone do not say where a turn ends
+    for count in range(len(sample.turns) - 1, 1, -1):
+        fewer = dataclasses.replace(sample, turns=sample.turns[:count])
+        encoded = encoder.encode_many([_pieces(fewer, talk, template)])[0]
+        if len(encoded.ids) <= max_length:
+            return _learning(encoded)
     ends = [i for i, message in enumerate(talk, start=1) if message.role == "assistant"]
     for end in reversed(ends[:-1]):
         encoded = encoder.encode_many([render(talk[:end], template)])[0]
         if len(encoded.ids) <= max_length:
-            learned = any(label != IGNORE for label in encoded.labels)
-            return encoded if learned else None
+            return _learning(encoded)
     return None

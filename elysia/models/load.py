@@ -23,6 +23,7 @@ from elysia.models.save import save_model, save_tokenizer
 
 __all__ = [
     "as_dtype",
+    "end_with",
     "fingerprint",
     "load_causal_lm",
     "load_config",
@@ -105,6 +106,18 @@ def load_tokenizer(folder: str | Path) -> Any:
         raise
     except Exception as error:
         raise ModelError(f"The tokenizer in {folder} cannot be read: {_reason(error)}") from error
+
+
+def end_with(tokenizer: Any, token: str) -> None:
+    """Make `token` the tokenizer's end of sequence ("" leaves it); ModelError when it has none."""
+    if not token:
+        return
+    if token not in tokenizer.get_vocab():
+        raise ModelError(
+            f"eos_token = '{token}', and the tokenizer has no such token. Name one that it has, or "
+            "leave eos_token out."
+        )
+    tokenizer.eos_token = token
 
 
 def load_causal_lm(

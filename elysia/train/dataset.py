@@ -9,19 +9,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from elysia.core.errors import DataError
 from elysia.core.templates import get_template
 from elysia.data.encode import IGNORE
 from elysia.data.pack import best_fit
-from elysia.data.read import Sample, load_conversations
-from elysia.data.tokenize import TokenizedSet, tokenize
+from elysia.data.read import Sample
+from elysia.data.sources import load_source
+from elysia.data.tokenize import Overlong, TokenizedSet, tokenize
 from elysia.models import load
+from elysia.train.xtuner.functions import is_function, load_function
 
 log = logging.getLogger(__name__)
 Pack = dict[str, Any]
@@ -31,9 +34,10 @@ class PackedDialogues(Dataset[Pack]):
     """The training rows (`split="train"`) or the held-out ones (`split="heldout"`).
 
     Args:
-        sources: dicts of path, format, repeat, limit.
+        sources: dicts of path, format, repeat, limit, … (data/sources.py).
         tokenizer: folder or name of the base model; `hub` says where names lead.
-        template: name of a prompt template; `system` goes before rows that have no system text.
+        eos_token: what ends a sample, in place of the tokenizer's own.
+        template: name of a prompt template, or its fields; `system` goes before rows without one.
         max_length: tokens of a pack, and the longest sample; `overlong` as in `data.tokenize`.
         heldout: rows (from 1 on) or share of rows (below 1) that are never trained on.
         pack: False makes every sample a pack of its own.
@@ -44,12 +48,13 @@ class PackedDialogues(Dataset[Pack]):
         self,
         sources: list[dict[str, Any]],
         tokenizer: str,
-        template: str,
+        template: str | dict[str, Any],
         *,
+        eos_token: str = "",
         hub: str = "huggingface",
         system: str = "",
         max_length: int = 2048,
-        overlong: Literal["error", "drop", "cut"] = "error",
+        overlong: Overlong = "error",
         train_on_prompt: bool = False,
         heldout: float = 0.0,
         split: str = "train",
@@ -57,6 +62,7 @@ class PackedDialogues(Dataset[Pack]):
         seed: int = 0,
     ) -> None:
         self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
+        load.end_with(self.tokenizer, eos_token)
         self.template = get_template(template)
         self.samples = _split(sources, heldout, split, seed)
         self.tokens: TokenizedSet = tokenize(
@@ -76,6 +82,10 @@ class PackedDialogues(Dataset[Pack]):
 
     def __len__(self) -> int:
         return len(self.packs)
+
+    def pack_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each pack."""
+        return np.array([self.tokens.lengths[pack].sum() for pack in self.packs], dtype=np.int64)
 
     def __getitem__(self, index: int) -> Pack:
         """ids, labels (int64 arrays) and the samples' lengths. `~i` is pack i with nothing learned:
@@ -97,7 +107,8 @@ def _split(sources: list[dict[str, Any]], heldout: float, split: str, seed: int)
     """Rows of all sources, each divided into trained and held out before it is repeated."""
     chosen: list[Sample] = []
     for source in sources:
-        rows = load_conversations(source["path"], source["format"])
+        function = load_function(source["format"]) if is_function(source["format"]) else None
+        rows = load_source(source, function)
         if source.get("limit"):
             order = np.random.default_rng(seed).permutation(len(rows))[: source["limit"]]
             rows = [rows[i] for i in sorted(order)]
@@ -109,7 +120,10 @@ def _split(sources: list[dict[str, Any]], heldout: float, split: str, seed: int)
             )
         wanted = sorted(order[:held]) if split == "heldout" else sorted(order[held:])
         repeat = 1 if split == "heldout" else source.get("repeat", 1)
-        chosen += [rows[i] for i in wanted] * repeat
+        chosen += [rows[i] for i in wanted] * int(repeat)
+        part = round(len(wanted) * (repeat - int(repeat)))
+        drawn = np.random.default_rng(seed).permutation(len(wanted))[:part]
+        chosen += [rows[wanted[i]] for i in sorted(drawn)]
     return chosen
 
 
@@ -117,16 +131,24 @@ class EpochSampler(Sampler[int]):
     """Indices of this process's packs in one epoch, from any place on.
 
     Every process gets the same number of micro-batches; missing ones are silent packs (`~i`).
+    With `by_length`, packs of like length lie in one micro-batch (XTuner's LengthGroupedSampler):
+    runs of the drawn order are sorted, and the micro-batches drawn again.
     """
 
     def __init__(
-        self, dataset: Any, seed: int = 0, shuffle: bool = True, batch_size: int = 1
+        self,
+        dataset: Any,
+        seed: int = 0,
+        shuffle: bool = True,
+        batch_size: int = 1,
+        by_length: bool = False,
     ) -> None:
         from mmengine.dist import get_dist_info
 
         self.size: int = len(dataset)
         self.seed, self.shuffle = seed, shuffle
         self.batch_size = batch_size
+        self.lengths = dataset.pack_lengths() if by_length else None
         self.rank: int
         self.world: int
         self.rank, self.world = get_dist_info()
@@ -143,12 +165,31 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = np.arange(self.size)
+        draw = np.random.default_rng((self.seed, self.epoch))
         if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
+            order = draw.permutation(self.size)
+        if self.lengths is not None:
+            order = _by_length(order, self.lengths, self.world * self.batch_size, draw)
         missing = len(self) * self.world - self.size
         full = np.concatenate([order, ~np.resize(order, missing)])
         mine = full.reshape(-1, self.world, self.batch_size)[self.start :, self.rank]
         yield from (int(i) for i in mine.ravel())
+
+
+def _by_length(
+    order: NDArray[np.int64], lengths: NDArray[np.int64], each: int, draw: np.random.Generator
+) -> NDArray[np.int64]:
+    """`order` sorted by length within runs of some batches, whole batches in an order drawn anew.
+
+    `each` is the packs that all processes take at once. The run is 50 batches, or a quarter of a
+    small set, as in XTuner: longer ones would put the same packs together in every epoch.
+    """
+    run = max(1, min(len(order) // (each * 4), 50)) * each
+    runs = [order[start : start + run] for start in range(0, len(order), run)]
+    ordered = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in runs])
+    whole = len(ordered) // each * each  # what is left over stays last, filled up with silence
+    batches = ordered[:whole].reshape(-1, each)
+    return np.concatenate([batches[draw.permutation(len(batches))].ravel(), ordered[whole:]])
 
 
 def collate_flat(packs: Sequence[Pack]) -> dict[str, Any]:

@@ -11,10 +11,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elysia.core.errors import CheckpointError, DeviceError, ModelError, UsageError
 from elysia.train.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from elysia.train.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,27 @@ def run(
     launcher: str = "none",
 ) -> None:
     """Train in this process, to the end."""
+    from elysia.train import distributed
+
+    try:
+        runner = runner_of(settings, name, work_dir, deepspeed, resume, launcher)
+        try:
+            runner.train()
+        finally:
+            runner.close()
+    finally:
+        distributed.leave()
+
+
+def runner_of(
+    settings: Settings,
+    name: str,
+    work_dir: Path,
+    deepspeed: str | None = None,
+    resume: Path | None = None,
+    launcher: str = "none",
+) -> Runner:
+    """The runner that carries out the settings in this process; nothing is loaded yet."""
     _make_folder(work_dir)
     from elysia.models import load
     from elysia.train import distributed
@@ -92,14 +116,8 @@ def run(
     whole = Recipe(content, filename=str(dumped))
     if settings.overrides:
         whole.merge_from_dict(settings.overrides)
-    try:
-        runner = Runner.from_cfg(whole)
-        try:
-            runner.train()
-        finally:
-            runner.close()
-    finally:
-        distributed.leave()
+    runner: Runner = Runner.from_cfg(whole)
+    return runner
 
 
 def _make_folder(work_dir: Path) -> None:

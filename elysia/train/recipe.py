@@ -16,6 +16,8 @@ from elysia.core.run_card import RunCard
 from elysia.core.templates import all_stop_words, fitting, get_template
 from elysia.models import load
 from elysia.train.bundled import configs_folder
+from elysia.train.optimizer import optimizer
+from elysia.train.preflight import check_device, tokenizer_folder
 from elysia.train.settings import Settings
 
 HOOKS = "elysia.train.hooks"
@@ -27,6 +29,11 @@ def locate(path: str) -> str:
     return str(beside) if not Path(path).exists() and beside.exists() else path
 
 
+def located(paths: str | list[str]) -> str | list[str]:
+    """`locate` for the path of a source, which may be several."""
+    return locate(paths) if isinstance(paths, str) else [locate(path) for path in paths]
+
+
 def system_text(settings: Settings) -> str:
     """The system prompt: what the config says, else what the persona's card says."""
     if settings.SYSTEM is not None or not settings.persona:
@@ -34,6 +41,12 @@ def system_text(settings: Settings) -> str:
     persona = Persona.load(locate(settings.persona))
     # The card's own line: the whole card would stand before every row.
     return persona.system_line()
+
+
+def evaluation_system(settings: Settings) -> str:
+    """The system prompt of evaluation chats: their own, else the one of training."""
+    own = settings.evaluation_system
+    return system_text(settings) if own is None else own
 
 
 def dtype_of(settings: Settings) -> str:
@@ -53,14 +66,16 @@ def recipe(
     launcher: str = "none",
 ) -> dict[str, Any]:
     """A dict that `mmengine.Config` takes whole: model, data, optimizer, schedule, hooks."""
+    check_device(settings)
     dtype = dtype_of(settings)
     flat = settings.attention in ("auto", "segments", "flash_attention_2")
     folder = str(load.resolve(settings.pretrained_model_name_or_path, settings.hub))
+    words = tokenizer_folder(settings, folder)
     collate: dict[str, Any] = {"type": "elysia.train.dataset.collate_flat"}
     if not flat:
-        pad = load.load_tokenizer(Path(folder)).pad_token_id
+        pad = load.load_tokenizer(Path(words)).pad_token_id
         collate = {"type": "elysia.train.dataset.collate_padded", "pad_id": pad or 0}
-    data = dataset_arguments(settings, folder)
+    data = dataset_arguments(settings, words)
     return {
         "settings": settings.to_dict(),
         "work_dir": work_dir,
@@ -68,7 +83,12 @@ def recipe(
         "model": _model(settings, folder, dtype),
         "train_dataloader": {
             "dataset": {"type": "elysia.train.dataset.PackedDialogues", **data},
-            "sampler": {"type": "elysia.train.dataset.EpochSampler", "batch_size": settings.batch_size},
+            "sampler": {
+                "type": "elysia.train.dataset.EpochSampler",
+                "batch_size": settings.batch_size,
+                "shuffle": settings.sampler != "sequential",
+                "by_length": settings.sampler == "length_grouped",
+            },
             "batch_size": settings.batch_size,
             "num_workers": settings.dataloader_num_workers,
             "collate_fn": dict(collate),
@@ -84,6 +104,9 @@ def recipe(
             "type": "elysia.train.schedule.WarmupCosineLR",
             "by_epoch": False,
             "warmup_ratio": settings.warmup_ratio,
+            "warmup_steps": settings.warmup_steps,
+            "shape": settings.lr_schedule,
+            "min_lr": settings.min_lr,
         },
         "strategy": _strategy(settings, dtype, deepspeed, launcher),
         "default_hooks": {
@@ -102,7 +125,7 @@ def recipe(
                 "card": run_card(settings, folder).to_dict(),
             },
         },
-        "custom_hooks": _custom_hooks(settings, folder, data, collate),
+        "custom_hooks": _custom_hooks(settings, words, data, collate),
         "log_processor": {"by_epoch": False, "window_size": settings.logging_interval},
         "visualizer": {
             "type": "Visualizer",
@@ -146,8 +169,9 @@ def _model(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
 def dataset_arguments(settings: Settings, folder: str) -> dict[str, Any]:
     """What PackedDialogues is built with, for training and for the verbs that show the data."""
     return {
-        "sources": [source | {"path": locate(source["path"])} for source in settings.sources],
+        "sources": [source | {"path": located(source["path"])} for source in settings.sources],
         "tokenizer": folder,
+        "eos_token": settings.eos_token,
         "hub": settings.hub,
         "template": settings.prompt_template,
         "system": system_text(settings),
@@ -161,16 +185,7 @@ def dataset_arguments(settings: Settings, folder: str) -> dict[str, Any]:
 
 
 def _optim_wrapper(settings: Settings, dtype: str, deepspeed: bool) -> dict[str, Any]:
-    wrapper: dict[str, Any] = {
-        "type": "OptimWrapper",
-        "optimizer": {
-            "type": "torch.optim.AdamW",
-            "lr": settings.lr,
-            "betas": settings.betas,
-            "weight_decay": settings.weight_decay,
-            "fused": not deepspeed,  # DeepSpeed replaces the tensors under the optimizer
-        },
-    }
+    wrapper: dict[str, Any] = {"type": "OptimWrapper", "optimizer": optimizer(settings, deepspeed)}
     if settings.max_norm and not deepspeed:  # DeepSpeed clips by its own setting
         wrapper["clip_grad"] = {"max_norm": settings.max_norm, "error_if_nonfinite": False}
     if dtype == "float16" and not deepspeed:  # bfloat16 needs no loss scale
@@ -223,8 +238,20 @@ def _custom_hooks(
                 "evaluation_inputs": settings.evaluation_inputs,
                 "every_n_iters": settings.evaluation_freq,
                 "prompt_template": settings.prompt_template,
-                "system": system_text(settings),
+                "system": evaluation_system(settings),
+                "eos_token": settings.eos_token,
                 "max_new_tokens": settings.evaluation_max_new_tokens,
+            }
+        )
+    if settings.mmlu_path:
+        hooks.append(
+            {
+                "type": f"{HOOKS}.mmlu_hook.MMLUHook",
+                "path": locate(settings.mmlu_path),
+                "interval": settings.evaluation_freq,
+                "tokenizer": folder,
+                "hub": settings.hub,
+                "max_length": settings.max_length,
             }
         )
     return [*hooks, {"type": f"{HOOKS}.loss_curve_hook.LossCurveHook"}]
@@ -236,9 +263,10 @@ def run_card(settings: Settings, folder: str) -> RunCard:
 
     template = get_template(settings.prompt_template)
     sources = [
-        {"path": s["path"], "format": s["format"], "sha256": sha256_of(Path(locate(s["path"])))}
+        {"path": path, "format": s["format"], "sha256": sha256_of(Path(locate(path)))}
         for s in settings.sources
-        if Path(locate(s["path"])).is_file()
+        for path in ([s["path"]] if isinstance(s["path"], str) else s["path"])
+        if Path(locate(path)).is_file()
     ]
     return RunCard(
         stage="train",
@@ -292,6 +320,8 @@ def unfitting_template(settings: Settings, model_type: str) -> str | None:
     suiting = fitting(model_type, settings.pretrained_model_name_or_path)
     if not suiting or settings.prompt_template in suiting:
         return None
+    if not isinstance(settings.prompt_template, str):
+        return None  # written out by the user, who will know why
     return (
         f"prompt_template is '{settings.prompt_template}', but {settings.pretrained_model_name_or_path} "
         f"is a {model_type} model, which was taught '{suiting[0]}'. Training goes on; for best results "

@@ -47,6 +47,26 @@ class Recipe(Config):  # type: ignore[misc]
 class Runner(_FlexibleRunner):  # type: ignore[misc]
     """A FlexibleRunner whose resume is exact and whose log says what matters."""
 
+    _train_loop: Any
+
+    def build(self) -> dict[str, Any]:
+        """Make everything that `train` makes before its first step; returns the first batch."""
+        self._train_loop = self.build_train_loop(self._train_loop)
+        loader = self.train_dataloader
+        self.strategy.prepare(
+            self.model,
+            optim_wrapper=self.optim_wrapper,
+            param_scheduler=self.param_schedulers,
+            dispatch_kwargs={
+                "epoch_length": len(loader),
+                "max_epochs": self.max_epochs,
+                "max_iters": self.max_iters,
+                "train_micro_batch_size_per_gpu": loader.batch_size,
+            },
+        )
+        first: dict[str, Any] = next(iter(loader))
+        return first
+
     def load_or_resume(self) -> None:
         """Continue from `resume`, a checkpoint's path, if one was given."""
         if not self._resume:
@@ -75,7 +95,6 @@ class Runner(_FlexibleRunner):  # type: ignore[misc]
             torch.__version__, transformers.__version__, where, self.world_size,
             torch.get_num_threads(), self.seed,
         )  # fmt: skip
-        self.logger.debug("Config:\n%s", self.cfg.pretty_text)
 
     def get_hooks_info(self) -> str:
         """Only the names: MMEngine's table of stages is thirty lines of every log."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from elysia.core.errors import ConfigError, nearest
 from elysia.core.templates import get_template
 from elysia.train.bundled import find_config
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -29,17 +33,20 @@ class Settings:
 
     # Model
     pretrained_model_name_or_path: str
+    tokenizer_name_or_path: str = ""  # '': the model's own
+    eos_token: str = ""  # '': the tokenizer's own
     hub: Literal["huggingface", "modelscope"] = "huggingface"
 
     # Data
     data_path: str | list[Any] = ""
     dataset_format: str = "xtuner"
-    prompt_template: str = "internlm2_chat"
+    prompt_template: str | dict[str, Any] = "internlm2_chat"
     SYSTEM: str | None = None  # None: what the persona's card says; '': none
     persona: str | None = None
     max_length: int = 2048
     pack_to_max_length: bool = True
-    overlong: Literal["error", "drop", "cut"] = "error"
+    overlong: Literal["error", "drop", "cut", "truncate"] = "error"
+    sampler: Literal["shuffled", "sequential", "length_grouped"] = "shuffled"
     train_on_prompt: bool = (
         False  # True: questions and system text are learned too, not replies alone
     )
@@ -63,14 +70,18 @@ class Settings:
     dataloader_num_workers: int = 0
     max_epochs: int = 3
     max_steps: int = 0  # 0: as max_epochs says
+    optimizer: str = "torch.optim.AdamW"
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     max_norm: float = 1.0  # gradient clipping; 0 turns it off
+    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    min_lr: float = 0.0  # where cosine and linear end
     warmup_ratio: float = 0.03
+    warmup_steps: int = 0  # above 0: in place of warmup_ratio
 
     # What it leaves
-    save_steps: int = 500
+    save_steps: int = 500  # 0: only at the end
     save_total_limit: int = 2
     logging_interval: int = 10
 
@@ -78,6 +89,8 @@ class Settings:
     evaluation_freq: int = 500
     evaluation_inputs: list[str] = field(default_factory=list)
     evaluation_max_new_tokens: int = 100
+    evaluation_system: str | None = None  # None: the system text of training
+    mmlu_path: str = ""  # a file of MMLU's questions to score every `evaluation_freq` steps
 
     seed: int = 42
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +111,7 @@ class Settings:
 
     @property
     def sources(self) -> list[dict[str, Any]]:
-        """`data_path` as a list of dict(path, format, repeat, limit)."""
+        """`data_path` as a list of dict(path, format, repeat, limit, …): see SOURCE_KEYS."""
         paths = self.data_path if isinstance(self.data_path, list) else [self.data_path]
         known = {"path": None, "format": self.dataset_format, "repeat": 1, "limit": None}
         return [known | (dict(p) if isinstance(p, Mapping) else {"path": p}) for p in paths]
@@ -111,12 +124,8 @@ def load_settings(config: str | Path, cfg_options: Mapping[str, Any] | None = No
     """
     path = find_config(str(config))
     values, legacy = _read(path, dict(cfg_options or {}))
-    if legacy:
-        raise ConfigError(
-            f"{path} is one of XTuner's own configs (it builds `model` and `train_dataloader` itself). "
-            "This version reads flat settings: start from `xtuner copy-cfg elysia_qlora .` and move "
-            "the names of its PART 1 over."
-        )
+    if legacy is not None:
+        values = _from_xtuner(legacy, path, dict(cfg_options or {}))
     return settings_from(values, str(path))
 
 
@@ -140,32 +149,38 @@ def settings_from(values: Mapping[str, Any], where: str) -> Settings:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _read(path: Path, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Plain values of a config, and whether it is an XTuner config rather than flat settings."""
+def _from_xtuner(tree: dict[str, Any], path: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """The settings that an XTuner config means, its changes logged; ConfigError when it cannot be
+    trained."""
+    from elysia.train.xtuner.judge import judge_tree
+
+    report = judge_tree(tree, path, options)
+    if report.reasons:
+        raise ConfigError(f"{path} cannot be trained here: {'; '.join(report.reasons)}.")
+    if os.environ.get("RANK", "0") == "0":
+        for text in report.changes.values():
+            log.info("%s: %s.", path.name, text)
+    return report.values
+
+
+def _read(path: Path, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Plain values of a config; and, for an XTuner config rather than flat settings, its objects."""
     from mmengine.config import Config
 
-    try:
-        config = Config.fromfile(str(path))
-    except SyntaxError as error:
-        raise ConfigError(
-            f"{path}, line {error.lineno}: this is not Python ({error.msg})."
-        ) from error
-    except FileNotFoundError as error:
-        missing = error.filename or str(error)
-        raise ConfigError(f"{path}: its _base_ {missing} does not exist.") from error
-    except Exception as error:  # a config is a program: whatever it raises is the user's to read
-        raise ConfigError(f"{path} does not run: {type(error).__name__}: {error}") from error
-    names = set(config.keys())
-    if {"model", "train_dataloader"} <= names:
-        if not isinstance(config.get("settings"), Mapping):
-            return {}, True
-        config = Config(dict(config.settings))  # a recipe of ours, read again from a work dir
+    from elysia.train.xtuner import read
+
+    config = read.load(path)
+    tree = read.tree_of(config)
+    if read.is_whole(tree):
+        if not isinstance(tree.get("settings"), Mapping):
+            return {}, tree
+        config = Config(dict(tree["settings"]))  # a recipe of ours, read again from a work dir
     try:
         config.merge_from_dict(options)
     except (TypeError, KeyError) as error:
         raise ConfigError(f"--cfg-options do not fit {path}: {error}") from error
     values = config.to_dict()
-    return {k: v for k, v in values.items() if not k.startswith("_")}, False
+    return {k: v for k, v in values.items() if not k.startswith("_")}, None
 
 
 def _converted(value: Any, hint: Any, where: str) -> Any:
@@ -220,11 +235,18 @@ def _spelled(hint: Any) -> str:
     return str(getattr(hint, "__name__", hint)) if not get_args(hint) else str(hint)
 
 
+# What a source may set beside its path: `data/sources.py` says what each does.
+SOURCE_KEYS = {
+    "path", "format", "repeat", "limit", "split", "subset", "files", "columns", "bot_name",
+    "min_length", "hub",
+}  # fmt: skip
+
 _AT_LEAST: dict[str, float] = {
     "max_length": 8, "lora_r": 1, "lora_alpha": 1, "batch_size": 1, "accumulative_counts": 1,
     "dataloader_num_workers": 0, "max_epochs": 1, "max_steps": 0, "weight_decay": 0, "max_norm": 0,
-    "warmup_ratio": 0, "save_steps": 1, "logging_interval": 1, "evaluation_freq": 1, "heldout": 0,
-    "lora_dropout": 0, "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
+    "warmup_ratio": 0, "warmup_steps": 0, "min_lr": 0, "save_steps": 0, "logging_interval": 1,
+    "evaluation_freq": 1, "heldout": 0, "lora_dropout": 0,
+    "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
 }  # fmt: skip
 
 
@@ -240,12 +262,16 @@ def _check_ranges(settings: Settings) -> None:
         if getattr(settings, name) >= 1:
             raise ConfigError(f"{name} is {getattr(settings, name)}, it must be below 1.")
     for source in settings.sources:
-        unknown = set(source) - {"path", "format", "repeat", "limit"}
+        unknown = set(source) - SOURCE_KEYS
         if unknown:
             raise ConfigError(
-                f"data_path: a source may set path, format, repeat and limit, not {sorted(unknown)}."
+                f"data_path: a source may set {', '.join(sorted(SOURCE_KEYS))}, not {sorted(unknown)}."
             )
-        if not isinstance(source["path"], str) or not source["path"]:
+        paths = source["path"] if isinstance(source["path"], list | tuple) else [source["path"]]
+        if not paths or not all(isinstance(path, str) and path for path in paths):
             raise ConfigError(f"data_path: a source needs a path, got {source['path']!r}.")
-        if not isinstance(source["repeat"], int) or source["repeat"] < 1:
-            raise ConfigError(f"data_path: repeat of {source['path']} must be 1 or more.")
+        repeat = source["repeat"]
+        if not isinstance(repeat, int | float) or isinstance(repeat, bool) or repeat <= 0:
+            raise ConfigError(
+                f"data_path: repeat of {source['path']} must be above 0 (0.5 takes half of its rows)."
+            )

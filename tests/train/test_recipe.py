@@ -1,8 +1,12 @@
 import pytest
+import torch
 from mmengine.config import Config
 
+from elysia.core.errors import ConfigError, DeviceError, ModelError
 from elysia.core.templates import TEMPLATES
+from elysia.models import load
 from elysia.train.bundled import bundled_configs
+from elysia.train.optimizer import optimizer
 from elysia.train.recipe import recipe, run_card, system_text, unfitting_template
 from elysia.train.runner import Recipe
 from elysia.train.settings import Settings, load_settings, settings_from
@@ -19,7 +23,42 @@ def test_every_bundled_config_becomes_a_recipe_and_a_card(name, tiny_internlm2, 
     assert all(len(d["sha256"]) == 64 for d in card["datasets"]) and card["datasets"]
 
 
-def test_what_a_setting_says_is_what_the_recipe_does(plain_settings, tmp_path):
+@pytest.mark.parametrize("name, value", [("dtype", "float16"), ("attention", "flash_attention_2")])
+def test_what_a_cpu_cannot_do_is_told_before_anything_is_loaded(name, value, plain_settings):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here, which may do it")
+    nowhere = {"pretrained_model_name_or_path": "no/such-model"}
+    settings = settings_from(plain_settings | nowhere | {name: value}, "c")
+    with pytest.raises(DeviceError, match=f"{name} = '{value}'"):
+        recipe(settings, name="x", work_dir="w")
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(
+    plain_settings, tiny_tokenizer, tiny_internlm2, tmp_path
+):
+    own = plain_settings | {"tokenizer_name_or_path": str(tiny_tokenizer)}
+    made = recipe(settings_from(own, "c"), name="x", work_dir="w")
+    assert made["train_dataloader"]["dataset"]["tokenizer"] == str(tiny_tokenizer)
+    words = load.load_tokenizer(tiny_tokenizer)
+    words.add_tokens(["one more"])
+    words.save_pretrained(tmp_path / "larger")
+    larger = settings_from(own | {"tokenizer_name_or_path": str(tmp_path / "larger")}, "c")
+    with pytest.raises(ModelError, match=r"tokens and .* embeddings"):
+        recipe(larger, name="x", work_dir="w")
+
+
+def test_an_optimizer_gets_what_it_takes_and_an_unknown_one_is_refused(plain_settings):
+    plain = settings_from(plain_settings | {"optimizer": "torch.optim.SGD"}, "c")
+    assert optimizer(plain, False) == {
+        "type": "torch.optim.SGD", "lr": 1e-2, "weight_decay": 0.0, "fused": True
+    }  # fmt: skip
+    for name in ("torch.optim.Adamw", "AdamW", "no.such.Thing"):
+        with pytest.raises(ConfigError, match=name):
+            optimizer(settings_from(plain_settings | {"optimizer": name}, "c"), False)
+
+
+def test_what_a_setting_says_is_what_the_recipe_does(plain_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("elysia.train.recipe.check_device", lambda settings: None)
     settings = settings_from(
         plain_settings | {"dtype": "float16", "max_norm": 0.5, "attention": "sdpa"}, "c"
     )

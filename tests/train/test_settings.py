@@ -127,6 +127,6 @@ def test_an_expanded_recipe_can_be_read_again(tmp_path):
     assert load_settings(dumped).lr == 0.5
 
 
-def test_xtuners_own_configs_are_told_apart(tmp_path):
-    with pytest.raises(ConfigError, match="XTuner's own configs"):
+def test_an_xtuner_config_without_its_parts_is_told_what_it_lacks(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be trained here: it has no optim_wrapper"):
         load_settings(write(tmp_path, "x.py", "model = dict()\ntrain_dataloader = dict()\n"))

@@ -15,8 +15,8 @@ from elysia.train.strategy import barrier
 
 
 class CheckpointHook(Hook):  # type: ignore[misc]
-    """Args: `interval` in steps; `keep`, how many checkpoints stay (below 1: all); `card`, the run
-    card as a dict, completed with the latest metrics at each save."""
+    """Args: `interval` in steps (0: at the end alone); `keep`, how many checkpoints stay (below 1:
+    all); `card`, the run card as a dict, completed with the latest metrics at each save."""
 
     priority = "VERY_LOW"
 
@@ -39,7 +39,8 @@ class CheckpointHook(Hook):  # type: ignore[misc]
     ) -> None:
         done = runner.iter + 1
         last = done == runner.max_iters or runner.train_loop.stop_training
-        if done % self.interval and not last:
+        due = self.interval and done % self.interval == 0
+        if not due and not last:
             return
         path = Path(runner.work_dir) / f"iter_{done}.pth"
         card = self.card | {"metrics": self.card.get("metrics", {}) | metrics(runner)}

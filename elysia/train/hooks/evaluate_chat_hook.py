@@ -28,12 +28,14 @@ class EvaluateChatHook(Hook):  # type: ignore[misc]
         tokenizer: str,
         evaluation_inputs: list[str],
         every_n_iters: int,
-        prompt_template: str,
+        prompt_template: str | dict[str, Any],
         system: str = "",
         max_new_tokens: int = 100,
         hub: str = "huggingface",
+        eos_token: str = "",
     ) -> None:
         self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
+        load.end_with(self.tokenizer, eos_token)
         self.inputs, self.interval = evaluation_inputs, every_n_iters
         self.template, self.system = get_template(prompt_template), system
         self.max_new_tokens = max_new_tokens

@@ -1,0 +1,147 @@
+"""A map function of the user's own, by the name `FILE.py:NAME`, as a dataset format.
+
+The file may be a config of XTuner's: XTuner need not be installed. Imports that the function uses
+are carried out when it is loaded, names of XTuner's being ours. Knows nothing of datasets.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+from elysia.core.errors import ConfigError, DataError
+from elysia.core.messages import Message
+from elysia.data.formats import FORMATS, Format
+from elysia.data.formats import xtuner as conversation_format
+from elysia.train.xtuner import read
+from elysia.train.xtuner.read import Symbol
+from elysia.train.xtuner.symbols import MAP_FUNCTIONS, fault
+
+MapFunction = Callable[[dict[str, Any]], Any]
+
+
+def is_function(format: str) -> bool:
+    """Whether a dataset format is the name of a function, `FILE.py:NAME`."""
+    file, colon, name = format.rpartition(":")
+    return bool(colon) and file.endswith(".py") and name.isidentifier()
+
+
+def load_function(format: str) -> Format:
+    """The function `FILE.py:NAME` as a dataset format. ConfigError when there is none, or when it
+    uses something that cannot be imported."""
+    file, _, name = format.rpartition(":")
+    if not Path(file).is_file():
+        raise ConfigError(f"There is no file {file} to take the map function {name} from.")
+    config = read.load(Path(file))
+    known = {f.__name__: f for f in read.functions_in(read.tree_of(config))}
+    if name not in known:
+        raise ConfigError(f"{file} defines no function called {name} on its first level.")
+    ready(known[name])
+    return as_format(known[name], f"{name} of {file}")
+
+
+def ready(function: FunctionType) -> None:
+    """Carry out the imports that a function of a lazily read file uses."""
+    seen: set[int] = set()
+    waiting = [function]
+    while waiting:
+        some = waiting.pop()
+        if id(some) in seen:
+            continue
+        seen.add(id(some))
+        names = some.__globals__
+        for name in _names(some.__code__):
+            value = names.get(name)
+            if isinstance(value, FunctionType) and value.__globals__ is names:
+                waiting.append(value)
+            symbol = read._plain(value)
+            if isinstance(symbol, Symbol) and not isinstance(value, str):
+                names[name] = _real(value, symbol, some.__name__)
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (c for c in code.co_consts if isinstance(c, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _real(lazy: Any, symbol: Symbol, function: str) -> Any:
+    if symbol.path.split(".")[0] == "xtuner":
+        if symbol.name in MAP_FUNCTIONS and fault(symbol) is None:
+            return as_map_function(FORMATS[MAP_FUNCTIONS[symbol.name]])
+        raise ConfigError(
+            f"The map function {function} uses {symbol}, which has no counterpart here "
+            f"({symbol.place}). Its map functions do."
+        )
+    try:
+        return lazy.build()
+    except Exception as error:  # another package's import may raise anything
+        raise ConfigError(
+            f"The map function {function} uses {symbol}, which cannot be imported "
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
+def as_map_function(format: Format) -> MapFunction:
+    """A dataset format as XTuner's map functions are called: a row to `{"conversation": […]}`."""
+
+    def mapped(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"conversation": turns_of(format(row))}
+
+    return mapped
+
+
+def turns_of(messages: list[Message]) -> list[dict[str, Any]]:
+    """Messages as XTuner's turns.
+
+    >>> turns_of([Message("user", "a"), Message("assistant", "b")])
+    [{'input': 'a', 'output': 'b'}]
+    """
+    turns: list[dict[str, Any]] = []
+    turn: dict[str, Any] = {"input": ""}
+    for message in messages:
+        if message.role == "assistant":
+            turn["output"] = message.text
+            if not message.learned:
+                turn["output_with_loss"] = False
+            turns.append(turn)
+            turn = {"input": ""}
+        else:
+            key = "system" if message.role == "system" else "input"
+            turn[key] = f"{turn[key]}\n{message.text}" if turn.get(key) else message.text
+    return turns
+
+
+def as_format(function: MapFunction, name: str) -> Format:
+    """A map function as a dataset format. As in XTuner, what it returns is put over the row, which
+    then has `conversation`; an empty conversation leaves the row out."""
+
+    def convert(row: Mapping[str, Any]) -> list[Message]:
+        try:
+            made = function(dict(row))
+        except DataError:
+            raise
+        except Exception as error:  # the user's own code may raise anything
+            raise DataError(
+                f"the map function {name} raised {type(error).__name__}: {error}."
+            ) from error
+        if made is not None and not isinstance(made, Mapping):
+            raise DataError(
+                f"the map function {name} returned {type(made).__name__}; it must return a dict "
+                "with 'conversation'."
+            )
+        whole = {**row, **(made or {})}
+        return [] if whole.get("conversation") == [] else conversation_format(whole)
+
+    return convert
+
+
+def importable(path: str) -> bool:
+    """Whether a dotted name leads to something that can be imported."""
+    module, _, name = path.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), name)
+    except Exception:
+        return False

@@ -1,0 +1,270 @@
+"""From a config of XTuner's to the values of `Settings`: what it built is judged, object by object.
+
+Judged are the objects (`model`, `train_dataloader`, …) after --cfg-options, not the names that the
+file opens with: users edit either. data.py reads the data, schedule.py optimizer and schedule.
+Knows nothing of files (read.py) and trains nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from elysia.core.errors import ConfigError, nearest
+from elysia.train.xtuner import read
+from elysia.train.xtuner.data import mmlu, train_data
+from elysia.train.xtuner.families import own_code, present_targets
+from elysia.train.xtuner.hooks import custom_hooks, default_hooks
+from elysia.train.xtuner.huggingface import as_whole
+from elysia.train.xtuner.names import tokenizer
+from elysia.train.xtuner.report import Part, Report, unknown_symbols
+from elysia.train.xtuner.schedule import read_loop, read_optimizer, read_schedule
+from elysia.train.xtuner.symbols import OTHER_KINDS, meaning
+
+Tree = dict[str, Any]
+
+# The parts of a config that build something; other names in the file are its own variables.
+PARTS = (
+    "model", "train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg", "custom_hooks",
+    "default_hooks", "env_cfg", "visualizer", "log_level", "load_from", "resume", "randomness",
+    "log_processor", "val_dataloader", "val_evaluator", "val_cfg", "test_dataloader",
+    "test_evaluator", "test_cfg", "sequence_parallel_size", "strategy", "runner_type",
+)  # fmt: skip
+
+
+def judge(
+    path: str | Path, cfg_options: Mapping[str, Any] | None = None, device: str = "auto"
+) -> Report:
+    """The judgement of a config file.
+
+    cfg_options: names of settings (`lr`), which are then the values that train, or dotted names of
+    the config's objects (`optim_wrapper.optimizer.lr`). device: "cpu", "cuda" or what is here.
+    ConfigError for a file that does not run, and for options that would change nothing.
+    """
+    path = Path(path)
+    return judge_tree(read.tree_of(read.load(path)), path, cfg_options, device)
+
+
+def judge_tree(
+    tree: Tree, path: Path, cfg_options: Mapping[str, Any] | None = None, device: str = "auto"
+) -> Report:
+    """`judge` for a file that is read already."""
+    report = Report()
+    if "model" not in tree:
+        report.refuse("it is a script or a part of a config: it builds no model")
+        return report
+    settings, objects = _divided(dict(cfg_options or {}), str(path))
+    tree = read.merged(as_whole(tree, report), objects, str(path))
+    kind = meaning((tree["model"] or {}).get("type")) if isinstance(tree["model"], Mapping) else ""
+    if kind in OTHER_KINDS:
+        report.refuse(f"{OTHER_KINDS[kind]} ({kind})")
+        return report
+    unknown_symbols({key: tree[key] for key in PARTS if key in tree}, report)
+    METHODS.get(kind, _finetune)(tree, path, _cuda(device), report)
+    report.values.update(settings)
+    return report
+
+
+def _finetune(tree: Tree, path: Path, cuda: bool, report: Report) -> None:
+    """SupervisedFinetune: text fine-tuning and pretraining."""
+    for part in ("model", "train_dataloader", "optim_wrapper", "train_cfg"):
+        if not isinstance(tree.get(part), Mapping):
+            report.refuse(f"it has no {part}")
+            return
+    for function in read.functions_in({key: tree[key] for key in PARTS if key in tree}):
+        _check_function(function, report)
+    _model(Part(tree["model"], "model", report), tree["optim_wrapper"], cuda, report)
+    accumulation = read_optimizer(tree, report)
+    length = read_loop(tree, accumulation, report)
+    read_schedule(tree.get("param_scheduler"), length, accumulation, report)
+    templates = train_data(tree, path, report)
+    custom_hooks(tree.get("custom_hooks") or [], templates, accumulation, report)
+    default_hooks(tree.get("default_hooks") or {}, accumulation, report)
+    mmlu(tree, report)
+    _runtime(tree, report)
+
+
+# Kind of model -> its reader. A preference method joins here once it is trained.
+METHODS: dict[str, Callable[[Tree, Path, bool, Report], None]] = {"SupervisedFinetune": _finetune}
+
+
+def _divided(options: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that are settings, and those that reach into the config's objects."""
+    from elysia.train.settings import Settings
+
+    names = [f.name for f in dataclasses.fields(Settings)]
+    settings = {key: value for key, value in options.items() if key in names}
+    objects = {key: options[key] for key in options if key not in settings}
+    for key in objects:
+        if key.split(".")[0] not in (*PARTS, "train_dataset", "training_args", "lora"):
+            raise ConfigError(
+                f"--cfg-options {key}: {where} has built its objects by then, and this would "
+                f"change nothing.{nearest(key, names)} Name a setting (docs/settings.md), or an "
+                "object's key such as train_dataloader.dataset.max_length."
+            )
+    return settings, objects
+
+
+def _cuda(device: str) -> bool:
+    if device != "auto":
+        return device.startswith("cuda")
+    from elysia.models.device import pick_device
+
+    return bool(pick_device().type == "cuda")
+
+
+def _check_function(function: FunctionType, report: Report) -> None:
+    from elysia.train.xtuner.functions import ready
+
+    try:
+        ready(function)
+    except ConfigError as error:
+        report.refuse(str(error).rstrip("."))
+
+
+def _model(model: Part, wrapper: Mapping[str, Any], cuda: bool, report: Report) -> None:
+    values = report.values
+    model.kind("SupervisedFinetune")
+    llm = Part(model.take("llm"), "model.llm", report)
+    llm.kind("AutoModelForCausalLM.from_pretrained", "AutoModel.from_pretrained")
+    name = llm.take("pretrained_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        report.refuse("model.llm names no pretrained_model_name_or_path")
+        name = ""
+    values["pretrained_model_name_or_path"] = name
+    code = own_code(name)
+    if code:
+        report.need(f"a base model that transformers knows: {name} is {code}, which only runs code "
+                    "of its own, and that is not done here")  # fmt: skip
+    elif llm.take("trust_remote_code"):
+        report.change("remote-code", "trust_remote_code: a model's own code is never run; "
+                      "transformers' model of the same type is used")  # fmt: skip
+    llm.ignore("trust_remote_code", "low_cpu_mem_usage", "use_cache", "device_map")
+    if llm.take("moe_implementation") is not None:
+        llm.ignore("expert_in_one_shard")
+        report.change("experts", "moe_implementation: experts are not joined into shards")
+    _lora(model, llm, name, report)
+    _dtype(llm, wrapper, cuda, report)
+    llm.done()
+    values["gradient_checkpointing"] = bool(model.take("use_activation_checkpointing", True))
+    model.ignore("use_varlen_attn")  # what the dataset says of it counts
+    if model.take("max_position_embeddings"):
+        report.change("positions", "max_position_embeddings: positions beyond those that the base "
+                      "was trained on are not rescaled; choose a base that reads so far")  # fmt: skip
+    own = model.take("tokenizer")
+    if own is not None:
+        tokenizer(own, "model.tokenizer", report)
+        report.change("embeddings", "model.tokenizer: embeddings are not enlarged; a tokenizer with "
+                      "more tokens than the model has is refused")  # fmt: skip
+    model.done()
+
+
+def _lora(model: Part, llm: Part, base: str, report: Report) -> None:
+    """Method, bits and adapter."""
+    values = report.values
+    lora = model.take("lora")
+    if model.take("peft_model"):
+        report.refuse("model.peft_model: training does not start from an adapter; merge it first")
+    eight = bool(llm.take("load_in_8bit", False))
+    four = bool(llm.take("load_in_4bit", False))
+    bits = llm.take("quantization_config")
+    if bits is not None:
+        part = Part(bits, "model.llm.quantization_config", report)
+        part.kind("BitsAndBytesConfig")
+        four = bool(part.take("load_in_4bit", False)) or four
+        eight = bool(part.take("load_in_8bit", False)) or eight
+        if four and part.take("bnb_4bit_quant_type", "nf4") != "nf4":
+            report.refuse("model.llm.quantization_config.bnb_4bit_quant_type: only nf4 is trained")
+        values["double_quant"] = bool(part.take("bnb_4bit_use_double_quant", False))
+        part.ignore("bnb_4bit_compute_dtype", "bnb_4bit_quant_type")
+        part.ignore("llm_int8_threshold", "llm_int8_has_fp16_weight")
+        if part.take("bnb_4bit_quant_storage") is not None:
+            report.change("zero3", "bnb_4bit_quant_storage: 4-bit weights are not scattered over "
+                          "processes (QLoRA under ZeRO-3 is refused; ZeRO-2 serves)")  # fmt: skip
+        part.done()
+    if lora is None:
+        if four or eight:
+            report.refuse(
+                "its base is quantized and it has no lora: nothing of it could be trained"
+            )
+        values["method"] = "full"
+        return
+    if eight and not four:
+        report.change("8-bit", "load_in_8bit: the base stays in 16 bits (method = 'lora'); choose "
+                      "method = 'qlora' for less memory")  # fmt: skip
+    values["method"] = "qlora" if four else "lora"
+    part = Part(lora, "model.lora", report)
+    part.kind("LoraConfig")
+    # XTuner's class has PEFT's own defaults.
+    for key, default in (("r", 8), ("lora_alpha", 8), ("lora_dropout", 0.0)):
+        name = key if key.startswith("lora_") else f"lora_{key}"
+        values[name] = part.take(key, default)
+    targets = part.take("target_modules")
+    if targets is not None:
+        targets = present_targets(
+            [targets] if isinstance(targets, str) else list(targets), base, report
+        )
+    values["lora_target_modules"] = "all-linear" if targets is None else targets
+    if part.take("bias", "none") != "none":
+        report.refuse("model.lora.bias: biases are not trained")
+    part.ignore("task_type", "inference_mode")
+    part.done()
+
+
+def _dtype(llm: Part, wrapper: Mapping[str, Any], cuda: bool, report: Report) -> None:
+    """dtype and attention, as this device can do them."""
+    loaded = {"half": "float16", "float": "float32"}.get(meaning(llm.values.get("torch_dtype")))
+    loaded = loaded or meaning(llm.take("torch_dtype"))
+    llm.ignore("torch_dtype")
+    amp = meaning(wrapper.get("type")) == "AmpOptimWrapper"
+    asked = meaning(wrapper.get("dtype")) if amp else ""
+    # Without a dtype of its own, XTuner's automatic precision follows the weights, then the device.
+    wanted = asked or ("auto" if loaded in ("", "auto", "float32") and amp else loaded or "float32")
+    if wanted == "float16" and not cuda:
+        report.change("float16", "AmpOptimWrapper on a CPU: dtype = 'auto' (bfloat16 or float32) in "
+                      "place of float16")  # fmt: skip
+        wanted = "auto"
+    if wanted not in ("auto", "float16", "bfloat16", "float32"):
+        report.refuse(f"optim_wrapper.dtype = {wanted!r} is no dtype that is trained in")
+    report.values["dtype"] = wanted
+    attention = llm.take("attn_implementation")
+    report.values["attention"] = "auto"
+    if attention == "flash_attention_2":
+        if cuda and find_spec("flash_attn"):
+            report.values["attention"] = attention
+        else:
+            lack = "flash-attn is not installed" if cuda else "a CPU has none"
+            report.change("flash-attention", f"attn_implementation = 'flash_attention_2': {lack}; "
+                          "attention by segments gives the same")  # fmt: skip
+    elif attention in ("sdpa", "eager"):
+        report.values["attention"] = attention
+    elif attention is not None:
+        report.refuse(f"model.llm.attn_implementation = {attention!r} is not offered")
+
+
+def _runtime(tree: Tree, report: Report) -> None:
+    report.change("token-weighted", "the loss of a step is the mean over all its learned tokens; "
+                  "XTuner takes the mean of the micro-batches' means")  # fmt: skip
+    if tree.get("visualizer") is None:
+        report.change("visualizer", "visualizer = None: TensorBoard's files and a plot of the losses "
+                      "are written")  # fmt: skip
+    randomness = tree.get("randomness") or {}
+    seed = randomness.get("seed")
+    report.values["seed"] = 42 if seed is None else seed
+    if seed is None:
+        report.change("seed", "randomness.seed = None: seed = 42, where XTuner draws one")
+    if randomness.get("deterministic"):
+        report.refuse("randomness.deterministic: PyTorch's deterministic mode is not switched on")
+    if tree.get("load_from"):
+        report.refuse("load_from: a run starts from its base model, or is resumed by --resume")
+    if tree.get("resume"):
+        report.change("resume", "resume: give --resume on the command line")
+    if (tree.get("env_cfg") or {}).get("cudnn_benchmark"):
+        report.change("cudnn", "env_cfg.cudnn_benchmark is not switched on")
+    for part in ("strategy", "runner_type"):
+        if tree.get(part) is not None:
+            report.refuse(f"{part}: choose --deepspeed on the command line")

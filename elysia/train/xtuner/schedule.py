@@ -1,0 +1,183 @@
+"""Optimizer, length and learning rate of a config of XTuner's. Knows nothing of models or data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from elysia.train.xtuner.functions import importable
+from elysia.train.xtuner.read import Symbol
+from elysia.train.xtuner.report import Part, Report, shown
+from elysia.train.xtuner.symbols import meaning
+
+# Optimizers by the short names of HF's training arguments, and of MMEngine's registry.
+_SHORT = {"AdamW": "torch.optim.AdamW", "SGD": "torch.optim.SGD", "Adam": "torch.optim.Adam"}
+
+
+class Length(NamedTuple):
+    """How long a run is, in epochs or in XTuner's iterations (0 for what is not set)."""
+
+    epochs: int
+    iterations: int
+
+
+def read_optimizer(tree: Mapping[str, Any], report: Report) -> int:
+    """optim_wrapper's settings; returns the micro-batches of a step, sequence parallelism undone."""
+    values = report.values
+    wrapper = Part(tree["optim_wrapper"], "optim_wrapper", report)
+    wrapper.kind("AmpOptimWrapper", "OptimWrapper")
+    wrapper.ignore("dtype")  # the model's reader has it
+    optimizer = Part(wrapper.take("optimizer"), "optim_wrapper.optimizer", report)
+    _optimizer_type(optimizer.take("type"), report)
+    values["lr"] = optimizer.take("lr", 1e-3)
+    if "betas" in optimizer.values:
+        values["betas"] = tuple(optimizer.take("betas"))
+    values["weight_decay"] = optimizer.take("weight_decay", 1e-2)
+    extra = {f"optim_wrapper.optimizer.{key}": value for key, value in optimizer.values.items()}
+    if extra:
+        values.setdefault("overrides", {}).update(extra)
+    clip = wrapper.take("clip_grad")
+    values["max_norm"] = 0.0
+    if clip:
+        part = Part(clip, "optim_wrapper.clip_grad", report)
+        values["max_norm"] = part.take("max_norm", 0.0)
+        part.ignore("error_if_nonfinite")
+        if part.take("norm_type", 2) != 2:
+            report.refuse(
+                "optim_wrapper.clip_grad.norm_type: gradients are clipped by their 2-norm"
+            )
+        part.done()
+    scale = wrapper.take("loss_scale", "dynamic")
+    if scale != "dynamic" and values.get("dtype") == "float16":
+        report.change("loss-scale", f"loss_scale = {shown(scale)}: the scale is dynamic")
+    count = wrapper.take("accumulative_counts", 1)
+    wrapper.done()
+    values["accumulative_counts"] = _without_parallel_sequences(tree, count, report)
+    return int(values["accumulative_counts"])
+
+
+def _optimizer_type(kind: Any, report: Report) -> None:
+    path = kind.path if isinstance(kind, Symbol) else _SHORT.get(str(kind), str(kind))
+    if not importable(path):
+        report.refuse(f"optim_wrapper.optimizer.type is {shown(kind)}, which cannot be imported")
+    report.values["optimizer"] = {"torch.optim.adamw.AdamW": "torch.optim.AdamW"}.get(path, path)
+
+
+def _without_parallel_sequences(tree: Mapping[str, Any], count: int, report: Report) -> int:
+    """Micro-batches of a step when every process holds whole sequences.
+
+    With n processes to a sequence there are n times fewer sequences at once, which such configs make
+    up for by n times the accumulation. Undone, a step sees the same tokens.
+    """
+    size = tree.get("sequence_parallel_size") or 1
+    if size == 1:
+        return count
+    report.change("sequence-parallel", f"sequence_parallel_size = {size}: each process holds whole "
+                  "sequences, which takes more memory; accumulative_counts is divided by it, so that a "
+                  "step sees as many tokens")  # fmt: skip
+    return max(1, round(count / size))
+
+
+def read_loop(tree: Mapping[str, Any], accumulation: int, report: Report) -> Length:
+    """train_cfg's settings."""
+    values = report.values
+    loop = Part(tree["train_cfg"], "train_cfg", report)
+    if "type" in loop.values:
+        loop.kind("TrainLoop", "EpochBasedTrainLoop", "IterBasedTrainLoop")
+    by_epoch = loop.take("by_epoch", True)
+    epochs, iterations = loop.take("max_epochs") or 0, loop.take("max_iters") or 0
+    loop.ignore("val_interval", "val_begin", "dynamic_intervals")  # mmlu() reads the interval
+    loop.done()
+    if by_epoch is False and not iterations:
+        report.refuse("train_cfg counts iterations and sets no max_iters")
+    if iterations:
+        values["max_steps"] = math.ceil(iterations / max(accumulation, 1))
+    elif epochs:
+        values["max_epochs"] = epochs
+    else:
+        report.refuse("train_cfg sets neither max_epochs nor max_iters")
+    return Length(epochs, iterations)
+
+
+def read_schedule(schedulers: Any, length: Length, accumulation: int, report: Report) -> None:
+    """param_scheduler's settings: a linear warm-up and one falling or constant rate."""
+    values = report.values
+    given = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
+    parts = [Part(s, f"param_scheduler[{n}]", report) for n, s in enumerate(given) if s]
+    kinds = [part.kind("LinearLR", "CosineAnnealingLR", "ConstantLR") for part in parts]
+    values["warmup_ratio"], values["lr_schedule"] = 0.0, "constant"
+    if kinds and kinds[0] == "LinearLR" and parts[0].values.get("end_factor", 1.0) == 1.0:
+        _warm_up(parts.pop(0), length, accumulation, report)
+        kinds.pop(0)
+    if len(parts) > 1:
+        report.refuse("param_scheduler: more than a warm-up and one schedule after it")
+        return
+    for part, kind in zip(parts, kinds, strict=True):
+        _falling(part, kind, length, report)
+        part.done()
+
+
+def _warm_up(part: Part, length: Length, accumulation: int, report: Report) -> None:
+    values = report.values
+    part.ignore("start_factor", "end_factor", "convert_to_iter_based", "verbose")
+    begin, end, by_epoch = part.take("begin", 0), part.take("end", 0), part.take("by_epoch", True)
+    if begin:
+        report.refuse(f"{part.where}.begin = {begin}: warm-up begins with the run")
+    if by_epoch:
+        values["warmup_ratio"] = _share(end, length, report)
+    else:
+        values["warmup_steps"] = math.ceil(end / max(accumulation, 1))
+    if end:
+        report.change("warm-up", "the learning rate rises by whole optimizer steps, from lr / (n + 1) "
+                      "up; XTuner starts near zero")  # fmt: skip
+    part.done()
+
+
+def _falling(part: Part, kind: str, length: Length, report: Report) -> None:
+    values = report.values
+    part.ignore("convert_to_iter_based", "verbose", "begin", "start_factor")
+    by_epoch = part.take("by_epoch", True)
+    end = part.take("end", part.take("T_max"))
+    part.ignore("T_max")
+    whole = length.epochs if by_epoch else length.iterations
+    if end is not None and by_epoch and not length.epochs:
+        report.change("schedule-unit", "param_scheduler counts epochs and train_cfg iterations: here "
+                      "the rate falls from the warm-up to the end of the run")  # fmt: skip
+    elif end is not None and whole and not math.isclose(end, whole):
+        report.refuse(
+            f"{part.where} ends at {end} and the run at {whole}: the rate falls to the end"
+        )
+    if kind == "CosineAnnealingLR":
+        values["lr_schedule"] = "cosine"
+        ratio = part.take("eta_min_ratio")
+        values["min_lr"] = part.take("eta_min", 0.0) or (ratio or 0.0) * values["lr"]
+    elif kind == "LinearLR":
+        values["lr_schedule"] = "linear"
+        values["min_lr"] = part.take("end_factor", 1.0) * values["lr"]
+    elif part.take("factor", 1.0) != 1.0:
+        report.refuse(f"{part.where}.factor: a constant rate is lr itself")
+
+
+def _share(end: float, length: Length, report: Report) -> float:
+    """The warm-up as a share of the run."""
+    if length.epochs:
+        return float(end / length.epochs)
+    report.change("schedule-unit", "param_scheduler counts epochs and train_cfg iterations, so that "
+                  "XTuner's rate hardly leaves its warm-up; here it is that share of the run")  # fmt: skip
+    return float(end / length.iterations) if length.iterations else 0.0
+
+
+def optimizer_of(name: str) -> str:
+    """The class of an optimizer by its name in Hugging Face's training arguments, or ""."""
+    known = {
+        "adamw_torch": "torch.optim.AdamW",
+        "adamw_torch_fused": "torch.optim.AdamW",
+        "adamw_hf": "torch.optim.AdamW",
+        "sgd": "torch.optim.SGD",
+        "adamw_8bit": "bitsandbytes.optim.AdamW8bit",
+        "adamw_bnb_8bit": "bitsandbytes.optim.AdamW8bit",
+        "paged_adamw_8bit": "bitsandbytes.optim.PagedAdamW8bit",
+        "paged_adamw_32bit": "bitsandbytes.optim.PagedAdamW32bit",
+    }
+    return known.get(meaning(name), "")

@@ -1,0 +1,41 @@
+"""A config in XTuner's form, trained to the end on a tiny model."""
+
+import json
+
+from elysia.train.launch import train
+
+ROWS = [
+    {"talk": [{"role": "user", "content": f"question {n}"},
+              {"role": "assistant", "content": f"the answer is {n}"}]}
+    for n in range(6)
+]  # fmt: skip
+OWN = (
+    "base = 'owner/base'",
+    "base = '{model}'\n\ndef own(row):\n    return openai_map_fn(dict(messages=row['talk']))\n",
+)
+MMLU = """
+val_dataloader = dict(dataset=dict(type=process_hf_dataset, split='val',
+    dataset=dict(type=load_dataset, path='json', data_files=dict(val='{mmlu}'))))
+val_evaluator = dict(type='xtuner.evaluation.MMLUMetric', tokenizer=tokenizer)
+"""
+
+
+def test_an_xtuner_config_with_a_map_function_of_its_own_trains(config, tmp_path, tiny_llama):
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+    questions = [{"input": f"{n}?", "output": "A", "subject": "sums"} for n in range(3)]
+    (tmp_path / "mmlu.json").write_text(json.dumps(questions))
+    theirs = config(
+        ("dataset_map_fn=openai_map_fn", "dataset_map_fn=own"),
+        (OWN[0], OWN[1].format(model=tiny_llama)),
+        ("'rows.json'", repr(str(tmp_path / "rows.json"))),
+        more=MMLU.format(mmlu=tmp_path / "mmlu.json"),
+    )
+    work = tmp_path / "work"
+    assert (
+        train(str(theirs), work_dir=str(work), cfg_options={"gradient_checkpointing": False}) == 0
+    )
+    card = json.loads((work / "run_card.json").read_text())
+    assert card["metrics"]["steps"] == 2 and card["template"]["name"] == "internlm2_chat"
+    assert (work / "iter_2.pth").exists()
+    [scores] = work.glob("*/vis_data/mmlu_iter_2.txt")
+    assert scores.read_text().splitlines()[1].startswith("sums\t")
