@@ -32,8 +32,9 @@ def list_dataset_format_parser() -> ArgumentParser:
 def list_dataset_format(args: Namespace) -> int:
     """Print the names, one a line."""
     from elysia.data.formats import FORMATS
+    from elysia.data.ready import READY
 
-    for name in FORMATS:
+    for name in [*FORMATS, *READY]:
         say(name)
     return 0
 
@@ -115,11 +116,13 @@ def check_custom_dataset(args: Namespace) -> int:
     """Print the report; a row that cannot be trained on is an error that names it."""
     settings = settings_of(args)
     train = dataset_of(settings, "train")
-    from elysia.train.recipe import locate
+    from elysia.data.sources import files_of
+    from elysia.train.recipe import located
 
     for source in settings.sources:
-        name = Path(locate(source["path"])).resolve()
-        rows = len({row for file, row in train.tokens.origin if Path(file).resolve() == name})
+        files = {file.resolve() for file in files_of(source | {"path": located(source["path"])})}
+        seen = {(file, row) for file, row in train.tokens.origin}
+        rows = sum(Path(file).resolve() in files for file, _ in seen)
         times = f", {source['repeat']} times" if source["repeat"] != 1 else ""
         say(f"{source['path']} ({source['format']}): {rows} rows to train on{times}")
     report(train, settings)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from elysia.cli.options import add_cfg_options, parse_cfg_options
 from elysia.cli.output import build_parser, paint, say, warn
-from elysia.core.errors import ConfigError, ElysiaError, UsageError
+from elysia.core.errors import ConfigError, ElysiaError
 
 if TYPE_CHECKING:
     from elysia.train.xtuner.report import Report
@@ -107,7 +107,7 @@ def config_files(root: Path) -> list[Path]:
         return [root]
     files = sorted(p for p in root.rglob("*.py") if p.name != "__init__.py")
     if not files:
-        raise UsageError(f"{root} is no folder with configs in it: no .py file was found.")
+        raise ConfigError(f"{root} is no folder with configs in it: no .py file was found.")
     return files
 
 
@@ -206,7 +206,7 @@ def migrate(args: Namespace) -> int:
         say(text.rstrip("\n"))
         return 0
     if target.exists():
-        raise UsageError(f"{target} exists already. Move it away, or name another with -o.")
+        raise ConfigError(f"{target} exists already. Move it away, or name another with -o.")
     target.write_text(text, encoding="utf-8")
     for change in report.changes.values():
         say(f"- {change}")

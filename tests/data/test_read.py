@@ -85,7 +85,7 @@ BAD = [
     ("a.csv", "a,a\n1,2\n", "must name each column once"),
     ("a.csv", "a,b\n1,2\n1,2,3\n", "row 2 \\(ends at line 3\\): 3 cells under 2"),
     ("a.csv", 'a,b\n"1,2\n', "not CSV"),
-    ("a.txt", "hello", "ends in .json, .jsonl, .csv, not in '.txt'"),
+    ("a.txt", "hello", "ends in .json, .jsonl, .csv, .parquet, not in '.txt'"),
     (
         "a.json",
         '[{"a": "你好吗"}]'.encode("gbk"),

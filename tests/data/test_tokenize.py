@@ -133,7 +133,7 @@ def test_nothing_left_is_refused(tokenizer):
 
 
 def test_an_unknown_way_with_long_rows_is_refused(tokenizer):
-    with pytest.raises(DataError, match="'error', 'drop' or 'cut'"):
+    with pytest.raises(DataError, match="'error', 'drop', 'cut' or 'truncate'"):
         tokenize([sample("a", "b")], TEMPLATE, tokenizer, max_length=99, overlong="trim")
 
 

@@ -47,6 +47,9 @@ def train_data(tree: Mapping[str, Any], path: Path, report: Report) -> list[Any]
         part.done()
     loader.done()
     values["data_path"] = found.sources
+    formats = {source["format"] for source in found.sources}
+    if len(formats) == 1:  # so that --cfg-options data_path=… is read as the config's own was
+        values["dataset_format"] = formats.pop()
     values["SYSTEM"] = ""  # XTuner's rows have the system text that their map function gives them
     _together(found, report)
     return found.templates[:1]

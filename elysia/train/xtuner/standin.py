@@ -6,6 +6,7 @@ shows that a judgement holds. What is built is what training would build; only s
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterator
@@ -57,6 +58,9 @@ _MMLU = {"input": f"{_TEXT}\nA. yes\nB. no\nAnswer:", "output": "A", "subject": 
 _FAMILIES = {"c_attn": "gpt_bigcode", "c_proj": "gpt_bigcode"}
 
 
+_number = itertools.count()
+
+
 def stand_in(values: Values, folder: Path) -> Values:
     """`values` of Settings with a tiny model and three rows a source in place of their own.
 
@@ -89,7 +93,8 @@ def build(values: Values, folder: Path, name: str) -> None:
     from elysia.train.settings import settings_from
 
     settings = settings_from(stand_in(values, folder), name)
-    runner = runner_of(settings, name, folder / "work")
+    # MMEngine hands a run of the same name in the same second the logger of the one before.
+    runner = runner_of(settings, f"{name}_{next(_number)}", folder / "work")
     if not count_labelled(runner.build()):
         raise DataError(f"{name}: its first batch has nothing to learn.")
 

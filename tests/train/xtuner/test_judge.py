@@ -97,6 +97,7 @@ def test_an_option_by_the_name_of_a_setting_is_the_value_that_trains(config):
     deep = {"optim_wrapper.optimizer.lr": 3e-5, "train_dataloader.dataset.max_length": 99}
     settings = load_settings(config(), deep)
     assert (settings.lr, settings.max_length) == (3e-5, 99)
+    assert load_settings(config(), {"data_path": "b.json"}).sources[0]["format"] == "openai"
     with pytest.raises(ConfigError, match=r"prompt_templat: .* change nothing"):
         load_settings(config(), {"prompt_templat": "default"})
 
