@@ -54,6 +54,9 @@ NOTES = {
     "lora_dropout": "Between base and adapter, in training only.",
     "lora_target_modules": "`'all-linear'` is every linear layer but the head; "
     "or a list of layer names.",
+    "use_dora": "DoRA: each row's length trains apart from its direction. Slower; not under ZeRO-3.",
+    "use_rslora": "Scale by alpha / sqrt(r) instead: a high rank keeps its strength.",
+    "loraplus_lr_ratio": "A's factors, magnitudes and heads keep `lr`.",
     "double_quant": "Quantize the 4-bit scales as well: some 0.4 bits less a weight.",
     "dtype": "Of matrix products. auto: bfloat16 where the device has it natively, else float16 "
     "on CUDA and float32 on a CPU. Trained weights stay in float32 beside it.",

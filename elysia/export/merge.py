@@ -187,7 +187,7 @@ class _Work:
             if self.as_trained:
                 merged = restored.float()
         if module in self.pairs:
-            merged = merged + self.pairs[module].delta(self.device)
+            merged = self.pairs[module].merged(merged)
         return merged
 
     def drifts(self) -> dict[str, dict[str, dict[str, float]]]:

@@ -1,4 +1,5 @@
-"""Adapters: LoRA (https://arxiv.org/abs/2106.09685) on a loaded model, by PEFT, frozen base or NF4.
+"""Adapters: LoRA (https://arxiv.org/abs/2106.09685) and DoRA (https://arxiv.org/abs/2402.09353) on a
+loaded model, by PEFT, frozen base or NF4.
 
 An adapter's weights carry the names that modules have in memory: for InternLM2 q_proj, k_proj,
 v_proj, o_proj, gate_proj, up_proj, down_proj, not the fused `wqkv` of its files. Knows nothing of
@@ -39,6 +40,8 @@ def add_lora(
     alpha: float,
     dropout: float = 0.0,
     targets: str | Sequence[str] | None = ALL_LINEAR,
+    dora: bool = False,
+    rslora: bool = False,
 ) -> Any:
     """`model` frozen under a fresh adapter whose weights train in float32.
 
@@ -46,6 +49,8 @@ def add_lora(
         r: rank; the adapter's product is scaled by alpha / r.
         dropout: share of the adapter's inputs that are zeroed in training, 0 to 1.
         targets: the linear layers by the last part of their name; "all-linear" is all but the head.
+        dora: the length of each row of a weight trains apart from its direction, which LoRA turns.
+        rslora: the product is scaled by alpha / sqrt(r) (https://arxiv.org/abs/2312.03732).
 
     A fresh adapter changes nothing: its second factor starts at zero. Raises ModelError for
     impossible numbers and for targets that the model does not have.
@@ -62,6 +67,8 @@ def add_lora(
         target_modules=_targets(model, targets),
         bias="none",
         task_type="CAUSAL_LM",
+        use_dora=dora,
+        use_rslora=rslora,
     )
     for parameter in model.parameters():
         parameter.requires_grad_(False)

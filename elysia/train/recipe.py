@@ -125,6 +125,8 @@ def _model(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
             "alpha": settings.lora_alpha,
             "dropout": settings.lora_dropout,
             "targets": settings.lora_target_modules,
+            "dora": settings.use_dora,
+            "rslora": settings.use_rslora,
         }
     bits = 4 if settings.method == "qlora" else None
     return {
@@ -171,6 +173,8 @@ def _optim_wrapper(settings: Settings, dtype: str, deepspeed: bool) -> dict[str,
             "fused": not deepspeed,  # DeepSpeed replaces the tensors under the optimizer
         },
     }
+    if settings.loraplus_lr_ratio != 1:
+        wrapper["loraplus_lr_ratio"] = settings.loraplus_lr_ratio
     if settings.max_norm and not deepspeed:  # DeepSpeed clips by its own setting
         wrapper["clip_grad"] = {"max_norm": settings.max_norm, "error_if_nonfinite": False}
     if dtype == "float16" and not deepspeed:  # bfloat16 needs no loss scale
@@ -260,6 +264,7 @@ def run_card(settings: Settings, folder: str) -> RunCard:
                 "double_quant": settings.double_quant,
                 "lora_r": settings.lora_r,
                 "lora_alpha": settings.lora_alpha,
+                "use_rslora": settings.use_rslora,
                 "hub": settings.hub,
             }
         },

@@ -51,6 +51,9 @@ class Settings:
     lora_alpha: int = 16
     lora_dropout: float = 0.1
     lora_target_modules: str | list[str] = "all-linear"
+    use_dora: bool = False
+    use_rslora: bool = False
+    loraplus_lr_ratio: float = 1.0  # LoRA+: B's learning rate over A's; 16 is usual, 1: none
     double_quant: bool = True
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     attention: Literal["auto", "segments", "sdpa", "eager", "flash_attention_2"] = "auto"
@@ -225,6 +228,7 @@ _AT_LEAST: dict[str, float] = {
     "dataloader_num_workers": 0, "max_epochs": 1, "max_steps": 0, "weight_decay": 0, "max_norm": 0,
     "warmup_ratio": 0, "save_steps": 1, "logging_interval": 1, "evaluation_freq": 1, "heldout": 0,
     "lora_dropout": 0, "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
+    "loraplus_lr_ratio": 1,
 }  # fmt: skip
 
 
@@ -239,6 +243,7 @@ def _check_ranges(settings: Settings) -> None:
     for name in ("warmup_ratio", "lora_dropout"):
         if getattr(settings, name) >= 1:
             raise ConfigError(f"{name} is {getattr(settings, name)}, it must be below 1.")
+    _check_method(settings)
     for source in settings.sources:
         unknown = set(source) - {"path", "format", "repeat", "limit"}
         if unknown:
@@ -249,3 +254,18 @@ def _check_ranges(settings: Settings) -> None:
             raise ConfigError(f"data_path: a source needs a path, got {source['path']!r}.")
         if not isinstance(source["repeat"], int) or source["repeat"] < 1:
             raise ConfigError(f"data_path: repeat of {source['path']} must be 1 or more.")
+
+
+def _check_method(settings: Settings) -> None:
+    """ConfigError for settings that contradict each other."""
+    adapter = {
+        "use_dora": settings.use_dora,
+        "use_rslora": settings.use_rslora,
+        "loraplus_lr_ratio": settings.loraplus_lr_ratio != 1,
+    }
+    if settings.method == "full" and any(adapter.values()):
+        named = next(name for name, is_set in adapter.items() if is_set)
+        raise ConfigError(
+            f"{named} is set, but method = 'full' has no adapter: take it out, or set method = "
+            "'lora' or 'qlora'."
+        )

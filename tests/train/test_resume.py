@@ -42,11 +42,16 @@ def same(first, second):
 STATE = ("state_dict", "optimizer", "param_schedulers", "rng", "progress")
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+PLUS = {"method": "qlora", "use_dora": True, "use_rslora": True, "loraplus_lr_ratio": 8.0}
+
+
+@pytest.mark.parametrize(
+    "method", [{"method": "lora"}, {"method": "qlora"}, {"method": "full"}, PLUS], ids=str
+)
 def test_a_resumed_run_ends_with_the_same_weights_optimizer_and_randomness(
     tmp_path, plain_settings, method
 ):
-    settings = plain_settings | {"method": method, "evaluation_inputs": ["你好"], "heldout": 2}
+    settings = plain_settings | method | {"evaluation_inputs": ["你好"], "heldout": 2}
     run = config(tmp_path, settings)
     assert train(run, work_dir=str(tmp_path / "whole")) == 0
     whole = final(tmp_path / "whole")

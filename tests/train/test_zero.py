@@ -121,6 +121,19 @@ def test_nf4_under_zero3_is_refused_before_anything_is_loaded(tmp_path, settings
     assert "ZeRO-3 scatters weights" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_dora_and_lora_plus_resume_under_zero2_and_dora_is_refused_under_zero3(tmp_path, settings):
+    settings |= {"method": "qlora", "use_dora": True, "loraplus_lr_ratio": 8.0}
+    run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero2")
+    whole = final(tmp_path / "w")
+    assert any("magnitude" in name for name in whole)
+    forget_after(tmp_path / "w", 2)
+    run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero2", "--resume")
+    assert same(whole, final(tmp_path / "w"))
+    settings |= {"method": "lora"}
+    done = run(tmp_path, settings, tmp_path / "x", "--deepspeed", "deepspeed_zero3", code=1)
+    assert "rows DoRA must measure" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_childs_exit_code_comes_through_torchrun(tmp_path, settings):
     settings = settings | {"lr": 1e30}  # the loss explodes in the children, after they met
     done = run(tmp_path, settings | {"max_steps": 30}, tmp_path / "w", processes=2, code=1)
