@@ -33,7 +33,7 @@ before anything is trained; the expanded MMEngine config of a run lies in its wo
 NOTES = {
     "pretrained_model_name_or_path": "A local folder, or `owner/name` on the hub.",
     "hub": "Where names lead. ModelScope wants `pip install modelscope`.",
-    "data_path": "A dataset file (.json, .jsonl, .csv), or a list of files and of "
+    "data_path": "A dataset file (.json, .jsonl, .csv; .txt for plain text), or a list of files and of "
     "`dict(path=…, format=…, repeat=…, limit=…)`.",
     "dataset_format": "What a row looks like: `xtuner list-dataset-format`. "
     "A source's own `format` wins.",
@@ -45,7 +45,7 @@ NOTES = {
     "pack_to_max_length": "Rows share a pack, whole, and never see each other. "
     "False: a row a pack.",
     "overlong": "What happens to a row longer than `max_length`: it is refused by name, left out, "
-    "or loses whole last turns.",
+    "or loses whole last turns. Documents (`pretrain`) are divided instead.",
     "train_on_prompt": "Off, replies alone are learned. On suits a base that has yet to learn to read.",
     "heldout": "Never trained on; their loss is measured every `evaluation_freq` steps.",
     "method": "4-bit base and LoRA, 16-bit base and LoRA, or every weight.",

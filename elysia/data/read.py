@@ -1,9 +1,10 @@
-"""Rows of a dataset file (.json, .jsonl, .csv) and conversations of them; faults name file and row.
+"""Rows of a dataset file (.json, .jsonl, .csv, .txt) and conversations of them; faults name file and
+row.
 
-`.jsonl` and `.csv` are streamed, so memory does not grow with the file. A JSON array under
-`.jsonl` and JSON lines under `.json` are read as what they are, with a warning that names the
-file: neither can be mistaken for the other. Knows the shape of files and not of rows
-(formats.py).
+A line of a `.txt` is a row of `text`. `.jsonl`, `.csv` and `.txt` are streamed, so memory does not
+grow with the file. A JSON array under `.jsonl` and JSON lines under `.json` are read as what they
+are, with a warning that names the file: neither can be mistaken for the other. Knows the shape of
+files and not of rows (formats.py).
 """
 
 from __future__ import annotations
@@ -206,10 +207,16 @@ def _read_csv(path: Path) -> Iterator[Any]:
             raise DataError(f"{path}, line {rows.line_num}: not CSV ({error}).") from None
 
 
+def _read_txt(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as file:
+        yield from ({"text": line.strip()} for line in file if line.strip())
+
+
 _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
+    ".txt": _read_txt,
 }
 
 

@@ -1,4 +1,5 @@
-"""Samples as flat arrays of ids and labels; what is too long, or teaches nothing, is refused.
+"""Samples as flat arrays of ids and labels; what is too long, or teaches nothing, is refused, and a
+long document is divided.
 
 Knows nothing of models, batches or torch; ids come from encode.py.
 """
@@ -111,7 +112,8 @@ def tokenize(
 
     `system` goes in front of conversations without a system message (never of plain documents). A
     sample of more than `max_length` tokens is refused ("error"), left out ("drop") or loses whole
-    last turns until it fits ("cut"; left out when nothing learned would remain). DataError, with
+    last turns until it fits ("cut"; left out when nothing learned would remain). A document has no
+    turns: one that is too long becomes several samples, whatever `overlong` says. DataError, with
     file and row, also for a sample that would teach nothing, and when no sample is left.
     """
     if overlong not in ("error", "drop", "cut"):
@@ -124,6 +126,11 @@ def tokenize(
     dropped = cut = 0
     for sample, talk, encoded in _encode_all(samples, system, template, encoder):
         _refuse_unlearned(sample, encoded)
+        if is_document(talk):
+            pieces = list(divided(encoded, max_length))
+            kept += pieces
+            origin += [(sample.file, sample.row)] * len(pieces)
+            continue
         fits: Encoded | None = encoded
         if len(encoded.ids) > max_length:
             if overlong == "error":
@@ -147,6 +154,23 @@ def _encode_all(
         talks = [_with_system(sample.messages, system) for sample in some]
         encoded = encoder.encode_many([render(talk, template) for talk in talks])
         yield from zip(some, talks, encoded, strict=True)
+
+
+def divided(document: Encoded, max_length: int) -> Iterator[tuple[Ids, Ids]]:
+    """(ids, labels) of pieces of at most `max_length` tokens.
+
+    A piece begins with the last token of the one before it, unlearned, so that every token is
+    learned once and from what stands before it. Only the first piece has the bos, the last the eos.
+
+    >>> [(list(map(int, i)), list(map(int, n))) for i, n in divided(Encoded([1, 2, 3], [-100, 2, 3]), 2)]
+    [([1, 2], [-100, 2]), ([2, 3], [-100, 3])]
+    """
+    ids, labels = (np.array(part, dtype=np.int32) for part in document)
+    for start in range(0, max(len(ids) - 1, 1), max_length - 1):
+        some = labels[start : start + max_length].copy()
+        if start:
+            some[0] = IGNORE
+        yield ids[start : start + max_length], some
 
 
 def _note_overlong(total: int, dropped: int, cut: int, max_length: int) -> None:

@@ -119,3 +119,24 @@ def test_repeats_are_made_after_the_split(dialogues, rows_file):
 def test_holding_everything_out_is_refused(dialogues):
     with pytest.raises(DataError, match="leaves none"):
         dialogues(heldout=24)
+
+
+def test_a_long_document_is_divided_so_that_every_token_is_learned_once(
+    dialogues, shared_data, tmp_path
+):
+    text = (shared_data / "instruct" / "lf_wiki_demo.txt").read_text(encoding="utf-8")
+    path = tmp_path / "wiki.txt"
+    path.write_text("\n".join(text.splitlines()[:4])[:60_000], encoding="utf-8")
+    source = {"path": str(path), "format": "pretrain", "repeat": 1, "limit": None}
+    data = dialogues(sources=[source], system="Never said.")
+    assert max(data.tokens.lengths) == 256 and len(data.tokens) > 20
+    tokenizer = data.tokenizer
+    for row, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        pieces = [data.tokens[i] for i, (_, found) in enumerate(data.tokens.origin) if found == row]
+        whole = [*pieces[0][0], *(token for ids, _ in pieces[1:] for token in ids[1:])]
+        assert whole[0] == tokenizer.bos_token_id and whole[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(whole[1:-1]) == line.strip()
+        learned = [label for _, labels in pieces for label in labels if label != -100]
+        assert learned == [int(i) for i in whole[1:]]
+    packed = sum(int((data[i]["labels"] != -100).sum()) for i in range(len(data)))
+    assert packed == int(data.tokens.labelled.sum())
