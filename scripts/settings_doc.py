@@ -63,6 +63,12 @@ NOTES = {
     "attention": "auto is `segments`: each row attends to itself alone. `sdpa` and `eager` pad "
     "rows instead; `flash_attention_2` wants its own package.",
     "neftune_noise_alpha": "NEFTune's noise on the embeddings while training.",
+    "objective": "What is learned: replies (`sft`), or which of two replies is preferred: "
+    "[methods.md](methods.md).",
+    "dpo_beta": "How dearly DPO pays for leaving the reference model: lower strays further.",
+    "dpo_loss_type": "DPO's own loss, SLiC's hinge, or IPO (per token; overfits less).",
+    "dpo_label_smoothing": "The share of pairs that may be labelled the wrong way round.",
+    "orpo_lambda": "Weight of ORPO's odds ratio beside the chosen reply's loss.",
     "gradient_checkpointing": "Recompute activations in backward: less memory, slower.",
     "batch_size": "Packs of a micro-batch.",
     "accumulative_counts": "Micro-batches of a step, weighted by their labelled tokens.",

@@ -32,8 +32,9 @@ def list_dataset_format_parser() -> ArgumentParser:
 def list_dataset_format(args: Namespace) -> int:
     """Print the names, one a line."""
     from elysia.data.formats import FORMATS
+    from elysia.data.pairs import PREFERENCES
 
-    for name in FORMATS:
+    for name in (*FORMATS, *PREFERENCES):
         say(name)
     return 0
 

@@ -20,6 +20,7 @@ from typing import Any
 from elysia.core.errors import DataError, nearest
 from elysia.core.messages import Message
 from elysia.data.formats import FORMATS, looks_like, same_shape
+from elysia.data.pairs import PREFERENCES, looks_like_pairs
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,29 @@ def load_conversations(path: str | Path, format: str) -> list[Sample]:
     return samples
 
 
+def load_pairs(path: str | Path, format: str) -> list[tuple[Sample, Sample]]:
+    """All preference pairs of a file, (chosen, rejected), read as `format` of `pairs.PREFERENCES`.
+
+    DataError with file, row and key for the first row that is not of this format.
+    """
+    if format not in PREFERENCES:
+        raise DataError(
+            f"There is no preference format '{format}'.{nearest(format, PREFERENCES)} "
+            f"The formats of pairs are: {', '.join(PREFERENCES)}."
+        )
+    pairs = []
+    for row in read_rows(path):
+        try:
+            chosen, rejected = PREFERENCES[format](row.value)
+        except DataError as error:
+            guess = looks_like_pairs(row.value)
+            other = guess is not None and guess != format
+            hint = f" This looks like {guess}: set dataset_format='{guess}'." if other else ""
+            raise DataError(f"{row.file}, row {row.number}: {error}{hint}") from None
+        pairs.append((Sample(chosen, row.file, row.number), Sample(rejected, row.file, row.number)))
+    return pairs
+
+
 def _warn_of_another_format(row: Row, format: str) -> None:
     guess = looks_like(row.value)
     if guess and not same_shape(guess, format):
@@ -113,8 +137,11 @@ def _warn_of_another_format(row: Row, format: str) -> None:
 
 
 def _hint(row: Row, format: str) -> str:
-    if "chosen" in row.value and "rejected" in row.value:
-        return " These are preference pairs (chosen, rejected), which are not conversations."
+    if pairs := looks_like_pairs(row.value):
+        return (
+            " These are preference pairs (chosen, rejected): set objective='dpo' (or 'orpo', "
+            f"'reward') and dataset_format='{pairs}'."
+        )
     guess = looks_like(row.value)
     if not guess or same_shape(guess, format):
         return ""

@@ -28,6 +28,7 @@ __all__ = [
     "encode",
     "encode_prompt",
     "tokenize",
+    "tokenize_pairs",
 ]
 
 Ids = npt.NDArray[np.int32]
@@ -143,6 +144,47 @@ def tokenize(
             origin.append((sample.file, sample.row))
     _note_overlong(len(samples), dropped, cut, max_length)
     return _gather(kept, origin, dropped, cut)
+
+
+def tokenize_pairs(
+    pairs: Sequence[tuple[Sample, Sample]],
+    template: PromptTemplate,
+    tokenizer: Any,
+    *,
+    system: str = "",
+    max_length: int,
+    overlong: Overlong = "error",
+) -> TokenizedSet:
+    """Preference pairs as ids and labels: pair i is samples 2i (chosen) and 2i + 1 (rejected).
+
+    As `tokenize`, but `max_length` is of both together, and an overlong pair is refused or left out
+    whole: a cut would take the very reply that is compared.
+    """
+    if overlong not in ("error", "drop"):
+        raise DataError(f"overlong must be 'error' or 'drop' for pairs, not {overlong!r}.")
+    if not pairs:
+        raise DataError("There is no row to train on.")
+    kept: list[tuple[Ids, Ids]] = []
+    origin: list[tuple[str, int]] = []
+    dropped = 0
+    samples = [sample for pair in pairs for sample in pair]
+    halves = _encode_all(samples, system, template, Encoder(tokenizer))
+    for (sample, _, chosen), (_, _, rejected) in zip(halves, halves, strict=True):
+        length = len(chosen.ids) + len(rejected.ids)
+        if length > max_length and overlong == "error":
+            raise DataError(
+                f"{sample.file}, row {sample.row}: chosen and rejected have {length} tokens "
+                f"together, and max_length is {max_length}. Raise max_length to {length} or more, "
+                "or set overlong='drop'."
+            )
+        if length > max_length:
+            dropped += 1
+            continue
+        for half in (chosen, rejected):
+            kept.append((np.array(half.ids, dtype=np.int32), np.array(half.labels, dtype=np.int32)))
+            origin.append((sample.file, sample.row))
+    _note_overlong(len(pairs), dropped, 0, max_length)
+    return _gather(kept, origin, dropped)
 
 
 def _encode_all(

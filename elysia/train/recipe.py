@@ -130,7 +130,7 @@ def _model(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
         }
     bits = 4 if settings.method == "qlora" else None
     return {
-        "type": "elysia.train.sft.SupervisedFinetune",
+        **_objective(settings),
         "llm": {
             "path": folder,
             "hub": settings.hub,
@@ -143,6 +143,22 @@ def _model(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
         "gradient_checkpointing": settings.gradient_checkpointing,
         "neftune_noise_alpha": settings.neftune_noise_alpha,
     }
+
+
+def _objective(settings: Settings) -> dict[str, Any]:
+    """The class that is trained, and what its loss must know."""
+    if not settings.pairs:
+        return {"type": "elysia.train.sft.SupervisedFinetune"}
+    numbers: dict[str, Any] = {"kind": settings.objective}
+    if settings.objective == "dpo":
+        numbers |= {
+            "beta": settings.dpo_beta,
+            "loss_type": settings.dpo_loss_type,
+            "label_smoothing": settings.dpo_label_smoothing,
+        }
+    else:
+        numbers["weight"] = settings.orpo_lambda
+    return {"type": "elysia.train.preference.PreferenceFinetune", "objective": numbers}
 
 
 def dataset_arguments(settings: Settings, folder: str) -> dict[str, Any]:
@@ -159,6 +175,7 @@ def dataset_arguments(settings: Settings, folder: str) -> dict[str, Any]:
         "heldout": settings.heldout,
         "pack": settings.pack_to_max_length,
         "seed": settings.seed,
+        "pairs": settings.pairs,
     }
 
 
@@ -205,7 +222,7 @@ def _custom_hooks(
     settings: Settings, folder: str, data: dict[str, Any], collate: dict[str, Any]
 ) -> list[dict[str, Any]]:
     hooks: list[dict[str, Any]] = [
-        {"type": f"{HOOKS}.dataset_info_hook.DatasetInfoHook"},
+        {"type": f"{HOOKS}.dataset_info_hook.DatasetInfoHook", "samples": 1 + settings.pairs},
         {"type": f"{HOOKS}.throughput_hook.ThroughputHook"},
     ]
     if settings.heldout:
@@ -218,6 +235,8 @@ def _custom_hooks(
                 "collate": collate,
             }
         )
+    if settings.objective == "dpo" and settings.method == "full":
+        hooks.append({"type": f"{HOOKS}.reference_hook.ReferenceHook", "collate": collate})
     if settings.evaluation_inputs:
         hooks.append(
             {
@@ -265,6 +284,7 @@ def run_card(settings: Settings, folder: str) -> RunCard:
                 "lora_r": settings.lora_r,
                 "lora_alpha": settings.lora_alpha,
                 "use_rslora": settings.use_rslora,
+                "objective": settings.objective,
                 "hub": settings.hub,
             }
         },

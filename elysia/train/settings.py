@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from elysia.core.errors import ConfigError, nearest
 from elysia.core.templates import get_template
+from elysia.data.pairs import PREFERENCES
 from elysia.train.bundled import find_config
 
 
@@ -60,6 +61,13 @@ class Settings:
     gradient_checkpointing: bool = True
     neftune_noise_alpha: float = 0.0  # 5 is usual; 0: none
 
+    # Objective
+    objective: Literal["sft", "dpo", "orpo"] = "sft"
+    dpo_beta: float = 0.1
+    dpo_loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
+    dpo_label_smoothing: float = 0.0  # below 0.5
+    orpo_lambda: float = 0.1
+
     # Optimizer and schedule
     batch_size: int = 1  # per device
     accumulative_counts: int = 16
@@ -98,6 +106,11 @@ class Settings:
         """Identifies the settings, whatever files they came from."""
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the data are preference pairs."""
+        return self.objective != "sft"
 
     @property
     def sources(self) -> list[dict[str, Any]]:
@@ -228,7 +241,7 @@ _AT_LEAST: dict[str, float] = {
     "dataloader_num_workers": 0, "max_epochs": 1, "max_steps": 0, "weight_decay": 0, "max_norm": 0,
     "warmup_ratio": 0, "save_steps": 1, "logging_interval": 1, "evaluation_freq": 1, "heldout": 0,
     "lora_dropout": 0, "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
-    "loraplus_lr_ratio": 1,
+    "loraplus_lr_ratio": 1, "dpo_label_smoothing": 0,
 }  # fmt: skip
 
 
@@ -244,6 +257,7 @@ def _check_ranges(settings: Settings) -> None:
         if getattr(settings, name) >= 1:
             raise ConfigError(f"{name} is {getattr(settings, name)}, it must be below 1.")
     _check_method(settings)
+    _check_objective(settings)
     for source in settings.sources:
         unknown = set(source) - {"path", "format", "repeat", "limit"}
         if unknown:
@@ -268,4 +282,34 @@ def _check_method(settings: Settings) -> None:
         raise ConfigError(
             f"{named} is set, but method = 'full' has no adapter: take it out, or set method = "
             "'lora' or 'qlora'."
+        )
+
+
+def _check_objective(settings: Settings) -> None:
+    """ConfigError for an objective whose numbers are impossible or whose data is of another kind."""
+    for name in ("dpo_beta", "orpo_lambda"):
+        if getattr(settings, name) <= 0:
+            raise ConfigError(f"{name} is {getattr(settings, name)}, it must be above 0.")
+    smoothing = settings.dpo_label_smoothing
+    if smoothing >= 0.5 or (smoothing and settings.dpo_loss_type != "sigmoid"):
+        raise ConfigError(
+            f"dpo_label_smoothing is {smoothing}: it must be below 0.5, and belongs to dpo_loss_type "
+            "= 'sigmoid'."
+        )
+    formats = [source["format"] for source in settings.sources]
+    for name in formats:
+        if (name in PREFERENCES) != settings.pairs:
+            wanted = f"one of {', '.join(PREFERENCES)}" if settings.pairs else "of conversations"
+            raise ConfigError(
+                f"objective = '{settings.objective}' with dataset_format '{name}': the format must be "
+                f"{wanted}."
+            )
+    if settings.pairs and settings.train_on_prompt:
+        raise ConfigError(
+            f"train_on_prompt has no meaning under objective = '{settings.objective}', which compares "
+            "replies: take it out."
+        )
+    if settings.pairs and settings.overlong == "cut":
+        raise ConfigError(
+            "overlong = 'cut' would take the replies that a pair compares: use 'error' or 'drop'."
         )

@@ -27,9 +27,10 @@ def config(tmp_path, tiny_internlm2):
 
 def test_every_format_is_listed(capsys):
     from elysia.data.formats import FORMATS
+    from elysia.data.pairs import PREFERENCES
 
     assert cli.main(["list-dataset-format"]) == 0
-    assert capsys.readouterr().out.split() == list(FORMATS)
+    assert capsys.readouterr().out.split() == [*FORMATS, *PREFERENCES]
 
 
 def test_the_first_samples_are_shown_as_training_sees_them(config, capsys):

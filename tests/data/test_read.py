@@ -211,7 +211,9 @@ def test_the_real_rows_with_lost_characters_are_refused(shared_data):
 
 
 def test_preference_pairs_are_called_so(shared_data):
-    with pytest.raises(DataError, match=r"row 1: .* These are preference pairs"):
+    with pytest.raises(
+        DataError, match=r"row 1: .* preference pairs .*objective='dpo'.*preference_sharegpt"
+    ):
         load_conversations(shared_data / "instruct/lf_dpo_zh_demo.json", "sharegpt")
 
 
