@@ -63,7 +63,7 @@ NOTES = {
     "attention": "auto is `segments`: each row attends to itself alone. `sdpa` and `eager` pad "
     "rows instead; `flash_attention_2` wants its own package.",
     "neftune_noise_alpha": "NEFTune's noise on the embeddings while training.",
-    "objective": "What is learned: replies (`sft`), or which of two replies is preferred: "
+    "objective": "What is learned: replies (`sft`), which of two is preferred (`dpo`, `orpo`), or a number for it (`reward`): "
     "[methods.md](methods.md).",
     "dpo_beta": "How dearly DPO pays for leaving the reference model: lower strays further.",
     "dpo_loss_type": "DPO's own loss, SLiC's hinge, or IPO (per token; overfits less).",

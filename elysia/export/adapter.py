@@ -33,6 +33,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 MAGNITUDE = "lora_magnitude_vector"
+SCORE = f"{PREFIX}score.weight"  # a reward model's head
 
 
 def pth_to_hf(
@@ -207,7 +208,7 @@ def _write_adapter(
 
 def _peft_name(name: str) -> str:
     """The name inside an adapter file: without the adapter's own name, under PEFT's prefix."""
-    name = name.replace(".default.", ".").removesuffix(".default")
+    name = name.replace(".modules_to_save.", ".").replace(".default.", ".").removesuffix(".default")
     if name.endswith(f".{MAGNITUDE}.weight"):
         name = name.removesuffix(".weight")
     return name if name.startswith(PREFIX) else PREFIX + name
@@ -219,9 +220,12 @@ def adapter_config(
     """adapter_config.json as PEFT reads it; `scaling` is `lora_alpha` and `use_rslora`."""
     from peft import LoraConfig
 
+    scores = settings.objective == "reward"
+
     config = LoraConfig(
         base_model_name_or_path=base,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
+        modules_to_save=["score"] if scores else None,
         inference_mode=True,
         r=settings.lora_r,
         lora_dropout=settings.lora_dropout,
@@ -237,8 +241,13 @@ def _checked_targets(settings: Settings, named: Mapping[str, Tensor], pth: Path)
     """The modules that carry LoRA, by their last name; CheckpointError when the config's differ."""
     targets = set()
     _refuse_other_dora(settings, named, pth)
+    if (SCORE in named) != (settings.objective == "reward"):
+        raise CheckpointError(
+            f"{pth} holds {'a' if SCORE in named else 'no'} reward head, but the config says objective "
+            f"= '{settings.objective}': it is a checkpoint of another config."
+        )
     for name, tensor in named.items():
-        if name.endswith(MAGNITUDE):
+        if name.endswith(MAGNITUDE) or name == SCORE:
             continue
         module, _, part = name.partition(".lora_")
         side = part.split(".")[0].split("_")[-1]

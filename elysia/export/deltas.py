@@ -28,6 +28,7 @@ from elysia.models import internlm2
 PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+SCORE = f"{PREFIX}score.weight"
 MAGNITUDE = ("magnitude_vector", "magnitude_vector.weight")  # PEFT writes the first
 
 
@@ -73,6 +74,16 @@ class Part:
     rows: Tensor | None = None  # int64 indices, in the order of the module's own rows
 
 
+def read_score(folder: Path) -> Tensor | None:
+    """A reward adapter's head, (1, hidden); None for an adapter of a language model."""
+    if _adapter_config(folder).get("modules_to_save") != ["score"]:
+        return None
+    found = load_file(str(folder / WEIGHTS)).get(SCORE)
+    if found is None:
+        raise ExportError(f"{folder / WEIGHTS} holds no {SCORE}: the reward model's head is gone.")
+    return found
+
+
 def read_adapter(folder: Path) -> dict[str, Lora]:
     """The pairs of an adapter folder, by module name.
 
@@ -92,8 +103,8 @@ def read_adapter(folder: Path) -> dict[str, Lora]:
     pairs: dict[str, Lora] = {}
     for name in weights:
         module, found, part = name.removeprefix(PREFIX).partition(".lora_")
-        if found and part in MAGNITUDE:
-            continue  # taken with its pair
+        if (found and part in MAGNITUDE) or name == SCORE:
+            continue  # taken with its pair; by `read_score`
         if not found or part.split(".")[0].split("_")[-1] not in ("A", "B"):
             raise ExportError(
                 f"{path} holds {name}, which is more than LoRA: such an adapter cannot be merged."
@@ -200,6 +211,8 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
     if kind != "LORA":
         raise ExportError(f"{path} is of the kind {kind}; only LoRA adapters can be merged.")
     asked = [key for key in ("use_qalora", "modules_to_save") if config.get(key)]
+    if config.get("task_type") == "SEQ_CLS" and config.get("modules_to_save") == ["score"]:
+        asked.remove("modules_to_save")
     asked += ["bias"] if config.get("bias", "none") != "none" else []
     if asked:
         raise ExportError(

@@ -42,6 +42,7 @@ def add_lora(
     targets: str | Sequence[str] | None = ALL_LINEAR,
     dora: bool = False,
     rslora: bool = False,
+    scores: bool = False,
 ) -> Any:
     """`model` frozen under a fresh adapter whose weights train in float32.
 
@@ -50,6 +51,7 @@ def add_lora(
         dropout: share of the adapter's inputs that are zeroed in training, 0 to 1.
         targets: the linear layers by the last part of their name; "all-linear" is all but the head.
         dora: the length of each row of a weight trains apart from its direction, which LoRA turns.
+        scores: the model's `score` trains whole beside the adapter.
         rslora: the product is scaled by alpha / sqrt(r) (https://arxiv.org/abs/2312.03732).
 
     A fresh adapter changes nothing: its second factor starts at zero. Raises ModelError for
@@ -66,14 +68,19 @@ def add_lora(
         lora_dropout=dropout,
         target_modules=_targets(model, targets),
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
+        modules_to_save=["score"] if scores else None,
         use_dora=dora,
         use_rslora=rslora,
     )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     # Casts adapter weights to float32: steps of 1e-4 vanish in bfloat16's eight bits.
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:  # a head is cast by nobody else
+            parameter.data = parameter.data.float()
+    return adapted
 
 
 def _targets(model: Any, targets: str | Sequence[str] | None) -> str | list[str]:

@@ -124,19 +124,20 @@ def cross_entropy_sum(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: i
     def of(part: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(head(part).float(), target, reduction="sum")
 
-    pieces = range(0, hidden.shape[0], chunk)
+    pieces = range(0, max(hidden.shape[0], 1), chunk)  # once for no token, too: see `log_probs`
     losses = [
         checkpoint(of, hidden[i : i + chunk], targets[i : i + chunk], use_reentrant=False)
         for i in pieces
     ]
-    return torch.stack(losses).sum() if losses else hidden.sum().float() * 0
+    return torch.stack(losses).sum()
 
 
 def log_probs(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: int) -> Tensor:
     """log p(target) at each of n positions, float32 of (n,), for losses that weigh positions.
 
     Arguments as of `cross_entropy_sum`. A frozen linear head takes the fused path; one that trains is
-    called chunk by chunk and once more in backward: its gradient needs to know the weights.
+    called chunk by chunk and once more in backward: its gradient needs to know the weights. It is
+    called for no token, too: processes exchange the gradients that there are, and must have the same.
     """
     weight: Any = getattr(head, "weight", None)
 
@@ -150,6 +151,6 @@ def log_probs(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: int) -> T
         return found
     parts = [
         checkpoint(of, hidden[i : i + chunk], targets[i : i + chunk], use_reentrant=False)
-        for i in range(0, hidden.shape[0], chunk)
+        for i in range(0, max(hidden.shape[0], 1), chunk)
     ]
-    return torch.cat(parts) if parts else hidden.sum(-1).float() * 0
+    return torch.cat(parts)

@@ -149,6 +149,8 @@ def _objective(settings: Settings) -> dict[str, Any]:
     """The class that is trained, and what its loss must know."""
     if not settings.pairs:
         return {"type": "elysia.train.sft.SupervisedFinetune"}
+    if settings.objective == "reward":
+        return {"type": "elysia.train.reward.RewardFinetune"}
     numbers: dict[str, Any] = {"kind": settings.objective}
     if settings.objective == "dpo":
         numbers |= {

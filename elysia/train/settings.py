@@ -62,7 +62,7 @@ class Settings:
     neftune_noise_alpha: float = 0.0  # 5 is usual; 0: none
 
     # Objective
-    objective: Literal["sft", "dpo", "orpo"] = "sft"
+    objective: Literal["sft", "dpo", "orpo", "reward"] = "sft"
     dpo_beta: float = 0.1
     dpo_loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
     dpo_label_smoothing: float = 0.0  # below 0.5
@@ -312,4 +312,9 @@ def _check_objective(settings: Settings) -> None:
     if settings.pairs and settings.overlong == "cut":
         raise ConfigError(
             "overlong = 'cut' would take the replies that a pair compares: use 'error' or 'drop'."
+        )
+    if settings.objective == "reward" and settings.evaluation_inputs:
+        raise ConfigError(
+            "evaluation_inputs asks for replies, and objective = 'reward' trains a model that gives "
+            "numbers: take them out."
         )

@@ -48,6 +48,8 @@ class SupervisedFinetune(nn.Module):
         attention: "segments", or the name of one of transformers' implementations.
     """
 
+    scores = False  # whether the model has one number for a text in place of words
+
     def __init__(
         self,
         llm: dict[str, Any],
@@ -65,7 +67,7 @@ class SupervisedFinetune(nn.Module):
         self.device_kind = load.pick_device(device).type
         self.loss_chunk = loss_chunk
         self.noise = neftune_noise_alpha
-        base = load.load_causal_lm(
+        base = (load.load_reward_model if self.scores else load.load_causal_lm)(
             load.resolve(llm["path"], llm.get("hub", "huggingface")),
             # Full fine-tuning keeps float32 masters; a frozen base need not.
             dtype=self.dtype if adapter else torch.float32,
@@ -79,14 +81,14 @@ class SupervisedFinetune(nn.Module):
             base.activation_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         self.adapted = adapter is not None
-        self.llm: Any = lora.add_lora(base, **adapter) if adapter else base
+        self.llm: Any = lora.add_lora(base, **adapter, scores=self.scores) if adapter else base
         if neftune_noise_alpha:
             self.causal.get_input_embeddings().register_forward_hook(self._noisy)
         if llm.get("bits") == 4:
             lora.keep_nf4_trainable(self.llm)
         # Sums over a batch's units beside its loss, for the log: set by every forward pass.
         self.measured: dict[str, float] = {}
-        self.plain_head = _head_is_plain(self.causal)
+        self.plain_head = self.scores or _head_is_plain(self.causal)
         if not self.plain_head:
             log.info(
                 "The head of %s does more than multiply: its full logits are made.", llm["path"]

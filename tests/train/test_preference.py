@@ -1,6 +1,7 @@
 """DPO and ORPO against a plain implementation: one padded sample at a time, full logits, their own formulas."""
 
 import copy
+import json
 import math
 
 import numpy as np
@@ -9,9 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from elysia.core.errors import ConfigError
+from elysia.export.adapter import pth_to_hf
+from elysia.export.merge import merge
+from elysia.export.prove import prove
 from elysia.train.dataset import collate_flat, collate_padded
+from elysia.train.launch import train
 from elysia.train.preference import PreferenceFinetune, dpo_losses, orpo_losses
-from elysia.train.settings import settings_from
+from elysia.train.settings import load_settings, settings_from
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
 DPO = {"kind": "dpo", "beta": 0.3, "loss_type": "sigmoid", "label_smoothing": 0.0}
@@ -130,14 +135,16 @@ def test_orpo_loss_and_gradients_are_the_plain_ones(tiny_internlm2):
         theirs = theirs - mean[0] - 0.4 * torch.log(torch.sigmoid(torch.log(odds[0] / odds[1])))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     agree(found, gradients(model, theirs))
-    assert model.measured["nll"] == pytest.approx(float(-(policy / tokens)[:, 0].sum()), rel=1e-4)
+    assert model.measured["nll"] == pytest.approx(
+        float(-(policy / tokens)[:, 0].sum().detach()), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("bits", [None, 4])
 def test_the_first_loss_of_a_fresh_adapter_is_ln_2_exactly(tiny_internlm2, bits):
     model = build(tiny_internlm2, bits=bits, trained=False, adapter=LORA | {"dropout": 0.1})
     loss = model.train()(collate_flat([pack_of(4)]))
-    assert float(loss) / 4 == pytest.approx(math.log(2), abs=1e-7)
+    assert float(loss.detach()) / 4 == pytest.approx(math.log(2), abs=1e-7)
     assert model.measured == dict.fromkeys(model.measured, 0.0)
 
 
@@ -238,7 +245,7 @@ def test_log_odds_of_a_half_are_zero():
         ({"dpo_label_smoothing": 0.1, "dpo_loss_type": "ipo"}, "belongs to dpo_loss_type"),
         ({"overlong": "cut"}, "would take the replies"),
         ({"train_on_prompt": True}, "compares replies"),
-        ({"objective": "ppo"}, "one of 'sft', 'dpo', 'orpo'"),
+        ({"objective": "ppo"}, "one of 'sft', 'dpo', 'orpo', 'reward'"),
     ],
 )
 def test_settings_that_make_no_sense_are_sentences(plain_settings, changes, said):
@@ -246,3 +253,23 @@ def test_settings_that_make_no_sense_are_sentences(plain_settings, changes, said
     settings_from(values, "c")
     with pytest.raises(ConfigError, match=said):
         settings_from(values | changes, "c")
+
+
+@pytest.mark.parametrize("changes", [{"method": "qlora"}, {"objective": "orpo"}], ids=str)
+def test_pairs_are_learned_and_leave_an_ordinary_adapter(
+    tmp_path, pair_settings, tiny_internlm2, changes
+):
+    path = tmp_path / "run.py"
+    settings = pair_settings | {"max_epochs": 6, "heldout": 4, "use_rslora": True} | changes
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    assert train(str(path), work_dir=str(tmp_path / "w")) == 0
+    logged = [json.loads(line) for file in (tmp_path / "w").glob("*/vis_data/scalars.json")
+              for line in file.read_text().splitlines()]  # fmt: skip
+    steps = [row for row in logged if "rewards/accuracies" in row]
+    assert steps[0]["rewards/margins"] < steps[-1]["rewards/margins"]
+    assert steps[-1]["rewards/accuracies"] > 0.9
+    heldout = [row["heldout_rewards/accuracies"] for row in logged if "heldout_loss" in row]
+    assert heldout[-1] >= heldout[0]
+    adapter = pth_to_hf(load_settings(path), tmp_path / "w", tmp_path / "adapter")
+    merge(tiny_internlm2, adapter, tmp_path / "merged", device="cpu")
+    assert prove(tiny_internlm2, adapter, tmp_path / "merged", ["你好"], device="cpu").follow > 0.99

@@ -63,6 +63,7 @@ def test_a_resumed_run_ends_with_the_same_weights_optimizer_and_randomness(
         {"method": "qlora"},
         {"method": "full", "lr": 1e-3},
         {"method": "qlora", "objective": "orpo"},
+        {"method": "qlora", "objective": "reward"},
     ],
     ids=str,
 )
