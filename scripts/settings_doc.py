@@ -36,8 +36,9 @@ NOTES = {
     "for each of its tokens.",
     "eos_token": "A token of the tokenizer that ends a reply, in place of its own.",
     "hub": "Where names lead. ModelScope wants `pip install modelscope`.",
-    "data_path": "A dataset file (.json, .jsonl, .csv, .parquet), a folder of them, or `owner/name` of "
-    "a dataset on the hub; or a list of those and of `dict(path=…, format=…, repeat=…, limit=…)`. "
+    "data_path": "A dataset file (.json, .jsonl, .csv, .parquet; .txt for plain text), a folder of "
+    "them, or `owner/name` of a dataset on the hub; or a list of those and of "
+    "`dict(path=…, format=…, repeat=…, limit=…)`. "
     "`repeat` weighs a source (0.5: half of its rows); `split`, `subset` and `files` choose within a "
     "folder or hub dataset, `columns` renames keys, old to new.",
     "dataset_format": "What a row looks like: `xtuner list-dataset-format`; or `FILE.py:NAME`, a map "
@@ -51,7 +52,8 @@ NOTES = {
     "pack_to_max_length": "Rows share a pack, whole, and never see each other. "
     "False: a row a pack.",
     "overlong": "What happens to a row longer than `max_length`: it is refused by name, left out, "
-    "loses whole last turns, or all tokens past the limit.",
+    "loses whole last turns, or all tokens past the limit. Documents (`pretrain`) are divided "
+    "instead.",
     "sampler": "The order of rows; `length_grouped` puts packs of like length in one micro-batch.",
     "train_on_prompt": "Off, replies alone are learned. On suits a base that has yet to learn to read.",
     "heldout": "Never trained on; their loss is measured every `evaluation_freq` steps.",
@@ -61,12 +63,21 @@ NOTES = {
     "lora_dropout": "Between base and adapter, in training only.",
     "lora_target_modules": "`'all-linear'` is every linear layer but the head; "
     "or a list of layer names.",
+    "use_dora": "DoRA: each row's length trains apart from its direction. Slower; not under ZeRO-3.",
+    "use_rslora": "Scale by alpha / sqrt(r) instead: a high rank keeps its strength.",
+    "loraplus_lr_ratio": "A's factors, magnitudes and heads keep `lr`.",
     "double_quant": "Quantize the 4-bit scales as well: some 0.4 bits less a weight.",
     "dtype": "Of matrix products. auto: bfloat16 where the device has it natively, else float16 "
     "on CUDA and float32 on a CPU. Trained weights stay in float32 beside it.",
     "attention": "auto is `segments`: each row attends to itself alone. `sdpa` and `eager` pad "
     "rows instead; `flash_attention_2` wants its own package.",
     "neftune_noise_alpha": "NEFTune's noise on the embeddings while training.",
+    "objective": "What is learned: replies (`sft`), which of two is preferred (`dpo`, `orpo`), or a number for it (`reward`): "
+    "[methods.md](methods.md).",
+    "dpo_beta": "How dearly DPO pays for leaving the reference model: lower strays further.",
+    "dpo_loss_type": "DPO's own loss, SLiC's hinge, or IPO (per token; overfits less).",
+    "dpo_label_smoothing": "The share of pairs that may be labelled the wrong way round.",
+    "orpo_lambda": "Weight of ORPO's odds ratio beside the chosen reply's loss.",
     "gradient_checkpointing": "Recompute activations in backward: less memory, slower.",
     "batch_size": "Packs of a micro-batch.",
     "accumulative_counts": "Micro-batches of a step, weighted by their labelled tokens.",

@@ -32,9 +32,10 @@ def list_dataset_format_parser() -> ArgumentParser:
 def list_dataset_format(args: Namespace) -> int:
     """Print the names, one a line."""
     from elysia.data.formats import FORMATS
+    from elysia.data.pairs import PREFERENCES
     from elysia.data.ready import READY
 
-    for name in [*FORMATS, *READY]:
+    for name in (*FORMATS, *READY, *PREFERENCES):
         say(name)
     return 0
 

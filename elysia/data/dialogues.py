@@ -32,7 +32,7 @@ def openai(row: Row) -> list[Message]:
     """
     said: list[Message] = []
     for where, message in objects_at(row, "messages"):
-        role = _role(text_at(message, "role", where), where)
+        role = role_of(text_at(message, "role", where), where)
         flat = {**message, "content": _flat(message.get("content"), where)}
         read = reply_at if role == "assistant" else text_at
         learned = message.get("loss_weight") != 0
@@ -53,7 +53,7 @@ def sharegpt(row: Row) -> list[Message]:
     said: list[Message] = []
     for where, message in objects_at(row, "conversations"):
         speaker, words = ("from", "value") if "from" in message else ("role", "content")
-        role = _role(text_at(message, speaker, where), where)
+        role = role_of(text_at(message, speaker, where), where)
         read = reply_at if role == "assistant" else text_at
         said.append(Message(role, read(message, words, where)))
     head = [Message("system", system)] if system else []
@@ -129,7 +129,8 @@ _ROLES = {
 }
 
 
-def _role(speaker: str, where: str) -> str:
+def role_of(speaker: str, where: str) -> str:
+    """The role of a speaker as data spells it; DataError, naming `where`, for an unknown one."""
     if speaker.lower() not in _ROLES:
         raise DataError(
             f"'{where}' is said by '{speaker}', and a role is one of {', '.join(_ROLES)}."

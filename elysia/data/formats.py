@@ -220,7 +220,7 @@ def looks_like(row: Row) -> str | None:
     'alpaca'
     """
     if any(key in row for key in ("chosen", "rejected")):
-        return None  # preference pairs: no format of this kind of training
+        return None  # preference pairs: pairs.py
     for keys, name in _SIGNS:
         if all(present(row, key) for key in keys):
             if name == "pretrain" and re.search(r"###\s*Human:", str(row["text"])):

@@ -1,10 +1,10 @@
-"""Rows of a dataset file (.json, .jsonl, .csv, .parquet) and conversations of them; faults name
-file and row.
+"""Rows of a dataset file (.json, .jsonl, .csv, .parquet, .txt) and conversations of them; faults
+name file and row.
 
-`.jsonl` and `.csv` are streamed, so memory does not grow with the file. A JSON array under
-`.jsonl` and JSON lines under `.json` are read as what they are, with a warning that names the
-file: neither can be mistaken for the other. Knows the shape of files and not of rows
-(formats.py).
+A line of a `.txt` is a row of `text`. `.jsonl`, `.csv` and `.txt` are streamed, so memory does not
+grow with the file. A JSON array under `.jsonl` and JSON lines under `.json` are read as what they
+are, with a warning that names the file: neither can be mistaken for the other. Knows the shape of
+files and not of rows (formats.py).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from elysia.core.messages import Message
 from elysia.core.templates import Piece
 from elysia.data.encode import Encoded
 from elysia.data.formats import FORMATS, Format, looks_like, same_shape
+from elysia.data.pairs import PREFERENCES, looks_like_pairs
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,32 @@ def renamed(rows: Iterator[Row], columns: Mapping[str, str] | None) -> Iterator[
         yield Row(value, row.file, row.number)
 
 
+def load_pairs(
+    path: str | Path, format: str, columns: Mapping[str, str] | None = None
+) -> list[tuple[Sample, Sample]]:
+    """All preference pairs of a file, (chosen, rejected), read as `format` of `pairs.PREFERENCES`.
+    `columns` renames keys of every row, old name to new.
+
+    DataError with file, row and key for the first row that is not of this format.
+    """
+    if format not in PREFERENCES:
+        raise DataError(
+            f"There is no preference format '{format}'.{nearest(format, PREFERENCES)} "
+            f"The formats of pairs are: {', '.join(PREFERENCES)}."
+        )
+    pairs = []
+    for row in renamed(read_rows(path), columns):
+        try:
+            chosen, rejected = PREFERENCES[format](row.value)
+        except DataError as error:
+            guess = looks_like_pairs(row.value)
+            other = guess is not None and guess != format
+            hint = f" This looks like {guess}: set dataset_format='{guess}'." if other else ""
+            raise DataError(f"{row.file}, row {row.number}: {error}{hint}") from None
+        pairs.append((Sample(chosen, row.file, row.number), Sample(rejected, row.file, row.number)))
+    return pairs
+
+
 def _warn_of_another_format(row: Row, format: str) -> None:
     guess = looks_like(row.value)
     if guess and not same_shape(guess, format):
@@ -138,8 +165,11 @@ def _warn_of_another_format(row: Row, format: str) -> None:
 
 
 def _hint(row: Row, format: str) -> str:
-    if "chosen" in row.value and "rejected" in row.value:
-        return " These are preference pairs (chosen, rejected), which are not conversations."
+    if pairs := looks_like_pairs(row.value):
+        return (
+            " These are preference pairs (chosen, rejected): set objective='dpo' (or 'orpo', "
+            f"'reward') and dataset_format='{pairs}'."
+        )
     guess = looks_like(row.value)
     if not guess or same_shape(guess, format):
         return ""
@@ -247,11 +277,17 @@ def _read_parquet(path: Path) -> Iterator[Any]:
         raise DataError(f"{path}: this is not Parquet ({error}).") from None
 
 
+def _read_txt(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as file:
+        yield from ({"text": line.strip()} for line in file if line.strip())
+
+
 _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
+    ".txt": _read_txt,
 }
 
 

@@ -1,7 +1,7 @@
 """One source of rows: which files it means, on this machine or on a hub, and the samples in them.
 
 A source is a dict: `path` (a file, a folder, a list of them, or a hub's dataset `owner/name`),
-`format` (a name, or a function from a row to messages), and what narrows it down: `split`,
+`format` (a name, of pairs too, or a function from a row to messages), and what narrows it down: `split`,
 `subset`, `files`, `columns`, `bot_name`, `min_length`, `hub`. Knows nothing of templates or tokens.
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 
 from elysia.core.errors import DataError, nearest
 from elysia.data.formats import FORMATS, Format
-from elysia.data.read import Sample, load_conversations
+from elysia.data.read import Sample, load_conversations, load_pairs
 from elysia.data.ready import READY, load_ready
 
-ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".bin")
+ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt", ".bin")
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Words in the names of files and folders by which hubs tell splits apart.
 _SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "eval", "evaluation"),
@@ -49,6 +49,14 @@ def load_source(source: Mapping[str, Any], format: Format | None = None) -> list
         else:
             samples += load_conversations(file, format or name, columns)
     return samples
+
+
+def load_pair_source(source: Mapping[str, Any]) -> list[tuple[Sample, Sample]]:
+    """All preference pairs of a source, (chosen, rejected), file by file."""
+    columns = source.get("columns")
+    return [
+        pair for file in files_of(source) for pair in load_pairs(file, source["format"], columns)
+    ]
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:
@@ -95,6 +103,8 @@ def _chosen(folder: Path, source: Mapping[str, Any]) -> list[Path]:
         return [
             folder / f for p in patterns for f in files if fnmatch.fnmatch(f.as_posix(), p)
         ]  # in the order asked for
+    # Beside other data a text is a licence or a readme.
+    files = [f for f in files if f.suffix != ".txt"] or files
     subset = source.get("subset")
     if subset:
         files = [f for f in files if Path(subset) in f.parents or subset in f.stem] or []

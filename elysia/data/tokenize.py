@@ -1,4 +1,5 @@
-"""Samples as flat arrays of ids and labels; what is too long, or teaches nothing, is refused.
+"""Samples as flat arrays of ids and labels; what is too long, or teaches nothing, is refused, and a
+long document is divided.
 
 Knows nothing of models, batches or torch; ids come from encode.py.
 """
@@ -28,6 +29,7 @@ __all__ = [
     "encode",
     "encode_prompt",
     "tokenize",
+    "tokenize_pairs",
 ]
 
 Ids = npt.NDArray[np.int32]
@@ -113,7 +115,8 @@ def tokenize(
     `system` goes in front of conversations without a system message (never of plain documents). A
     sample of more than `max_length` tokens is refused ("error"), left out ("drop"), loses whole
     last turns until it fits ("cut"), or every token past the limit ("truncate"); it is left out
-    when nothing learned would remain. DataError, with file and row, also for a sample that would
+    when nothing learned would remain. A document has no turns: one that is too long becomes several
+    samples, whatever `overlong` says. DataError, with file and row, also for a sample that would
     teach nothing, and when no sample is left.
     """
     if overlong not in get_args(Overlong):
@@ -128,6 +131,11 @@ def tokenize(
         _refuse_unlearned(sample, encoded)
         if sample.encoded:
             _refuse_foreign(sample, encoded, len(tokenizer))
+        if is_document(talk):
+            pieces = list(divided(encoded, max_length))
+            kept += pieces
+            origin += [(sample.file, sample.row)] * len(pieces)
+            continue
         fits: Encoded | None = encoded
         if len(encoded.ids) > max_length:
             if overlong == "error":
@@ -144,6 +152,47 @@ def tokenize(
             origin.append((sample.file, sample.row))
     _note_overlong(len(samples), dropped, cut, max_length, overlong)
     return _gather(kept, origin, dropped, cut)
+
+
+def tokenize_pairs(
+    pairs: Sequence[tuple[Sample, Sample]],
+    template: PromptTemplate,
+    tokenizer: Any,
+    *,
+    system: str = "",
+    max_length: int,
+    overlong: Overlong = "error",
+) -> TokenizedSet:
+    """Preference pairs as ids and labels: pair i is samples 2i (chosen) and 2i + 1 (rejected).
+
+    As `tokenize`, but `max_length` is of both together, and an overlong pair is refused or left out
+    whole: a cut would take the very reply that is compared.
+    """
+    if overlong not in ("error", "drop"):
+        raise DataError(f"overlong must be 'error' or 'drop' for pairs, not {overlong!r}.")
+    if not pairs:
+        raise DataError("There is no row to train on.")
+    kept: list[tuple[Ids, Ids]] = []
+    origin: list[tuple[str, int]] = []
+    dropped = 0
+    samples = [sample for pair in pairs for sample in pair]
+    halves = _encode_all(samples, system, template, Encoder(tokenizer))
+    for (sample, _, chosen), (_, _, rejected) in zip(halves, halves, strict=True):
+        length = len(chosen.ids) + len(rejected.ids)
+        if length > max_length and overlong == "error":
+            raise DataError(
+                f"{sample.file}, row {sample.row}: chosen and rejected have {length} tokens "
+                f"together, and max_length is {max_length}. Raise max_length to {length} or more, "
+                "or set overlong='drop'."
+            )
+        if length > max_length:
+            dropped += 1
+            continue
+        for half in (chosen, rejected):
+            kept.append((np.array(half.ids, dtype=np.int32), np.array(half.labels, dtype=np.int32)))
+            origin.append((sample.file, sample.row))
+    _note_overlong(len(pairs), dropped, 0, max_length, overlong)
+    return _gather(kept, origin, dropped)
 
 
 def _encode_all(
@@ -165,6 +214,23 @@ def _pieces(sample: Sample, talk: Conversation, template: PromptTemplate) -> Seq
     if sample.encoded or sample.turns:
         return [piece for turn in sample.turns for piece in turn]
     return render(talk, template)
+
+
+def divided(document: Encoded, max_length: int) -> Iterator[tuple[Ids, Ids]]:
+    """(ids, labels) of pieces of at most `max_length` tokens.
+
+    A piece begins with the last token of the one before it, unlearned, so that every token is
+    learned once and from what stands before it. Only the first piece has the bos, the last the eos.
+
+    >>> [(list(map(int, i)), list(map(int, n))) for i, n in divided(Encoded([1, 2, 3], [-100, 2, 3]), 2)]
+    [([1, 2], [-100, 2]), ([2, 3], [-100, 3])]
+    """
+    ids, labels = (np.array(part, dtype=np.int32) for part in document)
+    for start in range(0, max(len(ids) - 1, 1), max_length - 1):
+        some = labels[start : start + max_length].copy()
+        if start:
+            some[0] = IGNORE
+        yield ids[start : start + max_length], some
 
 
 def _note_overlong(total: int, dropped: int, cut: int, max_length: int, overlong: str) -> None:

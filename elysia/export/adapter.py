@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+MAGNITUDE = "lora_magnitude_vector"
+SCORE = f"{PREFIX}score.weight"  # a reward model's head
 
 
 def pth_to_hf(
@@ -136,6 +138,7 @@ def _card_of(settings: Settings, pth: Path) -> RunCard:
         "dtype": settings.dtype if settings.dtype != "auto" else _usual_dtype(),
         "double_quant": settings.double_quant,
         "lora_alpha": settings.lora_alpha,
+        "use_rslora": settings.use_rslora,
         "hub": settings.hub,
     }
     training |= card.extra.get("training", {})
@@ -184,12 +187,18 @@ def _write_adapter(
         dtype = getattr(torch, settings.dtype)
     named = {_peft_name(name): tensor for name, tensor in weights.items()}
     targets = _checked_targets(settings, named, pth)
-    alpha = card.extra["training"]["lora_alpha"]
-    if alpha != settings.lora_alpha:  # no shape would tell: the scaling would silently be another
-        log.warning("%s was trained with lora_alpha = %s, which is kept; the config says %s.",
-                    pth, alpha, settings.lora_alpha)  # fmt: skip
-    config = adapter_config(settings, card.base_model, alpha, targets)
-    tensors = {n: t.to(dtype or t.dtype).contiguous().clone() for n, t in named.items()}
+    scaling = {}
+    for name in ("lora_alpha", "use_rslora"):  # no shape would tell: the scaling would be another
+        scaling[name] = trained = card.extra["training"][name]
+        if trained != getattr(settings, name):
+            log.warning("%s was trained with %s = %s, which is kept; the config says %s.",
+                        pth, name, trained, getattr(settings, name))  # fmt: skip
+    config = adapter_config(settings, card.base_model, scaling, targets)
+    # DoRA's magnitudes are a weight's own size: rounded, they would move more than was learned.
+    tensors = {
+        n: t.to((not n.endswith(MAGNITUDE) and dtype) or t.dtype).contiguous().clone()
+        for n, t in named.items()
+    }
     save_file(tensors, str(staging / WEIGHTS), metadata={"format": "pt"})
     (staging / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     card = card.with_(stage="adapter")
@@ -199,22 +208,30 @@ def _write_adapter(
 
 def _peft_name(name: str) -> str:
     """The name inside an adapter file: without the adapter's own name, under PEFT's prefix."""
-    name = name.replace(".default.", ".").removesuffix(".default")
+    name = name.replace(".modules_to_save.", ".").replace(".default.", ".").removesuffix(".default")
+    if name.endswith(f".{MAGNITUDE}.weight"):
+        name = name.removesuffix(".weight")
     return name if name.startswith(PREFIX) else PREFIX + name
 
 
-def adapter_config(settings: Settings, base: str, alpha: int, targets: list[str]) -> dict[str, Any]:
-    """adapter_config.json as PEFT reads it."""
+def adapter_config(
+    settings: Settings, base: str, scaling: dict[str, Any], targets: list[str]
+) -> dict[str, Any]:
+    """adapter_config.json as PEFT reads it; `scaling` is `lora_alpha` and `use_rslora`."""
     from peft import LoraConfig
+
+    scores = settings.objective == "reward"
 
     config = LoraConfig(
         base_model_name_or_path=base,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
+        modules_to_save=["score"] if scores else None,
         inference_mode=True,
         r=settings.lora_r,
-        lora_alpha=alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=targets,
+        use_dora=settings.use_dora,
+        **scaling,
     ).to_dict()
     plain = {k: getattr(v, "value", v) for k, v in config.items()}
     return {k: sorted(v) if isinstance(v, set) else v for k, v in plain.items()}
@@ -223,7 +240,15 @@ def adapter_config(settings: Settings, base: str, alpha: int, targets: list[str]
 def _checked_targets(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> list[str]:
     """The modules that carry LoRA, by their last name; CheckpointError when the config's differ."""
     targets = set()
+    _refuse_other_dora(settings, named, pth)
+    if (SCORE in named) != (settings.objective == "reward"):
+        raise CheckpointError(
+            f"{pth} holds {'a' if SCORE in named else 'no'} reward head, but the config says objective "
+            f"= '{settings.objective}': it is a checkpoint of another config."
+        )
     for name, tensor in named.items():
+        if name.endswith(MAGNITUDE) or name == SCORE:
+            continue
         module, _, part = name.partition(".lora_")
         side = part.split(".")[0].split("_")[-1]
         if side not in ("A", "B"):
@@ -248,3 +273,21 @@ def _checked_targets(settings: Settings, named: Mapping[str, Tensor], pth: Path)
             f"{', '.join(sorted(wanted))}: it is a checkpoint of another config."
         )
     return sorted(targets)
+
+
+def _refuse_other_dora(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> None:
+    held = any(name.endswith(MAGNITUDE) for name in named)
+    if held != settings.use_dora:
+        raise CheckpointError(
+            f"{pth} holds {'DoRA' if held else 'LoRA without DoRA'}, but the config says use_dora = "
+            f"{settings.use_dora}: it is a checkpoint of another config."
+        )
+    lacking = [
+        name
+        for name in named
+        if held
+        and name.endswith(".lora_A.weight")
+        and name.replace("lora_A.weight", MAGNITUDE) not in named
+    ]
+    if lacking:
+        raise CheckpointError(f"{pth} holds {lacking[0]} without its magnitudes: it is incomplete.")

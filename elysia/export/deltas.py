@@ -1,7 +1,8 @@
-"""What an adapter adds to a base, and where in the base's files it belongs.
+"""What an adapter makes of a base's weights, and where in the base's files it belongs.
 
 A delta is scaling * B @ A (LoRA, https://arxiv.org/abs/2106.09685; rank-stabilized scaling,
-https://arxiv.org/abs/2312.03732). Modules are named as in the loaded model; InternLM2's files use
+https://arxiv.org/abs/2312.03732). DoRA (https://arxiv.org/abs/2402.09353) then gives each row of
+the sum the length that was trained. Modules are named as in the loaded model; InternLM2's files use
 other names and keep query, key and value rows fused in one tensor. Knows nothing of how the result
 is written.
 """
@@ -27,16 +28,20 @@ from elysia.models import internlm2
 PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+SCORE = f"{PREFIX}score.weight"
+MAGNITUDE = ("magnitude_vector", "magnitude_vector.weight")  # PEFT writes the first
 
 
 @dataclass(frozen=True)
 class Lora:
-    """One module's pair: `a` of (rank, in) and `b` of (out, rank), on the CPU."""
+    """One module's pair: `a` of (rank, in) and `b` of (out, rank), on the CPU; for DoRA also the
+    lengths of the rows, `magnitude` of (out,)."""
 
     a: Tensor
     b: Tensor
     scaling: float
     transposed: bool = False  # the base keeps this weight as (in, out)
+    magnitude: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,6 +54,17 @@ class Lora:
         product = self.b.to(device, torch.float32) @ self.a.to(device, torch.float32)
         return self.scaling * (product.T if self.transposed else product)
 
+    def merged(self, weight: Tensor) -> Tensor:
+        """A base's float32 `weight` as the adapter makes it, on its device."""
+        turned = weight + self.delta(weight.device)
+        if self.magnitude is None:
+            return turned
+        across = 0 if self.transposed else 1
+        lengths = torch.linalg.norm(turned, dim=across, keepdim=True)
+        wanted = self.magnitude.to(weight.device, torch.float32).unsqueeze(across)
+        sized: Tensor = turned * (wanted / lengths)
+        return sized
+
 
 @dataclass(frozen=True)
 class Part:
@@ -56,6 +72,16 @@ class Part:
 
     module: str
     rows: Tensor | None = None  # int64 indices, in the order of the module's own rows
+
+
+def read_score(folder: Path) -> Tensor | None:
+    """A reward adapter's head, (1, hidden); None for an adapter of a language model."""
+    if _adapter_config(folder).get("modules_to_save") != ["score"]:
+        return None
+    found = load_file(str(folder / WEIGHTS)).get(SCORE)
+    if found is None:
+        raise ExportError(f"{folder / WEIGHTS} holds no {SCORE}: the reward model's head is gone.")
+    return found
 
 
 def read_adapter(folder: Path) -> dict[str, Lora]:
@@ -77,6 +103,8 @@ def read_adapter(folder: Path) -> dict[str, Lora]:
     pairs: dict[str, Lora] = {}
     for name in weights:
         module, found, part = name.removeprefix(PREFIX).partition(".lora_")
+        if (found and part in MAGNITUDE) or name == SCORE:
+            continue  # taken with its pair; by `read_score`
         if not found or part.split(".")[0].split("_")[-1] not in ("A", "B"):
             raise ExportError(
                 f"{path} holds {name}, which is more than LoRA: such an adapter cannot be merged."
@@ -94,10 +122,30 @@ def read_adapter(folder: Path) -> dict[str, Lora]:
                 weights[other],
                 scaling_of(config, module, rank),
                 transposed=embedding or bool(config.get("fan_in_fan_out")),
+                magnitude=_magnitude(config, weights, name, part, path),
             )
     if not pairs:
         raise ExportError(f"{path} holds no LoRA weights.")
     return pairs
+
+
+def _magnitude(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], name: str, part: str, path: Path
+) -> Tensor | None:
+    """The trained lengths beside the half `name` of a pair; None for an adapter without DoRA."""
+    if not config.get("use_dora"):
+        return None
+    if part.startswith("embedding"):
+        raise ExportError(f"{path} carries DoRA on embeddings ({name}), which cannot be merged.")
+    stem = name.removesuffix(part)
+    found = next((weights[stem + ending] for ending in MAGNITUDE if stem + ending in weights), None)
+    out = weights[stem + part.replace("A", "B")].shape[0]
+    if found is None or found.numel() != out:
+        raise ExportError(
+            f"{path}: {name} has no {stem}{MAGNITUDE[0]} of {out} numbers, which DoRA needs: it is "
+            "incomplete."
+        )
+    return found.flatten()
 
 
 def scaling_of(config: Mapping[str, Any], module: str, rank: int) -> float:
@@ -162,7 +210,9 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
         raise ExportError(f"{path} is damaged: {error!r}.") from error
     if kind != "LORA":
         raise ExportError(f"{path} is of the kind {kind}; only LoRA adapters can be merged.")
-    asked = [key for key in ("use_dora", "use_qalora", "modules_to_save") if config.get(key)]
+    asked = [key for key in ("use_qalora", "modules_to_save") if config.get(key)]
+    if config.get("task_type") == "SEQ_CLS" and config.get("modules_to_save") == ["score"]:
+        asked.remove("modules_to_save")
     asked += ["bias"] if config.get("bias", "none") != "none" else []
     if asked:
         raise ExportError(

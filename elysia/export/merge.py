@@ -22,7 +22,7 @@ from elysia.core.files import staged_folder
 from elysia.core.run_card import RunCard
 from elysia.export.chat_template import FILE as TEMPLATE_FILE
 from elysia.export.chat_template import chat_template
-from elysia.export.deltas import Lora, Part, read_adapter
+from elysia.export.deltas import Lora, Part, read_adapter, read_score
 from elysia.export.fit import (
     parts_for,
     refuse_misfit,
@@ -36,6 +36,7 @@ from elysia.models import load
 
 Choice = Literal["original", "as-trained"]
 CHOICES = ("original", "as-trained")
+SCORE = "score.weight"
 MARK = "merge.json"  # the report, beside the weights
 
 
@@ -109,6 +110,8 @@ def merge(
     with staged_folder(out, replaces=_is_merge) as staging:
         files = write_shards(staging, work.specs(), work.tensor, limit)
         _copy_beside(base, staging)
+        if work.score is not None:
+            _say_reward(staging)
         _say_dtype(staging, work.stored)
         if work.card and work.card.template:
             jinja = chat_template(work.card.template)
@@ -117,7 +120,7 @@ def merge(
             out=str(out),
             base_weights=base_weights,
             merged_modules=len(work.pairs),
-            tensors=len(work.shards),
+            tensors=len(work.specs()),
             files=len(files),
             bytes=sum(path.stat().st_size for path in files),
             dtype=str(work.stored or "mixed dtypes").removeprefix("torch."),
@@ -144,10 +147,15 @@ class _Work:
     asked: torch.dtype | None
     device: torch.device
     drift: Drift = field(default_factory=Drift)
+    score: Tensor | None = None  # a reward model's head, in place of the base's
 
     def specs(self) -> list[Spec]:
         """The output's tensors, in the base's order."""
-        return [Spec(n, self._dtype(n), self.shards.spec(n).shape) for n in self.shards]
+        if self.score is None:
+            return [Spec(n, self._dtype(n), self.shards.spec(n).shape) for n in self.shards]
+        kept = [n for n in self.shards if n not in load.HEADS]
+        specs = [Spec(n, self._dtype(n), self.shards.spec(n).shape) for n in kept]
+        return [*specs, Spec(SCORE, specs[0].dtype, tuple(self.score.shape))]
 
     @property
     def stored(self) -> torch.dtype | None:
@@ -161,6 +169,8 @@ class _Work:
 
     def tensor(self, name: str) -> Tensor:
         """One tensor of the output."""
+        if self.score is not None and name == SCORE:
+            return self.score.to(self.specs()[0].dtype)
         weight = self.shards.tensor(name)
         touched = [
             p for p in self.parts[name] if p.module in self.pairs or p.module in self.quantized
@@ -187,7 +197,7 @@ class _Work:
             if self.as_trained:
                 merged = restored.float()
         if module in self.pairs:
-            merged = merged + self.pairs[module].delta(self.device)
+            merged = self.pairs[module].merged(merged)
         return merged
 
     def drifts(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -231,6 +241,7 @@ def _prepare(
     training = card.extra.get("training", {}) if card else {}
     first = next((spec.dtype for spec in map(shards.spec, shards)), torch.float32)
     return _Work(
+        score=read_score(adapter),
         shards=shards,
         parts=parts,
         pairs=pairs,
@@ -269,6 +280,18 @@ def _say_dtype(staging: Path, dtype: torch.dtype | None) -> None:
     if dtype is not None:
         config["dtype"] = config["torch_dtype"] = str(dtype).removeprefix("torch.")
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _say_reward(staging: Path) -> None:
+    """config.json names the architecture that gives a number."""
+    config = load.as_scorer(load.load_config(staging), staging)
+    path = staging / "config.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    causal = (written.get("architectures") or ["ForCausalLM"])[0]
+    written["architectures"] = [causal.replace("ForCausalLM", "ForSequenceClassification")]
+    written |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+    written["pad_token_id"] = config.pad_token_id
+    path.write_text(json.dumps(written, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_merge(folder: Path) -> bool:

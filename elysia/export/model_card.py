@@ -78,6 +78,8 @@ def _front_matter(card: RunCard) -> list[str]:
 
 def _what(card: RunCard, lora: Mapping[str, Any]) -> str:
     kind = "QLoRA (4-bit NF4 base)" if card.method == "qlora" else "LoRA"
+    if lora.get("use_dora"):
+        kind = kind.replace("LoRA", "DoRA")
     return (
         f"A {kind} adapter of rank {lora['r']} (alpha {lora['lora_alpha']}) for "
         f"`{card.base_model}`, trained with elysia {card.versions.get('elysia', '')}".rstrip()

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from elysia.core.errors import ExportError
 from elysia.core.run_card import RunCard
+from elysia.export.deltas import read_score
 from elysia.export.fit import refuse_other_base
 from elysia.export.merge import MARK
 from elysia.export.nf4 import dequantize_model
@@ -90,7 +91,8 @@ def prove(
     with_adapter = _logits(reference, ids)
     del reference
     gc.collect()
-    model = load.load_causal_lm(merged, dtype=compute, device=place)
+    scores = read_score(adapter) is not None
+    model = load.load_causal_lm(merged, dtype=compute, device=place, scores=scores)
     proof = _compare(without, with_adapter, _logits(model, ids))
     _judge(proof, _exact(merged, compute), adapter, merged)
     card = RunCard.read(merged)
@@ -119,6 +121,7 @@ def _reference(
     """Base + adapter by PEFT; the base dequantized from NF4 when the merge was onto that."""
     from peft import PeftModel
 
+    scores = read_score(adapter) is not None
     if _merged_as_trained(merged):
         card = RunCard.read(adapter)
         training = card.extra.get("training", {}) if card else {}
@@ -130,10 +133,11 @@ def _reference(
             dtype=training.get("dtype", own),
             double_quant=bool(training.get("double_quant", True)),
             device=device,
+            scores=scores,
         )
         model = dequantize_model(model).to(compute)
     else:
-        model = load.load_causal_lm(base, dtype=compute, device=device)
+        model = load.load_causal_lm(base, dtype=compute, device=device, scores=scores)
     try:
         wrapped = PeftModel.from_pretrained(model, str(adapter))
     except (ValueError, RuntimeError, OSError) as error:
@@ -153,11 +157,12 @@ def _merged_as_trained(merged: Path) -> bool:
 
 @torch.inference_mode()
 def _logits(model: Any, ids: list[Tensor]) -> list[Tensor]:
-    """Of the last positions of each prompt, (positions, vocabulary), float32 on the CPU."""
+    """Of the last positions of each prompt, (positions, vocabulary), float32 on the CPU; of a reward
+    model its number, (1, 1)."""
     device = next(model.parameters()).device
+    found = [model(input_ids=row.to(device), use_cache=False).logits for row in ids]
     return [
-        model(input_ids=row.to(device), use_cache=False).logits[0, -POSITIONS:].float().cpu()
-        for row in ids
+        (logits if logits.ndim == 2 else logits[0, -POSITIONS:]).float().cpu() for logits in found
     ]
 
 

@@ -40,19 +40,24 @@ def write_model(
     dtype = torch.float32 if fp32 else stored
     if not fp32 and settings.dtype != "auto":
         dtype = getattr(torch, settings.dtype)
-    model = _filled(config, weights, dtype, pth)
+    if settings.objective == "reward":
+        load.as_scorer(config, base)
+    model = _filled(config, weights, dtype, pth, settings.objective == "reward")
     load.save_model(model, load.load_tokenizer(base), staging, max_shard_size=max_shard_size)
     card.with_(stage="merged").write(staging)
     if card.template:
         (staging / TEMPLATE_FILE).write_text(chat_template(card.template), encoding="utf-8")
 
 
-def _filled(config: Any, weights: dict[str, Tensor], dtype: torch.dtype, pth: Path) -> Any:
+def _filled(
+    config: Any, weights: dict[str, Tensor], dtype: torch.dtype, pth: Path, scores: bool = False
+) -> Any:
     """A model laid out without memory that takes the checkpoint's tensors as its own."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = kind.from_config(config, dtype=dtype)
     for name in list(weights):  # one by one, so that the float32 tensor is freed at once
         weights[name] = weights[name].to(dtype)
     try:

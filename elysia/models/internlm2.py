@@ -13,11 +13,18 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+)
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import ConversionOps, WeightConverter, WeightRenaming
 from transformers.models.llama.modeling_llama import (
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     LlamaModel,
     LlamaRotaryEmbedding,
 )
@@ -109,6 +116,12 @@ class InternLM2ForCausalLM(LlamaForCausalLM):
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+
+class InternLM2ForSequenceClassification(LlamaForSequenceClassification):  # type: ignore[misc]
+    """The network with a `score` in place of its head, under InternLM2's keys: a reward model."""
+
+    config_class = InternLM2Config
 
 
 def split_wqkv(fused: Tensor, heads: int, kv_heads: int, head_dim: int) -> tuple[Tensor, ...]:
@@ -206,6 +219,9 @@ def register() -> None:
     AutoConfig.register(MODEL_TYPE, InternLM2Config, exist_ok=True)
     AutoModel.register(InternLM2Config, InternLM2Model, exist_ok=True)
     AutoModelForCausalLM.register(InternLM2Config, InternLM2ForCausalLM, exist_ok=True)
+    AutoModelForSequenceClassification.register(
+        InternLM2Config, InternLM2ForSequenceClassification, exist_ok=True
+    )
     mapping: list[WeightConverter | WeightRenaming] = [
         *(WeightRenaming(theirs, ours) for theirs, ours in RENAMED),
         WeightConverter([FUSED[0]], list(FUSED[1]), [SplitQKV()]),

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 
 from elysia.core.errors import DeviceError, ModelError
 from elysia.models import internlm2, internlm2_tokenizer, nf4
@@ -27,6 +33,7 @@ __all__ = [
     "fingerprint",
     "load_causal_lm",
     "load_config",
+    "load_reward_model",
     "load_tokenizer",
     "pick_device",
     "pick_dtype",
@@ -128,6 +135,7 @@ def load_causal_lm(
     bits: int | None = None,
     double_quant: bool = True,
     attention: str | None = None,
+    scores: bool = False,
 ) -> Any:
     """A causal language model in eval mode, loaded shard by shard straight onto its device.
 
@@ -138,6 +146,7 @@ def load_causal_lm(
             LLM.int8 (https://arxiv.org/abs/2208.07339).
         double_quant: whether NF4's scales are quantized too.
         attention: one of transformers' attention implementations.
+        scores: see `load_reward_model`.
 
     Raises ModelError for a folder that holds no such model, DeviceError for a missing device.
     """
@@ -151,20 +160,47 @@ def load_causal_lm(
         )
     options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     if bits is not None:
-        options["quantization_config"] = _quantization(bits, chosen, double_quant)
-    model, notes = _from_pretrained(folder, config, chosen, place, options)
-    _refuse_gaps(folder, notes)
+        options["quantization_config"] = _quantization(bits, chosen, double_quant, scores)
+    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    if scores:
+        as_scorer(config, folder)
+    model, notes = _from_pretrained(kind, folder, config, chosen, place, options)
+    _refuse_gaps(folder, notes, HEADS if scores else ())
     nf4.keep_odd_shapes_unpacked(model)
     return model.eval()
 
 
+def load_reward_model(folder: str | Path, **options: Any) -> Any:
+    """The network under a head of one number, `score`, fresh where the folder has none; `options` as
+    of `load_causal_lm`. The architecture's own class for sequence classification.
+    """
+    return load_causal_lm(folder, scores=True, **options)
+
+
+HEADS = ("score.weight", "lm_head.weight", "output.weight")
+
+
+def as_scorer(config: Any, folder: Path) -> Any:
+    """`config` for one number a text, taken at the last token that is not padding."""
+    config.num_labels = 1
+    if config.pad_token_id is None:
+        tokenizer = load_tokenizer(folder)
+        config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    return config
+
+
 def _from_pretrained(
-    folder: Path, config: Any, dtype: torch.dtype, place: torch.device, options: dict[str, Any]
+    kind: Any,
+    folder: Path,
+    config: Any,
+    dtype: torch.dtype,
+    place: torch.device,
+    options: dict[str, Any],
 ) -> Any:
     """transformers' model and its notes on the keys, or a sentence."""
     try:
         with quiet():
-            return AutoModelForCausalLM.from_pretrained(
+            return kind.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -183,33 +219,38 @@ def _from_pretrained(
         raise ModelError(f"{folder} cannot be loaded: {_reason(error)}") from error
 
 
-def _refuse_gaps(folder: Path, notes: dict[str, Any]) -> None:
-    """ModelError when weights are missing or of another shape; a warning when some are unused."""
+def _refuse_gaps(folder: Path, notes: dict[str, Any], free: tuple[str, ...] = ()) -> None:
+    """ModelError when weights are missing or of another shape; a warning when some are unused. Those
+    in `free` may be either.
+    """
     for name, stored, wanted in sorted(notes["mismatched_keys"]):
         raise ModelError(
             f"{folder}: {name} has shape {list(stored)} and config.json asks for {list(wanted)}. "
             "The config.json is another model's."
         )
-    lacking = sorted(notes["missing_keys"])
+    lacking = sorted(set(notes["missing_keys"]) - set(free))
     if lacking:
         raise ModelError(
             f"{folder} lacks {len(lacking)} of the model's weights, the first being {lacking[0]}. "
             "The folder is incomplete, or its config.json is another model's."
         )
-    unused = sorted(notes["unexpected_keys"])
+    unused = sorted(set(notes["unexpected_keys"]) - set(free))
     if unused:
         log.warning(
             "%s holds %d weights not used here, such as %s.", folder, len(unused), unused[0]
         )
 
 
-def _quantization(bits: int, dtype: torch.dtype, double_quant: bool) -> BitsAndBytesConfig:
+def _quantization(
+    bits: int, dtype: torch.dtype, double_quant: bool, scores: bool
+) -> BitsAndBytesConfig:
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     if bits != 4:
         raise ModelError(f"Weights of {bits} bits are not offered: choose 4, 8 or none.")
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=["score"] if scores else None,  # a head that trains is not packed
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=double_quant,
         bnb_4bit_compute_dtype=dtype,

@@ -1,4 +1,5 @@
-"""Adapters: LoRA (https://arxiv.org/abs/2106.09685) on a loaded model, by PEFT, frozen base or NF4.
+"""Adapters: LoRA (https://arxiv.org/abs/2106.09685) and DoRA (https://arxiv.org/abs/2402.09353) on a
+loaded model, by PEFT, frozen base or NF4.
 
 An adapter's weights carry the names that modules have in memory: for InternLM2 q_proj, k_proj,
 v_proj, o_proj, gate_proj, up_proj, down_proj, not the fused `wqkv` of its files. Knows nothing of
@@ -39,6 +40,9 @@ def add_lora(
     alpha: float,
     dropout: float = 0.0,
     targets: str | Sequence[str] | None = ALL_LINEAR,
+    dora: bool = False,
+    rslora: bool = False,
+    scores: bool = False,
 ) -> Any:
     """`model` frozen under a fresh adapter whose weights train in float32.
 
@@ -46,6 +50,9 @@ def add_lora(
         r: rank; the adapter's product is scaled by alpha / r.
         dropout: share of the adapter's inputs that are zeroed in training, 0 to 1.
         targets: the linear layers by the last part of their name; "all-linear" is all but the head.
+        dora: the length of each row of a weight trains apart from its direction, which LoRA turns.
+        scores: the model's `score` trains whole beside the adapter.
+        rslora: the product is scaled by alpha / sqrt(r) (https://arxiv.org/abs/2312.03732).
 
     A fresh adapter changes nothing: its second factor starts at zero. Raises ModelError for
     impossible numbers and for targets that the model does not have.
@@ -61,12 +68,19 @@ def add_lora(
         lora_dropout=dropout,
         target_modules=_targets(model, targets),
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
+        modules_to_save=["score"] if scores else None,
+        use_dora=dora,
+        use_rslora=rslora,
     )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     # Casts adapter weights to float32: steps of 1e-4 vanish in bfloat16's eight bits.
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:  # a head is cast by nobody else
+            parameter.data = parameter.data.float()
+    return adapted
 
 
 def _targets(model: Any, targets: str | Sequence[str] | None) -> str | list[str]:

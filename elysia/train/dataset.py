@@ -1,14 +1,15 @@
 """The rows of a run as packs, and the order in which each process sees them.
 
-A pack is one or more whole samples that lie end to end. Packs are made once; each epoch shuffles
-them by (seed, epoch), so any place in the data is reached in constant time. Knows nothing of models.
+A pack is one or more whole samples that lie end to end; preference pairs keep their two samples
+side by side in one. Packs are made once; each epoch shuffles them by (seed, epoch), so any place in
+the data is reached in constant time. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from elysia.core.templates import get_template
 from elysia.data.encode import IGNORE
 from elysia.data.pack import best_fit
 from elysia.data.read import Sample
-from elysia.data.sources import load_source
-from elysia.data.tokenize import Overlong, TokenizedSet, tokenize
+from elysia.data.sources import load_pair_source, load_source
+from elysia.data.tokenize import Overlong, TokenizedSet, tokenize, tokenize_pairs
 from elysia.models import load
 from elysia.train.xtuner.functions import is_function, load_function
 
@@ -42,6 +43,9 @@ class PackedDialogues(Dataset[Pack]):
         heldout: rows (from 1 on) or share of rows (below 1) that are never trained on.
         pack: False makes every sample a pack of its own.
         train_on_prompt: True learns every token, as a base model that reads does.
+        pairs: rows are preference pairs; packs hold chosen and rejected samples by turns.
+
+    `reference` holds, where it was set, what a reference model gives to each pair, (pairs, 2).
     """
 
     def __init__(
@@ -60,12 +64,16 @@ class PackedDialogues(Dataset[Pack]):
         split: str = "train",
         pack: bool = True,
         seed: int = 0,
+        pairs: bool = False,
     ) -> None:
         self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
         load.end_with(self.tokenizer, eos_token)
         self.template = get_template(template)
-        self.samples = _split(sources, heldout, split, seed)
-        self.tokens: TokenizedSet = tokenize(
+        read = load_pair_source if pairs else _conversations
+        self.samples = _split(sources, heldout, split, seed, read)
+        self.reference: torch.Tensor | None = None
+        encode: Any = tokenize_pairs if pairs else tokenize
+        self.tokens: TokenizedSet = encode(
             self.samples,
             self.template,
             self.tokenizer,
@@ -75,7 +83,9 @@ class PackedDialogues(Dataset[Pack]):
         )
         if train_on_prompt:  # here, so that every count of learned tokens sees it
             self.tokens = dataclasses.replace(self.tokens, labels=self.tokens.ids.copy())
-        lengths = [int(n) for n in self.tokens.lengths]
+        self.each = 2 if pairs else 1  # samples that stay together
+        lengths = [int(n) for n in self.tokens.lengths.reshape(-1, self.each).sum(1)]
+        # Of groups of `each` samples: group i is samples i * each and on.
         self.packs = (
             best_fit(lengths, max_length, seed) if pack else [[i] for i in range(len(lengths))]
         )
@@ -85,30 +95,48 @@ class PackedDialogues(Dataset[Pack]):
 
     def pack_lengths(self) -> NDArray[np.int64]:
         """Tokens of each pack."""
-        return np.array([self.tokens.lengths[pack].sum() for pack in self.packs], dtype=np.int64)
+        lengths = self.tokens.lengths.reshape(-1, self.each).sum(1)
+        return np.array([lengths[pack].sum() for pack in self.packs], dtype=np.int64)
 
     def __getitem__(self, index: int) -> Pack:
-        """ids, labels (int64 arrays) and the samples' lengths. `~i` is pack i with nothing learned:
-        it keeps processes in step where the packs do not divide by their number."""
+        """ids, labels (int64 arrays) and the samples' lengths; of pairs also how many count and their
+        reference. `~i` is pack i with nothing learned: it keeps processes in step where the packs do
+        not divide by their number."""
         silent = index < 0
-        ids, labels = zip(
-            *(self.tokens[i] for i in self.packs[~index if silent else index]), strict=True
-        )
+        groups = self.packs[~index if silent else index]
+        members = [g * self.each + half for g in groups for half in range(self.each)]
+        ids, labels = zip(*(self.tokens[i] for i in members), strict=True)
         joined = np.concatenate(labels).astype(np.int64)
         lengths = [len(part) for part in ids]
         # A sample's first token has nothing of its own to be predicted from.
         joined[np.cumsum([0, *lengths[:-1]])] = IGNORE
         if silent:
             joined[:] = IGNORE
-        return {"ids": np.concatenate(ids).astype(np.int64), "labels": joined, "lengths": lengths}
+        pack = {"ids": np.concatenate(ids).astype(np.int64), "labels": joined, "lengths": lengths}
+        if self.each == 2:
+            pack["pairs"] = 0 if silent else len(groups)
+            if self.reference is not None:
+                pack["reference"] = self.reference[groups]
+        return pack
 
 
-def _split(sources: list[dict[str, Any]], heldout: float, split: str, seed: int) -> list[Sample]:
+def _conversations(source: dict[str, Any]) -> list[Sample]:
+    """The samples of a source whose format may be a map function of the user's own."""
+    format = source["format"]
+    return load_source(source, load_function(format) if is_function(format) else None)
+
+
+def _split(
+    sources: list[dict[str, Any]],
+    heldout: float,
+    split: str,
+    seed: int,
+    read: Callable[[dict[str, Any]], list[Any]],
+) -> list[Any]:
     """Rows of all sources, each divided into trained and held out before it is repeated."""
-    chosen: list[Sample] = []
+    chosen: list[Any] = []
     for source in sources:
-        function = load_function(source["format"]) if is_function(source["format"]) else None
-        rows = load_source(source, function)
+        rows = read(source)
         if source.get("limit"):
             order = np.random.default_rng(seed).permutation(len(rows))[: source["limit"]]
             rows = [rows[i] for i in sorted(order)]
@@ -201,6 +229,7 @@ def collate_flat(packs: Sequence[Pack]) -> dict[str, Any]:
         "labels": torch.from_numpy(np.concatenate([p["labels"] for p in packs]))[None],
         "position_ids": torch.from_numpy(positions)[None],
         "segments": lengths,
+        **_of_pairs(packs),
     }
 
 
@@ -218,4 +247,15 @@ def collate_padded(packs: Sequence[Pack], pad_id: int = 0) -> dict[str, Any]:
         "input_ids": pad(ids, batch_first=True, padding_value=pad_id),
         "labels": pad(labels, batch_first=True, padding_value=IGNORE),
         "attention_mask": pad(mask, batch_first=True),
+        **_of_pairs(packs),
     }
+
+
+def _of_pairs(packs: Sequence[Pack]) -> dict[str, Any]:
+    """What packs of pairs carry beside tokens."""
+    found: dict[str, Any] = {}
+    if "pairs" in packs[0]:
+        found["pairs"] = sum(pack["pairs"] for pack in packs)
+    if "reference" in packs[0]:
+        found["reference"] = torch.cat([pack["reference"] for pack in packs])
+    return found

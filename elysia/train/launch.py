@@ -97,6 +97,11 @@ def runner_of(
             "ZeRO-3 scatters weights, which 4-bit weights do not survive: use deepspeed_zero2 with "
             "method = 'qlora', or deepspeed_zero3 with method = 'lora'."
         )
+    if deepspeed and "zero3" in deepspeed and settings.use_dora:
+        raise ModelError(
+            "ZeRO-3 scatters weights, whose rows DoRA must measure at every step: use "
+            "deepspeed_zero2 with use_dora = True."
+        )
     if launcher != "none":
         distributed.join(launcher)
     base = load.resolve(settings.pretrained_model_name_or_path, settings.hub)

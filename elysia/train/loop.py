@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,20 +106,22 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
             self.step_in_epoch += 1
 
     def run_step(self, window: list[Batch], data_time: float) -> None:
-        """One optimizer step over `window`; the loss is the mean over its labelled tokens, wherever
-        they lie: neither the number of micro-batches nor of processes changes it."""
+        """One optimizer step over `window`; the loss is the mean over its labelled tokens (or its
+        pairs), wherever they lie: neither the number of micro-batches nor of processes changes it."""
         runner, strategy = self.runner, self.runner.strategy
         runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=window)
         runner.model.train()
-        labelled = total(sum(count_labelled(batch) for batch in window))
-        scale = strategy.world_size / max(labelled, 1)
+        units = total(sum(count_units(batch) for batch in window))
+        scale = strategy.world_size / max(units, 1)
         summed = 0.0
+        measured: Counter[str] = Counter()
         for batch, last in _with_last(window):
             with strategy.exchange(last):
                 loss = runner.model(batch)
                 strategy.backward(loss * scale)
             summed += float(loss.detach())
-        mean = total(summed) / max(labelled, 1)
+            measured.update(strategy.bare.measured)
+        mean = total(summed) / max(units, 1)
         if mean != mean or mean in (float("inf"), float("-inf")):
             raise ElysiaError(
                 f"The loss became {mean} at step {self._iter + 1}. Lower lr, or set dtype = 'bfloat16' or "
@@ -129,13 +132,22 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
             "after_train_iter",
             batch_idx=self._iter,
             data_batch=window,
-            outputs={"loss": torch.tensor(mean)},
+            outputs={
+                "loss": torch.tensor(mean),
+                **{name: total(value) / max(units, 1) for name, value in measured.items()},
+            },
         )
 
 
 def count_labelled(batch: Batch) -> int:
     """Labelled tokens of a micro-batch."""
     return int((batch["labels"] != IGNORE).sum())
+
+
+def count_units(batch: Batch) -> int:
+    """What a micro-batch's loss is a sum over: preference pairs where it holds them, else labelled
+    tokens."""
+    return int(batch["pairs"]) if "pairs" in batch else count_labelled(batch)
 
 
 def count_tokens(batch: Batch) -> int:

@@ -148,10 +148,12 @@ def _model(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
             "alpha": settings.lora_alpha,
             "dropout": settings.lora_dropout,
             "targets": settings.lora_target_modules,
+            "dora": settings.use_dora,
+            "rslora": settings.use_rslora,
         }
     bits = 4 if settings.method == "qlora" else None
     return {
-        "type": "elysia.train.sft.SupervisedFinetune",
+        **_objective(settings),
         "llm": {
             "path": folder,
             "hub": settings.hub,
@@ -164,6 +166,24 @@ def _model(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
         "gradient_checkpointing": settings.gradient_checkpointing,
         "neftune_noise_alpha": settings.neftune_noise_alpha,
     }
+
+
+def _objective(settings: Settings) -> dict[str, Any]:
+    """The class that is trained, and what its loss must know."""
+    if not settings.pairs:
+        return {"type": "elysia.train.sft.SupervisedFinetune"}
+    if settings.objective == "reward":
+        return {"type": "elysia.train.reward.RewardFinetune"}
+    numbers: dict[str, Any] = {"kind": settings.objective}
+    if settings.objective == "dpo":
+        numbers |= {
+            "beta": settings.dpo_beta,
+            "loss_type": settings.dpo_loss_type,
+            "label_smoothing": settings.dpo_label_smoothing,
+        }
+    else:
+        numbers["weight"] = settings.orpo_lambda
+    return {"type": "elysia.train.preference.PreferenceFinetune", "objective": numbers}
 
 
 def dataset_arguments(settings: Settings, folder: str) -> dict[str, Any]:
@@ -181,11 +201,14 @@ def dataset_arguments(settings: Settings, folder: str) -> dict[str, Any]:
         "heldout": settings.heldout,
         "pack": settings.pack_to_max_length,
         "seed": settings.seed,
+        "pairs": settings.pairs,
     }
 
 
 def _optim_wrapper(settings: Settings, dtype: str, deepspeed: bool) -> dict[str, Any]:
     wrapper: dict[str, Any] = {"type": "OptimWrapper", "optimizer": optimizer(settings, deepspeed)}
+    if settings.loraplus_lr_ratio != 1:
+        wrapper["loraplus_lr_ratio"] = settings.loraplus_lr_ratio
     if settings.max_norm and not deepspeed:  # DeepSpeed clips by its own setting
         wrapper["clip_grad"] = {"max_norm": settings.max_norm, "error_if_nonfinite": False}
     if dtype == "float16" and not deepspeed:  # bfloat16 needs no loss scale
@@ -216,7 +239,7 @@ def _custom_hooks(
     settings: Settings, folder: str, data: dict[str, Any], collate: dict[str, Any]
 ) -> list[dict[str, Any]]:
     hooks: list[dict[str, Any]] = [
-        {"type": f"{HOOKS}.dataset_info_hook.DatasetInfoHook"},
+        {"type": f"{HOOKS}.dataset_info_hook.DatasetInfoHook", "samples": 1 + settings.pairs},
         {"type": f"{HOOKS}.throughput_hook.ThroughputHook"},
     ]
     if settings.heldout:
@@ -229,6 +252,8 @@ def _custom_hooks(
                 "collate": collate,
             }
         )
+    if settings.objective == "dpo" and settings.method == "full":
+        hooks.append({"type": f"{HOOKS}.reference_hook.ReferenceHook", "collate": collate})
     if settings.evaluation_inputs:
         hooks.append(
             {
@@ -288,6 +313,8 @@ def run_card(settings: Settings, folder: str) -> RunCard:
                 "double_quant": settings.double_quant,
                 "lora_r": settings.lora_r,
                 "lora_alpha": settings.lora_alpha,
+                "use_rslora": settings.use_rslora,
+                "objective": settings.objective,
                 "hub": settings.hub,
             }
         },

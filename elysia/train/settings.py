@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from elysia.core.errors import ConfigError, nearest
 from elysia.core.templates import get_template
+from elysia.data.pairs import PREFERENCES
 from elysia.train.bundled import find_config
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,21 @@ class Settings:
     lora_alpha: int = 16
     lora_dropout: float = 0.1
     lora_target_modules: str | list[str] = "all-linear"
+    use_dora: bool = False
+    use_rslora: bool = False
+    loraplus_lr_ratio: float = 1.0  # LoRA+: B's learning rate over A's; 16 is usual, 1: none
     double_quant: bool = True
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     attention: Literal["auto", "segments", "sdpa", "eager", "flash_attention_2"] = "auto"
     gradient_checkpointing: bool = True
     neftune_noise_alpha: float = 0.0  # 5 is usual; 0: none
+
+    # Objective
+    objective: Literal["sft", "dpo", "orpo", "reward"] = "sft"
+    dpo_beta: float = 0.1
+    dpo_loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
+    dpo_label_smoothing: float = 0.0  # below 0.5
+    orpo_lambda: float = 0.1
 
     # Optimizer and schedule
     batch_size: int = 1  # per device
@@ -108,6 +119,11 @@ class Settings:
         """Identifies the settings, whatever files they came from."""
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the data are preference pairs."""
+        return self.objective != "sft"
 
     @property
     def sources(self) -> list[dict[str, Any]]:
@@ -247,6 +263,7 @@ _AT_LEAST: dict[str, float] = {
     "warmup_ratio": 0, "warmup_steps": 0, "min_lr": 0, "save_steps": 0, "logging_interval": 1,
     "evaluation_freq": 1, "heldout": 0, "lora_dropout": 0,
     "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
+    "loraplus_lr_ratio": 1, "dpo_label_smoothing": 0,
 }  # fmt: skip
 
 
@@ -261,6 +278,8 @@ def _check_ranges(settings: Settings) -> None:
     for name in ("warmup_ratio", "lora_dropout"):
         if getattr(settings, name) >= 1:
             raise ConfigError(f"{name} is {getattr(settings, name)}, it must be below 1.")
+    _check_method(settings)
+    _check_objective(settings)
     for source in settings.sources:
         unknown = set(source) - SOURCE_KEYS
         if unknown:
@@ -275,3 +294,59 @@ def _check_ranges(settings: Settings) -> None:
             raise ConfigError(
                 f"data_path: repeat of {source['path']} must be above 0 (0.5 takes half of its rows)."
             )
+
+
+def _check_method(settings: Settings) -> None:
+    """ConfigError for settings that contradict each other."""
+    adapter = {
+        "use_dora": settings.use_dora,
+        "use_rslora": settings.use_rslora,
+        "loraplus_lr_ratio": settings.loraplus_lr_ratio != 1,
+    }
+    if settings.method == "full" and any(adapter.values()):
+        named = next(name for name, is_set in adapter.items() if is_set)
+        raise ConfigError(
+            f"{named} is set, but method = 'full' has no adapter: take it out, or set method = "
+            "'lora' or 'qlora'."
+        )
+
+
+def _check_objective(settings: Settings) -> None:
+    """ConfigError for an objective whose numbers are impossible or whose data is of another kind."""
+    for name in ("dpo_beta", "orpo_lambda"):
+        if getattr(settings, name) <= 0:
+            raise ConfigError(f"{name} is {getattr(settings, name)}, it must be above 0.")
+    smoothing = settings.dpo_label_smoothing
+    if smoothing >= 0.5 or (smoothing and settings.dpo_loss_type != "sigmoid"):
+        raise ConfigError(
+            f"dpo_label_smoothing is {smoothing}: it must be below 0.5, and belongs to dpo_loss_type "
+            "= 'sigmoid'."
+        )
+    formats = [source["format"] for source in settings.sources]
+    for name in formats:
+        if (name in PREFERENCES) != settings.pairs:
+            wanted = f"one of {', '.join(PREFERENCES)}" if settings.pairs else "of conversations"
+            raise ConfigError(
+                f"objective = '{settings.objective}' with dataset_format '{name}': the format must be "
+                f"{wanted}."
+            )
+    if settings.pairs and settings.train_on_prompt:
+        raise ConfigError(
+            f"train_on_prompt has no meaning under objective = '{settings.objective}', which compares "
+            "replies: take it out."
+        )
+    if settings.pairs and settings.overlong in ("cut", "truncate"):
+        raise ConfigError(
+            f"overlong = '{settings.overlong}' would take the replies that a pair compares: use "
+            "'error' or 'drop'."
+        )
+    if settings.objective == "reward" and settings.evaluation_inputs:
+        raise ConfigError(
+            "evaluation_inputs asks for replies, and objective = 'reward' trains a model that gives "
+            "numbers: take them out."
+        )
+    if settings.objective == "reward" and settings.mmlu_path:
+        raise ConfigError(
+            "mmlu_path asks for letters, and objective = 'reward' trains a model that gives "
+            "numbers: take it out."
+        )

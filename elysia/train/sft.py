@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,20 @@ from elysia.train import attention as segments
 from elysia.train.loss import cross_entropy_sum
 
 log = logging.getLogger(__name__)
+NETWORK_INPUTS = ("input_ids", "labels", "position_ids", "attention_mask")
 Batch = dict[str, Any]
+
+
+class Reading(NamedTuple):
+    """A micro-batch as the network takes it: its tensors and options, and what is to be predicted.
+
+    `targets` (b, t) has at each position the token to predict or IGNORE; `kept` says where it is one.
+    """
+
+    tensors: dict[str, Tensor]
+    options: dict[str, Any]
+    targets: Tensor
+    kept: Tensor
 
 
 class SupervisedFinetune(nn.Module):
@@ -33,6 +47,8 @@ class SupervisedFinetune(nn.Module):
         neftune_noise_alpha: strength of the noise on embeddings while training; 0 is none.
         attention: "segments", or the name of one of transformers' implementations.
     """
+
+    scores = False  # whether the model has one number for a text in place of words
 
     def __init__(
         self,
@@ -51,7 +67,7 @@ class SupervisedFinetune(nn.Module):
         self.device_kind = load.pick_device(device).type
         self.loss_chunk = loss_chunk
         self.noise = neftune_noise_alpha
-        base = load.load_causal_lm(
+        base = (load.load_reward_model if self.scores else load.load_causal_lm)(
             load.resolve(llm["path"], llm.get("hub", "huggingface")),
             # Full fine-tuning keeps float32 masters; a frozen base need not.
             dtype=self.dtype if adapter else torch.float32,
@@ -65,12 +81,14 @@ class SupervisedFinetune(nn.Module):
             base.activation_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         self.adapted = adapter is not None
-        self.llm: Any = lora.add_lora(base, **adapter) if adapter else base
+        self.llm: Any = lora.add_lora(base, **adapter, scores=self.scores) if adapter else base
         if neftune_noise_alpha:
             self.causal.get_input_embeddings().register_forward_hook(self._noisy)
         if llm.get("bits") == 4:
             lora.keep_nf4_trainable(self.llm)
-        self.plain_head = _head_is_plain(self.causal)
+        # Sums over a batch's units beside its loss, for the log: set by every forward pass.
+        self.measured: dict[str, float] = {}
+        self.plain_head = self.scores or _head_is_plain(self.causal)
         if not self.plain_head:
             log.info(
                 "The head of %s does more than multiply: its full logits are made.", llm["path"]
@@ -87,8 +105,16 @@ class SupervisedFinetune(nn.Module):
         batch: input_ids, labels, position_ids (1, t) and `segments`, the samples' lengths; or,
         padded, input_ids, labels, attention_mask (b, t).
         """
+        with self.reading(batch) as reading:
+            hidden, head = self.states(reading)
+            targets = reading.targets[reading.kept]
+            return cross_entropy_sum(hidden, head, targets, self.loss_chunk)
+
+    @contextlib.contextmanager
+    def reading(self, batch: Batch) -> Iterator[Reading]:
+        """`batch` on the model's device; inside, passes are isolated by sample and in `dtype`."""
         device = next(self.causal.parameters()).device
-        tensors = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
+        tensors = {k: batch[k].to(device) for k in NETWORK_INPUTS if k in batch}
         labels = tensors.pop("labels")
         if "segments" in batch and device.type == "cpu":
             tensors, labels, batch = _bucketed(tensors, labels, batch)
@@ -105,17 +131,15 @@ class SupervisedFinetune(nn.Module):
             self._lengths = torch.repeat_interleave(lengths, lengths)[:, None]
         guard = segments.packed() if extra else contextlib.nullcontext()
         with guard, self._autocast():
-            if self.plain_head:
-                body = self.causal.get_decoder()
-                hidden = body(**tensors, use_cache=False, **extra).last_hidden_state
-                head = self.causal.get_output_embeddings()
-                loss = cross_entropy_sum(hidden[kept], head, targets[kept], self.loss_chunk)
-            else:
-                logits = self.causal(**tensors, use_cache=False, **extra).logits
-                loss = nn.functional.cross_entropy(
-                    logits[kept].float(), targets[kept], reduction="sum"
-                )
-        return loss
+            yield Reading(tensors, extra, targets, kept)
+
+    def states(self, reading: Reading) -> tuple[Tensor, nn.Module]:
+        """What stands at the n predicting positions, (n, h), and the head that makes logits of it."""
+        inputs = reading.tensors | {"use_cache": False} | reading.options
+        if not self.plain_head:
+            return self.causal(**inputs).logits[reading.kept], nn.Identity()
+        hidden = self.causal.get_decoder()(**inputs).last_hidden_state
+        return hidden[reading.kept], self.causal.get_output_embeddings()
 
     def _noisy(self, embedding: nn.Module, args: Any, output: Tensor) -> Tensor:
         """NEFTune (https://arxiv.org/abs/2310.05914): uniform noise of alpha / sqrt(length * width)

@@ -55,8 +55,10 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
     def _with_trainable(self, optim_wrapper: Any) -> dict[str, Any]:
         """The wrapper's config with an optimizer over trainable parameters only."""
         config = dict(optim_wrapper)
-        trainable = [p for p in self.bare.parameters() if p.requires_grad]
-        config["optimizer"] = OPTIMIZERS.build({**config["optimizer"], "params": trainable})
+        groups = parameter_groups(
+            self.bare, config["optimizer"]["lr"], config.pop("loraplus_lr_ratio", 1.0)
+        )
+        config["optimizer"] = OPTIMIZERS.build({**config["optimizer"], "params": groups})
         return config
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -150,6 +152,19 @@ class DataParallel(SingleDevice):
 
     def exchange(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if last else self.model.no_sync()
+
+
+def parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[Any]:
+    """What an optimizer takes as `params`: everything that trains, LoRA's B at `ratio` times `lr`.
+
+    LoRA+ (https://arxiv.org/abs/2402.12354). A's factors, DoRA's magnitudes and heads keep `lr`.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if ratio == 1:
+        return [p for _, p in named]
+    second = [p for name, p in named if ".lora_B." in name]
+    rest = [p for name, p in named if ".lora_B." not in name]
+    return [{"params": rest, "lr": lr}, {"params": second, "lr": lr * ratio}]
 
 
 def gather(value: Any) -> list[Any]:

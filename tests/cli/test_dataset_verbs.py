@@ -27,10 +27,11 @@ def config(tmp_path, tiny_internlm2):
 
 def test_every_format_is_listed(capsys):
     from elysia.data.formats import FORMATS
+    from elysia.data.pairs import PREFERENCES
     from elysia.data.ready import READY
 
     assert cli.main(["list-dataset-format"]) == 0
-    assert capsys.readouterr().out.split() == [*FORMATS, *READY]
+    assert capsys.readouterr().out.split() == [*FORMATS, *READY, *PREFERENCES]
 
 
 def test_the_first_samples_are_shown_as_training_sees_them(config, capsys):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from elysia.core.errors import DataError
 from elysia.core.persona import Persona
 from elysia.data.compose import Dialogue, compose, counts, dump, with_counts
+from elysia.data.pairs import preference
 from elysia.data.phrases import Turn, bare, probe_texts, too_near
 from elysia.evaluate.identity import judge_identity, judge_ordinary
 
@@ -131,13 +133,20 @@ def test_there_are_a_hundred_identity_probes_of_every_kind() -> None:
     assert sum(probe["lang"] == "en" for probe in probes) >= 20
 
 
+def asked(row: dict[str, Any]) -> list[str]:
+    """What people say in a row of replies or of preference pairs."""
+    if "conversation" in row:
+        return [turn["input"] for turn in row["conversation"]]
+    return [m.text for m in preference(row)[0] if m.role == "user"]
+
+
 def test_no_identity_probe_is_near_any_training_input() -> None:
     asks = {
-        turn["input"]
+        ask
         for file in DATA.glob("*.json")
         if not file.name.startswith("probes")
         for row in json.loads(file.read_text(encoding="utf-8"))
-        for turn in row["conversation"]
+        for ask in asked(row)
     }
     probes = json.loads((DATA / "probes.json").read_text(encoding="utf-8"))["identity"]
     assert len(asks) > 1000

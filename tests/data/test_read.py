@@ -85,7 +85,7 @@ BAD = [
     ("a.csv", "a,a\n1,2\n", "must name each column once"),
     ("a.csv", "a,b\n1,2\n1,2,3\n", "row 2 \\(ends at line 3\\): 3 cells under 2"),
     ("a.csv", 'a,b\n"1,2\n', "not CSV"),
-    ("a.txt", "hello", "ends in .json, .jsonl, .csv, .parquet, not in '.txt'"),
+    ("a.md", "hello", "ends in .json, .jsonl, .csv, .parquet, .txt, not in '.md'"),
     (
         "a.json",
         '[{"a": "你好吗"}]'.encode("gbk"),
@@ -211,7 +211,9 @@ def test_the_real_rows_with_lost_characters_are_refused(shared_data):
 
 
 def test_preference_pairs_are_called_so(shared_data):
-    with pytest.raises(DataError, match=r"row 1: .* These are preference pairs"):
+    with pytest.raises(
+        DataError, match=r"row 1: .* preference pairs .*objective='dpo'.*preference_sharegpt"
+    ):
         load_conversations(shared_data / "instruct/lf_dpo_zh_demo.json", "sharegpt")
 
 
@@ -219,3 +221,28 @@ def test_the_real_csv_is_read(shared_data):
     rows = list(read_rows(shared_data / "persona/spc_test_en.csv"))
     assert len(rows) == 968
     assert list(rows[0].value)[-1] == "Best Generated Conversation"
+
+
+def test_every_line_of_a_text_file_is_a_row_and_empty_ones_are_none(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("从前有座山。\n\n  Once upon a time. \n", encoding="utf-8")
+    samples = load_conversations(path, "pretrain")
+    assert [(s.messages[0].text, s.row) for s in samples] == [
+        ("从前有座山。", 1),
+        ("Once upon a time.", 2),
+    ]
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "the file is empty"), (" \n\n", "holds no rows")])
+def test_a_text_file_of_nothing_is_a_sentence(tmp_path, text, said):
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    with pytest.raises(DataError, match=said):
+        load_conversations(path, "pretrain")
+
+
+def test_plain_text_under_another_format_names_the_right_one(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("从前有座山。")
+    with pytest.raises(DataError, match="set dataset_format='pretrain'"):
+        load_conversations(path, "xtuner")

@@ -34,6 +34,16 @@ def test_a_folder_is_narrowed_by_split_subset_and_files(folder):
         names({"split": "validation"}, folder)
 
 
+def test_texts_of_a_folder_are_data_where_there_is_no_other(folder, tmp_path_factory):
+    (folder / "LICENSE.txt").write_text("x")
+    assert len(names({}, folder)) == 4
+    assert names({"files": "*.txt"}, folder) == ["LICENSE.txt"]
+    books = tmp_path_factory.mktemp("books")
+    (books / "one.txt").write_text("Once.\nTwice.\n")
+    samples = load_source({"path": str(books), "format": "pretrain"})
+    assert [s.messages[0].text for s in samples] == ["Once.", "Twice."]
+
+
 def test_a_dataset_of_the_hub_is_read_from_what_was_downloaded(
     folder, tmp_path_factory, monkeypatch
 ):

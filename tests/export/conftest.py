@@ -60,9 +60,17 @@ def lora_weights(base: Path, settings: Settings, bits: int | None = None) -> dic
         alpha=settings.lora_alpha,
         dropout=0.0,
         targets=settings.lora_target_modules,
+        dora=settings.use_dora,
+        rslora=settings.use_rslora,
     )
     state = trainable_state_dict(model)
-    return {name: torch.randn_like(w) * 0.2 if "lora_B" in name else w for name, w in state.items()}
+    state = {
+        name: torch.randn_like(w) * 0.2 if "lora_B" in name else w for name, w in state.items()
+    }
+    return {
+        name: w * (1 + 0.3 * torch.rand_like(w)) if "magnitude" in name else w
+        for name, w in state.items()
+    }
 
 
 def save_checkpoint(path: Path, weights: dict[str, Any], card: RunCard | None) -> Path:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from elysia.core.errors import CheckpointError, ElysiaError, ExportError
 from elysia.core.run_card import RunCard
-from elysia.export.adapter import pth_to_hf
+from elysia.export.adapter import WEIGHTS, pth_to_hf
 from elysia.models.load import load_causal_lm
 from elysia.train.settings import load_settings
 
@@ -40,19 +40,26 @@ def _trained_logits(base: Path, settings: Any, pth: Path) -> torch.Tensor:
         r=settings.lora_r,
         alpha=settings.lora_alpha,
         targets=settings.lora_target_modules,
+        dora=settings.use_dora,
+        rslora=settings.use_rslora,
     )
     model.load_state_dict(load_weights(pth), strict=False)
     return logits(model.eval())
 
 
 @pytest.mark.parametrize("base_name", ["tiny_internlm2", "tiny_llama"])
+@pytest.mark.parametrize("kind", [{}, {"use_dora": True}, {"use_rslora": True}], ids=str)
 def test_peft_loads_the_adapter_to_the_logits_of_training(
-    base_name: str, trained: Any, tmp_path: Path, request: pytest.FixtureRequest
+    base_name: str,
+    kind: dict[str, Any],
+    trained: Any,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     from peft import PeftModel
 
     base = request.getfixturevalue(base_name)
-    settings, pth = trained(base)
+    settings, pth = trained(base, **kind)
     out = pth_to_hf(settings, pth, tmp_path / "hf")
     plain = load_causal_lm(base, dtype="float32", device="cpu")
     without = logits(plain)
@@ -323,3 +330,35 @@ def test_a_full_disk_leaves_no_model(
     pth = lab.save_checkpoint(tmp_path / "iter_1.pth", weights, card)
     with small_disk(20_000):
         _refused(ElysiaError, settings=settings, pth=pth, out=tmp_path / "hf")
+
+
+def test_magnitudes_keep_float32_beside_a_16_bit_adapter(
+    trained: Any, tiny_llama: Path, tmp_path: Path
+) -> None:
+    settings, pth = trained(tiny_llama, dtype="bfloat16", use_dora=True)
+    out = pth_to_hf(settings, pth, tmp_path / "hf")
+    dtypes = {n.rpartition(".lora_")[2]: t.dtype for n, t in load_file(out / WEIGHTS).items()}
+    assert dtypes["magnitude_vector"] == torch.float32 and dtypes["A.weight"] == torch.bfloat16
+
+
+def test_a_checkpoint_of_dora_is_refused_by_a_config_without_it_and_the_other_way_round(
+    lab: Any, trained: Any, tiny_llama: Path, tmp_path: Path
+) -> None:
+    _, with_dora = trained(tiny_llama, use_dora=True)
+    with pytest.raises(CheckpointError, match="holds DoRA, but the config says use_dora = False"):
+        pth_to_hf(lab.settings_for(tiny_llama), with_dora, tmp_path / "a")
+    _, without = trained(tiny_llama)
+    with pytest.raises(CheckpointError, match="LoRA without DoRA"):
+        pth_to_hf(lab.settings_for(tiny_llama, use_dora=True), without, tmp_path / "b")
+
+
+def test_the_scaling_of_the_training_is_kept_whatever_the_config_says(
+    lab: Any, tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = lab.settings_for(tiny_llama, use_rslora=True)
+    card = lab.card_for(settings, tiny_llama)
+    card.extra["training"] = {"lora_alpha": 8, "use_rslora": True}
+    pth = lab.save_checkpoint(tmp_path / "i.pth", lab.lora_weights(tiny_llama, settings), card)
+    out = pth_to_hf(lab.settings_for(tiny_llama), pth, tmp_path / "hf")
+    assert json.loads((out / "adapter_config.json").read_text())["use_rslora"] is True
+    assert "trained with use_rslora = True" in caplog.text

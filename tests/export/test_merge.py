@@ -233,7 +233,7 @@ def test_as_trained_is_refused_for_an_adapter_that_saw_no_quantized_weights(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("use_dora", True), ("modules_to_save", ["lm_head"]), ("bias", "all"), ("peft_type", "IA3")],
+    [("use_qalora", True), ("modules_to_save", ["lm_head"]), ("bias", "all"), ("peft_type", "IA3")],
 )
 def test_adapters_that_are_more_than_lora_are_refused(
     key: str, value: Any, adapter_of: Any, tiny_llama: Path, tmp_path: Path

@@ -44,6 +44,36 @@ def test_a_merge_onto_the_trained_weights_is_proved_against_the_quantized_base(
     assert prove(tiny_internlm2, adapter, out, PROMPTS, device="cpu").max_diff < 1e-4
 
 
+@pytest.mark.parametrize(
+    "kind", [{"use_dora": True}, {"use_dora": True, "use_rslora": True}], ids=str
+)
+@pytest.mark.parametrize(
+    ("method", "choice"), [("lora", "original"), ("qlora", "original"), ("qlora", "as-trained")]
+)
+def test_dora_and_rslora_are_proved_on_a_plain_and_on_an_nf4_base(
+    kind: dict[str, Any],
+    method: str,
+    choice: Any,
+    adapter_of: Any,
+    tiny_internlm2: Path,
+    tmp_path: Path,
+) -> None:
+    adapter, out = adapter_of(tiny_internlm2, method=method, **kind), tmp_path / "merged"
+    merge(tiny_internlm2, adapter, out, device="cpu", base_weights=choice)
+    proof = prove(tiny_internlm2, adapter, out, PROMPTS, device="cpu")
+    assert proof.max_diff < 1e-4 and proof.effect > 0.1
+
+
+def test_dora_without_its_magnitudes_is_refused(
+    adapter_of: Any, tiny_llama: Path, tmp_path: Path
+) -> None:
+    adapter = adapter_of(tiny_llama, use_dora=True)
+    path = adapter / "adapter_model.safetensors"
+    save_file({n: t for n, t in load_file(path).items() if "magnitude" not in n}, path)
+    with pytest.raises(ExportError, match=r"has no .*magnitude_vector of 64 numbers"):
+        merge(tiny_llama, adapter, tmp_path / "merged", device="cpu")
+
+
 def test_sixteen_bits_are_proved_within_their_rounding(
     adapter_of: Any, tiny_llama: Path, tmp_path: Path
 ) -> None:

@@ -177,3 +177,30 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny_internlm2: Path) -
     saved = gradients(model)
     assert plain.keys() == saved.keys()
     assert all((plain[n] - saved[n]).abs().max() <= 1e-6 for n in plain)
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_a_fresh_dora_changes_nothing_and_its_magnitudes_train_in_float32(
+    tiny_internlm2: Path, bits: int | None
+) -> None:
+    torch.manual_seed(0)
+    base = load.load_causal_lm(tiny_internlm2, dtype="float32", device="cpu", bits=bits)
+    lora.keep_nf4_trainable(base)
+    with torch.no_grad():
+        before = base(input_ids=IDS).logits
+    model = lora.add_lora(base, r=4, alpha=8, dora=True)
+    with torch.no_grad():
+        torch.testing.assert_close(model(input_ids=IDS).logits, before, rtol=1e-4, atol=1e-5)
+    found = gradients(model)
+    lengths = {n: g for n, g in found.items() if "magnitude" in n}
+    assert len(lengths) == 14 and all(g.abs().max() > 0 for g in lengths.values())
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_rank_stabilized_scaling_divides_by_the_root_of_the_rank(tiny_llama: Path) -> None:
+    base = load.load_causal_lm(tiny_llama, dtype="float32", device="cpu")
+    model = lora.add_lora(base, r=4, alpha=8, rslora=True)
+    scalings = {
+        m.scaling["default"] for m in model.modules() if isinstance(getattr(m, "scaling", 0), dict)
+    }
+    assert scalings == {4.0}

@@ -56,3 +56,29 @@ def plain_settings(tiny_internlm2, rows_file):
         "evaluation_max_new_tokens": 4,
         "gradient_checkpointing": False,
     }
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory):
+    """18 preference pairs, which prefer one way of ending a reply."""
+    rows = [
+        {
+            "conversations": [{"from": "human", "value": f"{QUESTIONS[i % 7]}，第{i}次？"}],
+            "chosen": {"from": "gpt", "value": f"这是第{i}个回答，" * (1 + i % 3) + "好呀！"},
+            "rejected": {"from": "gpt", "value": f"第{i}个。" * (1 + i % 4)},
+        }
+        for i in range(18)
+    ]
+    path = tmp_path_factory.mktemp("pairs") / "pairs.json"
+    path.write_text(json.dumps(rows, ensure_ascii=False))
+    return path
+
+
+@pytest.fixture
+def pair_settings(plain_settings, pairs_file):
+    """As `plain_settings`, for DPO."""
+    return plain_settings | {
+        "data_path": str(pairs_file),
+        "dataset_format": "preference_sharegpt",
+        "objective": "dpo",
+    }

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -119,3 +121,58 @@ def test_repeats_are_made_after_the_split(dialogues, rows_file):
 def test_holding_everything_out_is_refused(dialogues):
     with pytest.raises(DataError, match="leaves none"):
         dialogues(heldout=24)
+
+
+def test_a_long_document_is_divided_so_that_every_token_is_learned_once(
+    dialogues, shared_data, tmp_path
+):
+    text = (shared_data / "instruct" / "lf_wiki_demo.txt").read_text(encoding="utf-8")
+    path = tmp_path / "wiki.txt"
+    path.write_text("\n".join(text.splitlines()[:4])[:60_000], encoding="utf-8")
+    source = {"path": str(path), "format": "pretrain", "repeat": 1, "limit": None}
+    data = dialogues(sources=[source], system="Never said.")
+    assert max(data.tokens.lengths) == 256 and len(data.tokens) > 20
+    tokenizer = data.tokenizer
+    for row, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        pieces = [data.tokens[i] for i, (_, found) in enumerate(data.tokens.origin) if found == row]
+        whole = [*pieces[0][0], *(token for ids, _ in pieces[1:] for token in ids[1:])]
+        assert whole[0] == tokenizer.bos_token_id and whole[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(whole[1:-1]) == line.strip()
+        learned = [label for _, labels in pieces for label in labels if label != -100]
+        assert learned == [int(i) for i in whole[1:]]
+    packed = sum(int((data[i]["labels"] != -100).sum()) for i in range(len(data)))
+    assert packed == int(data.tokens.labelled.sum())
+
+
+def test_a_document_is_divided_even_where_rows_are_truncated(dialogues, tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text("很久以前，山里有一座庙。" * 200, encoding="utf-8")
+    source = {"path": str(path), "format": "pretrain", "repeat": 1, "limit": None}
+    data = dialogues(sources=[source], overlong="truncate")
+    assert len(data.tokens) > 2 and data.tokens.cut == 0
+    joined = [*data.tokens[0][0], *(i for ids, _ in list(data.tokens)[1:] for i in ids[1:])]
+    assert data.tokenizer.decode(joined[1:-1]) == path.read_text(encoding="utf-8")
+
+
+def test_pairs_come_from_folders_with_columns_renamed_and_a_share_repeated(
+    dialogues, pairs_file, tmp_path
+):
+    rows = json.loads(pairs_file.read_text(encoding="utf-8"))
+    renamed = [{"talk" if key == "conversations" else key: row[key] for key in row} for row in rows]
+    for name, part in (("a", renamed[:10]), ("b", renamed[10:])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(part), encoding="utf-8")
+    source = {
+        "path": str(tmp_path), "format": "preference_sharegpt", "repeat": 1.5, "limit": None,
+        "columns": {"talk": "conversations"},
+    }  # fmt: skip
+    data = dialogues(sources=[source], pairs=True)
+    assert len(data.samples) == 27 and len(data.tokens) == 54
+    assert set(data.tokens.origin) == {
+        (str(tmp_path / f"{name}.json"), row)
+        for name, count in (("a", 10), ("b", 8))
+        for row in range(1, count + 1)
+    }
+    wanted = [sum(data[i]["lengths"]) for i in range(len(data))]
+    assert data.pack_lengths().tolist() == wanted
+    order = list(EpochSampler(data, batch_size=2, by_length=True))
+    assert sorted(i for i in order if i >= 0) == list(range(len(data)))

@@ -169,3 +169,17 @@ def test_a_damaged_checkpoint_is_not_resumed(tmp_path, plain_settings):
     (tmp_path / "iter_5.pth").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(CheckpointError, match="cut short"):
         train(config(tmp_path, plain_settings), work_dir=str(tmp_path), resume="auto")
+
+
+def test_plain_text_is_learned_whole_and_the_loss_falls(tmp_path, plain_settings):
+    path = tmp_path / "book.txt"
+    path.write_text(
+        "".join(f"第{i}章，从前有座山，山里有座庙。" * (i * 8) + "\n" for i in range(1, 6))
+    )
+    settings = plain_settings | {"data_path": str(path), "dataset_format": "pretrain"}
+    settings |= {"max_epochs": 3, "heldout": 1, "method": "full", "overlong": "error"}
+    config = tmp_path / "pretrain.py"
+    config.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    assert train(str(config), work_dir=str(tmp_path / "w")) == 0
+    found = RunCard.read(tmp_path / "w").metrics
+    assert found["heldout_loss"] < found["first_heldout_loss"] - 1

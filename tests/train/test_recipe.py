@@ -103,3 +103,11 @@ def test_a_recipe_is_written_as_a_file_that_reads_back_equal(plain_settings, tmp
     content = recipe(settings, name="x", work_dir=str(tmp_path))
     Recipe(content).dump(tmp_path / "x.py")
     assert Config.fromfile(str(tmp_path / "x.py")).to_dict() == Config(content).to_dict()
+
+
+def test_lora_plus_goes_with_any_optimizer(plain_settings):
+    chosen = {"optimizer": "torch.optim.SGD", "loraplus_lr_ratio": 16.0}
+    settings = settings_from(plain_settings | chosen, "c")
+    wrapper = recipe(settings, name="c", work_dir="w")["optim_wrapper"]
+    assert wrapper["loraplus_lr_ratio"] == 16
+    assert wrapper["optimizer"]["type"] == "torch.optim.SGD"

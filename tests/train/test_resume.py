@@ -42,11 +42,52 @@ def same(first, second):
 STATE = ("state_dict", "optimizer", "param_schedulers", "rng", "progress")
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+PLUS = {"method": "qlora", "use_dora": True, "use_rslora": True, "loraplus_lr_ratio": 8.0}
+
+
+@pytest.mark.parametrize(
+    "method", [{"method": "lora"}, {"method": "qlora"}, {"method": "full"}, PLUS], ids=str
+)
 def test_a_resumed_run_ends_with_the_same_weights_optimizer_and_randomness(
     tmp_path, plain_settings, method
 ):
-    settings = plain_settings | {"method": method, "evaluation_inputs": ["你好"], "heldout": 2}
+    resumes_exactly(
+        tmp_path, plain_settings | method | {"evaluation_inputs": ["你好"], "heldout": 2}
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "lora"},
+        {"method": "qlora"},
+        {"method": "full", "lr": 1e-3},
+        {"method": "qlora", "objective": "orpo"},
+        {"method": "qlora", "objective": "reward"},
+    ],
+    ids=str,
+)
+def test_a_resumed_run_of_pairs_ends_as_the_one_that_was_never_stopped(
+    tmp_path, pair_settings, changes
+):
+    resumes_exactly(tmp_path, pair_settings | changes | {"heldout": 4, "max_epochs": 3})
+
+
+def test_dpo_of_all_weights_is_not_resumed_without_its_reference_or_on_other_pairs(
+    tmp_path, pair_settings
+):
+    settings = pair_settings | {"method": "full", "max_steps": 2}
+    train(config(tmp_path, settings), work_dir=str(tmp_path / "w"))
+    last = str(tmp_path / "w" / "iter_2.pth")
+    run = config(tmp_path, settings | {"max_steps": 3, "seed": 7, "SYSTEM": "别的"})
+    with pytest.raises(CheckpointError, match="taken of other pairs"):
+        train(run, work_dir=str(tmp_path / "w"), resume=last)
+    (tmp_path / "w" / "reference.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"reference.safetensors cannot be read"):
+        train(run, work_dir=str(tmp_path / "w"), resume=last)
+
+
+def resumes_exactly(tmp_path, settings):
     run = config(tmp_path, settings)
     assert train(run, work_dir=str(tmp_path / "whole")) == 0
     whole = final(tmp_path / "whole")

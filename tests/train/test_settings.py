@@ -130,3 +130,9 @@ def test_an_expanded_recipe_can_be_read_again(tmp_path):
 def test_an_xtuner_config_without_its_parts_is_told_what_it_lacks(tmp_path):
     with pytest.raises(ConfigError, match="cannot be trained here: it has no optim_wrapper"):
         load_settings(write(tmp_path, "x.py", "model = dict()\ntrain_dataloader = dict()\n"))
+
+
+@pytest.mark.parametrize("name", ["tokens", "moss_sft", "/a/theirs.py:mapped", "pretrain"])
+def test_replies_may_be_of_any_format_but_pairs(name):
+    source = {"path": "d.json", "format": name, "repeat": 0.5}
+    assert settings_from(LEAST | {"data_path": [source]}, "c").sources[0]["format"] == name

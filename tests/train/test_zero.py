@@ -121,6 +121,55 @@ def test_nf4_under_zero3_is_refused_before_anything_is_loaded(tmp_path, settings
     assert "ZeRO-3 scatters weights" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.fixture
+def dpo(pair_settings):
+    return pair_settings | {"max_steps": 4, "dtype": "bfloat16", "heldout": 3}
+
+
+@pytest.mark.parametrize("name", ["deepspeed_zero2", "deepspeed_zero3"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_dpo_of_two_processes_resumes_exactly_under_zero(tmp_path, dpo, name, method):
+    dpo |= {"method": method, "lr": 1e-3}
+    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", name, processes=2)
+    whole = final(tmp_path / "w")
+    forget_after(tmp_path / "w", 2)
+    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", name, "--resume", processes=2)
+    assert same(whole, final(tmp_path / "w"))
+
+
+def test_dpo_of_two_processes_learns_what_one_does_with_and_without_zero(tmp_path, dpo):
+    dpo |= {"method": "lora", "lora_dropout": 0.0, "dtype": "float32", "lr": 1e-3}
+    run(tmp_path, dpo | {"accumulative_counts": 2}, tmp_path / "one")
+    double = dpo | {"accumulative_counts": 1}
+    for kind in ("deepspeed_zero2", "deepspeed_zero3"):
+        run(tmp_path, double, tmp_path / kind, "--deepspeed", kind, processes=2)
+        close(final(tmp_path / "one"), final(tmp_path / kind), 2e-4)
+    run(tmp_path, double, tmp_path / "ddp", processes=2)
+    close(final(tmp_path / "one"), final(tmp_path / "ddp"), 2e-4)
+
+
+def test_orpo_resumes_exactly_under_zero2(tmp_path, dpo):
+    dpo |= {"method": "qlora", "objective": "orpo"}
+    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero2")
+    whole = final(tmp_path / "w")
+    forget_after(tmp_path / "w", 2)
+    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero2", "--resume")
+    assert same(whole, final(tmp_path / "w"))
+
+
+def test_dora_and_lora_plus_resume_under_zero2_and_dora_is_refused_under_zero3(tmp_path, settings):
+    settings |= {"method": "qlora", "use_dora": True, "loraplus_lr_ratio": 8.0}
+    run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero2")
+    whole = final(tmp_path / "w")
+    assert any("magnitude" in name for name in whole)
+    forget_after(tmp_path / "w", 2)
+    run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero2", "--resume")
+    assert same(whole, final(tmp_path / "w"))
+    settings |= {"method": "lora"}
+    done = run(tmp_path, settings, tmp_path / "x", "--deepspeed", "deepspeed_zero3", code=1)
+    assert "rows DoRA must measure" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_childs_exit_code_comes_through_torchrun(tmp_path, settings):
     settings = settings | {"lr": 1e30}  # the loss explodes in the children, after they met
     done = run(tmp_path, settings | {"max_steps": 30}, tmp_path / "w", processes=2, code=1)

@@ -22,7 +22,7 @@ class DatasetInfoHook(Hook):  # type: ignore[misc]
         tokens, labelled = int(data.tokens.lengths.sum()), int(data.tokens.labelled.sum())
         runner.logger.info(
             "%d rows in %d packs: %d tokens, %d of them learned (%.0f %%); %d steps an epoch, %d in all",
-            len(data.tokens), len(data), tokens, labelled, 100 * labelled / max(tokens, 1),
+            len(data.tokens) // data.each, len(data), tokens, labelled, 100 * labelled / max(tokens, 1),
             runner.train_loop.steps_per_epoch, runner.max_iters,
         )  # fmt: skip
         for index in range(min(self.samples, len(data.tokens))):

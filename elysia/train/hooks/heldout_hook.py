@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from mmengine.hooks import Hook
 
 from elysia.train import rng
 from elysia.train.dataset import PackedDialogues
-from elysia.train.loop import count_labelled
+from elysia.train.loop import count_units
 from elysia.train.strategy import total
 
 
@@ -39,10 +40,11 @@ class HeldoutHook(Hook):  # type: ignore[misc]
             self._measure(runner, done)
 
     def _measure(self, runner: Any, step: int) -> float:
-        """Mean loss per labelled token; every process takes its share of the packs."""
+        """Mean loss per labelled token or pair; every process takes its share of the packs."""
         model = runner.model
         model.eval()
-        summed, labelled = 0.0, 0
+        summed, units = 0.0, 0
+        measured: Counter[str] = Counter()
         world, rank = runner.world_size, runner.rank
         rounds = -(-len(self.data) // world)
         with torch.no_grad(), rng.untouched():
@@ -52,12 +54,17 @@ class HeldoutHook(Hook):  # type: ignore[misc]
                 pack = self.data[mine if mine < len(self.data) else ~0]
                 batch = self.collate([pack], **self.collate_args)
                 summed += float(model(batch))
-                labelled += count_labelled(batch)
+                units += count_units(batch)
+                measured.update(runner.strategy.bare.measured)
         model.train()
-        value = total(summed) / max(total(labelled), 1)
+        everywhere = max(total(units), 1)
+        value = total(summed) / everywhere
+        beside = {f"heldout_{name}": total(sums) / everywhere for name, sums in measured.items()}
         runner.message_hub.update_scalar("heldout/loss", value)
-        runner.visualizer.add_scalars({"heldout_loss": value}, step=step)
+        runner.visualizer.add_scalars({"heldout_loss": value, **beside}, step=step)
+        rows = len(self.data.tokens) // self.data.each
+        others = "".join(f", {name.removeprefix('heldout_')} {v:.4f}" for name, v in beside.items())
         runner.logger.info(
-            "Held-out loss after step %d: %.4f (%d rows)", step, value, len(self.data.tokens)
+            "Held-out loss after step %d: %.4f (%d rows)%s", step, value, rows, others
         )
         return value

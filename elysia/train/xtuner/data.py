@@ -108,6 +108,9 @@ def _processed(part: Part, path: Path, found: Found, report: Report) -> None:
     if template is not None:
         found.templates.append(template_map(template, part.where, report))
     source["format"] = _format(part, path, template is None, report)
+    if source["format"] == "pretrain":
+        report.change("documents", "documents longer than max_length are divided and learned whole: "
+                      "XTuner drops what is past it")  # fmt: skip
     limit = part.take("max_dataset_length")
     if limit:
         source["limit"] = limit

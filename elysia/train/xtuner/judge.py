@@ -88,7 +88,7 @@ def _finetune(tree: Tree, path: Path, cuda: bool, report: Report) -> None:
     _runtime(tree, report)
 
 
-# Kind of model -> its reader. A preference method joins here once it is trained.
+# Kind of model -> its reader. A preference method joins here once its configs are translated.
 METHODS: dict[str, Callable[[Tree, Path, bool, Report], None]] = {"SupervisedFinetune": _finetune}
 
 

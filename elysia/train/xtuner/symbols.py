@@ -49,7 +49,7 @@ XTUNER: dict[str, tuple[str, str]] = {
     "SYSTEM_TEMPLATE": ("xtuner.utils", "evaluation_system"),
     "BUILDER": ("xtuner.registry", "not used"),
     **dict.fromkeys(MAP_FUNCTIONS, ("xtuner.dataset", "dataset_format")),
-    # What is not trained here; OTHER_KINDS says why.
+    # What is not read here; OTHER_KINDS says why.
     **dict.fromkeys(("LLaVAModel", "InternVL_V1_5", "DPO", "ORPO", "RewardModel"),
                     ("xtuner.model", "not supported")),
     **dict.fromkeys(("LLaVADataset", "InternVL_V1_5_Dataset", "RefCOCOJsonDataset",
@@ -59,15 +59,17 @@ XTUNER: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 _IMAGES = "it trains on images, and vision-language models are not trained here"
-_PREFERENCES = "it learns from pairs of a preferred and a rejected reply, which is not trained yet"
-# Kinds of model that are not trained, and why. A method that is added leaves this table and gets a
-# reader of its own in judge.METHODS.
+_PREFERENCES = (
+    "preference configs are not translated; set objective = '{}' in flat settings (docs/methods.md)"
+)
+# Kinds of model that are not read, and why. One that is added leaves this table and gets a reader
+# of its own in judge.METHODS.
 OTHER_KINDS = {
     "LLaVAModel": _IMAGES,
     "InternVL_V1_5": _IMAGES,
-    "DPO": _PREFERENCES,
-    "ORPO": _PREFERENCES,
-    "RewardModel": "it trains a reward model, which is not trained yet",
+    "DPO": _PREFERENCES.format("dpo"),
+    "ORPO": _PREFERENCES.format("orpo"),
+    "RewardModel": _PREFERENCES.format("reward"),
 }
 
 # Last parts of names of other libraries that a config may use, by the library.

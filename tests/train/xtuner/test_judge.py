@@ -85,7 +85,13 @@ def test_an_unknown_symbol_is_named_with_the_nearest_and_its_line(config):
 
 
 @pytest.mark.parametrize(
-    ("kind", "why"), [("LLaVAModel", "images"), ("DPO", "preferred"), ("RewardModel", "reward")]
+    ("kind", "why"),
+    [
+        ("LLaVAModel", "images"),
+        ("DPO", "objective = 'dpo'"),
+        ("ORPO", "objective = 'orpo'"),
+        ("RewardModel", "objective = 'reward'"),
+    ],
 )
 def test_other_kinds_of_training_say_why_not(config, kind, why):
     report = judge(config(("SupervisedFinetune", kind)))

@@ -1,0 +1,143 @@
+"""Preference formats: pure functions from a row to two talks that differ in their last reply.
+
+A pair is (the talk with the chosen reply, the talk with the rejected one); that reply alone is
+learned, earlier replies are context. DataError names the key at fault; read.py adds file and row.
+To add one: a function with a doctest, and its line in `PREFERENCES`. Knows nothing of files,
+templates or of what is made of a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from elysia.core.errors import DataError
+from elysia.core.messages import Message
+from elysia.data.dialogues import role_of
+from elysia.data.values import object_at, objects_at, present, reply_at, text_at
+
+Row = Mapping[str, Any]
+Pair = tuple[list[Message], list[Message]]
+Preference = Callable[[Row], Pair]
+KEYS = ("chosen", "rejected")
+
+
+def preference(row: Row) -> Pair:
+    """`prompt`, `chosen`, `rejected`, and `system` where there is one.
+
+    The prompt is a text or a list of messages (`role`, `content`); so are the replies, whose list may
+    repeat the prompt before the reply.
+
+    >>> [talk[-1].text for talk in preference({"prompt": "q", "chosen": "a", "rejected": "b"})]
+    ['a', 'b']
+    >>> said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    >>> other = [said[0], {"role": "assistant", "content": "b"}]
+    >>> [m.text for m in preference({"chosen": said, "rejected": other})[1]]
+    ['q', 'b']
+    """
+    before = _prompt(row)
+    talks = []
+    for key in KEYS:
+        if isinstance(row.get(key), list):
+            said = _said(row, key)
+            if said[-1].role != "assistant":
+                raise DataError(f"'{key}' must end with the assistant's reply.")
+            talks.append((said[:-1] or before, said[-1].text))
+        else:
+            talks.append((before, reply_at(row, key)))
+    if talks[0][0] != talks[1][0]:
+        raise DataError("'chosen' and 'rejected' answer different messages; a pair shares them.")
+    return _pair(talks[0][0], talks[0][1], talks[1][1], "prompt")
+
+
+def preference_alpaca(row: Row) -> Pair:
+    r"""Alpaca's `instruction` and `input`, with `chosen` and `rejected` for `output`.
+
+    >>> preference_alpaca({"instruction": "i", "input": "x", "chosen": "a", "rejected": "b"})[0][0].text
+    'i\nx'
+    """
+    question = "\n".join(
+        filter(None, (text_at(row, "instruction"), text_at(row, "input", optional=True)))
+    )
+    said = [*_system(row), Message("user", question)]
+    return _pair(said, reply_at(row, "chosen"), reply_at(row, "rejected"), "instruction")
+
+
+def preference_sharegpt(row: Row) -> Pair:
+    """`conversations` that end with a question, `chosen` and `rejected` as one message each.
+
+    >>> talk = [{"from": "system", "value": "S"}, {"from": "human", "value": "q"}]
+    >>> good, bad = {"from": "gpt", "value": "a"}, {"from": "gpt", "value": "b"}
+    >>> row = {"conversations": talk, "chosen": good, "rejected": bad}
+    >>> [m.role for m in preference_sharegpt(row)[0]]
+    ['system', 'user', 'assistant']
+    """
+    before = [*_system(row), *_said(row, "conversations")]
+    return _pair(before, _reply(row, "chosen"), _reply(row, "rejected"), "conversations")
+
+
+def _reply(row: Row, key: str) -> str:
+    """The text of the one message at `key`."""
+    if not present(row, key):
+        text_at(row, key)  # says that it is missing, or null
+    message = object_at(row[key], key)
+    return reply_at(message, "value" if "value" in message else "content", key)
+
+
+def _prompt(row: Row) -> list[Message]:
+    """What comes before the replies, as far as `prompt` says it."""
+    if isinstance(row.get("prompt"), list):
+        return [*_system(row), *_said(row, "prompt")]
+    if present(row, "prompt") or not isinstance(row.get("chosen"), list):
+        return [*_system(row), Message("user", text_at(row, "prompt"))]
+    return []
+
+
+def _system(row: Row) -> list[Message]:
+    text = text_at(row, "system", optional=True)
+    return [Message("system", text)] if text else []
+
+
+def _said(row: Row, key: str) -> list[Message]:
+    """The messages of a list, in either spelling."""
+    said = []
+    for where, message in objects_at(row, key):
+        speaker, words = ("from", "value") if "from" in message else ("role", "content")
+        role = role_of(text_at(message, speaker, where), where)
+        read = reply_at if role == "assistant" else text_at
+        said.append(Message(role, read(message, words, where)))
+    return said
+
+
+def _pair(before: list[Message], chosen: str, rejected: str, key: str) -> Pair:
+    if not before or before[-1].role not in ("user", "tool"):
+        raise DataError(
+            f"'{key}' must end with a question, which 'chosen' and 'rejected' both answer."
+        )
+    if chosen == rejected:
+        raise DataError(
+            "'chosen' and 'rejected' are the same text, so nothing is preferred; take the row out."
+        )
+    context = [Message(m.role, m.text, learn=False) if m.role == "assistant" else m for m in before]
+    good, bad = ([*context, Message("assistant", text)] for text in (chosen, rejected))
+    return good, bad
+
+
+PREFERENCES: dict[str, Preference] = {
+    "preference": preference,
+    "preference_alpaca": preference_alpaca,
+    "preference_sharegpt": preference_sharegpt,
+}
+
+
+def looks_like_pairs(row: Row) -> str | None:
+    """The preference format whose keys a row has; None when it holds no pair.
+
+    >>> looks_like_pairs({"conversations": [], "chosen": {}, "rejected": {}})
+    'preference_sharegpt'
+    """
+    if not any(key in row for key in KEYS):
+        return None
+    if "conversations" in row:
+        return "preference_sharegpt"
+    return "preference_alpaca" if "instruction" in row else "preference"

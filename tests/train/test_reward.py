@@ -1,0 +1,120 @@
+"""Reward models: trained, converted, merged and proved; the numbers are those of transformers' own class."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+from elysia.core.errors import CheckpointError, ConfigError
+from elysia.export.adapter import newest, pth_to_hf
+from elysia.export.merge import merge
+from elysia.export.prove import prove
+from elysia.models import load
+from elysia.train.checkpoint import load_weights
+from elysia.train.dataset import PackedDialogues, collate_flat, collate_padded
+from elysia.train.launch import train
+from elysia.train.recipe import dataset_arguments
+from elysia.train.reward import RewardFinetune
+from elysia.train.settings import load_settings, settings_from
+
+LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
+
+
+def build(folder, adapter=LORA, bits=None, **kwargs):
+    torch.manual_seed(0)
+    llm = {"path": str(folder), "bits": bits}
+    return RewardFinetune(llm=llm, adapter=adapter, device="cpu", **kwargs)
+
+
+@pytest.fixture
+def reward_settings(pair_settings):
+    return pair_settings | {"objective": "reward", "max_epochs": 4, "heldout": 4, "lr": 5e-3}
+
+
+@pytest.fixture
+def data(reward_settings, tiny_internlm2):
+    settings = settings_from(reward_settings, "c")
+    return PackedDialogues(**dataset_arguments(settings, str(tiny_internlm2)))
+
+
+def plain_rewards(model, data, pack):
+    """(pairs, 2) of transformers' own forward, each text alone."""
+    texts = [torch.from_numpy(data.tokens[2 * p + half][0]).long()
+             for p in data.packs[pack] for half in (0, 1)]  # fmt: skip
+    return torch.cat([model(input_ids=t[None], use_cache=False).logits for t in texts]).view(-1, 2)
+
+
+@pytest.mark.parametrize("fixture", ["tiny_internlm2", "tiny_llama"])
+@pytest.mark.parametrize("adapter", [LORA, None], ids=["lora", "full"])
+def test_the_loss_is_that_of_transformers_own_rewards(fixture, adapter, request, data):
+    model = build(request.getfixturevalue(fixture), adapter).train()
+    ours = model(collate_flat([data[0]]))
+    rewards = plain_rewards(model.causal, data, 0)
+    theirs = -torch.log(torch.sigmoid(rewards[:, 0] - rewards[:, 1])).sum()
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert model.measured["rewards/accuracies"] == float((rewards[:, 0] > rewards[:, 1]).sum())
+    ours.backward()
+    trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    heads = [grad for name, grad in trained.items() if "score" in name]
+    assert len(heads) == 1 and heads[0].abs().max() > 0 and len(trained) > 10
+
+
+def test_packed_padded_and_beside_a_silent_pack_it_is_the_same(tiny_internlm2, data):
+    flat, padded = build(tiny_internlm2), build(tiny_internlm2, attention="sdpa")
+    wanted = flat(collate_flat([data[0]]))
+    torch.testing.assert_close(padded(collate_padded([data[0]], 0)), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(flat(collate_flat([data[0], data[~1]])), wanted)
+    silent = flat(collate_flat([data[~1]]))
+    silent.backward()
+    assert float(silent.detach()) == 0
+
+
+@pytest.mark.parametrize(("method", "choice"), [("lora", "original"), ("qlora", "as-trained")])
+def test_a_trained_reward_is_converted_merged_proved_and_loaded_by_transformers(
+    tmp_path, reward_settings, tiny_internlm2, data, method, choice
+):
+    path = tmp_path / "reward.py"
+    settings = reward_settings | {"method": method}
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    assert train(str(path), work_dir=str(tmp_path / "w")) == 0
+    adapter = pth_to_hf(load_settings(path), tmp_path / "w", tmp_path / "adapter")
+    merge(tiny_internlm2, adapter, tmp_path / "merged", device="cpu", base_weights=choice)
+    proof = prove(tiny_internlm2, adapter, tmp_path / "merged", ["你好", "What?"], device="cpu")
+    assert proof.max_diff < 1e-3
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    assert type(merged).__name__ == "InternLM2ForSequenceClassification"
+    assert merged.config.num_labels == 1
+    names = json.loads((adapter / "adapter_config.json").read_text())
+    assert names["task_type"] == "SEQ_CLS" and names["modules_to_save"] == ["score"]
+    with torch.no_grad():
+        found = plain_rewards(merged.eval(), data, 0)
+        if method == "lora":
+            base = load.load_reward_model(tiny_internlm2, dtype="float32", device="cpu")
+            wrapped = PeftModel.from_pretrained(base, str(adapter)).eval()
+            torch.testing.assert_close(plain_rewards(wrapped, data, 0), found, rtol=1e-3, atol=1e-3)
+    assert (found[:, 0] > found[:, 1]).float().mean() > 0.7
+
+
+def test_a_fully_tuned_reward_model_is_written_for_transformers(
+    tmp_path, reward_settings, tiny_llama, data
+):
+    path = tmp_path / "reward.py"
+    settings = reward_settings | {"method": "full", "lr": 1e-3, "max_epochs": 1}
+    settings |= {"pretrained_model_name_or_path": str(tiny_llama)}
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    assert train(str(path), work_dir=str(tmp_path / "w")) == 0
+    out = pth_to_hf(load_settings(path), tmp_path / "w", tmp_path / "out")
+    model = AutoModelForSequenceClassification.from_pretrained(out).eval()
+    assert type(model).__name__ == "LlamaForSequenceClassification"
+    trained = load_weights(newest(tmp_path / "w"))["score.weight"]
+    torch.testing.assert_close(model.score.weight.detach(), trained)
+    other = load_settings(path, {"objective": "dpo"})
+    with pytest.raises(CheckpointError, match="no checkpoint of the config's base model"):
+        pth_to_hf(other, tmp_path / "w", tmp_path / "other")
+
+
+def test_a_reward_model_is_not_asked_for_replies(reward_settings):
+    with pytest.raises(ConfigError, match="gives numbers"):
+        settings_from(reward_settings | {"evaluation_inputs": ["你好"]}, "c")
