@@ -190,7 +190,7 @@ def _read(path: Path, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str
     if read.is_whole(tree):
         if not isinstance(tree.get("settings"), Mapping):
             return {}, tree
-        config = Config(dict(tree["settings"]))  # a recipe of ours, read again from a work dir
+        config = Config(dict(config.settings))  # a recipe of ours, read again from a work dir
     try:
         config.merge_from_dict(options)
     except (TypeError, KeyError) as error:

@@ -122,9 +122,10 @@ def test_an_expanded_recipe_can_be_read_again(tmp_path):
     dumped = write(
         tmp_path,
         "d.py",
-        f"settings = {LEAST | {'lr': 0.5}!r}\nmodel = dict()\ntrain_dataloader = dict()\n",
+        f"settings = {LEAST | {'lr': 0.5, 'optimizer': 'torch.optim.SGD'}!r}\nmodel = dict()\ntrain_dataloader = dict()\n",
     )
     assert load_settings(dumped).lr == 0.5
+    assert load_settings(dumped).optimizer == "torch.optim.SGD"
 
 
 def test_an_xtuner_config_without_its_parts_is_told_what_it_lacks(tmp_path):
