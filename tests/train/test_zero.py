@@ -148,8 +148,9 @@ def test_dpo_of_two_processes_learns_what_one_does_with_and_without_zero(tmp_pat
     close(final(tmp_path / "one"), final(tmp_path / "ddp"), 2e-4)
 
 
-def test_orpo_resumes_exactly_under_zero2(tmp_path, dpo):
-    dpo |= {"method": "qlora", "objective": "orpo"}
+@pytest.mark.parametrize("objective", ["orpo", "reward"])
+def test_orpo_and_rewards_resume_exactly_under_zero2(tmp_path, dpo, objective):
+    dpo |= {"method": "qlora", "objective": objective}
     run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero2")
     whole = final(tmp_path / "w")
     forget_after(tmp_path / "w", 2)
@@ -208,3 +209,13 @@ def test_the_lock_of_a_killed_build_is_told_of_and_a_fresh_one_is_not(tmp_path):
     os.utime(lock, (old, old))
     with pytest.raises(DeviceError, match=f"rm {lock}"):
         _refuse_stale_lock(tmp_path)
+
+
+def test_rewards_of_two_processes_resume_exactly_under_zero3(tmp_path, dpo):
+    dpo |= {"method": "lora", "objective": "reward"}
+    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero3", processes=2)
+    whole = final(tmp_path / "w")
+    assert any("score" in name for name in whole)
+    forget_after(tmp_path / "w", 2)
+    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero3", "--resume", processes=2)
+    assert same(whole, final(tmp_path / "w"))
