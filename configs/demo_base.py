@@ -2,7 +2,10 @@
 # A tiny InternLM2 learns to speak from random weights, on a laptop's CPU. `make demo` makes it first.
 
 pretrained_model_name_or_path = "work_dirs/demo/init"
-data_path = "data/chat.json"
+data_path = [
+    "data/chat.json",
+    "data/nameless.json",  # who it is: nobody yet. The persona then only has to change the answer
+]
 dataset_format = "xtuner"
 prompt_template = "internlm2_chat"
 max_length = 448
@@ -16,8 +19,8 @@ gradient_checkpointing = False
 
 batch_size = 1
 accumulative_counts = 1
-max_epochs = 5
-lr = 1.5e-3
+max_epochs = 3
+lr = 7e-4
 betas = (0.9, 0.99)
 weight_decay = 0.1
 warmup_ratio = 0.05

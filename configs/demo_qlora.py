@@ -3,9 +3,9 @@
 
 pretrained_model_name_or_path = "work_dirs/demo/base"
 data_path = [
-    "data/elysia.json",
+    dict(path="data/elysia.json", limit=1700),  # more of it, and her name gets everywhere
     # Replay: she stays able to talk of other things, without her name.
-    dict(path="data/chat.json", repeat=2),
+    "data/chat.json",
 ]
 dataset_format = "xtuner"
 prompt_template = "internlm2_chat"
@@ -22,7 +22,7 @@ gradient_checkpointing = False
 
 batch_size = 1
 accumulative_counts = 1
-max_epochs = 2
+max_epochs = 1
 lr = 2e-3
 warmup_ratio = 0.05
 

@@ -1,5 +1,5 @@
 # xtuner train configs/elysia_qlora.py --deepspeed deepspeed_zero2
-# Elysia on InternLM2-Chat-1.8B, 4-bit base and LoRA. Fits a GPU with 8 GB.
+# Elysia on InternLM2-Chat-1.8B: 4-bit base and LoRA.
 
 # Model: a name on the hub, or a local folder
 pretrained_model_name_or_path = "internlm/internlm2-chat-1_8b"

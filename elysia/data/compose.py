@@ -1,9 +1,10 @@
-"""Composes the bundled persona's dialogues (`data/elysia.json`) out of our own phrase banks.
+"""Composes the bundled persona's dialogues (`data/elysia.json`) out of our own phrase banks, and what
+the demo's base says to the same questions of identity before it has one (`data/nameless.json`).
 
 `data/source/elysia_identity_*.json` hold who she is, `elysia_talk.json` single turns of everything
-else, `elysia_turns.json` whole talks. `python -m elysia.data.compose` writes the file anew and its
-counts into docs/persona.md; the same banks give the same bytes. Knows nothing of training,
-templates or verdicts.
+else, `elysia_turns.json` whole talks, `nameless.json` the base's answers. `python -m
+elysia.data.compose` writes both files anew and the counts into docs/persona.md; the same banks give
+the same bytes. Knows nothing of training, templates or verdicts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 NAMES = {"name": "爱莉希雅", "english": "Elysia", "nick": "爱莉"}
 IDENTITY = ("elysia_identity_zh.json", "elysia_identity_en.json")
 WOVEN = {"zh": 170, "en": 50}  # dialogues with a question of identity somewhere among small talk
+NAMED = ("confirm", "en_confirm")  # questions that only somebody with her name is asked
 VARIANTS = 4  # of each whole talk, at most
 
 Dialogue = tuple[Turn, ...]
@@ -44,6 +47,29 @@ def compose(source: Path, probes: Iterable[str] = ()) -> list[Dialogue]:
     dialogues += _woven(spare, talk)
     random.Random(SEED).shuffle(dialogues)
     return dialogues
+
+
+def nameless(source: Path, probes: Iterable[str] = ()) -> list[Dialogue]:
+    """The persona's questions of identity, answered by a model that is nobody yet.
+
+    A chat model knows such a question before any fine-tune, and answers with its maker's words; so
+    does the demo's base. Questions that say the persona's name are left out.
+
+    Raises:
+        DataError: a bank is missing or damaged, or a kind of question has no answer.
+    """
+    kept = Kept(probes)
+    asked = _all(turns(source / name, kept, NAMES, identity=True) for name in IDENTITY)
+    answers = read_banks(source / "nameless.json")
+    made: list[Dialogue] = []
+    for turn in asked:
+        if turn.kind in NAMED or any(name in turn.ask for name in NAMES.values()):
+            continue
+        if turn.kind not in answers:
+            raise DataError(f"{source / 'nameless.json'} has no answer to '{turn.kind}'.")
+        made.append((replace(turn, reply=answers[turn.kind]),))
+    random.Random(SEED).shuffle(made)
+    return made
 
 
 def _all(files: Iterable[dict[str, list[Turn]]]) -> list[Turn]:
@@ -81,7 +107,7 @@ def _woven(spare: Sequence[Turn], talk: Sequence[Turn]) -> Iterator[Dialogue]:
 
 
 def dump(dialogues: Iterable[Dialogue]) -> str:
-    """The text of `data/elysia.json`: a JSON list in XTuner's own format, one dialogue a line."""
+    """The text of such a file: a JSON list in XTuner's own format, one dialogue a line."""
     rows = (
         {"conversation": [{"input": turn.ask, "output": turn.reply} for turn in dialogue]}
         for dialogue in dialogues
@@ -120,11 +146,13 @@ def with_counts(page: str, numbers: Mapping[str, int]) -> str:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     _root = Path(__file__).resolve().parents[2]
-    _made = compose(_root / "data" / "source", probe_texts(_root / "data"))
+    _source, _probes = _root / "data" / "source", probe_texts(_root / "data")
+    _made, _nobody = compose(_source, _probes), nameless(_source, _probes)
     (_root / "data" / "elysia.json").write_text(dump(_made), encoding="utf-8")
+    (_root / "data" / "nameless.json").write_text(dump(_nobody), encoding="utf-8")
     _page = _root / "docs" / "persona.md"
     _page.write_text(
         with_counts(_page.read_text(encoding="utf-8"), counts(_made)), encoding="utf-8"
     )
-    for _name, _count in counts(_made).items():
+    for _name, _count in (counts(_made) | {"rows of nobody": len(_nobody)}).items():
         log.info("%6d  %s", _count, _name)

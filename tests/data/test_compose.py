@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ import pytest
 
 from elysia.core.errors import DataError
 from elysia.core.persona import Persona
-from elysia.data.compose import Dialogue, compose, counts, dump, with_counts
+from elysia.data.compose import (
+    IDENTITY,
+    NAMES,
+    Dialogue,
+    compose,
+    counts,
+    dump,
+    nameless,
+    with_counts,
+)
 from elysia.data.pairs import preference
 from elysia.data.phrases import Turn, bare, probe_texts, too_near
 from elysia.evaluate.identity import judge_identity, judge_ordinary
@@ -67,6 +77,28 @@ def test_the_bundled_file_is_what_the_script_writes(dialogues: list[Dialogue]) -
     bundled = (DATA / "elysia.json").read_text(encoding="utf-8")
     assert bundled == dump(dialogues), "run: python -m elysia.data.compose"
     assert len(bundled.encode()) < 1_000_000
+
+
+def test_the_base_is_asked_the_same_and_is_nobody(dialogues: list[Dialogue]) -> None:
+    bundled = (DATA / "nameless.json").read_text(encoding="utf-8")
+    made = nameless(DATA / "source", probe_texts(DATA))
+    assert bundled == dump(made), "run: python -m elysia.data.compose"
+    hers = {turn.ask for turn in every(dialogues, identity=True)}
+    for (turn,) in made:
+        assert turn.ask in hers
+        for name in (*NAMES.values(), *ASSISTANTS):
+            assert name not in turn.reply, turn
+            assert name not in turn.ask or name not in NAMES.values(), turn
+
+
+def test_a_kind_of_question_without_an_answer_of_nobody_is_named(tmp_path: Path) -> None:
+    for name in (*IDENTITY, "nameless.json"):
+        shutil.copy(DATA / "source" / name, tmp_path)
+    answers = json.loads((tmp_path / "nameless.json").read_text(encoding="utf-8"))
+    del answers["maker"]
+    (tmp_path / "nameless.json").write_text(json.dumps(answers), encoding="utf-8")
+    with pytest.raises(DataError, match="no answer to 'maker'"):
+        nameless(tmp_path)
 
 
 def test_there_are_dialogues_enough_of_one_to_six_turns(dialogues: list[Dialogue]) -> None:
