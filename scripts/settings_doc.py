@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-SOURCE = Path(__file__).resolve().parents[1] / "elysia" / "train" / "settings.py"
+TRAIN = Path(__file__).resolve().parents[1] / "elysia" / "train"
 
 INTRO = """\
 # Settings
@@ -149,16 +149,18 @@ def shown(default: ast.expr | None) -> str:
 def least(source: str) -> dict[str, str]:
     """Name to smallest value, from the table of ranges."""
     for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "_AT_LEAST":
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "AT_LEAST":
             table = ast.literal_eval(node.value) if node.value else {}
             return {name: f"{value:g}" for name, value in table.items()}
     return {}
 
 
-def page(source: str) -> str:
+def page() -> str:
     """docs/settings.md."""
-    parts, group, smallest = [INTRO], "", least(source)
-    for row in rows(source):
+    names = (TRAIN / "settings.py").read_text(encoding="utf-8")
+    ranges = (TRAIN / "checks.py").read_text(encoding="utf-8")
+    parts, group, smallest = [INTRO], "", least(ranges)
+    for row in rows(names):
         if row.group != group:
             group = row.group
             parts.append(f"\n## {group}\n\n| name | type | default | |\n|---|---|---|---|\n")
@@ -173,4 +175,4 @@ def page(source: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page(SOURCE.read_text(encoding="utf-8")))
+    sys.stdout.write(page())

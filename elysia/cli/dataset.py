@@ -118,7 +118,7 @@ def check_custom_dataset(args: Namespace) -> int:
     settings = settings_of(args)
     train = dataset_of(settings, "train")
     from elysia.data.sources import files_of
-    from elysia.train.recipe import located
+    from elysia.train.bundled import located
 
     for source in settings.sources:
         files = {file.resolve() for file in files_of(source | {"path": located(source["path"])})}

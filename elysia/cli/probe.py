@@ -52,7 +52,7 @@ def probe(args: Namespace) -> int:
     """Ask, judge, print; writes the report last, whole."""
     from elysia.core.persona import Persona
     from elysia.evaluate import identity
-    from elysia.train.recipe import locate
+    from elysia.train.bundled import locate
 
     persona = Persona.load(locate(args.persona))
     about = read_questions(Path(locate(args.questions)), "identity")

@@ -75,7 +75,7 @@ def training_prompts(adapter: Path, count: int) -> list[str]:
     from elysia.core.templates import PromptTemplate, prompt
     from elysia.data.pairs import PREFERENCES
     from elysia.data.read import load_conversations, load_pairs
-    from elysia.train.recipe import locate
+    from elysia.train.bundled import locate
 
     card = RunCard.read(adapter)
     said: list[str] = []

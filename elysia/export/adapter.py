@@ -123,7 +123,7 @@ def _card_of(settings: Settings, pth: Path) -> RunCard:
         card = checkpoint.load_card(pth)
     except CheckpointError:
         log.warning("%s carries no run card; one is made from the config.", pth)
-        from elysia.train.recipe import run_card
+        from elysia.train.card import run_card
 
         try:
             base = load.resolve(settings.pretrained_model_name_or_path, settings.hub)

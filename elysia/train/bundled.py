@@ -36,3 +36,14 @@ def find_config(name: str) -> Path:
         f"There is no config at {name}, and none bundled by that name.{nearest(path.stem, known)} "
         "`xtuner list-cfg` lists them."
     )
+
+
+def locate(path: str) -> str:
+    """A path as given when it exists, else beside the bundled configs (`data/…`, `configs/…`)."""
+    beside = configs_folder().parent / path
+    return str(beside) if not Path(path).exists() and beside.exists() else path
+
+
+def located(paths: str | list[str]) -> str | list[str]:
+    """`locate` for the path of a source, which may be several."""
+    return locate(paths) if isinstance(paths, str) else [locate(path) for path in paths]

@@ -1,4 +1,4 @@
-"""Settings become a recipe: the full MMEngine config that a runner carries out, and the run card.
+"""Settings become a recipe: the full MMEngine config that a runner carries out.
 
 This is the one place where a flat name is given its meaning. Every `type` is a dotted path, so the
 dumped recipe says where to read on. Knows nothing of processes.
@@ -9,51 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from elysia.core.persona import Persona
-from elysia.core.run_card import RunCard
-from elysia.core.templates import all_stop_words, fitting, get_template
+from elysia.core.templates import fitting
 from elysia.models import load
-from elysia.train.bundled import configs_folder
+from elysia.train.bundled import locate, located
+from elysia.train.card import dtype_of, evaluation_system, run_card, system_text
 from elysia.train.optimizer import optimizer
 from elysia.train.preflight import check_device, tokenizer_folder
 from elysia.train.settings import Settings
 
 HOOKS = "elysia.train.hooks"
-
-
-def locate(path: str) -> str:
-    """A path as given when it exists, else beside the bundled configs (`data/…`, `configs/…`)."""
-    beside = configs_folder().parent / path
-    return str(beside) if not Path(path).exists() and beside.exists() else path
-
-
-def located(paths: str | list[str]) -> str | list[str]:
-    """`locate` for the path of a source, which may be several."""
-    return locate(paths) if isinstance(paths, str) else [locate(path) for path in paths]
-
-
-def system_text(settings: Settings) -> str:
-    """The system prompt: what the config says, else what the persona's card says."""
-    if settings.SYSTEM is not None or not settings.persona:
-        return settings.SYSTEM or ""
-    persona = Persona.load(locate(settings.persona))
-    # The card's own line: the whole card would stand before every row.
-    return persona.system_line()
-
-
-def evaluation_system(settings: Settings) -> str:
-    """The system prompt of evaluation chats: their own, else the one of training."""
-    own = settings.evaluation_system
-    return system_text(settings) if own is None else own
-
-
-def dtype_of(settings: Settings) -> str:
-    """The name of the dtype that matrix products run in."""
-    if settings.dtype != "auto":
-        return settings.dtype
-    return str(load.pick_dtype(load.pick_device())).removeprefix("torch.")
 
 
 def recipe(
@@ -280,66 +244,6 @@ def _custom_hooks(
             }
         )
     return [*hooks, {"type": f"{HOOKS}.loss_curve_hook.LossCurveHook"}]
-
-
-def run_card(settings: Settings, folder: str) -> RunCard:
-    """What later stages must know of this run; metrics and row counts are added as they are known."""
-    from elysia.core.files import sha256_of
-
-    template = get_template(settings.prompt_template)
-    sources = [
-        {"path": path, "format": s["format"], "sha256": sha256_of(Path(locate(path)))}
-        for s in settings.sources
-        for path in ([s["path"]] if isinstance(s["path"], str) else s["path"])
-        if Path(locate(path)).is_file()
-    ]
-    return RunCard(
-        stage="train",
-        base_model=settings.pretrained_model_name_or_path,
-        base_weights=load.fingerprint(Path(folder)),
-        template=template.to_dict(),
-        stop_words=list(all_stop_words(template)),
-        system=system_text(settings),
-        persona=settings.persona,
-        method=settings.method,
-        datasets=sources,
-        config_sha256=settings.sha256(),
-        versions=versions(),
-        metrics={},
-        extra={
-            # What converting must know and no shape shows.
-            "training": {
-                "dtype": dtype_of(settings),
-                "double_quant": settings.double_quant,
-                "lora_r": settings.lora_r,
-                "lora_alpha": settings.lora_alpha,
-                "use_rslora": settings.use_rslora,
-                "objective": settings.objective,
-                "hub": settings.hub,
-            }
-        },
-    )
-
-
-def versions() -> dict[str, str]:
-    """Of everything that shapes the weights."""
-    from importlib.metadata import version
-
-    import elysia
-
-    names = ("transformers", "peft", "bitsandbytes", "deepspeed", "mmengine-lite")
-    return {"elysia": elysia.__version__, "torch": torch.__version__} | {
-        n: _found(version, n) for n in names
-    }
-
-
-def _found(version: Any, name: str) -> str:
-    from importlib.metadata import PackageNotFoundError
-
-    try:
-        return str(version(name))
-    except PackageNotFoundError:
-        return "absent"
 
 
 def unfitting_template(settings: Settings, model_type: str) -> str | None:

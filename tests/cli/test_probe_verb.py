@@ -64,7 +64,7 @@ def test_a_file_may_hold_both_kinds(tmp_path):
 
 
 def test_the_bundled_questions_are_found_from_anywhere(tmp_path, monkeypatch):
-    from elysia.train.recipe import locate
+    from elysia.train.bundled import locate
 
     monkeypatch.chdir(tmp_path)
     assert len(read_questions(Path(locate("data/probes.json")), "identity")) >= 100

@@ -6,8 +6,9 @@ from elysia.core.errors import ConfigError, DeviceError, ModelError
 from elysia.core.templates import TEMPLATES
 from elysia.models import load
 from elysia.train.bundled import bundled_configs
+from elysia.train.card import run_card, system_text
 from elysia.train.optimizer import optimizer
-from elysia.train.recipe import recipe, run_card, system_text, unfitting_template
+from elysia.train.recipe import recipe, unfitting_template
 from elysia.train.runner import Recipe
 from elysia.train.settings import Settings, load_settings, settings_from
 

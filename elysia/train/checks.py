@@ -1,0 +1,115 @@
+"""What the values of settings must satisfy: ranges, and that none contradicts another.
+
+Each complaint names the setting and what to do. Knows nothing of files or of torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elysia.core.errors import ConfigError
+from elysia.data.pairs import PREFERENCES
+
+if TYPE_CHECKING:
+    from elysia.train.settings import Settings
+
+# What a source may set beside its path: `data/sources.py` says what each does.
+SOURCE_KEYS = {
+    "path", "format", "repeat", "limit", "split", "subset", "files", "columns", "bot_name",
+    "min_length", "hub",
+}  # fmt: skip
+
+AT_LEAST: dict[str, float] = {
+    "max_length": 8, "lora_r": 1, "lora_alpha": 1, "batch_size": 1, "accumulative_counts": 1,
+    "dataloader_num_workers": 0, "max_epochs": 1, "max_steps": 0, "weight_decay": 0, "max_norm": 0,
+    "warmup_ratio": 0, "warmup_steps": 0, "min_lr": 0, "save_steps": 0, "logging_interval": 1,
+    "evaluation_freq": 1, "heldout": 0, "lora_dropout": 0,
+    "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
+    "loraplus_lr_ratio": 1, "dpo_label_smoothing": 0,
+}  # fmt: skip
+
+
+def check(settings: Settings) -> None:
+    """ConfigError for the first value that is impossible, or at odds with another."""
+    for name, least in AT_LEAST.items():
+        if getattr(settings, name) < least:
+            raise ConfigError(
+                f"{name} is {getattr(settings, name)}, it must be at least {least:g}."
+            )
+    if settings.lr <= 0:
+        raise ConfigError(f"lr is {settings.lr}, it must be above 0.")
+    for name in ("warmup_ratio", "lora_dropout"):
+        if getattr(settings, name) >= 1:
+            raise ConfigError(f"{name} is {getattr(settings, name)}, it must be below 1.")
+    _check_method(settings)
+    _check_objective(settings)
+    for source in settings.sources:
+        unknown = set(source) - SOURCE_KEYS
+        if unknown:
+            raise ConfigError(
+                f"data_path: a source may set {', '.join(sorted(SOURCE_KEYS))}, not {sorted(unknown)}."
+            )
+        paths = source["path"] if isinstance(source["path"], list | tuple) else [source["path"]]
+        if not paths or not all(isinstance(path, str) and path for path in paths):
+            raise ConfigError(f"data_path: a source needs a path, got {source['path']!r}.")
+        repeat = source["repeat"]
+        if not isinstance(repeat, int | float) or isinstance(repeat, bool) or repeat <= 0:
+            raise ConfigError(
+                f"data_path: repeat of {source['path']} must be above 0 (0.5 takes half of its rows)."
+            )
+
+
+def _check_method(settings: Settings) -> None:
+    """ConfigError for settings that contradict each other."""
+    adapter = {
+        "use_dora": settings.use_dora,
+        "use_rslora": settings.use_rslora,
+        "loraplus_lr_ratio": settings.loraplus_lr_ratio != 1,
+    }
+    if settings.method == "full" and any(adapter.values()):
+        named = next(name for name, is_set in adapter.items() if is_set)
+        raise ConfigError(
+            f"{named} is set, but method = 'full' has no adapter: take it out, or set method = "
+            "'lora' or 'qlora'."
+        )
+
+
+def _check_objective(settings: Settings) -> None:
+    """ConfigError for an objective whose numbers are impossible or whose data is of another kind."""
+    for name in ("dpo_beta", "orpo_lambda"):
+        if getattr(settings, name) <= 0:
+            raise ConfigError(f"{name} is {getattr(settings, name)}, it must be above 0.")
+    smoothing = settings.dpo_label_smoothing
+    if smoothing >= 0.5 or (smoothing and settings.dpo_loss_type != "sigmoid"):
+        raise ConfigError(
+            f"dpo_label_smoothing is {smoothing}: it must be below 0.5, and belongs to dpo_loss_type "
+            "= 'sigmoid'."
+        )
+    formats = [source["format"] for source in settings.sources]
+    for name in formats:
+        if (name in PREFERENCES) != settings.pairs:
+            wanted = f"one of {', '.join(PREFERENCES)}" if settings.pairs else "of conversations"
+            raise ConfigError(
+                f"objective = '{settings.objective}' with dataset_format '{name}': the format must be "
+                f"{wanted}."
+            )
+    if settings.pairs and settings.train_on_prompt:
+        raise ConfigError(
+            f"train_on_prompt has no meaning under objective = '{settings.objective}', which compares "
+            "replies: take it out."
+        )
+    if settings.pairs and settings.overlong in ("cut", "truncate"):
+        raise ConfigError(
+            f"overlong = '{settings.overlong}' would take the replies that a pair compares: use "
+            "'error' or 'drop'."
+        )
+    if settings.objective == "reward" and settings.evaluation_inputs:
+        raise ConfigError(
+            "evaluation_inputs asks for replies, and objective = 'reward' trains a model that gives "
+            "numbers: take them out."
+        )
+    if settings.objective == "reward" and settings.mmlu_path:
+        raise ConfigError(
+            "mmlu_path asks for letters, and objective = 'reward' trains a model that gives "
+            "numbers: take it out."
+        )
