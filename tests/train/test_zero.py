@@ -126,8 +126,19 @@ def dpo(pair_settings):
     return pair_settings | {"max_steps": 4, "dtype": "bfloat16", "heldout": 3}
 
 
-@pytest.mark.parametrize("name", ["deepspeed_zero2", "deepspeed_zero3"])
-@pytest.mark.parametrize("method", ["lora", "full"])
+# The suite keeps one of these; `-m slow` runs the others.
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "method, name",
+    [
+        ("lora", "deepspeed_zero2"),
+        pytest.param("lora", "deepspeed_zero3", marks=SLOW),
+        pytest.param("full", "deepspeed_zero2", marks=SLOW),
+        pytest.param("full", "deepspeed_zero3", marks=SLOW),
+    ],
+)
 def test_dpo_of_two_processes_resumes_exactly_under_zero(tmp_path, dpo, name, method):
     dpo |= {"method": method, "lr": 1e-3}
     run(tmp_path, dpo, tmp_path / "w", "--deepspeed", name, processes=2)
@@ -148,7 +159,7 @@ def test_dpo_of_two_processes_learns_what_one_does_with_and_without_zero(tmp_pat
     close(final(tmp_path / "one"), final(tmp_path / "ddp"), 2e-4)
 
 
-@pytest.mark.parametrize("objective", ["orpo", "reward"])
+@pytest.mark.parametrize("objective", [pytest.param("orpo", marks=SLOW), "reward"])
 def test_orpo_and_rewards_resume_exactly_under_zero2(tmp_path, dpo, objective):
     dpo |= {"method": "qlora", "objective": objective}
     run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero2")
@@ -211,6 +222,7 @@ def test_the_lock_of_a_killed_build_is_told_of_and_a_fresh_one_is_not(tmp_path):
         _refuse_stale_lock(tmp_path)
 
 
+@SLOW
 def test_rewards_of_two_processes_resume_exactly_under_zero3(tmp_path, dpo):
     dpo |= {"method": "lora", "objective": "reward"}
     run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero3", processes=2)
