@@ -191,3 +191,68 @@ def test_a_script_among_configs_is_no_config(tmp_path):
     script = tmp_path / "convert.py"
     script.write_text("import torch\n\ndef main():\n    pass\n")
     assert "builds no model" in judge(script).reasons[0]
+
+
+def test_mosss_own_dataset_is_a_source_whose_long_rows_lose_last_turns(config, tmp_path):
+    moss = "dict(type=MOSSSFTDataset, data_file='moss.jsonl', bot_name='Her', tokenizer=tokenizer, max_length=99)"
+    report = judge(config(("dataset=train_dataset", f"dataset={moss}")))
+    assert report.values["data_path"] == [
+        {"path": "moss.jsonl", "format": "moss_sft", "bot_name": "Her"}
+    ]
+    assert report.values["max_length"] == 99 and report.values["overlong"] == "cut"
+    assert "the dataset moss.jsonl, which is not there" in report.needs
+
+
+def test_moss_beside_rows_that_are_cut_is_a_named_change(config):
+    moss = "dict(type=MOSSSFTDataset, data_file='m', tokenizer=tokenizer, max_length=256)"
+    both = f"dict(type=ConcatDataset, datasets=[dict(train_dataset, pack_to_max_length=False), {moss}])"
+    report = judge(config(("dataset=train_dataset", f"dataset={both}")))
+    assert not report.reasons and "moss-length" in report.changes
+
+
+@pytest.mark.parametrize(
+    "old, new, reason",
+    [
+        ("remove_unused_columns=True", "input_ids_with_output=False", "replies are what is learned"),
+        ("remove_unused_columns=True", "with_image_token=True", "images are not trained on"),
+        ("dataset_map_fn=openai_map_fn", "dataset_map_fn=lambda row: row", "is a lambda"),
+        ("dataset_map_fn=openai_map_fn", "dataset_map_fn=torch.float16", "not read here"),
+        ("dataset=train_dataset", "dataset=dict(type=ConcatDataset, datasets=[train_dataset], weights=[1, 2])",
+         "1 datasets and 2 weights"),
+    ],
+)  # fmt: skip
+def test_data_that_is_not_honoured_is_a_reason(config, old, new, reason):
+    assert reason in "; ".join(judge(config((old, new))).reasons)
+
+
+MMLU = """
+from xtuner.evaluation import MMLUMetric
+questions = dict(type=process_hf_dataset, dataset=dict(type=load_dataset, path='json', data_files=dict(val={files})),
+                 tokenizer=tokenizer)
+val_dataloader = dict(batch_size=1, dataset=questions)
+val_evaluator = dict(type={metric}, tokenizer=tokenizer)
+test_dataloader = val_dataloader
+"""
+
+
+def test_mmlus_questions_are_scored_while_training(config):
+    report = judge(config(more=MMLU.format(files="'mmlu_val.json'", metric="MMLUMetric")))
+    assert report.values["mmlu_path"] == "mmlu_val.json" and not report.reasons
+    assert "test" in report.changes
+
+
+@pytest.mark.parametrize(
+    "files, metric, reason",
+    [("'q.json'", "LengthGroupedSampler", "only MMLUMetric"), ("['a', 'b']", "MMLUMetric", "one file")],
+)  # fmt: skip
+def test_other_evaluations_are_refused(config, files, metric, reason):
+    report = judge(config(more=MMLU.format(files=files, metric=metric)))
+    assert reason in "; ".join(report.reasons)
+
+
+def test_layers_that_transformers_joined_lose_their_adapters_and_it_is_said(config):
+    mixtral = ("base = 'owner/base'", "base = 'mistralai/Mixtral-8x7B-v0.1'")
+    targets = ("task_type='CAUSAL_LM'", "target_modules=['q_proj', 'w1', 'w2']")
+    report = judge(config(mixtral, targets))
+    assert report.values["lora_target_modules"] == ["q_proj"]
+    assert "w1, w2: its experts' weights are joined" in report.changes["targets"]
