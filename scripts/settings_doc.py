@@ -78,6 +78,9 @@ NOTES = {
     "dpo_loss_type": "DPO's own loss, SLiC's hinge, or IPO (per token; overfits less).",
     "dpo_label_smoothing": "The share of pairs that may be labelled the wrong way round.",
     "orpo_lambda": "Weight of ORPO's odds ratio beside the chosen reply's loss.",
+    "sequence_parallel_size": "How many processes share a row, each with its slice, for rows too long "
+    "for one GPU; attention exchanges slices for heads (Ulysses). It must divide the processes and the "
+    "model's heads.",
     "gradient_checkpointing": "Recompute activations in backward: less memory, slower.",
     "batch_size": "Packs of a micro-batch.",
     "accumulative_counts": "Micro-batches of a step, weighted by their labelled tokens.",

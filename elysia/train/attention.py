@@ -22,6 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from elysia.core.errors import ModelError
+from elysia.train import sequence
 
 NAME = "elysia_segments"
 _packed: ContextVar[bool] = ContextVar("packed", default=False)
@@ -54,6 +55,7 @@ def segment_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     segments: list[int] | None = None,
+    sequence_group: Any = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
@@ -61,7 +63,8 @@ def segment_attention(
     """Causal attention within each of `segments` (lengths that sum to the row's length).
 
     query: (1, heads, t, d); key, value: (1, kv_heads, t, d); returns (1, t, heads, d).
-    Without `segments` (generation, padded batches) it is transformers' SDPA.
+    Without `segments` (generation, padded batches) it is transformers' SDPA. With `sequence_group`
+    the tensors are this process's slice of the row, and `segments` are of the whole row.
     """
     if segments is None:
         out: tuple[Tensor, None] = sdpa_attention_forward(
@@ -71,6 +74,9 @@ def segment_attention(
     if kwargs.get("softcap") is not None:
         raise ModelError("This model caps its attention scores; set attention = 'eager' for it.")
     window = kwargs.get("sliding_window")
+    if sequence_group is not None:
+        key, value = sequence.divisible_heads(query, key, value, sequence_group.size())
+        query, key, value = (sequence.to_heads(x, sequence_group) for x in (query, key, value))
     dense = [_dense(x) for x in (query, key, value)]
     groups, back = _groups(tuple(segments), query.device)
     outputs = [
@@ -78,7 +84,8 @@ def segment_attention(
     ]
     # Every position of every group, end to end; `back` finds the row's positions among them.
     joined = torch.cat([out.transpose(1, 2).flatten(0, 1) for out in outputs])
-    return joined.index_select(0, back)[None], None
+    whole = joined.index_select(0, back)[None]
+    return (whole if sequence_group is None else sequence.to_slice(whole, sequence_group)), None
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ AT_LEAST: dict[str, float] = {
     "warmup_ratio": 0, "warmup_steps": 0, "min_lr": 0, "save_steps": 0, "logging_interval": 1,
     "evaluation_freq": 1, "heldout": 0, "lora_dropout": 0,
     "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
-    "loraplus_lr_ratio": 1, "dpo_label_smoothing": 0,
+    "loraplus_lr_ratio": 1, "sequence_parallel_size": 1, "dpo_label_smoothing": 0,
 }  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def check(settings: Settings) -> None:
             raise ConfigError(f"{name} is {getattr(settings, name)}, it must be below 1.")
     _check_method(settings)
     _check_objective(settings)
+    _check_sequences(settings)
     for source in settings.sources:
         unknown = set(source) - SOURCE_KEYS
         if unknown:
@@ -71,6 +72,22 @@ def _check_method(settings: Settings) -> None:
         raise ConfigError(
             f"{named} is set, but method = 'full' has no adapter: take it out, or set method = "
             "'lora' or 'qlora'."
+        )
+
+
+def _check_sequences(settings: Settings) -> None:
+    """ConfigError for what cannot be divided among processes."""
+    if settings.sequence_parallel_size == 1:
+        return
+    if settings.pairs:
+        raise ConfigError(
+            f"sequence_parallel_size = {settings.sequence_parallel_size} divides rows among processes, "
+            f"and objective = '{settings.objective}' compares whole ones: set it to 1."
+        )
+    if settings.attention not in ("auto", "segments"):
+        raise ConfigError(
+            f"sequence_parallel_size = {settings.sequence_parallel_size} needs attention = 'auto', not "
+            f"'{settings.attention}'."
         )
 
 

@@ -25,6 +25,7 @@ from elysia.data.read import Sample
 from elysia.data.sources import load_pair_source, load_source
 from elysia.data.tokenize import Overlong, TokenizedSet, tokenize, tokenize_pairs
 from elysia.models import load
+from elysia.train.sequence import share
 from elysia.train.xtuner.functions import is_function, load_function
 
 log = logging.getLogger(__name__)
@@ -170,6 +171,7 @@ class EpochSampler(Sampler[int]):
         shuffle: bool = True,
         batch_size: int = 1,
         by_length: bool = False,
+        sequence_parallel_size: int = 1,
     ) -> None:
         from mmengine.dist import get_dist_info
 
@@ -179,7 +181,8 @@ class EpochSampler(Sampler[int]):
         self.lengths = dataset.pack_lengths() if by_length else None
         self.rank: int
         self.world: int
-        self.rank, self.world = get_dist_info()
+        # Processes that share a row count as one.
+        self.rank, self.world = share(sequence_parallel_size, *get_dist_info())
         self.epoch = self.start = 0
 
     def __len__(self) -> int:

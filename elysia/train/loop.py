@@ -34,6 +34,7 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
         max_epochs: int,
         max_steps: int = 0,
         accumulative_counts: int = 1,
+        sequence_parallel_size: int = 1,
     ) -> None:
         super().__init__(runner, dataloader)
         self.accumulative_counts = accumulative_counts
@@ -41,6 +42,7 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
         self._max_iters = max_steps or max_epochs * self.steps_per_epoch
         self._max_epochs = -(-self._max_iters // self.steps_per_epoch)
         self._iter = self._epoch = self.step_in_epoch = 0
+        self.sharing = sequence_parallel_size
         self.stop_training = False  # set by hooks that stop early
         self.resumed_rng: dict[str, Any] | None = None
 
@@ -111,7 +113,8 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
         runner, strategy = self.runner, self.runner.strategy
         runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=window)
         runner.model.train()
-        units = total(sum(count_units(batch) for batch in window))
+        # Processes that share a row have each counted it whole.
+        units = total(sum(count_units(batch) for batch in window)) / self.sharing
         scale = strategy.world_size / max(units, 1)
         summed = 0.0
         measured: Counter[str] = Counter()

@@ -52,6 +52,7 @@ def recipe(
                 "batch_size": settings.batch_size,
                 "shuffle": settings.sampler != "sequential",
                 "by_length": settings.sampler == "length_grouped",
+                "sequence_parallel_size": settings.sequence_parallel_size,
             },
             "batch_size": settings.batch_size,
             "num_workers": settings.dataloader_num_workers,
@@ -62,6 +63,7 @@ def recipe(
             "max_epochs": settings.max_epochs,
             "max_steps": settings.max_steps,
             "accumulative_counts": settings.accumulative_counts,
+            "sequence_parallel_size": settings.sequence_parallel_size,
         },
         "optim_wrapper": _optim_wrapper(settings, dtype, bool(deepspeed)),
         "param_scheduler": {
@@ -128,6 +130,7 @@ def _model(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
         "dtype": dtype,
         "attention": "segments" if settings.attention == "auto" else settings.attention,
         "gradient_checkpointing": settings.gradient_checkpointing,
+        "sequence_parallel_size": settings.sequence_parallel_size,
         "neftune_noise_alpha": settings.neftune_noise_alpha,
     }
 

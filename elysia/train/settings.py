@@ -66,6 +66,7 @@ class Settings:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     attention: Literal["auto", "segments", "sdpa", "eager", "flash_attention_2"] = "auto"
     gradient_checkpointing: bool = True
+    sequence_parallel_size: int = 1
     neftune_noise_alpha: float = 0.0  # 5 is usual; 0: none
 
     # Objective

@@ -17,6 +17,7 @@ from elysia.core.errors import ModelError
 from elysia.data.encode import IGNORE
 from elysia.models import load, lora
 from elysia.train import attention as segments
+from elysia.train import sequence
 from elysia.train.loss import cross_entropy_sum
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class SupervisedFinetune(nn.Module):
             stay in float32 beside it.
         neftune_noise_alpha: strength of the noise on embeddings while training; 0 is none.
         attention: "segments", or the name of one of transformers' implementations.
+        sequence_parallel_size: how many processes share a row in training, each with its slice.
     """
 
     scores = False  # whether the model has one number for a text in place of words
@@ -59,10 +61,12 @@ class SupervisedFinetune(nn.Module):
         gradient_checkpointing: bool = False,
         neftune_noise_alpha: float = 0.0,
         loss_chunk: int = 256,
+        sequence_parallel_size: int = 1,
         device: str = "auto",
     ) -> None:
         super().__init__()
         segments.register()
+        self.sequence_group = sequence.join_group(sequence_parallel_size)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device_kind = load.pick_device(device).type
         self.loss_chunk = loss_chunk
@@ -116,22 +120,30 @@ class SupervisedFinetune(nn.Module):
         device = next(self.causal.parameters()).device
         tensors = {k: batch[k].to(device) for k in NETWORK_INPUTS if k in batch}
         labels = tensors.pop("labels")
-        if "segments" in batch and device.type == "cpu":
-            tensors, labels, batch = _bucketed(tensors, labels, batch)
+        group = self.sequence_group if self.training else None
+        if "segments" in batch and (device.type == "cpu" or group is not None):
+            step = 64 if device.type == "cpu" else 1
+            step *= 1 if group is None else group.size()
+            tensors, labels, batch = _filled(tensors, labels, batch, step)
         # Position i predicts token i + 1. A sample's first token is never labelled, so no
         # position predicts across samples.
         targets = torch.full_like(labels, IGNORE)
         targets[:, :-1] = labels[:, 1:]
-        kept = targets != IGNORE
         extra: dict[str, Any] = {"segments": batch["segments"]} if "segments" in batch else {}
         if extra and self.causal.config._attn_implementation != segments.NAME:
             extra = {}  # flash attention reads the samples' bounds from position_ids
         if self.noise:
             lengths = torch.tensor(batch.get("segments", [labels.shape[1]]), device=device)
             self._lengths = torch.repeat_interleave(lengths, lengths)[:, None]
+        if group is not None:
+            tensors = {name: sequence.slice_of(tensor, group) for name, tensor in tensors.items()}
+            targets = sequence.slice_of(targets, group)
+            extra["sequence_group"] = group
+            if self.noise:
+                self._lengths = sequence.slice_of(self._lengths[None], group)[0]
         guard = segments.packed() if extra else contextlib.nullcontext()
         with guard, self._autocast():
-            yield Reading(tensors, extra, targets, kept)
+            yield Reading(tensors, extra, targets, targets != IGNORE)
 
     def states(self, reading: Reading) -> tuple[Tensor, nn.Module]:
         """What stands at the n predicting positions, (n, h), and the head that makes logits of it."""
@@ -178,14 +190,14 @@ class SupervisedFinetune(nn.Module):
                 parameter.copy_(state[name])
 
 
-def _bucketed(
-    tensors: dict[str, Tensor], labels: Tensor, batch: Batch
+def _filled(
+    tensors: dict[str, Tensor], labels: Tensor, batch: Batch, step: int
 ) -> tuple[dict[str, Tensor], Tensor, Batch]:
-    """A flat batch filled up to a multiple of 64 tokens by a sample that teaches nothing.
+    """A flat batch filled up to a multiple of `step` tokens by a sample that teaches nothing.
 
-    oneDNN compiles a kernel for every new length, which costs more than the step itself.
+    On a CPU oneDNN compiles a kernel for every new length, which costs more than the step itself.
     """
-    fill = -labels.shape[1] % 64
+    fill = -labels.shape[1] % step
     if not fill:
         return tensors, labels, batch
     rest = torch.arange(fill)[None]

@@ -14,6 +14,8 @@ from elysia.train import checkpoint
 from elysia.train.zero import PRESETS, _refuse_stale_lock, zero_config
 
 pytest.importorskip("deepspeed")
+# The suite keeps one of each kind; `-m slow` runs the others.
+SLOW = pytest.mark.slow
 
 
 def run(tmp_path, settings, work_dir, *flags, processes=1, code=0):
@@ -87,6 +89,16 @@ def test_two_processes_with_and_without_zero_learn_what_one_does(tmp_path, setti
         close(final(tmp_path / "one"), final(tmp_path / other), 2e-4)
 
 
+@pytest.mark.parametrize(
+    "flags", [[], pytest.param(["--deepspeed", "deepspeed_zero2"], marks=SLOW)]
+)
+def test_two_processes_that_share_rows_learn_what_one_does(tmp_path, settings, flags):
+    settings = settings | {"lora_dropout": 0.0, "dtype": "float32", "lr": 1e-3}
+    run(tmp_path, settings, tmp_path / "one")
+    run(tmp_path, settings | {"sequence_parallel_size": 2}, tmp_path / "two", *flags, processes=2)
+    close(final(tmp_path / "one"), final(tmp_path / "two"), 2e-4)
+
+
 def test_two_processes_under_zero3_resume_exactly(tmp_path, settings):
     run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero3", processes=2)
     whole = final(tmp_path / "w")
@@ -124,10 +136,6 @@ def test_nf4_under_zero3_is_refused_before_anything_is_loaded(tmp_path, settings
 @pytest.fixture
 def dpo(pair_settings):
     return pair_settings | {"max_steps": 4, "dtype": "bfloat16", "heldout": 3}
-
-
-# The suite keeps one of these; `-m slow` runs the others.
-SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

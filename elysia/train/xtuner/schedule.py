@@ -23,7 +23,7 @@ class Length(NamedTuple):
 
 
 def read_optimizer(tree: Mapping[str, Any], report: Report) -> int:
-    """optim_wrapper's settings; returns the micro-batches of a step, sequence parallelism undone."""
+    """optim_wrapper's settings; returns the micro-batches of a step."""
     values = report.values
     wrapper = Part(tree["optim_wrapper"], "optim_wrapper", report)
     wrapper.kind("AmpOptimWrapper", "OptimWrapper")
@@ -53,8 +53,9 @@ def read_optimizer(tree: Mapping[str, Any], report: Report) -> int:
         report.change("loss-scale", f"loss_scale = {shown(scale)}: the scale is dynamic")
     count = wrapper.take("accumulative_counts", 1)
     wrapper.done()
-    values["accumulative_counts"] = _without_parallel_sequences(tree, count, report)
-    return int(values["accumulative_counts"])
+    values["accumulative_counts"] = count
+    values["sequence_parallel_size"] = tree.get("sequence_parallel_size") or 1
+    return int(count)
 
 
 def _optimizer_type(kind: Any, report: Report) -> None:
@@ -62,21 +63,6 @@ def _optimizer_type(kind: Any, report: Report) -> None:
     if not importable(path):
         report.refuse(f"optim_wrapper.optimizer.type is {shown(kind)}, which cannot be imported")
     report.values["optimizer"] = {"torch.optim.adamw.AdamW": "torch.optim.AdamW"}.get(path, path)
-
-
-def _without_parallel_sequences(tree: Mapping[str, Any], count: int, report: Report) -> int:
-    """Micro-batches of a step when every process holds whole sequences.
-
-    With n processes to a sequence there are n times fewer sequences at once, which such configs make
-    up for by n times the accumulation. Undone, a step sees the same tokens.
-    """
-    size = tree.get("sequence_parallel_size") or 1
-    if size == 1:
-        return count
-    report.change("sequence-parallel", f"sequence_parallel_size = {size}: each process holds whole "
-                  "sequences, which takes more memory; accumulative_counts is divided by it, so that a "
-                  "step sees as many tokens")  # fmt: skip
-    return max(1, round(count / size))
 
 
 def read_loop(tree: Mapping[str, Any], accumulation: int, report: Report) -> Length:

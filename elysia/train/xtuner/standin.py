@@ -65,7 +65,7 @@ def stand_in(values: Values, folder: Path) -> Values:
     """`values` of Settings with a tiny model and three rows a source in place of their own.
 
     folder: models and rows are kept there, so that the next config finds them. Three rows are one
-    step; replies of evaluation chats are two tokens.
+    step in one process; replies of evaluation chats are two tokens.
     """
     targets = values.get("lora_target_modules", "all-linear")
     family = next((_FAMILIES[t] for t in targets if t in _FAMILIES), "llama")
@@ -76,6 +76,7 @@ def stand_in(values: Values, folder: Path) -> Values:
         "data_path": [_source(source, folder) for source in values["data_path"]],
         "dataloader_num_workers": 0,
         "max_steps": 1,
+        "sequence_parallel_size": 1,
         "evaluation_max_new_tokens": 2,
     }
     if values.get("mmlu_path"):

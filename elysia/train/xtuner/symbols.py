@@ -39,7 +39,7 @@ XTUNER: dict[str, tuple[str, str]] = {
     "load_intern_repo_untokenized_dataset": ("xtuner.dataset", "dataset_format = 'openai_lines'"),
     "LengthGroupedSampler": ("xtuner.dataset", "sampler = 'length_grouped'"),
     "InternRepoSampler": ("xtuner.dataset", "sampler = 'shuffled'"),
-    "SequenceParallelSampler": ("xtuner.parallel", "sampler, and a change"),
+    "SequenceParallelSampler": ("xtuner.parallel", "sampler; sequence_parallel_size says how many share"),
     "default_collate_fn": ("xtuner.dataset", "the project's own"),
     "mmlu_collate_fn": ("xtuner.dataset", "mmlu_path"),
     "template_map_fn_factory": ("xtuner.dataset", "prompt_template"),
