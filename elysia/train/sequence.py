@@ -44,7 +44,8 @@ def join_group(size: int) -> Any:
 
 def slice_of(tensor: Tensor, group: Any) -> Tensor:
     """This process's part of a (b, t) tensor whose t the group divides."""
-    return tensor.chunk(group.size(), dim=1)[group.rank()]
+    part: Tensor = tensor.chunk(group.size(), dim=1)[group.rank()]
+    return part
 
 
 def to_heads(x: Tensor, group: Any) -> Tensor:
