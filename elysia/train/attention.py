@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from elysia.core.errors import ModelError
-from elysia.train import sequence
+from elysia.train import sequence, varlen
 
 NAME = "elysia_segments"
 _packed: ContextVar[bool] = ContextVar("packed", default=False)
@@ -77,20 +77,38 @@ def segment_attention(
     if sequence_group is not None:
         key, value = sequence.divisible_heads(query, key, value, sequence_group.size())
         query, key, value = (sequence.to_heads(x, sequence_group) for x in (query, key, value))
-    dense = [_dense(x) for x in (query, key, value)]
-    groups, back = _groups(tuple(segments), query.device)
-    outputs = [
-        _attend([_rows(x, index) for x in dense], scaling, dropout, window) for index in groups
-    ]
-    # Every position of every group, end to end; `back` finds the row's positions among them.
-    joined = torch.cat([out.transpose(1, 2).flatten(0, 1) for out in outputs])
-    whole = joined.index_select(0, back)[None]
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    if not dropout and query.is_cuda and _has_varlen(query, key, window):
+        whole = varlen.attend(q, k, v, segments, scaling, window)[None]
+    else:
+        whole = _by_sample(q, k, v, segments, scaling, window, dropout)[None]
     return (whole if sequence_group is None else sequence.to_slice(whole, sequence_group)), None
 
 
-def _dense(x: Tensor) -> Tensor:
-    """(1, heads, t, d) to (t + 1, heads, d); the last row, zeros, stands for padding."""
-    return F.pad(x[0].transpose(0, 1), (0, 0, 0, 0, 0, 1))
+def _has_varlen(query: Tensor, key: Tensor, window: int | None) -> bool:
+    heads = (query.shape[1], key.shape[1])
+    return varlen.usable(query.device, query.dtype, heads, query.shape[-1], window, _by_sample)
+
+
+def _by_sample(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: list[int],
+    scale: float | None,
+    window: int | None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention of each sample by itself, those of one length in one call: (t, heads, d)."""
+    # The last row, zeros, stands for padding.
+    dense = [F.pad(x, (0, 0, 0, 0, 0, 1)) for x in (query, key, value)]
+    groups, back = _groups(tuple(segments), query.device)
+    outputs = [
+        _attend([_rows(x, index) for x in dense], scale, dropout, window) for index in groups
+    ]
+    # Every position of every group, end to end; `back` finds the row's positions among them.
+    joined = torch.cat([out.transpose(1, 2).flatten(0, 1) for out in outputs])
+    return joined.index_select(0, back)
 
 
 def _rows(dense: Tensor, index: Tensor) -> Tensor:
