@@ -75,12 +75,16 @@ NOTES = {
     "objective": "What is learned: replies (`sft`), which of two is preferred (`dpo`, `orpo`), or a number for it (`reward`): "
     "[methods.md](methods.md).",
     "dpo_beta": "How dearly DPO pays for leaving the reference model: lower strays further.",
-    "dpo_loss_type": "DPO's own loss, SLiC's hinge, or IPO (per token; overfits less).",
+    "dpo_loss_type": "DPO's own loss, its form for wrong labels, SLiC's hinge, or IPO (per token; overfits less).",
     "dpo_label_smoothing": "The share of pairs that may be labelled the wrong way round.",
     "orpo_lambda": "Weight of ORPO's odds ratio beside the chosen reply's loss.",
     "sequence_parallel_size": "How many processes share a row, each with its slice, for rows too long "
     "for one GPU; attention exchanges slices for heads (Ulysses). It must divide the processes and the "
     "model's heads.",
+    "reward_loss_type": "Bradley-Terry's, or InternLM2's focal one, to which pairs that are told apart "
+    "count less.",
+    "reward_penalty": "Keeps rewards small: within 5 of 0, or by their squares.",
+    "reward_penalty_weight": "Weight of that penalty beside the loss.",
     "gradient_checkpointing": "Recompute activations in backward: less memory, slower.",
     "batch_size": "Packs of a micro-batch.",
     "accumulative_counts": "Micro-batches of a step, weighted by their labelled tokens.",

@@ -1,7 +1,8 @@
 """Preference formats: pure functions from a row to two talks that differ in their last reply.
 
 A pair is (the talk with the chosen reply, the talk with the rejected one); that reply alone is
-learned, earlier replies are context. DataError names the key at fault; read.py adds file and row.
+learned, earlier replies are context. None leaves the row out. DataError names the key at fault;
+read.py adds file and row.
 To add one: a function with a doctest, and its line in `PREFERENCES`. Knows nothing of files,
 templates or of what is made of a pair.
 """
@@ -18,7 +19,7 @@ from elysia.data.values import object_at, objects_at, present, reply_at, text_at
 
 Row = Mapping[str, Any]
 Pair = tuple[list[Message], list[Message]]
-Preference = Callable[[Row], Pair]
+Preference = Callable[[Row], Pair | None]
 KEYS = ("chosen", "rejected")
 
 
@@ -39,9 +40,7 @@ def preference(row: Row) -> Pair:
     talks = []
     for key in KEYS:
         if isinstance(row.get(key), list):
-            said = _said(row, key)
-            if said[-1].role != "assistant":
-                raise DataError(f"'{key}' must end with the assistant's reply.")
+            said = _talk(row, key)
             talks.append((said[:-1] or before, said[-1].text))
         else:
             talks.append((before, reply_at(row, key)))
@@ -74,6 +73,43 @@ def preference_sharegpt(row: Row) -> Pair:
     """
     before = [*_system(row), *_said(row, "conversations")]
     return _pair(before, _reply(row, "chosen"), _reply(row, "rejected"), "conversations")
+
+
+def orpo_dpo_mix_40k(row: Row) -> Pair | None:
+    """Two talks, `chosen` and `rejected`, as XTuner's map function of that name reads them: what
+    comes before the replies is the chosen talk's.
+
+    >>> ask, good = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    >>> row = {"prompt": "-", "chosen": [ask, good], "rejected": [ask, good | {"content": "b"}]}
+    >>> [m.text for m in orpo_dpo_mix_40k(row)[1]]
+    ['q', 'b']
+    >>> orpo_dpo_mix_40k(row | {"rejected": row["chosen"]})
+    """
+    chosen, rejected = (_talk(row, key) for key in KEYS)
+    if chosen[-1].text == rejected[-1].text:
+        return None  # nobody can take a row out of a hub's dataset
+    return _pair(chosen[:-1], chosen[-1].text, rejected[-1].text, "chosen")
+
+
+def intel_orca_dpo(row: Row) -> Pair | None:
+    """`system`, `question`, `chosen`, `rejected`, as XTuner's map function of that name reads them.
+
+    >>> [m.role for m in intel_orca_dpo({"system": "S", "question": "q", "chosen": "a", "rejected": "b"})[0]]
+    ['system', 'user', 'assistant']
+    """
+    said = [*_system(row), Message("user", text_at(row, "question"))]
+    good, bad = (reply_at(row, key) for key in KEYS)
+    return None if good == bad else _pair(said, good, bad, "question")
+
+
+def _talk(row: Row, key: str) -> list[Message]:
+    """The messages at `key`, which end with a reply."""
+    if not present(row, key):
+        text_at(row, key)  # says that it is missing, or null
+    said = _said(row, key)
+    if said[-1].role != "assistant":
+        raise DataError(f"'{key}' must end with the assistant's reply.")
+    return said
 
 
 def _reply(row: Row, key: str) -> str:
@@ -127,6 +163,8 @@ PREFERENCES: dict[str, Preference] = {
     "preference": preference,
     "preference_alpaca": preference_alpaca,
     "preference_sharegpt": preference_sharegpt,
+    "orpo_dpo_mix_40k": orpo_dpo_mix_40k,
+    "intel_orca_dpo": intel_orca_dpo,
 }
 
 

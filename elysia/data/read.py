@@ -133,7 +133,8 @@ def load_pairs(
     """All preference pairs of a file, (chosen, rejected), read as `format` of `pairs.PREFERENCES`.
     `columns` renames keys of every row, old name to new.
 
-    DataError with file, row and key for the first row that is not of this format.
+    Rows that the format leaves out are counted in a log note. DataError with file, row and key for
+    the first row that is not of this format.
     """
     if format not in PREFERENCES:
         raise DataError(
@@ -141,15 +142,24 @@ def load_pairs(
             f"The formats of pairs are: {', '.join(PREFERENCES)}."
         )
     pairs = []
+    left_out = 0
     for row in renamed(read_rows(path), columns):
         try:
-            chosen, rejected = PREFERENCES[format](row.value)
+            pair = PREFERENCES[format](row.value)
         except DataError as error:
             guess = looks_like_pairs(row.value)
             other = guess is not None and guess != format
             hint = f" This looks like {guess}: set dataset_format='{guess}'." if other else ""
             raise DataError(f"{row.file}, row {row.number}: {error}{hint}") from None
-        pairs.append((Sample(chosen, row.file, row.number), Sample(rejected, row.file, row.number)))
+        if pair is None:
+            left_out += 1
+            continue
+        chosen, rejected = (Sample(talk, row.file, row.number) for talk in pair)
+        pairs.append((chosen, rejected))
+    if left_out:
+        log.warning("%s: %d rows have the same reply twice and were left out.", path, left_out)
+    if not pairs:
+        raise DataError(f"{path}: no row prefers one reply to another.")
     return pairs
 
 

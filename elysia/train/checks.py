@@ -26,6 +26,7 @@ AT_LEAST: dict[str, float] = {
     "evaluation_freq": 1, "heldout": 0, "lora_dropout": 0,
     "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
     "loraplus_lr_ratio": 1, "sequence_parallel_size": 1, "dpo_label_smoothing": 0,
+    "reward_penalty_weight": 0,
 }  # fmt: skip
 
 
@@ -97,10 +98,10 @@ def _check_objective(settings: Settings) -> None:
         if getattr(settings, name) <= 0:
             raise ConfigError(f"{name} is {getattr(settings, name)}, it must be above 0.")
     smoothing = settings.dpo_label_smoothing
-    if smoothing >= 0.5 or (smoothing and settings.dpo_loss_type != "sigmoid"):
+    if smoothing >= 0.5 or (smoothing and settings.dpo_loss_type not in ("sigmoid", "robust")):
         raise ConfigError(
             f"dpo_label_smoothing is {smoothing}: it must be below 0.5, and belongs to dpo_loss_type "
-            "= 'sigmoid'."
+            "= 'sigmoid' or 'robust'."
         )
     formats = [source["format"] for source in settings.sources]
     for name in formats:

@@ -21,7 +21,7 @@ from elysia.data.encode import IGNORE
 from elysia.train.loss import log_probs
 from elysia.train.sft import Batch, SupervisedFinetune
 
-DpoLoss = Literal["sigmoid", "hinge", "ipo"]
+DpoLoss = Literal["sigmoid", "robust", "hinge", "ipo"]
 
 
 def dpo_losses(
@@ -32,12 +32,15 @@ def dpo_losses(
     margins: (n,), by how much more than the reference the policy prefers the chosen reply: the
     difference of log-ratios, of whole replies or (ipo) per token.
     "sigmoid" is DPO (https://arxiv.org/abs/2305.18290), with `label_smoothing` its conservative form
-    for labels of which that share is wrong; "hinge" is SLiC's (https://arxiv.org/abs/2305.10425);
+    for labels of which that share is wrong, and "robust" the form that such labels leave unbiased
+    (https://arxiv.org/abs/2403.00409); "hinge" is SLiC's (https://arxiv.org/abs/2305.10425);
     "ipo" regresses to 1 / (2 beta) (https://arxiv.org/abs/2310.12036).
     """
+    right, wrong = F.logsigmoid(beta * margins), F.logsigmoid(-beta * margins)
     if kind == "sigmoid":
-        right, wrong = F.logsigmoid(beta * margins), F.logsigmoid(-beta * margins)
         return -(1 - label_smoothing) * right - label_smoothing * wrong
+    if kind == "robust":
+        return (label_smoothing * wrong - (1 - label_smoothing) * right) / (1 - 2 * label_smoothing)
     if kind == "hinge":
         return torch.relu(1 - beta * margins)
     return (margins - 1 / (2 * beta)).square()

@@ -140,7 +140,12 @@ def _objective(settings: Settings) -> dict[str, Any]:
     if not settings.pairs:
         return {"type": "elysia.train.sft.SupervisedFinetune"}
     if settings.objective == "reward":
-        return {"type": "elysia.train.reward.RewardFinetune"}
+        ranked = {
+            "loss_type": settings.reward_loss_type,
+            "penalty": settings.reward_penalty,
+            "penalty_weight": settings.reward_penalty_weight,
+        }
+        return {"type": "elysia.train.reward.RewardFinetune", "objective": ranked}
     numbers: dict[str, Any] = {"kind": settings.objective}
     if settings.objective == "dpo":
         numbers |= {

@@ -7,6 +7,8 @@ pairs.
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,13 +17,56 @@ from elysia.data.encode import IGNORE
 from elysia.train.preference import noted
 from elysia.train.sft import Batch, SupervisedFinetune
 
+RewardLoss = Literal["ranking", "focal"]
+Penalty = Literal["none", "log_barrier", "l2"]
+# Where the barrier stands, and how near to it a reward still has a finite penalty.
+_BOUND, _EDGE = 5.0, 1e-3
+
+
+def reward_losses(rewards: Tensor, kind: RewardLoss = "ranking") -> Tensor:
+    """A loss for each of n pairs; rewards: (n, 2), of chosen and rejected.
+
+    "ranking" is -log sigmoid(chosen - rejected) (Bradley and Terry 1952). "focal" weighs it by
+    (1 - 2 max(0, p - 1/2)) ** 2, p being that sigmoid, so that pairs which are told apart count less
+    (InternLM2, https://arxiv.org/abs/2403.17297).
+    """
+    margins = rewards[:, 0] - rewards[:, 1]
+    losses = -F.logsigmoid(margins)
+    if kind == "ranking":
+        return losses
+    sure = 2 * torch.relu(torch.sigmoid(margins) - 0.5)
+    return (1 - sure).square() * losses
+
+
+def penalties(rewards: Tensor, kind: Penalty) -> Tensor:
+    """What keeps rewards small, for each of n pairs; rewards: (n, 2).
+
+    "log_barrier" is -log(5 - r) - log(5 + r), summed over the pair's two rewards r (InternLM2, as
+    above); past 5 it is flat. "l2" is the sum of their squares, "none" 0.
+    """
+    if kind == "none":
+        return torch.zeros_like(rewards[:, 0])
+    if kind == "l2":
+        return rewards.square().sum(1)
+    inside = rewards.clamp(_EDGE - _BOUND, _BOUND - _EDGE)
+    return -((_BOUND - inside).log() + (_BOUND + inside).log()).sum(1)
+
 
 class RewardFinetune(SupervisedFinetune):
-    """A model that answers a micro-batch of pairs with the sum of -log sigmoid(chosen - rejected)
-    (Bradley and Terry 1952). Args: as of SupervisedFinetune.
+    """A model that answers a micro-batch of pairs with the sum of their losses.
+
+    Args:
+        objective: dict of `loss_type`, `penalty` and `penalty_weight`; a plain ranking where it is
+            not given.
+        others: as of SupervisedFinetune.
     """
 
     scores = True
+
+    def __init__(self, *, objective: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        plain = {"loss_type": "ranking", "penalty": "none", "penalty_weight": 0.0}
+        self.objective = plain | (objective or {})
 
     def forward(self, batch: Batch) -> Tensor:
         """The summed loss, float32. batch: as SupervisedFinetune's, chosen and rejected samples by
@@ -40,7 +85,11 @@ class RewardFinetune(SupervisedFinetune):
         counts = torch.tensor([bool((sample != IGNORE).any()) for sample in samples][::2])
         rewards = rewards[counts.to(rewards.device)]
         self.measured = noted(rewards.detach())
-        return -F.logsigmoid(rewards[:, 0] - rewards[:, 1]).sum()
+        losses = reward_losses(rewards, self.objective["loss_type"])
+        beside = penalties(rewards, self.objective["penalty"])
+        if self.objective["penalty"] != "none":
+            self.measured["penalty"] = float(beside.detach().sum())
+        return (losses + self.objective["penalty_weight"] * beside).sum()
 
     def _ends(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(row, position) of the last token of each sample that is not the padding token."""

@@ -72,9 +72,12 @@ class Settings:
     # Objective
     objective: Literal["sft", "dpo", "orpo", "reward"] = "sft"
     dpo_beta: float = 0.1
-    dpo_loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
+    dpo_loss_type: Literal["sigmoid", "robust", "hinge", "ipo"] = "sigmoid"
     dpo_label_smoothing: float = 0.0  # below 0.5
     orpo_lambda: float = 0.1
+    reward_loss_type: Literal["ranking", "focal"] = "ranking"
+    reward_penalty: Literal["none", "log_barrier", "l2"] = "none"
+    reward_penalty_weight: float = 0.01
 
     # Optimizer and schedule
     batch_size: int = 1  # per device

@@ -79,6 +79,9 @@ def plain_dpo(policy, reference, tokens, objective):
         if objective["loss_type"] == "sigmoid":
             s = 1 / (1 + torch.exp(-beta * h))
             total = total - (1 - eps) * torch.log(s) - eps * torch.log(1 - s)
+        elif objective["loss_type"] == "robust":
+            s = 1 / (1 + torch.exp(-beta * h))
+            total = total - ((1 - eps) * torch.log(s) - eps * torch.log(1 - s)) / (1 - 2 * eps)
         elif objective["loss_type"] == "hinge":
             total = total + torch.clamp(1 - beta * h, min=0)
         else:
@@ -103,10 +106,11 @@ def agree(ours, theirs, tolerance=2e-4):
     [
         DPO,
         DPO | {"label_smoothing": 0.2},
+        DPO | {"label_smoothing": 0.2, "loss_type": "robust"},
         DPO | {"loss_type": "hinge"},
         DPO | {"loss_type": "ipo"},
     ],
-    ids=["sigmoid", "smoothed", "hinge", "ipo"],
+    ids=["sigmoid", "smoothed", "robust", "hinge", "ipo"],
 )
 @pytest.mark.parametrize("fixture", ["tiny_internlm2", "tiny_llama"])
 def test_dpo_loss_and_gradients_are_the_plain_ones(fixture, objective, request):

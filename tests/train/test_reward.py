@@ -1,6 +1,7 @@
 """Reward models: trained, converted, merged and proved; the numbers are those of transformers' own class."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from elysia.train.checkpoint import load_weights
 from elysia.train.dataset import PackedDialogues, collate_flat, collate_padded
 from elysia.train.launch import train
 from elysia.train.recipe import dataset_arguments
-from elysia.train.reward import RewardFinetune
+from elysia.train.reward import RewardFinetune, penalties, reward_losses
 from elysia.train.settings import load_settings, settings_from
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
@@ -59,6 +60,41 @@ def test_the_loss_is_that_of_transformers_own_rewards(fixture, adapter, request,
     trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     heads = [grad for name, grad in trained.items() if "score" in name]
     assert len(heads) == 1 and heads[0].abs().max() > 0 and len(trained) > 10
+
+
+REWARDS = ((2.0, -1.0), (0.3, 0.2), (-1.0, 1.5), (7.0, -6.0))
+
+
+def test_the_focal_loss_and_its_gradient_are_those_of_the_formula():
+    rewards = torch.tensor(REWARDS[:3], dtype=torch.float64, requires_grad=True)
+    found = reward_losses(rewards, "focal")
+    for loss, (good, bad) in zip(found.tolist(), REWARDS, strict=False):
+        p = 1 / (1 + math.exp(bad - good))
+        assert loss == pytest.approx(-((1 - 2 * max(0, p - 0.5)) ** 2) * math.log(p))
+    # A pair that stands the wrong way round is weighed in full.
+    assert float(found[2].detach()) == float(reward_losses(rewards.detach())[2])
+    assert torch.autograd.gradcheck(lambda r: reward_losses(r, "focal"), rewards)
+
+
+def test_penalties_are_those_of_the_formula_and_finite_past_the_barrier():
+    rewards = torch.tensor(REWARDS, dtype=torch.float64)
+    barrier, squares = penalties(rewards, "log_barrier"), penalties(rewards, "l2")
+    for found, square, pair in zip(barrier.tolist(), squares.tolist(), REWARDS, strict=True):
+        inside = [max(-4.999, min(4.999, r)) for r in pair]
+        assert found == pytest.approx(-sum(math.log(5 - r) + math.log(5 + r) for r in inside))
+        assert square == pytest.approx(sum(r * r for r in pair))
+    assert penalties(rewards, "none").tolist() == [0, 0, 0, 0]
+
+
+def test_loss_and_penalty_are_what_the_settings_say(tiny_llama, data):
+    objective = {"loss_type": "focal", "penalty": "l2", "penalty_weight": 0.5}
+    model = build(tiny_llama, objective=objective)
+    rewards = plain_rewards(model.causal, data, 0)
+    theirs = reward_losses(rewards, "focal").sum() + 0.5 * rewards.square().sum()
+    torch.testing.assert_close(model(collate_flat([data[0]])), theirs, rtol=1e-4, atol=1e-5)
+    assert model.measured["penalty"] == pytest.approx(
+        float(rewards.detach().square().sum()), rel=1e-4
+    )
 
 
 def test_packed_padded_and_beside_a_silent_pack_it_is_the_same(tiny_internlm2, data):

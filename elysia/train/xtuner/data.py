@@ -35,17 +35,7 @@ def train_data(tree: Mapping[str, Any], path: Path, report: Report) -> list[Any]
     loader = Part(tree["train_dataloader"], "train_dataloader", report)
     found = Found()
     _dataset(loader.take("dataset"), "train_dataloader.dataset", path, found, report)
-    _sampler(loader, report)
-    values["batch_size"] = loader.take("batch_size", 1)
-    values["dataloader_num_workers"] = loader.take("num_workers", 0)
-    loader.ignore("pin_memory", "persistent_workers", "prefetch_factor")
-    collate = loader.take("collate_fn")
-    if collate is not None:
-        part = Part(collate, "train_dataloader.collate_fn", report)
-        part.kind("default_collate_fn")
-        part.ignore("use_varlen_attn", "pad_index", "return_hf_format")
-        part.done()
-    loader.done()
+    batches(loader, "default_collate_fn", report)
     values["data_path"] = found.sources
     formats = {source["format"] for source in found.sources}
     if len(formats) == 1:  # so that --cfg-options data_path=… is read as the config's own was
@@ -53,6 +43,23 @@ def train_data(tree: Mapping[str, Any], path: Path, report: Report) -> list[Any]
     values["SYSTEM"] = ""  # XTuner's rows have the system text that their map function gives them
     _together(found, report)
     return found.templates[:1]
+
+
+def batches(loader: Part, collate: str, report: Report) -> None:
+    """What a dataloader says beside its dataset: the order of rows, and how many at a time.
+    `collate`: the only function that may put them together."""
+    values = report.values
+    _sampler(loader, report)
+    values["batch_size"] = loader.take("batch_size", 1)
+    values["dataloader_num_workers"] = loader.take("num_workers", 0)
+    loader.ignore("pin_memory", "persistent_workers", "prefetch_factor")
+    function = loader.take("collate_fn")
+    if function is not None:
+        part = Part(function, "train_dataloader.collate_fn", report)
+        part.kind(collate)
+        part.ignore("use_varlen_attn", "pad_index", "return_hf_format")
+        part.done()
+    loader.done()
 
 
 def _together(found: Found, report: Report) -> None:

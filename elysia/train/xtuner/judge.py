@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from elysia.core.errors import ConfigError, nearest
-from elysia.train.xtuner import read
+from elysia.train.xtuner import pairs, read
 from elysia.train.xtuner.data import mmlu, train_data
 from elysia.train.xtuner.families import own_code, present_targets
 from elysia.train.xtuner.hooks import custom_hooks, default_hooks
@@ -26,6 +26,7 @@ from elysia.train.xtuner.schedule import read_loop, read_optimizer, read_schedul
 from elysia.train.xtuner.symbols import OTHER_KINDS, meaning
 
 Tree = dict[str, Any]
+Data = Callable[[Tree, Path, Report], list[Any]]
 
 # The parts of a config that build something; other names in the file are its own variables.
 PARTS = (
@@ -71,25 +72,44 @@ def judge_tree(
 
 def _finetune(tree: Tree, path: Path, cuda: bool, report: Report) -> None:
     """SupervisedFinetune: text fine-tuning and pretraining."""
+    _training(tree, path, cuda, report, train_data)
+    report.change("token-weighted", "the loss of a step is the mean over all its learned tokens; "
+                  "XTuner takes the mean of the micro-batches' means")  # fmt: skip
+
+
+def _preferences(tree: Tree, path: Path, cuda: bool, report: Report) -> None:
+    """DPO, ORPO and RewardModel: which of two replies is preferred."""
+    model = pairs.objective(tree["model"], report)
+    if _training({**tree, "model": model}, path, cuda, report, pairs.pair_data):
+        pairs.settle(report)
+
+
+def _training(tree: Tree, path: Path, cuda: bool, report: Report, data: Data) -> bool:
+    """Everything that all kinds of training have; False when a part of the config is missing.
+    `data` reads its dataloader."""
     for part in ("model", "train_dataloader", "optim_wrapper", "train_cfg"):
         if not isinstance(tree.get(part), Mapping):
             report.refuse(f"it has no {part}")
-            return
+            return False
     for function in read.functions_in({key: tree[key] for key in PARTS if key in tree}):
         _check_function(function, report)
     _model(Part(tree["model"], "model", report), tree["optim_wrapper"], cuda, report)
     accumulation = read_optimizer(tree, report)
     length = read_loop(tree, accumulation, report)
     read_schedule(tree.get("param_scheduler"), length, accumulation, report)
-    templates = train_data(tree, path, report)
+    templates = data(tree, path, report)
     custom_hooks(tree.get("custom_hooks") or [], templates, accumulation, report)
     default_hooks(tree.get("default_hooks") or {}, accumulation, report)
     mmlu(tree, report)
     _runtime(tree, report)
+    return True
 
 
-# Kind of model -> its reader. A preference method joins here once its configs are translated.
-METHODS: dict[str, Callable[[Tree, Path, bool, Report], None]] = {"SupervisedFinetune": _finetune}
+# Kind of model -> its reader.
+METHODS: dict[str, Callable[[Tree, Path, bool, Report], None]] = {
+    "SupervisedFinetune": _finetune,
+    **dict.fromkeys(pairs.OBJECTIVES, _preferences),
+}
 
 
 def _divided(options: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -247,8 +267,6 @@ def _dtype(llm: Part, wrapper: Mapping[str, Any], cuda: bool, report: Report) ->
 
 
 def _runtime(tree: Tree, report: Report) -> None:
-    report.change("token-weighted", "the loss of a step is the mean over all its learned tokens; "
-                  "XTuner takes the mean of the micro-batches' means")  # fmt: skip
     if tree.get("visualizer") is None:
         report.change("visualizer", "visualizer = None: TensorBoard's files and a plot of the losses "
                       "are written")  # fmt: skip

@@ -48,6 +48,23 @@ def loaded(dataset: Any, where: str, split: str | None, report: Report) -> Sourc
     return source
 
 
+def loaded_lines(dataset: Any, where: str, report: Report) -> Source:
+    """The source that XTuner's `load_jsonl_dataset` means: files of JSON lines, or a folder of them."""
+    part = Part(dataset, where, report)
+    part.kind("load_jsonl_dataset")
+    files, folder, ending = (part.take(key) for key in ("data_files", "data_dir", "suffix"))
+    part.done()
+    if bool(files) == bool(folder):
+        report.refuse(f"{where} must name either data_files or data_dir")
+        return {"path": ""}
+    if folder:
+        need_files([folder], report)
+        return {"path": folder} | ({"files": [f"*{ending}"]} if ending else {})
+    chosen = _list(files)
+    need_files(chosen, report)
+    return {"path": chosen if len(chosen) != 1 else chosen[0]}
+
+
 def _remote(path: str, kind: str, source: Source, report: Report) -> None:
     if kind == "MsDataset.load":
         source["hub"] = "modelscope"

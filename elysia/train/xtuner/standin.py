@@ -26,6 +26,10 @@ _MESSAGES = [{"role": "user", "content": "How are you?"}, {"role": "assistant", 
 _INSTRUCTION = {"instruction": "Say it.", "input": "", "output": _TEXT}
 _MOSS = {"Human": "<|Human|>: How are you?<eoh>\n", "Tool Responses": "<|Results|>:\nfine<eor>\n",
          "MOSS": f"<|MOSS|>: {_TEXT}<eom>\n"}  # fmt: skip
+_PAIR = {"chosen": _TEXT, "rejected": "It is water."}
+_TALKS = {
+    key: [_MESSAGES[0], {"role": "assistant", "content": text}] for key, text in _PAIR.items()
+}
 # One row of every dataset format.
 ROWS: dict[str, Any] = {
     "alpaca": _INSTRUCTION,
@@ -36,6 +40,7 @@ ROWS: dict[str, Any] = {
     "crime_kg_assitan": {"input": "How are you?", "output": _TEXT},
     "crime_kg_assitant": {"input": "How are you?", "output": _TEXT},
     "default": {"input": "How are you?", "output": _TEXT},
+    "intel_orca_dpo": {"system": "Be brief.", "question": "How are you?", **_PAIR},
     "law_reference": {"question": "How are you?", "answer": _TEXT},
     "medical": _INSTRUCTION,
     "msagent_react": {"conversations": json.dumps(_REACT)},
@@ -44,6 +49,13 @@ ROWS: dict[str, Any] = {
     "openai": {"messages": _MESSAGES},
     "openai_lines": _MESSAGES,
     "openorca": {"system_prompt": "Be brief.", "question": "How?", "response": _TEXT},
+    "orpo_dpo_mix_40k": _TALKS,
+    "preference": {"prompt": "How are you?", **_PAIR},
+    "preference_alpaca": {"instruction": "Say it.", **_PAIR},
+    "preference_sharegpt": {
+        "conversations": _TALK[:1],
+        **{key: {"from": "gpt", "value": _PAIR[key]} for key in _PAIR},
+    },
     "pretrain": {"text": _TEXT},
     "sharegpt": {"conversations": _TALK},
     "sql": {"context": "CREATE TABLE t (a INT)", "question": "All?", "answer": "SELECT a FROM t"},

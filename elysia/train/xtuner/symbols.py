@@ -20,9 +20,15 @@ MAP_FUNCTIONS = {
     )
 }  # fmt: skip
 
+# Map function of preference pairs -> dataset format.
+PAIR_FUNCTIONS = {f"{name}_map_fn": name for name in ("orpo_dpo_mix_40k", "intel_orca_dpo")}
+
 # name -> (package it is imported from, what becomes of it)
 XTUNER: dict[str, tuple[str, str]] = {
     "SupervisedFinetune": ("xtuner.model", "trained"),
+    "DPO": ("xtuner.model", "objective = 'dpo'"),
+    "ORPO": ("xtuner.model", "objective = 'orpo'"),
+    "RewardModel": ("xtuner.model", "objective = 'reward'"),
     "DeepseekV2ForCausalLM": ("xtuner.model", "transformers' own model of that name"),
     "TrainLoop": ("xtuner.engine", "max_epochs, max_steps"),
     "DatasetInfoHook": ("xtuner.engine", "always on"),
@@ -34,6 +40,9 @@ XTUNER: dict[str, tuple[str, str]] = {
     "process_ms_dataset": ("xtuner.dataset", "data_path, from ModelScope"),
     "ConcatDataset": ("xtuner.dataset", "data_path, a list"),
     "MOSSSFTDataset": ("xtuner.dataset", "dataset_format = 'moss_sft'"),
+    "build_preference_dataset": ("xtuner.dataset", "data_path, of pairs"),
+    "load_jsonl_dataset": ("xtuner.dataset", "data_path, files"),
+    "preference_collate_fn": ("xtuner.dataset", "the project's own"),
     "build_packed_dataset": ("xtuner.dataset", "pack_to_max_length"),
     "load_intern_repo_tokenized_dataset": ("xtuner.dataset", "dataset_format = 'tokens'"),
     "load_intern_repo_untokenized_dataset": ("xtuner.dataset", "dataset_format = 'openai_lines'"),
@@ -48,28 +57,19 @@ XTUNER: dict[str, tuple[str, str]] = {
     "PROMPT_TEMPLATE": ("xtuner.utils", "prompt_template"),
     "SYSTEM_TEMPLATE": ("xtuner.utils", "evaluation_system"),
     "BUILDER": ("xtuner.registry", "not used"),
-    **dict.fromkeys(MAP_FUNCTIONS, ("xtuner.dataset", "dataset_format")),
+    **dict.fromkeys((*MAP_FUNCTIONS, *PAIR_FUNCTIONS), ("xtuner.dataset", "dataset_format")),
     # What is not read here; OTHER_KINDS says why.
-    **dict.fromkeys(("LLaVAModel", "InternVL_V1_5", "DPO", "ORPO", "RewardModel"),
-                    ("xtuner.model", "not supported")),
+    **dict.fromkeys(("LLaVAModel", "InternVL_V1_5"), ("xtuner.model", "not supported")),
     **dict.fromkeys(("LLaVADataset", "InternVL_V1_5_Dataset", "RefCOCOJsonDataset",
-                     "InvRefCOCOJsonDataset", "build_preference_dataset", "load_jsonl_dataset",
-                     "orpo_dpo_mix_40k_map_fn", "preference_collate_fn"),
-                    ("xtuner.dataset", "not supported")),
+                     "InvRefCOCOJsonDataset"), ("xtuner.dataset", "not supported")),
 }  # fmt: skip
 
 _IMAGES = "it trains on images, and vision-language models are not trained here"
-_PREFERENCES = (
-    "preference configs are not translated; set objective = '{}' in flat settings (docs/methods.md)"
-)
 # Kinds of model that are not read, and why. One that is added leaves this table and gets a reader
 # of its own in judge.METHODS.
 OTHER_KINDS = {
     "LLaVAModel": _IMAGES,
     "InternVL_V1_5": _IMAGES,
-    "DPO": _PREFERENCES.format("dpo"),
-    "ORPO": _PREFERENCES.format("orpo"),
-    "RewardModel": _PREFERENCES.format("reward"),
 }
 
 # Last parts of names of other libraries that a config may use, by the library.

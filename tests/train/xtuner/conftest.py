@@ -4,15 +4,26 @@ from pathlib import Path
 
 import pytest
 
-CONFIG = (Path(__file__).parent / "whole_config.txt").read_text()
+HERE = Path(__file__).parent
+CONFIG = (HERE / "whole_config.txt").read_text()
+PAIRS = (HERE / "pairs_config.txt").read_text()
 
 
 @pytest.fixture
 def config(tmp_path):
     """Writes the config with texts replaced, old by new, and text appended; returns the file."""
+    return _writer(CONFIG, tmp_path)
 
+
+@pytest.fixture
+def pairs_config(tmp_path):
+    """`config` for DPO on preference pairs."""
+    return _writer(PAIRS, tmp_path)
+
+
+def _writer(config, tmp_path):
     def write(*replacements, more="", name="theirs.py"):
-        text = CONFIG
+        text = config
         for old, new in replacements:
             assert old in text, old
             text = text.replace(old, new)

@@ -38,6 +38,19 @@ def test_rows_of_every_shape_build(folder, format):
     build(values({"format": format}, method="lora"), folder, format)
 
 
+@pytest.mark.parametrize(
+    ("objective", "format", "method"),
+    [
+        ("dpo", "orpo_dpo_mix_40k", "full"),
+        ("dpo", "intel_orca_dpo", "lora"),
+        ("orpo", "preference", "lora"),
+        ("reward", "preference_sharegpt", "full"),
+    ],
+)
+def test_preference_pairs_build_under_every_objective(folder, objective, format, method):
+    build(values({"format": format}, method=method, objective=objective), folder, objective)
+
+
 def test_a_family_with_other_layers_builds_with_adapters_on_them(folder):
     more = {"lora_target_modules": ["c_attn", "c_proj"], "tokenizer_name_or_path": "owner/words"}
     build(values({"format": "alpaca"}, method="lora", **more), folder, "code")

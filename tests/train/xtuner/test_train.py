@@ -2,6 +2,7 @@
 
 import json
 
+from elysia import cli
 from elysia.train.launch import train
 
 ROWS = [
@@ -39,3 +40,33 @@ def test_an_xtuner_config_with_a_map_function_of_its_own_trains(config, tmp_path
     assert (work / "iter_2.pth").exists()
     [scores] = work.glob("*/vis_data/mmlu_iter_2.txt")
     assert scores.read_text().splitlines()[1].startswith("sums\t")
+
+
+def test_a_dpo_config_of_xtuners_trains_two_steps_by_the_command_line(
+    pairs_config, tmp_path, tiny_internlm2
+):
+    def talk(question, answer):
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+    rows = [
+        {"chosen": talk(f"{n}?", f"gladly, {n}"), "rejected": talk(f"{n}?", f"no {n}")}
+        for n in range(4)
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    theirs = pairs_config(
+        ("'owner/internlm2-base'", repr(str(tiny_internlm2))),
+        ("path='owner/pairs'", f"path='json', data_files={str(tmp_path / 'rows.json')!r}"),
+        ("pretrained_model_name_or_path=base))",
+         "pretrained_model_name_or_path=base), lora=dict(type=LoraConfig, r=4, task_type='CAUSAL_LM'))"),
+    )  # fmt: skip
+    work = tmp_path / "work"
+    options = ["max_steps=2", "dtype=float32", "gradient_checkpointing=False", "logging_interval=1"]
+    command = ["train", str(theirs), "--work-dir", str(work), "--cfg-options", *options]
+    assert cli.main(command) == 0
+    card = json.loads((work / "run_card.json").read_text())
+    assert card["metrics"]["steps"] == 2 and (work / "iter_2.pth").exists()
+    [log] = work.glob("*/vis_data/scalars.json")
+    losses = [json.loads(line) for line in log.read_text().splitlines()]
+    # A fresh adapter prefers nothing: ln 2 whatever the share of wrong labels; then it learns.
+    assert abs(losses[0]["loss"] - 0.6931) < 1e-3
+    assert losses[1]["loss"] < losses[0]["loss"] and losses[1]["rewards/margins"] > 0

@@ -1,0 +1,213 @@
+"""Configs of XTuner's that learn from preference pairs: DPO, ORPO and reward models.
+
+What the loss says becomes settings, and what is left of the model is an ordinary one that judge.py
+reads; `build_preference_dataset` becomes a source of pairs. Files are not opened here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from elysia.core.templates import fitting
+from elysia.train.xtuner.data import batches
+from elysia.train.xtuner.loaders import Source, loaded, loaded_lines
+from elysia.train.xtuner.names import NO_TEMPLATE, tokenizer
+from elysia.train.xtuner.report import Part, Report, shown
+from elysia.train.xtuner.symbols import PAIR_FUNCTIONS, meaning
+
+# Kind of model -> objective.
+OBJECTIVES = {"DPO": "dpo", "ORPO": "orpo", "RewardModel": "reward"}
+_FAMILIES = ("internlm2", "internlm", "qwen", "llama", "gemma", "mixtral", "mistral", "minicpm")
+
+
+def objective(model: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """The settings of a model's loss; returns the model without it, as one that learns replies."""
+    part = Part(model, "model", report)
+    kind = part.kind(*OBJECTIVES)
+    report.values["objective"] = OBJECTIVES.get(kind, "dpo")
+    {"DPO": _dpo, "ORPO": _orpo}.get(kind, _reward)(part, report)
+    return {**part.values, "type": "SupervisedFinetune"}
+
+
+def _dpo(part: Part, report: Report) -> None:
+    values = report.values
+    values["dpo_beta"] = part.take("beta", 0.1)
+    kind = part.take("loss_type", "sigmoid")
+    values["dpo_loss_type"] = kind
+    if kind not in ("sigmoid", "robust", "hinge", "ipo"):
+        why = (
+            "its loss depends on which pairs share a micro-batch, and a step here does not"
+            if kind == "kto_pair"
+            else "sigmoid, robust, hinge and ipo are"
+        )
+        report.refuse(f"model.loss_type = {kind!r} is not offered: {why}")
+    smoothing = part.take("label_smoothing", 0.0)
+    if kind in ("sigmoid", "robust"):  # XTuner's other losses do not read it
+        values["dpo_label_smoothing"] = smoothing
+        if not 0 <= smoothing < 0.5:
+            report.refuse(f"model.label_smoothing = {smoothing}: it must be from 0 to below 0.5")
+    reference = part.take("ref_llm")
+    if reference is not None:
+        _reference(reference, part.values.get("llm"), report)
+    if part.values.get("lora") is None:
+        report.change("reference", "the reference's log-probabilities are taken once before the first "
+                      "step and kept in the work dir; XTuner holds a second model for them")  # fmt: skip
+
+
+def _reference(reference: Any, llm: Any, report: Report) -> None:
+    """A reference model of its own: it must be the base."""
+    names = [
+        one.get("pretrained_model_name_or_path") if isinstance(one, Mapping) else None
+        for one in (reference, llm)
+    ]
+    if names[0] is None or names[0] != names[1]:
+        report.refuse(f"model.ref_llm is {shown(names[0])}: the reference is the base itself, and no "
+                      "other model is loaded for it")  # fmt: skip
+    report.change("ref-llm", "model.ref_llm: the base as it is loaded for training, and before it, is "
+                  "the reference")  # fmt: skip
+
+
+def _orpo(part: Part, report: Report) -> None:
+    report.values["orpo_lambda"] = part.take("beta", 0.1)
+    if part.values.get("use_varlen_attn"):
+        report.change("orpo-mean", "ORPO's loss of a chosen reply is the mean over its own tokens; "
+                      "XTuner takes the mean over those of all chosen replies of a pack")  # fmt: skip
+    else:
+        report.change("orpo-padded", "ORPO without use_varlen_attn stops with an error in XTuner 0.2.0 "
+                      "(logits stand where log-probabilities should); here it trains")  # fmt: skip
+
+
+def _reward(part: Part, report: Report) -> None:
+    values = report.values
+    kind = part.take("loss_type", "ranking")
+    values["reward_loss_type"] = kind
+    if kind not in ("ranking", "focal"):
+        report.refuse(f"model.loss_type = {kind!r} is not offered: ranking and focal are")
+    penalty = part.take("penalty_type", "log_barrier")
+    values["reward_penalty"] = str(penalty).lower()
+    if penalty not in ("log_barrier", "L2", "none"):
+        report.refuse(
+            f"model.penalty_type = {penalty!r} is not offered: log_barrier, L2 and none are"
+        )
+    values["reward_penalty_weight"] = part.take("penalty_weight", 0.01)
+    part.ignore("reward_token_id")  # the dataset's counts
+    report.change("reward-head", "the reward's head starts as transformers makes it, small and random; "
+                  "XTuner's starts at zero")  # fmt: skip
+
+
+def pair_data(tree: Mapping[str, Any], path: Path, report: Report) -> list[Any]:
+    """train_dataloader's settings; no prompt templates, since XTuner's pairs have the tokenizer's."""
+    values = report.values
+    loader = Part(tree["train_dataloader"], "train_dataloader", report)
+    dataset = loader.take("dataset")
+    batches(loader, "preference_collate_fn", report)
+    part = Part(dataset, "train_dataloader.dataset", report)
+    part.kind("build_preference_dataset")
+    source = _source(part, report)
+    values["data_path"], values["dataset_format"] = [source], source["format"]
+    values["SYSTEM"] = ""
+    tokenizer(part.take("tokenizer"), f"{part.where}.tokenizer", report)
+    _kind_of_rows(part, report)
+    _lengths(part, report)
+    part.ignore("num_proc")
+    part.done()
+    return []
+
+
+def _source(part: Part, report: Report) -> Source:
+    rows = part.take("dataset")
+    where = f"{part.where}.dataset"
+    lines = isinstance(rows, Mapping) and meaning(rows.get("type")) == "load_jsonl_dataset"
+    source = loaded_lines(rows, where, report) if lines else loaded(rows, where, "train", report)
+    function = part.take("dataset_map_fn")
+    source["format"] = "preference"
+    if function is None:
+        report.change("one-reply", "chosen and rejected are one reply each, which is what is learned; "
+                      "XTuner also learns lists of several messages after the prompt")  # fmt: skip
+    elif isinstance(function, FunctionType):
+        report.refuse(f"{part.where}.dataset_map_fn: a function of one's own is not called for pairs; "
+                      "write its rows (prompt, chosen, rejected) to a file and set it to None")  # fmt: skip
+    elif meaning(function) in PAIR_FUNCTIONS:
+        report.change(
+            "same-replies", "rows whose chosen and rejected replies are the same are left out"
+        )
+        source["format"] = PAIR_FUNCTIONS[meaning(function)]
+    else:
+        report.refuse(f"{part.where}.dataset_map_fn is {shown(function)}, which is not read here")
+    return source
+
+
+def _kind_of_rows(part: Part, report: Report) -> None:
+    """is_dpo, is_reward and what belongs to them: they must say what the model is."""
+    wanted = report.values["objective"] == "reward"
+    told = (bool(part.take("is_dpo", True)), bool(part.take("is_reward", False)))
+    if told != (not wanted, wanted):
+        report.refuse(f"{part.where}: is_dpo = {told[0]} and is_reward = {told[1]} do not fit the model, "
+                      f"which wants {not wanted} and {wanted}")  # fmt: skip
+    token = part.take("reward_token_id", -1)
+    if wanted:
+        report.change("reward-token", f"reward_token_id = {token}: a reward stands at its text's own last "
+                      "token, as transformers takes it, and not at a token put behind it")  # fmt: skip
+    part.take("max_response_length")  # read for POLAR's rows alone
+    if part.take("is_reference", False):
+        report.refuse(f"{part.where}.is_reference = True: POLAR sets each reply beside a reference reply "
+                      "in one text, and continues a reward head of its base's own; neither is read "
+                      "here")  # fmt: skip
+
+
+def _lengths(part: Part, report: Report) -> None:
+    """Lengths, which here are of both talks of a pair together."""
+    values = report.values
+    each = part.take("max_length", 2048)
+    packed = bool(part.take("use_varlen_attn", False))
+    together = part.take("max_packed_length", 16384)
+    limit = together if packed else 2 * each
+    values["max_length"], values["pack_to_max_length"] = limit, packed
+    values["overlong"] = "drop"
+    report.change("pair-length", f"max_length = {each}: XTuner cuts each talk of a pair there, reply and "
+                  f"all; here a pair of up to {limit} tokens together is whole, and a longer one is left "
+                  "out")  # fmt: skip
+    in_order = not part.take("shuffle_before_pack", True)
+    if not packed:
+        return
+    if in_order:
+        report.change("shuffle-before-pack", "shuffle_before_pack = False: which rows share a pack is "
+                      "drawn by the seed")  # fmt: skip
+    report.change("pair-packs", f"max_packed_length = {together}: packs are filled best fit, so there are "
+                  "fewer, and fewer steps in an epoch; XTuner's close at the first pair that does not "
+                  "fit")  # fmt: skip
+    report.change("pair-weighted", "the loss of a step is the mean over all its pairs; XTuner takes the "
+                  "mean of the packs' means")  # fmt: skip
+
+
+def settle(report: Report) -> None:
+    """After the hooks are read: a prompt template, and no questions to a model that gives numbers."""
+    values = report.values
+    if values["prompt_template"] == NO_TEMPLATE:
+        values["prompt_template"] = _template(values["pretrained_model_name_or_path"], report)
+    named = values["prompt_template"]
+    named = named if isinstance(named, str) else "the config's own"
+    report.change("chat-template", f"talks are rendered with the prompt template {named}, that of "
+                  "evaluation chats or the base; XTuner takes the tokenizer's own chat template")  # fmt: skip
+    if values["objective"] != "reward":
+        return
+    if values.get("mmlu_path"):
+        report.refuse("val_evaluator: a reward model answers no questions")
+    if values.pop("evaluation_inputs", None):
+        report.change(
+            "reward-chats", "EvaluateChatHook: a reward model gives numbers and is asked nothing"
+        )
+
+
+def _template(base: str, report: Report) -> str:
+    """The prompt template of a base by its name, where the config has none."""
+    name = base.rstrip("/").rpartition("/")[2].lower()
+    family = next((known for known in _FAMILIES if known in name), "")
+    found = fitting(family, name)
+    if not found:
+        report.need(f"a prompt template: the config names none and {base}'s own is not known, so that "
+                    "'default' is taken; set prompt_template")  # fmt: skip
+    return found[0] if found else "default"
