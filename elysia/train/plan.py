@@ -1,0 +1,371 @@
+"""What a config's training will take, before it starts: memory by part, speed, and what the data are.
+
+Rows are tokenized as training does; the model is an outline (no weights are read), traced on a micro-batch
+of the data's own lengths. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from elysia.core.errors import ConfigError, nearest
+from elysia.models import load
+from elysia.train import attention
+from elysia.train.outline import Outline
+from elysia.train.recipe import dataset_arguments, model_arguments
+from elysia.train.roofline import GPUS, Roofline, known_gpu, roofline
+from elysia.train.settings import Settings
+from elysia.train.trace import Trace, traced
+
+FILE = "plan.json"
+MB = 2**20
+# On a CPU, small blocks that live long keep what lies around them from being used again. Measured over
+# the cases of docs/plan.md: so many bytes for each operation of a micro-batch.
+PINNED = 30 * 1024
+KERNELS = (
+    35 * MB
+)  # code that oneDNN makes, and its workspaces, after the first steps (measured, too)
+CONTEXT = 600 * MB  # of CUDA: its context and libraries; differs by card, not measured here
+
+
+@dataclass(frozen=True)
+class Target:
+    """The device that is planned for: its rates, its memory in bytes, the processes that share."""
+
+    kind: str
+    rates: Roofline
+    memory: int
+    dtype: str
+    world: int = 1
+    deepspeed: str = ""
+
+
+@dataclass(frozen=True)
+class Micro:
+    """A micro-batch: lengths of its samples, whether they are padded to rows, learned tokens."""
+
+    lengths: tuple[int, ...]
+    padded: bool
+    learned: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    def shape(self, device: str) -> dict[str, Any]:
+        """As `Outline` takes it."""
+        rows, length = 1, self.tokens
+        if self.padded:
+            rows, length = len(self.lengths), max(self.lengths)
+        elif device == "cpu":
+            length += -length % 64
+        segments = None if self.padded else list(self.lengths)
+        return {"shape": (rows, length), "segments": segments, "predictions": self.learned}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes, seconds, tokens; shares are from 0 to 1. `memory` is by part and sums to `peak`."""
+
+    settings: str
+    device: str
+    dtype: str
+    memory: dict[str, int]
+    peak: int
+    available: int
+    tokens_per_s: float
+    labelled_per_s: float
+    step_seconds: float
+    steps: int
+    seconds: float
+    spent: dict[str, float]
+    data: dict[str, Any]
+    advice: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.available
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "fits": self.fits}
+
+
+def plan(settings: Settings, target: Target) -> Plan:
+    """The plan; `advice` names the first setting to change when the memory does not suffice."""
+    _refuse(settings)
+    folder = load.resolve(settings.pretrained_model_name_or_path, settings.hub)
+    load.load_config(folder)  # complaints about the model come before those about the data
+    micros, data, notes = _data(settings, str(folder))
+    program = _program(settings, target)
+    memory, trace = _cost(settings, str(folder), target, micros, program)
+    peak = sum(memory.values())
+    tokens = float(np.mean([m.tokens for m in micros]))
+    learned = float(np.mean([m.learned for m in micros]))
+    step, spent = _step_seconds(settings, target, trace, memory, len(micros))
+    each = -(-len(micros) // target.world)
+    an_epoch = -(-each // settings.accumulative_counts)
+    steps = settings.max_steps or settings.max_epochs * an_epoch
+    found = Plan(
+        settings=settings.sha256(), device=target.rates.device, dtype=target.dtype, memory=memory,
+        peak=peak, available=target.memory,
+        tokens_per_s=tokens * each / an_epoch * target.world / step,
+        labelled_per_s=learned * each / an_epoch * target.world / step,
+        step_seconds=step, steps=steps, seconds=steps * step, spent=spent, data=data, notes=notes,
+    )  # fmt: skip
+    if found.fits:
+        return found
+    advice = _advice(settings, str(folder), target, micros, program)
+    return dataclasses.replace(found, advice=advice)
+
+
+def target_of(settings: Settings, gpu: str = "", memory: int = 0, deepspeed: str = "") -> Target:
+    """The device that is here, or the GPU of that name; `memory` in bytes overrides its own."""
+    processes = [os.environ.get(name, "1") for name in ("NPROC_PER_NODE", "NNODES")]
+    world = int(np.prod([int(text) if text.isdigit() else 1 for text in processes]))
+    dtype = settings.dtype
+    if gpu:
+        dtype = "bfloat16" if dtype == "auto" else dtype
+        rates = known_gpu(gpu, getattr(torch, dtype))
+        if rates is None:
+            names = [row[0] for row in GPUS]
+            raise ConfigError(
+                f"--gpu {gpu} is not in the table of known GPUs.{nearest(gpu, names)} It has "
+                f"{', '.join(names)}."
+            )
+        if not memory:
+            raise ConfigError(f"--gpu {gpu} needs its memory, too: --memory 24GB.")
+        return Target("cuda", rates, memory, dtype, world, deepspeed)
+    device = load.pick_device()
+    dtype = str(load.pick_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype
+    own = psutil.virtual_memory().total
+    if device.type == "cuda":
+        own = torch.cuda.get_device_properties(device).total_memory
+    rates = roofline(device, getattr(torch, dtype))
+    return Target(device.type, rates, memory or own, dtype, world, deepspeed)
+
+
+def _refuse(settings: Settings) -> None:
+    if settings.objective == "reward":
+        raise ConfigError(
+            "objective = 'reward' cannot be planned yet; 'sft', 'dpo' and 'orpo' can."
+        )
+    if settings.method == "qlora" and settings.use_dora:
+        raise ConfigError("use_dora on a 4-bit base cannot be planned yet; plan method = 'lora'.")
+
+
+def _data(settings: Settings, folder: str) -> tuple[list[Micro], dict[str, Any], list[str]]:
+    """An epoch's micro-batches, what the data are like, and notes.
+
+    Without a tokenizer the rows cannot be read: full packs, all learned, stand in for them.
+    """
+    from elysia.train.dataset import EpochSampler, PackedDialogues
+    from elysia.train.preflight import tokenizer_folder
+
+    padded = settings.attention in ("sdpa", "eager")
+    words = tokenizer_folder(settings, folder)
+    if not any((Path(words) / name).is_file() for name in load.TOKENIZER_FILES):
+        full = Micro((settings.max_length,) * settings.batch_size, padded, settings.max_length)
+        note = f"{words} has no tokenizer: full packs, every token learned, stand in for the data."
+        return [full] * settings.accumulative_counts, {}, [note]
+    dataset = PackedDialogues(**dataset_arguments(settings, words))
+    sampler = EpochSampler(
+        dataset, settings.seed, settings.sampler != "sequential", settings.batch_size,
+        settings.sampler == "length_grouped",
+    )  # fmt: skip
+    micros = list(_micros(dataset, list(sampler), settings.batch_size, padded))
+    return micros, _described(dataset, micros, settings), []
+
+
+def _micros(dataset: Any, order: list[int], size: int, padded: bool) -> Iterator[Micro]:
+    lengths, learned, each = dataset.tokens.lengths, dataset.tokens.labelled, dataset.each
+    for start in range(0, len(order), size):
+        packs = [dataset.packs[i if i >= 0 else ~i] for i in order[start : start + size]]
+        members = [g * each + half for pack in packs for g in pack for half in range(each)]
+        yield Micro(
+            tuple(int(lengths[i]) for i in members), padded, int(sum(learned[i] for i in members))
+        )
+
+
+def _described(dataset: Any, micros: list[Micro], settings: Settings) -> dict[str, Any]:
+    tokens, rows = dataset.tokens, len(dataset.samples)
+    total = int(tokens.lengths.sum())
+    positions = sum(
+        len(m.lengths) * max(m.lengths) if m.padded else m.tokens + -m.tokens % 64 for m in micros
+    )
+    return {
+        "rows": rows,
+        "dropped": tokens.dropped / rows,
+        "truncated": tokens.cut / rows,
+        "tokens": total,
+        "labelled": int(tokens.labelled.sum()) / total,
+        "longest": int(tokens.lengths.max()),
+        "packs": len(dataset),
+        "filled": total / (len(dataset) * settings.max_length),
+        "padding": 1 - sum(m.tokens for m in micros) / positions,
+    }
+
+
+def _program(settings: Settings, target: Target) -> int:
+    """Bytes of the program itself: of this process, which has imported what training does."""
+    if target.kind == "cuda":
+        return CONTEXT
+    import tensorboard  # noqa: F401
+
+    import elysia.train.runner  # noqa: F401
+
+    if settings.method == "qlora":
+        import bitsandbytes  # noqa: F401
+    return int(psutil.Process().memory_info().rss) + KERNELS
+
+
+def _cost(
+    settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
+) -> tuple[dict[str, int], Trace]:
+    """Memory by part at the peak, over the largest micro-batch; and the trace of a typical one."""
+    arguments = model_arguments(settings, folder, target.dtype)
+    arguments.pop("type")
+    arguments["objective"] = settings.objective
+    try:
+        outline = Outline(**arguments).train()
+        largest = max(micros, key=lambda m: (m.tokens, m.learned))
+        mean = np.mean([m.tokens for m in micros])
+        typical = min(micros, key=lambda m: abs(m.tokens - mean))
+        keep = settings.accumulative_counts > 1
+        runs = [
+            traced(outline, micro.shape(target.kind), target.rates, keep)
+            for micro in (largest, typical)
+        ]
+    finally:
+        attention.forget()
+    memory = _parts(settings, outline, runs[0], target)
+    memory["program"] = program
+    return memory, runs[1]
+
+
+def _parts(settings: Settings, outline: Outline, run: Trace, target: Target) -> dict[str, int]:
+    held = {id(p): p for p in outline.parameters()}.values()
+    trained = [p for p in held if p.requires_grad]
+    count = sum(p.numel() for p in trained)
+    own = sum(p.numel() * p.itemsize for p in trained)
+    frozen = sum(p.numel() * p.itemsize for p in (*held, *outline.buffers())) - own
+    per = optimizer_bytes(settings)
+    gradients, states, share = own, per * count, target.world
+    if target.deepspeed:
+        half = 2 if target.dtype != "float32" else 4
+        own, gradients, states = half * count, half * count, (per + 4) * count
+    stage = next((n for n in (3, 2, 1) if f"zero{n}" in target.deepspeed), 0)
+    offload = "offload" in target.deepspeed
+    states = 0 if offload else states // share if stage else states
+    gradients = gradients // share if stage >= 2 else gradients
+    whole = own if outline.adapted else own + frozen
+    weights, adapters = (frozen, own) if outline.adapted else (whole, 0)
+    if stage == 3:
+        weights = 0 if offload else weights // share
+    made = run.peak + (0 if run.kept_gradients else -min(run.peak, gradients))
+    spread = 0
+    if target.kind == "cpu":
+        from elysia.train.heap import grown
+
+        spread = max(grown(run.events) - run.peak, 0) + PINNED * run.operations
+    return {
+        "weights": weights, "adapters": adapters, "gradients": gradients, "optimizer": states,
+        "activations": made - run.peak_logits, "logits": run.peak_logits, "allocator": spread,
+    }  # fmt: skip
+
+
+def optimizer_bytes(settings: Settings) -> int:
+    """Bytes of state that the optimizer keeps for each weight that trains."""
+    name = settings.optimizer.rpartition(".")[2].lower()
+    if "8bit" in name:
+        return 2
+    if "adam" in name or "lamb" in name:
+        return 8
+    return 4 if any(word in name for word in ("lion", "rmsprop", "adagrad")) else 0
+
+
+def _step_seconds(
+    settings: Settings, target: Target, run: Trace, memory: dict[str, int], micros: int
+) -> tuple[float, dict[str, float]]:
+    """Seconds of a step, and of its kinds of work."""
+    rates = target.rates
+    count = min(settings.accumulative_counts, -(-micros // target.world))
+    spent = {kind: seconds * count for kind, seconds in run.seconds.items()}
+    # Adam reads four numbers of a weight and writes three; clipping reads and writes its gradient.
+    moved = 10 * memory["gradients"] if settings.max_norm else 7 * memory["gradients"]
+    spent["optimizer"] = moved / rates.bytes
+    if target.kind == "cuda":  # operations are started while others run
+        started = spent.pop("starting operations")
+        spent["waiting for the program"] = max(started - sum(spent.values()), 0.0)
+    return sum(spent.values()), spent
+
+
+def _advice(
+    settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
+) -> str:
+    """The first change that makes it fit, tried out one by one, then together."""
+    together = settings
+    for change in _changes(settings):
+        alone = dataclasses.replace(settings, **change)
+        if _peak(alone, folder, target, micros, program) <= target.memory:
+            return f"Set {_spelled(change)}: then it fits."
+        together = dataclasses.replace(together, **change)
+    changed = {
+        f.name: value
+        for f in dataclasses.fields(settings)
+        if (value := getattr(together, f.name)) != getattr(settings, f.name)
+    }
+    if changed and _peak(together, folder, target, micros, program) <= target.memory:
+        return f"No setting alone suffices. Set {_spelled(changed)}: together they do."
+    return (
+        "No setting makes it fit. Take a smaller model, more memory, or several devices under "
+        "--deepspeed deepspeed_zero3."
+    )
+
+
+def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Settings to change, the least harmful first."""
+    if not settings.gradient_checkpointing:
+        yield {"gradient_checkpointing": True}
+    if settings.batch_size > 1:
+        counts = settings.accumulative_counts * settings.batch_size
+        yield {"batch_size": 1, "accumulative_counts": counts}
+    if settings.method == "full":
+        yield {"method": "lora"}
+    if settings.method != "qlora" and not settings.use_dora:
+        yield {"method": "qlora"}
+    if settings.max_length > 512:
+        yield {"max_length": settings.max_length // 2}
+
+
+def _peak(
+    settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
+) -> int:
+    kept = [_cut(micro, settings) for micro in micros]
+    return sum(_cost(settings, folder, target, kept, program)[0].values())
+
+
+def _cut(micro: Micro, settings: Settings) -> Micro:
+    """The first samples of a micro-batch, within what changed settings allow."""
+    room, kept = settings.max_length * settings.batch_size, []
+    for length in micro.lengths:
+        kept.append(min(length, room))
+        room -= kept[-1]
+        if not room:
+            break
+    learned = round(micro.learned * sum(kept) / micro.tokens)
+    return Micro(tuple(kept), micro.padded, learned)
+
+
+def _spelled(change: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in change.items())
