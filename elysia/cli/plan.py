@@ -79,10 +79,11 @@ def show(plan: Plan) -> None:
     say(f"  {'peak':14}{plan.peak / 2**20:>10,.0f} MB of {plan.available / 2**20:,.0f} MB")
     say(paint("speed", "bold"))
     say(f"  {plan.tokens_per_s:,.0f} tokens a second, {plan.labelled_per_s:,.0f} of them learned")
-    say(f"  {plan.steps} steps of {plan.step_seconds:.3g} s: {duration(plan.seconds)} in all")
-    whole = sum(plan.spent.values())
+    whole = f": {duration(plan.seconds)} in all" if plan.steps else ""
+    say(f"  {plan.steps or 'an unknown number of'} steps of {plan.step_seconds:.3g} s{whole}")
+    total = sum(plan.spent.values())
     kinds = sorted(plan.spent.items(), key=lambda item: -item[1])
-    shares = [f"{kind} {100 * seconds / whole:.0f} %" for kind, seconds in kinds]
+    shares = [f"{kind} {100 * seconds / total:.0f} %" for kind, seconds in kinds]
     say(f"  of them {', '.join(share for share in shares if not share.endswith(' 0 %'))}")
     data = plan.data
     if data:

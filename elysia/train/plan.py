@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,10 @@ import torch
 
 from elysia.core.errors import ConfigError, nearest
 from elysia.models import load
-from elysia.train import attention
+from elysia.train.advice import advise
+from elysia.train.micros import Micro, read
 from elysia.train.outline import Outline
-from elysia.train.recipe import dataset_arguments, model_arguments
+from elysia.train.recipe import model_arguments
 from elysia.train.roofline import GPUS, Roofline, known_gpu, roofline
 from elysia.train.settings import Settings
 from elysia.train.trace import Trace, traced
@@ -47,29 +46,6 @@ class Target:
     dtype: str
     world: int = 1
     deepspeed: str = ""
-
-
-@dataclass(frozen=True)
-class Micro:
-    """A micro-batch: lengths of its samples, whether they are padded to rows, learned tokens."""
-
-    lengths: tuple[int, ...]
-    padded: bool
-    learned: int
-
-    @property
-    def tokens(self) -> int:
-        return sum(self.lengths)
-
-    def shape(self, device: str) -> dict[str, Any]:
-        """As `Outline` takes it."""
-        rows, length = 1, self.tokens
-        if self.padded:
-            rows, length = len(self.lengths), max(self.lengths)
-        elif device == "cpu":
-            length += -length % 64
-        segments = None if self.padded else list(self.lengths)
-        return {"shape": (rows, length), "segments": segments, "predictions": self.learned}
 
 
 @dataclass(frozen=True)
@@ -106,7 +82,7 @@ def plan(settings: Settings, target: Target) -> Plan:
     _refuse(settings)
     folder = load.resolve(settings.pretrained_model_name_or_path, settings.hub)
     load.load_config(folder)  # complaints about the model come before those about the data
-    micros, data, notes = _data(settings, str(folder))
+    micros, data, notes = read(settings, str(folder))
     program = _program(settings, target)
     memory, trace = _cost(settings, str(folder), target, micros, program)
     peak = sum(memory.values())
@@ -115,7 +91,8 @@ def plan(settings: Settings, target: Target) -> Plan:
     step, spent = _step_seconds(settings, target, trace, memory, len(micros))
     each = -(-len(micros) // target.world)
     an_epoch = -(-each // settings.accumulative_counts)
-    steps = settings.max_steps or settings.max_epochs * an_epoch
+    # How many rows there are is not known without a tokenizer.
+    steps = settings.max_steps or (settings.max_epochs * an_epoch if data else 0)
     found = Plan(
         settings=settings.sha256(), device=target.rates.device, dtype=target.dtype, memory=memory,
         peak=peak, available=target.memory,
@@ -125,8 +102,11 @@ def plan(settings: Settings, target: Target) -> Plan:
     )  # fmt: skip
     if found.fits:
         return found
-    advice = _advice(settings, str(folder), target, micros, program)
-    return dataclasses.replace(found, advice=advice)
+
+    def fits(changed: Settings) -> bool:
+        return _suffices(changed, str(folder), target, micros, program)
+
+    return dataclasses.replace(found, advice=advise(settings, fits))
 
 
 def target_of(settings: Settings, gpu: str = "", memory: int = 0, deepspeed: str = "") -> Target:
@@ -164,58 +144,6 @@ def _refuse(settings: Settings) -> None:
         raise ConfigError("use_dora on a 4-bit base cannot be planned yet; plan method = 'lora'.")
 
 
-def _data(settings: Settings, folder: str) -> tuple[list[Micro], dict[str, Any], list[str]]:
-    """An epoch's micro-batches, what the data are like, and notes.
-
-    Without a tokenizer the rows cannot be read: full packs, all learned, stand in for them.
-    """
-    from elysia.train.dataset import EpochSampler, PackedDialogues
-    from elysia.train.preflight import tokenizer_folder
-
-    padded = settings.attention in ("sdpa", "eager")
-    words = tokenizer_folder(settings, folder)
-    if not any((Path(words) / name).is_file() for name in load.TOKENIZER_FILES):
-        full = Micro((settings.max_length,) * settings.batch_size, padded, settings.max_length)
-        note = f"{words} has no tokenizer: full packs, every token learned, stand in for the data."
-        return [full] * settings.accumulative_counts, {}, [note]
-    dataset = PackedDialogues(**dataset_arguments(settings, words))
-    sampler = EpochSampler(
-        dataset, settings.seed, settings.sampler != "sequential", settings.batch_size,
-        settings.sampler == "length_grouped",
-    )  # fmt: skip
-    micros = list(_micros(dataset, list(sampler), settings.batch_size, padded))
-    return micros, _described(dataset, micros, settings), []
-
-
-def _micros(dataset: Any, order: list[int], size: int, padded: bool) -> Iterator[Micro]:
-    lengths, learned, each = dataset.tokens.lengths, dataset.tokens.labelled, dataset.each
-    for start in range(0, len(order), size):
-        packs = [dataset.packs[i if i >= 0 else ~i] for i in order[start : start + size]]
-        members = [g * each + half for pack in packs for g in pack for half in range(each)]
-        yield Micro(
-            tuple(int(lengths[i]) for i in members), padded, int(sum(learned[i] for i in members))
-        )
-
-
-def _described(dataset: Any, micros: list[Micro], settings: Settings) -> dict[str, Any]:
-    tokens, rows = dataset.tokens, len(dataset.samples)
-    total = int(tokens.lengths.sum())
-    positions = sum(
-        len(m.lengths) * max(m.lengths) if m.padded else m.tokens + -m.tokens % 64 for m in micros
-    )
-    return {
-        "rows": rows,
-        "dropped": tokens.dropped / rows,
-        "truncated": tokens.cut / rows,
-        "tokens": total,
-        "labelled": int(tokens.labelled.sum()) / total,
-        "longest": int(tokens.lengths.max()),
-        "packs": len(dataset),
-        "filled": total / (len(dataset) * settings.max_length),
-        "padding": 1 - sum(m.tokens for m in micros) / positions,
-    }
-
-
 def _program(settings: Settings, target: Target) -> int:
     """Bytes of the program itself: of this process, which has imported what training does."""
     if target.kind == "cuda":
@@ -236,21 +164,18 @@ def _cost(
     arguments = model_arguments(settings, folder, target.dtype)
     arguments.pop("type")
     arguments["objective"] = settings.objective
-    try:
-        outline = Outline(**arguments).train()
-        largest = max(micros, key=lambda m: (m.tokens, m.learned))
-        mean = np.mean([m.tokens for m in micros])
-        typical = min(micros, key=lambda m: abs(m.tokens - mean))
-        keep = settings.accumulative_counts > 1
-        runs = [
-            traced(outline, micro.shape(target.kind), target.rates, keep)
-            for micro in (largest, typical)
-        ]
-    finally:
-        attention.forget()
+    outline = Outline(**arguments).train()
+    largest = max(micros, key=lambda m: (m.tokens, m.learned))
+    mean = np.mean([m.tokens for m in micros])
+    typical = min(micros, key=lambda m: abs(m.tokens - mean))
+    keep = settings.accumulative_counts > 1
+    runs = [
+        traced(outline, micro.shape(target.kind), target.rates, keep)
+        for micro in ([largest, typical] if largest != typical else [largest])
+    ]
     memory = _parts(settings, outline, runs[0], target)
     memory["program"] = program
-    return memory, runs[1]
+    return memory, runs[-1]
 
 
 def _parts(settings: Settings, outline: Outline, run: Trace, target: Target) -> dict[str, int]:
@@ -310,62 +235,11 @@ def _step_seconds(
     return sum(spent.values()), spent
 
 
-def _advice(
+def _suffices(
     settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
-) -> str:
-    """The first change that makes it fit, tried out one by one, then together."""
-    together = settings
-    for change in _changes(settings):
-        alone = dataclasses.replace(settings, **change)
-        if _peak(alone, folder, target, micros, program) <= target.memory:
-            return f"Set {_spelled(change)}: then it fits."
-        together = dataclasses.replace(together, **change)
-    changed = {
-        f.name: value
-        for f in dataclasses.fields(settings)
-        if (value := getattr(together, f.name)) != getattr(settings, f.name)
-    }
-    if changed and _peak(together, folder, target, micros, program) <= target.memory:
-        return f"No setting alone suffices. Set {_spelled(changed)}: together they do."
-    return (
-        "No setting makes it fit. Take a smaller model, more memory, or several devices under "
-        "--deepspeed deepspeed_zero3."
-    )
-
-
-def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Settings to change, the least harmful first."""
-    if not settings.gradient_checkpointing:
-        yield {"gradient_checkpointing": True}
-    if settings.batch_size > 1:
-        counts = settings.accumulative_counts * settings.batch_size
-        yield {"batch_size": 1, "accumulative_counts": counts}
-    if settings.method == "full":
-        yield {"method": "lora"}
-    if settings.method != "qlora" and not settings.use_dora:
-        yield {"method": "qlora"}
-    if settings.max_length > 512:
-        yield {"max_length": settings.max_length // 2}
-
-
-def _peak(
-    settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
-) -> int:
-    kept = [_cut(micro, settings) for micro in micros]
-    return sum(_cost(settings, folder, target, kept, program)[0].values())
-
-
-def _cut(micro: Micro, settings: Settings) -> Micro:
-    """The first samples of a micro-batch, within what changed settings allow."""
-    room, kept = settings.max_length * settings.batch_size, []
-    for length in micro.lengths:
-        kept.append(min(length, room))
-        room -= kept[-1]
-        if not room:
-            break
-    learned = round(micro.learned * sum(kept) / micro.tokens)
-    return Micro(tuple(kept), micro.padded, learned)
-
-
-def _spelled(change: dict[str, Any]) -> str:
-    return ", ".join(f"{name} = {value!r}" for name, value in change.items())
+) -> bool:
+    """Whether changed settings fit, on the same data as far as they allow it."""
+    room = settings.max_length * settings.batch_size
+    kept = [micro.within(room) for micro in micros]
+    memory, _ = _cost(settings, folder, target, kept, program)
+    return sum(memory.values()) <= target.memory

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from elysia.train import attention
 from elysia.train.roofline import LARGE, Roofline
 
 SLOW = ("exp", "silu", "sigmoid", "tanh", "gelu", "softmax", "log", "cos", "sin")
@@ -134,6 +135,7 @@ def traced(model: Any, batch: dict[str, Any], device: Roofline, keep_gradients: 
     """
     held = [(module._parameters, dict(module._parameters)) for module in model.modules()]
     held += [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    attention.forget()  # a group kept from real batches has content, one kept from here has none
     try:
         with FakeTensorMode():
             without_content(model)
@@ -147,5 +149,6 @@ def traced(model: Any, batch: dict[str, Any], device: Roofline, keep_gradients: 
                 (model(batch) * 1.0).backward()
             return trace
     finally:
+        attention.forget()
         for place, tensors in held:
             place.update(tensors)

@@ -47,6 +47,7 @@ def loop(plain_settings, tmp_path):
     settings = settings_from(plain_settings | {"lora_dropout": 0.0}, "here")
     runner = runner_of(settings, "x", tmp_path / "x")
     runner.build()
+    runner.model = runner.strategy.model  # as `train` does
     runner.model.train()
     with torch.no_grad():
         for name, parameter in runner.model.named_parameters():
