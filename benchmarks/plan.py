@@ -3,62 +3,66 @@
     python benchmarks/plan.py --data persona.json --small S --large L
 
 S and L are model folders with a small vocabulary and a large one (docs/plan.md says how they are made).
-Seconds are of processor time where the machine is shared: `--threads 1` makes both comparable. Asserts
-nothing.
+Each plan and each training is a process of its own. Where other programs share the machine, processor time
+is what to compare (with `--threads 1`). Asserts nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-CONFIG = """pretrained_model_name_or_path = {model!r}
-data_path = {data!r}
-method = {method!r}
-lora_r, lora_alpha = 16, 32
-max_length, overlong = {tokens}, 'drop'
-accumulative_counts = {micro}
-max_steps = {steps}
-gradient_checkpointing = {recompute}
-save_steps = 0
-"""
+
+def plan_it(values: dict[str, Any], folder: Path) -> None:
+    """What `elysia plan` leaves, with rates measured this minute: an hour ago others used the machine."""
+    from elysia.train.plan import plan, target_of
+    from elysia.train.settings import settings_from
+
+    os.environ["ELYSIA_CACHE"] = str(folder)
+    settings = settings_from(values, "the case")
+    found = plan(settings, target_of(settings))
+    (folder / "plan.json").write_text(json.dumps(found.to_dict()))
 
 
-def run(verb: str, config: Path, folder: Path, threads: int, *flags: str) -> str:
-    """The output of one verb, in a process of its own."""
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive",
-        "ELYSIA_CACHE": str(folder),
-    }  # fmt: skip
-    words = [sys.executable, "-m", "elysia", verb, str(config), "--work-dir", str(folder), *flags]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
-    return done.stdout
+def train_it(values: dict[str, Any], folder: Path) -> None:
+    from elysia.train.launch import run
+    from elysia.train.settings import settings_from
+
+    os.environ["ELYSIA_CACHE"] = str(folder)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(1, 2)
+    run(settings_from(values, "the case"), "case", folder)
 
 
-def compare(args: argparse.Namespace, model: str, method: str, recompute: bool) -> dict[str, Any]:
+def alone(work: Any, *args: Any) -> None:
+    """`work` in a process of its own, which has the imports already."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=args)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{work.__name__} failed with {process.exitcode}.")
+
+
+def compare(args: argparse.Namespace, model: str, method: str) -> dict[str, Any]:
     """Planned and measured seconds of a step and MB at the peak."""
+    values = {
+        "pretrained_model_name_or_path": str(Path(model).resolve()),
+        "data_path": [{"path": str(Path(args.data).resolve()), "limit": args.rows}],
+        "method": method, "lora_r": 16, "lora_alpha": 32, "max_length": args.tokens,
+        "overlong": "drop", "accumulative_counts": args.micro, "max_steps": args.steps,
+        "max_epochs": 1, "gradient_checkpointing": args.recompute, "save_steps": 0,
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config = folder / "case.py"
-        config.write_text(
-            CONFIG.format(
-                model=str(Path(model).resolve()), data=str(Path(args.data).resolve()),
-                method=method, tokens=args.tokens, micro=args.micro, steps=args.steps,
-                recompute=recompute,
-            )
-        )  # fmt: skip
-        # A roofline of this minute: on a shared machine an hour's difference is large.
-        run("plan", config, folder, args.threads)
-        run("train", config, folder, args.threads)
-        found: dict[str, Any] = json.loads((folder / "run_card.json").read_text())["metrics"]
+        alone(plan_it, values, Path(name))
+        alone(train_it, values, Path(name))
+        card = json.loads((Path(name) / "run_card.json").read_text())
+        found: dict[str, Any] = card["metrics"]
         return found
 
 
@@ -75,9 +79,19 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1024, help="of a pack")
     parser.add_argument("--micro", type=int, default=2, help="micro-batches of a step")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rows", type=int, default=None, help="of the data (default: all)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recompute", action="store_true", help="gradient checkpointing")
     args = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "passive"}
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import bitsandbytes  # noqa: F401
+
+    import elysia.train.plan
+    import elysia.train.runner
+    import elysia.train.sft  # noqa: F401
+
+    logging.disable(logging.WARNING)
     print(
         f"{args.threads} thread(s), steps of {args.micro} packs of {args.tokens} tokens, {args.steps} "
         "steps, the first three left out"
@@ -90,7 +104,7 @@ def main() -> None:
     for model in (args.small, args.large):
         words = json.loads((Path(model) / "config.json").read_text())["vocab_size"]
         for method in args.methods.split(","):
-            m = compare(args, model, method, args.recompute)
+            m = compare(args, model, method)
             own = m["step_cpu_seconds"] / args.threads
             planned, peak = m["planned_step_seconds"], m["planned_peak_mb"]
             print(

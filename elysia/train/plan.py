@@ -24,6 +24,7 @@ from elysia.train.recipe import model_arguments
 from elysia.train.roofline import GPUS, Roofline, known_gpu, roofline
 from elysia.train.settings import Settings
 from elysia.train.trace import Trace, traced
+from elysia.train.zero import zero_config
 
 FILE = "plan.json"
 MB = 2**20
@@ -189,14 +190,14 @@ def _parts(settings: Settings, outline: Outline, run: Trace, target: Target) -> 
     if target.deepspeed:
         half = 2 if target.dtype != "float32" else 4
         own, gradients, states = half * count, half * count, (per + 4) * count
-    stage = next((n for n in (3, 2, 1) if f"zero{n}" in target.deepspeed), 0)
-    offload = "offload" in target.deepspeed
+    zero = zero_config(target.deepspeed).get("zero_optimization", {}) if target.deepspeed else {}
+    stage, offload = zero.get("stage", 0), "offload_optimizer" in zero
     states = 0 if offload else states // share if stage else states
     gradients = gradients // share if stage >= 2 else gradients
     whole = own if outline.adapted else own + frozen
     weights, adapters = (frozen, own) if outline.adapted else (whole, 0)
     if stage == 3:
-        weights = 0 if offload else weights // share
+        weights = 0 if "offload_param" in zero else weights // share
     made = run.peak + (0 if run.kept_gradients else -min(run.peak, gradients))
     spread = 0
     if target.kind == "cpu":
@@ -205,7 +206,7 @@ def _parts(settings: Settings, outline: Outline, run: Trace, target: Target) -> 
         spread = max(grown(run.events) - run.peak, 0) + PINNED * run.operations
     return {
         "weights": weights, "adapters": adapters, "gradients": gradients, "optimizer": states,
-        "activations": made - run.peak_logits, "logits": run.peak_logits, "allocator": spread,
+        "activations": max(made - run.peak_logits, 0), "logits": run.peak_logits, "allocator": spread,
     }  # fmt: skip
 
 

@@ -94,6 +94,21 @@ def test_methods_differ_in_what_they_hold(tiny_internlm2, plain_settings):
     assert lora["optimizer"] == 2 * lora["adapters"]
 
 
+def test_zero_divides_what_its_stage_divides(tiny_internlm2, plain_settings):
+    settings = settings_from(plain_settings | {"method": "full"}, "here")
+
+    def memory(preset):
+        return plan(settings, Target("cuda", RATES, 2**40, "bfloat16", 2, preset)).memory
+
+    second, third = memory("deepspeed_zero2"), memory("deepspeed_zero3")
+    assert third["weights"] == second["weights"] // 2
+    assert second["gradients"] == third["gradients"] == second["weights"] // 2
+    # Float32 masters and Adam's two states for weights of 16 bits.
+    assert second["optimizer"] == 6 * second["gradients"]
+    with pytest.raises(ConfigError, match="neither a file nor a preset"):
+        memory("deepspeed_zero4")
+
+
 def test_what_the_data_are_is_told(tiny_internlm2, plain_settings):
     values = plain_settings | {"max_length": 64, "overlong": "drop"}
     found = plan(settings_from(values, "here"), ONE_EACH)
