@@ -103,6 +103,8 @@ NOTES = {
     "save_steps": "A checkpoint every so many steps, and one at the end.",
     "save_total_limit": "The newest so many stay; 0 keeps all.",
     "logging_interval": "Steps between two lines of the log.",
+    "report_to": "Where scalars go beside the log and TensorBoard: `wandb`, `swanlab` or both, installed by yourself; they read "
+    "their keys from their own login.",
     "evaluation_freq": "Steps between evaluation chats, and between held-out losses.",
     "evaluation_inputs": "Questions to answer while training, into "
     "`vis_data/eval_outputs_iter_N.txt`.",

@@ -11,12 +11,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import resource
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+# Measurements of the device are kept there, not in the home folder of who runs the tests.
+os.environ.setdefault("ELYSIA_CACHE", str(Path(tempfile.gettempdir()) / "elysia-tests"))
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 

@@ -24,6 +24,7 @@ from elysia.core.errors import ElysiaError, UsageError, nearest
 # `run` does the work: run(args) -> exit code.
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("elysia.cli.train:train_parser", "fine-tune a model as a config says"),
+    "plan": ("elysia.cli.plan:plan_parser", "say what a training will take: memory, speed, data"),
     "chat": ("elysia.cli.chat:chat_parser", "talk to a model in the terminal"),
     "convert pth_to_hf": (
         "elysia.cli.convert:pth_to_hf_parser",

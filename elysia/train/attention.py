@@ -138,6 +138,11 @@ def _groups(segments: tuple[int, ...], device: torch.device) -> tuple[list[Tenso
     return [group.to(device) for group in groups], back[:total].to(device)
 
 
+def forget() -> None:
+    """Drop the kept groups: those made of tensors without content serve nobody else."""
+    _groups.cache_clear()
+
+
 def _attend(qkv: list[Tensor], scale: float | None, dropout: float, window: int | None) -> Tensor:
     """Causal attention of n samples of one length: (n, length, heads, d) to (n, heads, length, d)."""
     q, k, v = (x.transpose(1, 2) for x in qkv)

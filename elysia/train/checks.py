@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from elysia.core.errors import ConfigError
 from elysia.data.pairs import PREFERENCES
+from elysia.train.trackers import names
 
 if TYPE_CHECKING:
     from elysia.train.settings import Settings
@@ -42,6 +43,7 @@ def check(settings: Settings) -> None:
     for name in ("warmup_ratio", "lora_dropout"):
         if getattr(settings, name) >= 1:
             raise ConfigError(f"{name} is {getattr(settings, name)}, it must be below 1.")
+    names(settings.report_to)
     _check_method(settings)
     _check_objective(settings)
     _check_sequences(settings)

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from mmengine.runner import BaseLoop
 
-from elysia.core.errors import ElysiaError
+from elysia.core.errors import DeviceError, ElysiaError
 from elysia.data.encode import IGNORE
-from elysia.train import rng
+from elysia.train import microbatch, rng
 from elysia.train.dataset import EpochSampler
 from elysia.train.strategy import total
 
@@ -44,6 +44,7 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
         self._iter = self._epoch = self.step_in_epoch = 0
         self.sharing = sequence_parallel_size
         self.stop_training = False  # set by hooks that stop early
+        self.parts = 1  # pieces of a micro-batch; doubled when a GPU's memory does not suffice
         self.resumed_rng: dict[str, Any] | None = None
 
     @property
@@ -115,15 +116,7 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
         runner.model.train()
         # Processes that share a row have each counted it whole.
         units = total(sum(count_units(batch) for batch in window)) / self.sharing
-        scale = strategy.world_size / max(units, 1)
-        summed = 0.0
-        measured: Counter[str] = Counter()
-        for batch, last in _with_last(window):
-            with strategy.exchange(last):
-                loss = runner.model(batch)
-                strategy.backward(loss * scale)
-            summed += float(loss.detach())
-            measured.update(strategy.bare.measured)
+        summed, measured = self._gradients(window, strategy.world_size / max(units, 1))
         mean = total(summed) / max(units, 1)
         if mean != mean or mean in (float("inf"), float("-inf")):
             raise ElysiaError(
@@ -139,6 +132,54 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
                 "loss": torch.tensor(mean),
                 **{name: total(value) / max(units, 1) for name, value in measured.items()},
             },
+        )
+
+    def _gradients(self, window: list[Batch], scale: float) -> tuple[float, Counter[str]]:
+        """Forward and backward of `window`: its summed loss, and what the model measured beside.
+
+        When a GPU's memory does not suffice, the gradients so far are dropped and all is done again
+        in smaller micro-batches: the loss is a sum over the window, so its gradient is the same.
+        """
+        while True:
+            pieces = [part for batch in window for part in microbatch.split(batch, self.parts)]
+            try:
+                return self._sweep(pieces, scale)
+            except torch.OutOfMemoryError as error:
+                reason = error
+            # Outside of `except`, whose traceback holds the pass's tensors.
+            self._halve(window, reason)
+
+    def _sweep(self, pieces: list[Batch], scale: float) -> tuple[float, Counter[str]]:
+        strategy, summed = self.runner.strategy, 0.0
+        measured: Counter[str] = Counter()
+        for batch, last in _with_last(pieces):
+            with strategy.exchange(last):
+                loss = self.runner.model(batch)
+                strategy.backward(loss * scale)
+            summed += float(loss.detach())
+            measured.update(strategy.bare.measured)
+        return summed, measured
+
+    def _halve(self, window: list[Batch], reason: torch.OutOfMemoryError) -> None:
+        """Go on in micro-batches of half the size; DeviceError when there is nothing to halve."""
+        strategy = self.runner.strategy
+        most = max(map(microbatch.most_parts, window))
+        if not strategy.can_repeat or self.parts >= most:
+            raise DeviceError(
+                f"The device ran out of memory at step {self._iter + 1}: "
+                + microbatch.advice(strategy.can_repeat)
+            ) from reason
+        reason.__traceback__ = None
+        strategy.drop_gradients()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.parts = min(2 * self.parts, most)
+        self.runner.logger.warning(
+            "The device ran out of memory at step %d. From here on a micro-batch is taken in %d parts: the "
+            "batch of a step, and so what is learned, stays the same; steps are slower. 'elysia plan' "
+            "names a setting that avoids it.",
+            self._iter + 1,
+            self.parts,
         )
 
 

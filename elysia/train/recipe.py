@@ -11,6 +11,7 @@ from typing import Any
 
 from elysia.core.templates import fitting
 from elysia.models import load
+from elysia.train import trackers
 from elysia.train.bundled import locate, located
 from elysia.train.card import dtype_of, evaluation_system, run_card, system_text
 from elysia.train.optimizer import optimizer
@@ -44,7 +45,7 @@ def recipe(
         "settings": settings.to_dict(),
         "work_dir": work_dir,
         "experiment_name": name,
-        "model": _model(settings, folder, dtype),
+        "model": model_arguments(settings, folder, dtype),
         "train_dataloader": {
             "dataset": {"type": "elysia.train.dataset.PackedDialogues", **data},
             "sampler": {
@@ -95,7 +96,7 @@ def recipe(
         "log_processor": {"by_epoch": False, "window_size": settings.logging_interval},
         "visualizer": {
             "type": "Visualizer",
-            "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
+            "vis_backends": trackers.backends(settings.report_to, name, work_dir),
         },
         "launcher": launcher,
         "resume": resume or False,
@@ -106,7 +107,8 @@ def recipe(
     }  # fmt: skip
 
 
-def _model(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
+def model_arguments(settings: Settings, folder: str, dtype: str) -> dict[str, Any]:
+    """The class that is trained (`type`) and what it is built with."""
     adapter = None
     if settings.method != "full":
         adapter = {
@@ -213,6 +215,7 @@ def _custom_hooks(
     hooks: list[dict[str, Any]] = [
         {"type": f"{HOOKS}.dataset_info_hook.DatasetInfoHook", "samples": 1 + settings.pairs},
         {"type": f"{HOOKS}.throughput_hook.ThroughputHook"},
+        {"type": f"{HOOKS}.plan_hook.PlanHook", "settings": settings.sha256()},
     ]
     if settings.heldout:
         held = {**data, "split": "heldout", "pack": True, "train_on_prompt": False}

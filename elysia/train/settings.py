@@ -99,6 +99,7 @@ class Settings:
     save_steps: int = 500  # 0: only at the end
     save_total_limit: int = 2
     logging_interval: int = 10
+    report_to: str | list[str] = ""  # 'wandb', 'swanlab' or both, beside TensorBoard
 
     # Evaluation
     evaluation_freq: int = 500

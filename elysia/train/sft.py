@@ -71,15 +71,10 @@ class SupervisedFinetune(nn.Module):
         self.device_kind = load.pick_device(device).type
         self.loss_chunk = loss_chunk
         self.noise = neftune_noise_alpha
-        base = (load.load_reward_model if self.scores else load.load_causal_lm)(
-            load.resolve(llm["path"], llm.get("hub", "huggingface")),
-            # Full fine-tuning keeps float32 masters; a frozen base need not.
-            dtype=self.dtype if adapter else torch.float32,
-            device=device,
-            bits=llm.get("bits"),
-            double_quant=llm.get("double_quant", True),
-            attention=segments.NAME if attention == "segments" else attention,
-        )
+        # Full fine-tuning keeps float32 masters; a frozen base need not.
+        kept = self.dtype if adapter else torch.float32
+        implementation = segments.NAME if attention == "segments" else attention
+        base = self.base_of(llm, kept, device, implementation)
         base.config.use_cache = False
         if gradient_checkpointing:
             base.activation_checkpointing_enable({"use_reentrant": False})
@@ -92,11 +87,26 @@ class SupervisedFinetune(nn.Module):
             lora.keep_nf4_trainable(self.llm)
         # Sums over a batch's units beside its loss, for the log: set by every forward pass.
         self.measured: dict[str, float] = {}
-        self.plain_head = self.scores or _head_is_plain(self.causal)
+        self.plain_head = self.scores or self.head_is_plain()
         if not self.plain_head:
             log.info(
                 "The head of %s does more than multiply: its full logits are made.", llm["path"]
             )
+
+    def base_of(self, llm: dict[str, Any], dtype: torch.dtype, device: str, attention: str) -> Any:
+        """The network that is trained, its weights loaded."""
+        return (load.load_reward_model if self.scores else load.load_causal_lm)(
+            load.resolve(llm["path"], llm.get("hub", "huggingface")),
+            dtype=dtype,
+            device=device,
+            bits=llm.get("bits"),
+            double_quant=llm.get("double_quant", True),
+            attention=attention,
+        )
+
+    def head_is_plain(self) -> bool:
+        """Whether logits are no more than head(body's last hidden state)."""
+        return _head_is_plain(self.causal)
 
     @property
     def causal(self) -> Any:

@@ -28,6 +28,7 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
 
     model: Any
     _prepared: bool
+    can_repeat = True  # whether a step's passes may be done again: no process waits for another
 
     def prepare(
         self,
@@ -73,6 +74,10 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
 
     def backward(self, loss: Tensor) -> None:
         self.optim_wrapper.backward(loss)
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of the step so far."""
+        self.optim_wrapper.zero_grad()
 
     def step(self) -> None:
         self.optim_wrapper.step()
@@ -142,6 +147,8 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
 
 class DataParallel(SingleDevice):
     """A copy of the model per process; gradients are averaged at the last micro-batch of a step."""
+
+    can_repeat = False
 
     def _setup_distributed(self, launcher: str, **kwargs: Any) -> None:
         distributed.join(launcher)

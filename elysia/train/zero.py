@@ -69,6 +69,8 @@ def zero_config(name: str) -> dict[str, Any]:
 class Zero(SingleDevice):
     """DeepSpeed's engine around the model. Args: `config`, a DeepSpeed configuration."""
 
+    can_repeat = False  # DeepSpeed reduces gradients as they come
+
     def __init__(
         self,
         *,

@@ -1,7 +1,15 @@
 import json
+from types import SimpleNamespace
+
+import pytest
 
 from elysia.train.hooks.dataset_info_hook import coloured
 from elysia.train.hooks.loss_curve_hook import draw, read_scalars
+from elysia.train.hooks.plan_hook import PlanHook
+from elysia.train.launch import run
+from elysia.train.plan import Target, plan
+from elysia.train.roofline import Roofline
+from elysia.train.settings import settings_from
 
 
 class Words:
@@ -36,3 +44,35 @@ def test_scalars_of_a_resumed_run_continue_and_half_a_line_is_passed_over(tmp_pa
 def test_the_curve_is_a_picture(tmp_path):
     draw({1: 3.0, 2: 2.0}, {}, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_planned_run_says_how_far_off_the_plan_was(plain_settings, tmp_path, caplog):
+    settings = settings_from(plain_settings | {"max_steps": 2}, "here")
+    rates = Roofline("a device", 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e-6, False)
+    planned = plan(settings, Target("cpu", rates, 2**40, "float32"))
+    (tmp_path / "plan.json").write_text(json.dumps(planned.to_dict()))
+    run(settings, "x", tmp_path)
+    found = json.loads((tmp_path / "run_card.json").read_text())["metrics"]
+    assert found["planned_step_seconds"] == pytest.approx(planned.step_seconds)
+    assert found["planned_peak_mb"] == pytest.approx(planned.peak / 2**20)
+    assert found["step_seconds"] > 0 and found["peak_mb"] > 100
+    (log,) = tmp_path.glob("*/*.log")
+    assert "The plan said" in log.read_text()
+    scalars = "".join(path.read_text() for path in tmp_path.glob("*/vis_data/scalars.json"))
+    rows = [json.loads(line) for line in scalars.splitlines()]
+    steps = [row for row in rows if "mfu" in row]
+    assert len(steps) == 2
+    for row in steps:
+        assert 0 <= row["padding"] < 0.5 and 0 < row["mfu"] < row["hfu"] < 1.5
+
+
+def test_a_plan_of_other_settings_is_passed_over(tmp_path):
+    (tmp_path / "plan.json").write_text('{"settings": "a", "peak": 1, "step_seconds": 1.0}')
+    said = []
+    runner = SimpleNamespace(work_dir=tmp_path, logger=SimpleNamespace(info=said.append))
+    hook = PlanHook("b")
+    hook.before_train(runner)
+    assert hook.plan is None and "other settings" in said[0]
+    (tmp_path / "plan.json").write_text('{"settings"')
+    hook.before_train(runner)
+    assert hook.plan is None and len(said) == 1

@@ -58,6 +58,7 @@ def metrics(runner: Any) -> dict[str, float]:
     scalars = runner.message_hub.log_scalars
     names = {"train/loss": "loss", "heldout/loss": "heldout_loss"}
     found = {short: scalars[name].current() for name, short in names.items() if name in scalars}
+    found |= runner.message_hub.runtime_info.get("plan") or {}
     first = runner.message_hub.runtime_info.get("first")
     found |= {f"first_{name}": value for name, value in (first or {}).items()}
     return {name: float(value) for name, value in found.items()} | {"steps": runner.iter + 1}

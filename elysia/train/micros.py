@@ -1,0 +1,101 @@
+"""The micro-batches of an epoch by their lengths alone, as training would draw them, and what the data are
+like.
+
+Knows nothing of models, memory or time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elysia.models import load
+from elysia.train.dataset import EpochSampler, PackedDialogues
+from elysia.train.preflight import tokenizer_folder
+from elysia.train.recipe import dataset_arguments
+from elysia.train.settings import Settings
+
+
+@dataclass(frozen=True)
+class Micro:
+    """A micro-batch: lengths of its samples, whether they are padded to rows, learned tokens."""
+
+    lengths: tuple[int, ...]
+    padded: bool
+    learned: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens, padding not counted."""
+        return sum(self.lengths)
+
+    def shape(self, device: str) -> dict[str, Any]:
+        """As `Outline` takes it."""
+        rows, length = 1, self.tokens
+        if self.padded:
+            rows, length = len(self.lengths), max(self.lengths)
+        elif device == "cpu":
+            length += -length % 64
+        segments = None if self.padded else list(self.lengths)
+        return {"shape": (rows, length), "segments": segments, "predictions": self.learned}
+
+    def within(self, room: int) -> Micro:
+        """Its first samples, as far as `room` tokens hold them."""
+        kept: list[int] = []
+        for length in self.lengths:
+            kept.append(min(length, room))
+            room -= kept[-1]
+            if not room:
+                break
+        return Micro(tuple(kept), self.padded, round(self.learned * sum(kept) / self.tokens))
+
+
+def read(settings: Settings, folder: str) -> tuple[list[Micro], dict[str, Any], list[str]]:
+    """An epoch's micro-batches, what the data are like, and notes.
+
+    Without a tokenizer the rows cannot be read: full packs, all learned, stand in for them.
+    """
+    padded = settings.attention in ("sdpa", "eager")
+    words = tokenizer_folder(settings, folder)
+    if not any((Path(words) / name).is_file() for name in load.TOKENIZER_FILES):
+        full = Micro((settings.max_length,) * settings.batch_size, padded, settings.max_length)
+        note = f"{words} has no tokenizer: full packs, every token learned, stand in for the data."
+        return [full] * settings.accumulative_counts, {}, [note]
+    dataset = PackedDialogues(**dataset_arguments(settings, words))
+    sampler = EpochSampler(
+        dataset, settings.seed, settings.sampler != "sequential", settings.batch_size,
+        settings.sampler == "length_grouped",
+    )  # fmt: skip
+    micros = list(_micros(dataset, list(sampler), settings.batch_size, padded))
+    return micros, _described(dataset, micros, settings), []
+
+
+def _micros(dataset: Any, order: list[int], size: int, padded: bool) -> Iterator[Micro]:
+    lengths, learned, each = dataset.tokens.lengths, dataset.tokens.labelled, dataset.each
+    for start in range(0, len(order), size):
+        packs = [dataset.packs[i if i >= 0 else ~i] for i in order[start : start + size]]
+        members = [g * each + half for pack in packs for g in pack for half in range(each)]
+        yield Micro(
+            tuple(int(lengths[i]) for i in members), padded, int(sum(learned[i] for i in members))
+        )
+
+
+def _described(dataset: Any, micros: list[Micro], settings: Settings) -> dict[str, Any]:
+    tokens, rows = dataset.tokens, len(dataset.samples)
+    total = int(tokens.lengths.sum())
+    positions = sum(
+        len(m.lengths) * max(m.lengths) if m.padded else m.tokens + -m.tokens % 64 for m in micros
+    )
+    return {
+        "rows": rows,
+        "dropped": tokens.dropped / rows,
+        "truncated": tokens.cut / rows,
+        "tokens": total,
+        "labelled": int(tokens.labelled.sum()) / total,
+        "longest": int(tokens.lengths.max()),
+        "packs": len(dataset),
+        "filled": total / (len(dataset) * settings.max_length),
+        "padding": 1 - sum(m.tokens for m in micros) / positions,
+    }

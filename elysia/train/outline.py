@@ -1,0 +1,146 @@
+"""The model that would be trained, without its weights: config.json is enough.
+
+Its passes carry shapes alone (trace.py watches them). Knows nothing of memory, time or data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from elysia.models import load
+from elysia.train import attention as segments
+from elysia.train.loss import cross_entropy_sum, log_probs
+from elysia.train.sft import Reading, SupervisedFinetune
+
+BLOCK = 64  # weights that share an NF4 scale
+
+
+class Outline(SupervisedFinetune):
+    """SupervisedFinetune on tensors without content. Build it anywhere; give it content-free tensors
+    (`trace.without_content`) and call it inside a FakeTensorMode.
+
+    Args: `objective`, "sft", "dpo" or "orpo"; others as of SupervisedFinetune.
+    """
+
+    def __init__(self, *, objective: str = "sft", **kwargs: Any) -> None:
+        with torch.device("meta"):
+            super().__init__(**{**kwargs, "device": "cpu"})
+        self.objective = objective
+
+    def base_of(self, llm: dict[str, Any], dtype: torch.dtype, device: str, attention: str) -> Any:
+        config = load.load_config(Path(llm["path"]))
+        base = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+        )
+        if llm.get("bits") == 4:
+            _pack(base, dtype, llm.get("double_quant", True))
+        return base
+
+    def head_is_plain(self) -> bool:
+        """Nothing can be tried out without weights: a body and a head, and no known extra between."""
+        body, head, config = (
+            self.causal.get_decoder(),
+            self.causal.get_output_embeddings(),
+            self.causal.config,
+        )
+        extras = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+        plain = all(getattr(config, name, None) in (None, 1, 1.0) for name in extras)
+        return plain and body is not None and body is not self.causal and head is not None
+
+    @contextlib.contextmanager
+    def reading(self, batch: dict[str, Any]) -> Iterator[Reading]:
+        """`batch` has `shape` (rows, positions), `segments` (None where rows are padded) and
+        `predictions`, as numbers."""
+        rows, length = batch["shape"]
+        lengths = batch["segments"]
+        if lengths is not None and sum(lengths) < length:
+            lengths = [*lengths, length - sum(lengths)]
+        ids = torch.zeros(rows, length, dtype=torch.long)
+        tensors = {"input_ids": ids, "position_ids": torch.zeros_like(ids)}
+        # Positions by number: a mask's count would have to be read.
+        place = torch.zeros(batch["predictions"], dtype=torch.long)
+        kept: Any = (torch.zeros_like(place), place)
+        if self.noise:
+            self._lengths = torch.ones(length, 1)
+        own = self.causal.config._attn_implementation == segments.NAME and lengths is not None
+        guard = segments.packed() if own else contextlib.nullcontext()
+        with guard, self._autocast():
+            yield Reading(tensors, {"segments": lengths} if own else {}, ids, kept)
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        with self.reading(batch) as reading:
+            if self.objective == "dpo" and self.adapted:
+                with torch.no_grad(), self.llm.disable_adapter():
+                    self._scores(reading)
+            if self.objective == "sft":
+                hidden, head = self.states(reading)
+                return cross_entropy_sum(
+                    hidden, head, reading.targets[reading.kept], self.loss_chunk
+                )
+            return self._scores(reading).sum()
+
+    def _scores(self, reading: Reading) -> Tensor:
+        hidden, head = self.states(reading)
+        return log_probs(hidden, head, reading.targets[reading.kept], self.loss_chunk)
+
+
+class FourBit(nn.Linear):
+    """A linear layer in the room that bitsandbytes' NF4 takes, which makes its weight whole for every
+    product."""
+
+    def __init__(self, like: nn.Linear, dtype: torch.dtype, double_quant: bool) -> None:
+        super().__init__(like.in_features, like.out_features, like.bias is not None, dtype=dtype)
+        count = like.in_features * like.out_features
+        self.compute_dtype = dtype
+        self.weight = nn.Parameter(_bytes(-(-count // 2)), requires_grad=False)
+        scales = -(-count // BLOCK)
+        # Scales of a byte each, and one of four bytes for 256 of them; else four bytes each.
+        size = scales + 4 * -(-scales // 256) if double_quant else 4 * scales
+        self.register_buffer("scales", _bytes(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (self.out_features, self.in_features)
+        made: Tensor = _FourBitProduct.apply(x.to(self.compute_dtype), self.weight, shape)
+        return made.to(x.dtype).clone()  # PEFT's layer keeps a copy, too
+
+
+def _bytes(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.uint8)
+
+
+class _FourBitProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, shape: tuple[int, int]) -> Tensor:
+        ctx.shape, ctx.packed = shape, packed
+        return F.linear(x, _whole(packed, shape, x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.matmul(grads[0], _whole(ctx.packed, ctx.shape, grads[0].dtype)), None, None
+
+
+def _whole(packed: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    import bitsandbytes  # noqa: F401  # registers the operation
+
+    scales = torch.empty(-(-shape[0] * shape[1] // BLOCK))
+    made: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
+        packed.view(-1, 1), scales, BLOCK, "nf4", shape, dtype
+    )
+    return made
+
+
+def _pack(base: Any, dtype: torch.dtype, double_quant: bool) -> None:
+    """Put 4-bit layers in place of the linear ones, as transformers does: the head stays."""
+    head = base.get_output_embeddings()
+    for name, module in list(base.named_modules()):
+        if type(module) is nn.Linear and module is not head:
+            parent, _, last = name.rpartition(".")
+            setattr(base.get_submodule(parent), last, FourBit(module, dtype, double_quant))

@@ -1,0 +1,251 @@
+"""What a config's training will take, before it starts: memory by part, speed, and what the data are.
+
+Rows are tokenized as training does; the model is an outline (no weights are read), traced on a micro-batch
+of the data's own lengths. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from elysia.core.errors import ConfigError, nearest
+from elysia.models import load
+from elysia.train.advice import advise
+from elysia.train.micros import Micro, read
+from elysia.train.outline import Outline
+from elysia.train.recipe import model_arguments
+from elysia.train.roofline import GPUS, Roofline, known_gpu, roofline
+from elysia.train.settings import Settings
+from elysia.train.trace import Trace, traced
+from elysia.train.zero import zero_config
+
+FILE = "plan.json"
+MB = 2**20
+# On a CPU, small blocks that live long keep what lies around them from being used again. Measured over
+# the cases of docs/plan.md: so many bytes for each operation of a micro-batch.
+PINNED = 30 * 1024
+KERNELS = (
+    35 * MB
+)  # code that oneDNN makes, and its workspaces, after the first steps (measured, too)
+CONTEXT = 600 * MB  # of CUDA: its context and libraries; differs by card, not measured here
+
+
+@dataclass(frozen=True)
+class Target:
+    """The device that is planned for: its rates, its memory in bytes, the processes that share."""
+
+    kind: str
+    rates: Roofline
+    memory: int
+    dtype: str
+    world: int = 1
+    deepspeed: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes, seconds, tokens; shares are from 0 to 1. `memory` is by part and sums to `peak`."""
+
+    settings: str
+    device: str
+    dtype: str
+    memory: dict[str, int]
+    peak: int
+    available: int
+    tokens_per_s: float
+    labelled_per_s: float
+    step_seconds: float
+    steps: int
+    seconds: float
+    spent: dict[str, float]
+    data: dict[str, Any]
+    advice: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.available
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "fits": self.fits}
+
+
+def plan(settings: Settings, target: Target) -> Plan:
+    """The plan; `advice` names the first setting to change when the memory does not suffice."""
+    _refuse(settings)
+    folder = load.resolve(settings.pretrained_model_name_or_path, settings.hub)
+    load.load_config(folder)  # complaints about the model come before those about the data
+    micros, data, notes = read(settings, str(folder))
+    program = _program(settings, target)
+    memory, trace = _cost(settings, str(folder), target, micros, program)
+    peak = sum(memory.values())
+    tokens = float(np.mean([m.tokens for m in micros]))
+    learned = float(np.mean([m.learned for m in micros]))
+    step, spent = _step_seconds(settings, target, trace, memory, len(micros))
+    each = -(-len(micros) // target.world)
+    an_epoch = -(-each // settings.accumulative_counts)
+    # How many rows there are is not known without a tokenizer.
+    steps = settings.max_steps or (settings.max_epochs * an_epoch if data else 0)
+    found = Plan(
+        settings=settings.sha256(), device=target.rates.device, dtype=target.dtype, memory=memory,
+        peak=peak, available=target.memory,
+        tokens_per_s=tokens * each / an_epoch * target.world / step,
+        labelled_per_s=learned * each / an_epoch * target.world / step,
+        step_seconds=step, steps=steps, seconds=steps * step, spent=spent, data=data, notes=notes,
+    )  # fmt: skip
+    if found.fits:
+        return found
+
+    def fits(changed: Settings) -> bool:
+        return _suffices(changed, str(folder), target, micros, program)
+
+    return dataclasses.replace(found, advice=advise(settings, fits))
+
+
+def target_of(settings: Settings, gpu: str = "", memory: int = 0, deepspeed: str = "") -> Target:
+    """The device that is here, or the GPU of that name; `memory` in bytes overrides its own."""
+    processes = [os.environ.get(name, "1") for name in ("NPROC_PER_NODE", "NNODES")]
+    world = int(np.prod([int(text) if text.isdigit() else 1 for text in processes]))
+    dtype = settings.dtype
+    if gpu:
+        dtype = "bfloat16" if dtype == "auto" else dtype
+        rates = known_gpu(gpu, getattr(torch, dtype))
+        if rates is None:
+            names = [row[0] for row in GPUS]
+            raise ConfigError(
+                f"--gpu {gpu} is not in the table of known GPUs.{nearest(gpu, names)} It has "
+                f"{', '.join(names)}."
+            )
+        if not memory:
+            raise ConfigError(f"--gpu {gpu} needs its memory, too: --memory 24GB.")
+        return Target("cuda", rates, memory, dtype, world, deepspeed)
+    device = load.pick_device()
+    dtype = str(load.pick_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype
+    own = psutil.virtual_memory().total
+    if device.type == "cuda":
+        own = torch.cuda.get_device_properties(device).total_memory
+    rates = roofline(device, getattr(torch, dtype))
+    return Target(device.type, rates, memory or own, dtype, world, deepspeed)
+
+
+def _refuse(settings: Settings) -> None:
+    if settings.objective == "reward":
+        raise ConfigError(
+            "objective = 'reward' cannot be planned yet; 'sft', 'dpo' and 'orpo' can."
+        )
+    if settings.sequence_parallel_size > 1:
+        raise ConfigError(
+            "Rows that processes share cannot be planned yet: plan sequence_parallel_size = 1 with "
+            "max_length divided by it."
+        )
+    if settings.method == "qlora" and settings.use_dora:
+        raise ConfigError("use_dora on a 4-bit base cannot be planned yet; plan method = 'lora'.")
+
+
+def _program(settings: Settings, target: Target) -> int:
+    """Bytes of the program itself: of this process, which has imported what training does."""
+    if target.kind == "cuda":
+        return CONTEXT
+    import tensorboard  # noqa: F401
+
+    import elysia.train.runner  # noqa: F401
+
+    if settings.method == "qlora":
+        import bitsandbytes  # noqa: F401
+    return int(psutil.Process().memory_info().rss) + KERNELS
+
+
+def _cost(
+    settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
+) -> tuple[dict[str, int], Trace]:
+    """Memory by part at the peak, over the largest micro-batch; and the trace of a typical one."""
+    arguments = model_arguments(settings, folder, target.dtype)
+    arguments.pop("type")
+    arguments["objective"] = settings.objective
+    outline = Outline(**arguments).train()
+    largest = max(micros, key=lambda m: (m.tokens, m.learned))
+    mean = np.mean([m.tokens for m in micros])
+    typical = min(micros, key=lambda m: abs(m.tokens - mean))
+    keep = settings.accumulative_counts > 1
+    runs = [
+        traced(outline, micro.shape(target.kind), target.rates, keep)
+        for micro in ([largest, typical] if largest != typical else [largest])
+    ]
+    memory = _parts(settings, outline, runs[0], target)
+    memory["program"] = program
+    return memory, runs[-1]
+
+
+def _parts(settings: Settings, outline: Outline, run: Trace, target: Target) -> dict[str, int]:
+    held = {id(p): p for p in outline.parameters()}.values()
+    trained = [p for p in held if p.requires_grad]
+    count = sum(p.numel() for p in trained)
+    own = sum(p.numel() * p.itemsize for p in trained)
+    frozen = sum(p.numel() * p.itemsize for p in (*held, *outline.buffers())) - own
+    per = optimizer_bytes(settings)
+    gradients, states, share = own, per * count, target.world
+    if target.deepspeed:
+        half = 2 if target.dtype != "float32" else 4
+        own, gradients, states = half * count, half * count, (per + 4) * count
+    zero = zero_config(target.deepspeed).get("zero_optimization", {}) if target.deepspeed else {}
+    stage, offload = zero.get("stage", 0), "offload_optimizer" in zero
+    states = 0 if offload else states // share if stage else states
+    gradients = gradients // share if stage >= 2 else gradients
+    whole = own if outline.adapted else own + frozen
+    weights, adapters = (frozen, own) if outline.adapted else (whole, 0)
+    if stage == 3:
+        weights = 0 if "offload_param" in zero else weights // share
+    made = run.peak + (0 if run.kept_gradients else -min(run.peak, gradients))
+    spread = 0
+    if target.kind == "cpu":
+        from elysia.train.heap import grown
+
+        spread = max(grown(run.events) - run.peak, 0) + PINNED * run.operations
+    return {
+        "weights": weights, "adapters": adapters, "gradients": gradients, "optimizer": states,
+        "activations": max(made - run.peak_logits, 0), "logits": run.peak_logits, "allocator": spread,
+    }  # fmt: skip
+
+
+def optimizer_bytes(settings: Settings) -> int:
+    """Bytes of state that the optimizer keeps for each weight that trains."""
+    name = settings.optimizer.rpartition(".")[2].lower()
+    if "8bit" in name:
+        return 2
+    if "adam" in name or "lamb" in name:
+        return 8
+    return 4 if any(word in name for word in ("lion", "rmsprop", "adagrad")) else 0
+
+
+def _step_seconds(
+    settings: Settings, target: Target, run: Trace, memory: dict[str, int], micros: int
+) -> tuple[float, dict[str, float]]:
+    """Seconds of a step, and of its kinds of work."""
+    rates = target.rates
+    count = min(settings.accumulative_counts, -(-micros // target.world))
+    spent = {kind: seconds * count for kind, seconds in run.seconds.items()}
+    # Adam reads four numbers of a weight and writes three; clipping reads and writes its gradient.
+    moved = 10 * memory["gradients"] if settings.max_norm else 7 * memory["gradients"]
+    spent["optimizer"] = moved / rates.bytes
+    if target.kind == "cuda":  # operations are started while others run
+        started = spent.pop("starting operations")
+        spent["waiting for the program"] = max(started - sum(spent.values()), 0.0)
+    return sum(spent.values()), spent
+
+
+def _suffices(
+    settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
+) -> bool:
+    """Whether changed settings fit, on the same data as far as they allow it."""
+    room = settings.max_length * settings.batch_size
+    kept = [micro.within(room) for micro in micros]
+    memory, _ = _cost(settings, folder, target, kept, program)
+    return sum(memory.values()) <= target.memory
