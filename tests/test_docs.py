@@ -153,7 +153,9 @@ def test_the_page_of_settings_is_what_the_script_writes():
 
 def test_every_setting_has_its_line_and_no_line_is_left_of_an_old_one():
     made = script(ROOT / "scripts" / "settings_doc.py")
-    listed = [row.name for row in made.rows((made.TRAIN / "settings.py").read_text(encoding="utf-8"))]
+    listed = [
+        row.name for row in made.rows((made.TRAIN / "settings.py").read_text(encoding="utf-8"))
+    ]
     assert listed == list(Settings.__dataclass_fields__)
     assert set(made.NOTES) == set(listed)
 
