@@ -36,6 +36,14 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.prove:prove_parser",
         "show that a merged model answers as base and adapter do",
     ),
+    "verify-resume": (
+        "elysia.cli.verify:verify_resume_parser",
+        "show that a config's runs resume to the same bits",
+    ),
+    "verify-packing": (
+        "elysia.cli.verify:verify_packing_parser",
+        "show that packed samples learn as each alone does",
+    ),
     "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
     "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),
     "list-dataset-format": (

@@ -13,7 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elysia.core.errors import CheckpointError, DeviceError, ModelError, UsageError
+from elysia.core.errors import (
+    CheckpointError,
+    DeviceError,
+    ElysiaError,
+    ModelError,
+    UsageError,
+)
 from elysia.train.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -157,8 +163,47 @@ def _count(name: str) -> int:
     return int(value)
 
 
+def train_apart(
+    config: Path,
+    work_dir: Path,
+    resume: Path | None = None,
+    *,
+    deepspeed: str | None = None,
+    processes: int = 1,
+) -> None:
+    """`elysia train` in a process of its own (or several), its words into a log beside `work_dir`.
+
+    ElysiaError with its last words when it fails.
+    """
+    words = ["train", str(config), "--work-dir", str(work_dir)]
+    words += ["--deepspeed", deepspeed] if deepspeed else []
+    words += ["--resume", str(resume)] if resume else []
+    apart(words, work_dir.with_name(f"{config.stem}.log"), processes)
+
+
+def apart(words: list[str], log_file: Path, processes: int = 1) -> None:
+    """`elysia WORDS` in `processes` new processes; ElysiaError with its last words when it fails."""
+    single = [sys.executable, "-m", "elysia", *words]
+    command = torchrun(words, processes) if processes > 1 else single
+    env = os.environ | {"NPROC_PER_NODE": "1"}  # torchrun is started here
+    with log_file.open("w", encoding="utf-8") as out:
+        code = subprocess.call(command, stdout=out, stderr=subprocess.STDOUT, env=env)
+    if code:
+        said = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = (
+            [line for line in said if line.startswith("error: ")] or said[-1:] or [f"code {code}"]
+        )
+        raise ElysiaError(f"{errors[0].removeprefix('error: ')} (elysia {' '.join(words)})")
+
+
 def _torchrun(processes: int, nodes: int) -> int:
     """This command again, once per process; the children's exit code."""
+    return subprocess.call(torchrun(sys.argv[1:], processes, nodes))
+
+
+def torchrun(words: list[str], processes: int, nodes: int = 1) -> list[str]:
+    """The command that runs `elysia WORDS` once per process; DeviceError when there are more of
+    them than GPUs."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -166,12 +211,11 @@ def _torchrun(processes: int, nodes: int) -> int:
         raise DeviceError(f"NPROC_PER_NODE is {processes}, but this machine has {gpus} GPU(s).")
     from elysia.train.distributed import free_port
 
-    command = [
+    return [
         sys.executable, "-m", "torch.distributed.run",
         f"--nproc_per_node={processes}", f"--nnodes={nodes}",
         f"--node_rank={os.environ.get('NODE_RANK', '0')}",
         f"--master_addr={os.environ.get('ADDR', '127.0.0.1')}",
         f"--master_port={os.environ.get('PORT', str(free_port()))}",
-        "-m", "elysia", *sys.argv[1:], "--launcher", "pytorch",
+        "-m", "elysia", *words, "--launcher", "pytorch",
     ]  # fmt: skip
-    return subprocess.call(command)

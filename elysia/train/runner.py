@@ -47,6 +47,7 @@ class Recipe(Config):  # type: ignore[misc]
 class Runner(_FlexibleRunner):  # type: ignore[misc]
     """A FlexibleRunner whose resume is exact and whose log says what matters."""
 
+    model: Any
     _train_loop: Any
 
     def build(self) -> dict[str, Any]:
@@ -64,6 +65,7 @@ class Runner(_FlexibleRunner):  # type: ignore[misc]
                 "train_micro_batch_size_per_gpu": loader.batch_size,
             },
         )
+        self.model = self.strategy.model
         first: dict[str, Any] = next(iter(loader))
         return first
 

@@ -18,7 +18,15 @@ from elysia.core.errors import DeviceError, ModelError
 
 
 def share(size: int, rank: int, world: int) -> tuple[int, int]:
-    """This process's place among those that see different data, and how many such places there are."""
+    """This process's place among those that see different data, and how many such places there are.
+
+    DeviceError when the processes do not divide into groups of `size`.
+    """
+    if world % size:
+        raise DeviceError(
+            f"sequence_parallel_size = {size} divides a row among {size} processes, and this run has "
+            f"{world}: start a multiple of {size} (NPROC_PER_NODE), or set sequence_parallel_size = 1."
+        )
     return rank // size, world // size
 
 
@@ -30,11 +38,7 @@ def join_group(size: int) -> Any:
     if size == 1:
         return None
     world = dist.get_world_size() if dist.is_initialized() else 1
-    if world % size:
-        raise DeviceError(
-            f"sequence_parallel_size = {size} divides a row among {size} processes, and this run has "
-            f"{world}: start a multiple of {size} (NPROC_PER_NODE), or set sequence_parallel_size = 1."
-        )
+    share(size, 0, world)
     mine = None
     for first in range(0, world, size):  # every process makes every group, in the same order
         group = dist.new_group(range(first, first + size))

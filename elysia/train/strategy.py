@@ -79,6 +79,15 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
         """Forget the gradients of the step so far."""
         self.optim_wrapper.zero_grad()
 
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients of a step, whole and over all processes, between its last backward and
+        `step`, on the CPU in float32; every process calls it."""
+        return {
+            name: parameter.grad.detach().float().cpu()
+            for name, parameter in self.bare.named_parameters()
+            if parameter.requires_grad and parameter.grad is not None
+        }
+
     def step(self) -> None:
         self.optim_wrapper.step()
         self.optim_wrapper.zero_grad()

@@ -112,6 +112,16 @@ class Zero(SingleDevice):
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss, scale_wrt_gas=False)  # the loop has weighted it by tokens
 
+    def gradients(self) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_grad
+
+        whole = {
+            name: safe_get_full_grad(parameter)
+            for name, parameter in self.bare.named_parameters()
+            if parameter.requires_grad
+        }
+        return {name: g.float().cpu() for name, g in whole.items() if g is not None}
+
     def step(self) -> None:
         self.engine.step()
 
