@@ -1,7 +1,8 @@
 """python data/generate_data.py --name 小满 --author 我 --repeat 200 --output data/self.json
 python data/generate_data.py card configs/personas/elysia.json --output data/identity.json
+python data/generate_data.py script SCRIPT --character NAME --output DIR
 
-Arguments only: the rows are made in elysia/data/generate.py.
+Arguments only: the rows are made in elysia/data/generate.py, and elysia/data/script.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def parser(card: bool) -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Write the rows; the exit code."""
+    if argv[:1] == ["script"]:
+        from elysia import cli
+
+        return cli.main(["data", *argv])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     card = argv[:1] == ["card"]
     args = parser(card).parse_args(argv[1:] if card else argv)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from elysia.core.errors import DataError
+from elysia.data.encoding import encoding_of
 from elysia.data.read import read_rows
 
 CHUNK = 1 << 20  # characters of an array that are read at a time
@@ -77,32 +78,6 @@ class Source:
         newline = "" if self.layout == "csv" else "\n"
         errors = "surrogateescape" if self.encoding == "utf-8-sig" else "replace"
         return self.path.open(encoding=self.encoding, errors=errors, newline=newline)
-
-
-def encoding_of(path: Path, sample: int = 1 << 20) -> str:
-    """`utf-8-sig` (which reads plain UTF-8, too), `utf-16`, `utf-16-le`, `utf-16-be`, `gb18030` or
-    `big5`, by mark, zero bytes, or which of them decodes the first megabyte.
-
-    UTF-8 with some bad bytes is still UTF-8: what is damaged is no more in GBK for that.
-    """
-    with path.open("rb") as file:
-        raw = file.read(sample)
-        whole = not file.read(1)
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    if b"\x00" in raw[:1000]:
-        odd, even = raw[1:1000:2].count(0), raw[:1000:2].count(0)
-        if max(odd, even) * 4 > len(raw[:1000]) // 2:
-            return "utf-16-le" if odd > even else "utf-16-be"
-    bad = len(re.findall("[\udc80-\udcff]+", raw.decode("utf-8", "surrogateescape")))
-    foreign = sum(byte > 127 for byte in raw[:20_000])
-    if bad <= (0 if whole else 1) or bad * 8 < foreign:
-        return "utf-8-sig"
-    for encoding in ("gb18030", "big5"):
-        text = raw.decode(encoding, "replace")
-        if text.count("\ufffd") <= (0 if whole else 2):
-            return encoding
-    return "utf-8-sig"
 
 
 def _first_character(path: Path, encoding: str) -> str:
