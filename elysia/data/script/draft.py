@@ -68,7 +68,7 @@ def lorebook(lines: Sequence[Line], choices: Choices) -> dict[str, Any]:
             scenes[line.scene].add(line.speaker)
             if line.speaker.casefold() not in mine:
                 said[line.speaker].append(line)
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name, spoken in sorted(said.items(), key=lambda pair: -len(pair[1]))[:ENTRIES]:
         together = sum(
             any(speaker.casefold() in mine for speaker in present)
