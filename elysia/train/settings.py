@@ -253,7 +253,7 @@ def _spelled(hint: Any) -> str:
 
 # What a source may set beside its path: `data/sources.py` says what each does.
 SOURCE_KEYS = {
-    "path", "format", "repeat", "limit", "split", "subset", "files", "columns", "bot_name",
+    "path", "format", "repeat", "weight", "limit", "split", "subset", "files", "columns", "bot_name",
     "min_length", "hub",
 }  # fmt: skip
 
