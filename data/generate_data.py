@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs in a checko
 
 from elysia.core.errors import ElysiaError, UsageError
 from elysia.core.persona import Persona
+from elysia.data.examples import example_rows
 from elysia.data.generate import identity_rows, self_cognition, write_rows
 
 
@@ -49,7 +50,8 @@ def main(argv: list[str]) -> int:
     args = parser(card).parse_args(argv[1:] if card else argv)
     try:
         if card:
-            rows = identity_rows(Persona.load(args.card))
+            persona = Persona.load(args.card)
+            rows = identity_rows(persona) + example_rows(persona)
         else:
             rows = self_cognition(args.name, args.author, args.repeat)
         path = write_rows(rows, args.output, force=args.force)
