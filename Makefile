@@ -52,8 +52,8 @@ $(VENV)/.train: $(VENV)/.torch requirements.txt pyproject.toml
 	$(PIP) install --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.train requirements/dev.lock
-	$(PIP) install --no-deps -r requirements/dev.lock
+$(VENV)/.dev: $(VENV)/.train requirements/dev.lock requirements/data.lock
+	$(PIP) install --no-deps -r requirements/dev.lock -r requirements/data.lock
 	@touch $@
 
 clean:

@@ -1,7 +1,8 @@
 """python data/generate_data.py --name 小满 --author 我 --repeat 200 --output data/self.json
 python data/generate_data.py card configs/personas/elysia.json --output data/identity.json
+python data/generate_data.py script SCRIPT --character NAME --output DIR
 
-Arguments only: the rows are made in elysia/data/generate.py.
+Arguments only: the rows are made in elysia/data/generate.py, and elysia/data/script.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs in a checko
 
 from elysia.core.errors import ElysiaError, UsageError
 from elysia.core.persona import Persona
+from elysia.data.examples import example_rows
 from elysia.data.generate import identity_rows, self_cognition, write_rows
 
 
@@ -39,12 +41,17 @@ def parser(card: bool) -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Write the rows; the exit code."""
+    if argv[:1] == ["script"]:
+        from elysia import cli
+
+        return cli.main(["data", *argv])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     card = argv[:1] == ["card"]
     args = parser(card).parse_args(argv[1:] if card else argv)
     try:
         if card:
-            rows = identity_rows(Persona.load(args.card))
+            persona = Persona.load(args.card)
+            rows = identity_rows(persona) + example_rows(persona)
         else:
             rows = self_cognition(args.name, args.author, args.repeat)
         path = write_rows(rows, args.output, force=args.force)

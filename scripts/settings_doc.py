@@ -39,7 +39,7 @@ NOTES = {
     "data_path": "A dataset file (.json, .jsonl, .csv, .parquet; .txt for plain text), a folder of "
     "them, or `owner/name` of a dataset on the hub; or a list of those and of "
     "`dict(path=…, format=…, repeat=…, limit=…)`. "
-    "`repeat` weighs a source (0.5: half of its rows); `split`, `subset` and `files` choose within a "
+    "`repeat` weighs a source (0.5: half of its rows), `weight` its share of the rows beside other sources with one ([mixing](data.md#mixing)); `split`, `subset` and `files` choose within a "
     "folder or hub dataset, `columns` renames keys, old to new.",
     "dataset_format": "What a row looks like: `xtuner list-dataset-format`; or `FILE.py:NAME`, a map "
     "function of your own, which returns XTuner's `conversation`. A source's own `format` wins.",

@@ -70,6 +70,10 @@ def complaint(words):
             verb, rest = find_verb(words[1:])
             parser_of(verb).parse_args(rest)
         elif words[1:2] == ["data/generate_data.py"]:
+            if words[2] == "script":
+                verb, rest = find_verb(["data", *words[2:]])
+                parser_of(verb).parse_args(rest)
+                return None
             card = words[2] == "card"
             parser = script(ROOT / words[1]).parser(card)
             parser.parse_args(words[2 + card :])

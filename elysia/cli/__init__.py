@@ -55,6 +55,8 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.dataset:check_custom_dataset_parser",
         "read every row of a config's data and report",
     ),
+    "data script": ("elysia.cli.script:script_parser", "make rows of a script, for one character"),
+    "data lint": ("elysia.cli.lint:lint_parser", "say what is wrong with dataset files"),
     "check-configs": (
         "elysia.cli.legacy:check_configs_parser",
         "judge configs written for XTuner: what runs, what changes",

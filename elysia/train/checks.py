@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # What a source may set beside its path: `data/sources.py` says what each does.
 SOURCE_KEYS = {
-    "path", "format", "repeat", "limit", "split", "subset", "files", "columns", "bot_name",
+    "path", "format", "repeat", "weight", "limit", "split", "subset", "files", "columns", "bot_name",
     "min_length", "hub",
 }  # fmt: skip
 

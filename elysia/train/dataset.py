@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 from elysia.core.errors import DataError
 from elysia.core.templates import get_template
 from elysia.data.encode import IGNORE
+from elysia.data.mix import repeats
 from elysia.data.pack import best_fit
 from elysia.data.read import Sample
 from elysia.data.sources import load_pair_source, load_source
@@ -135,7 +136,7 @@ def _split(
     read: Callable[[dict[str, Any]], list[Any]],
 ) -> list[Any]:
     """Rows of all sources, each divided into trained and held out before it is repeated."""
-    chosen: list[Any] = []
+    parts: list[list[Any]] = []
     for source in sources:
         rows = read(source)
         if source.get("limit"):
@@ -148,11 +149,15 @@ def _split(
                 f"{source['path']}: heldout = {heldout} leaves none of its {len(rows)} rows."
             )
         wanted = sorted(order[:held]) if split == "heldout" else sorted(order[held:])
-        repeat = 1 if split == "heldout" else source.get("repeat", 1)
-        chosen += [rows[i] for i in wanted] * int(repeat)
-        part = round(len(wanted) * (repeat - int(repeat)))
-        drawn = np.random.default_rng(seed).permutation(len(wanted))[:part]
-        chosen += [rows[wanted[i]] for i in sorted(drawn)]
+        parts.append([rows[i] for i in wanted])
+    if split == "heldout":
+        return [row for part in parts for row in part]
+    chosen: list[Any] = []
+    for part, repeat in zip(parts, repeats(sources, [len(part) for part in parts]), strict=True):
+        chosen += part * int(repeat)
+        some = round(len(part) * (repeat - int(repeat)))
+        drawn = np.random.default_rng(seed).permutation(len(part))[:some]
+        chosen += [part[i] for i in sorted(drawn)]
     return chosen
 
 

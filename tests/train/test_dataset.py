@@ -118,6 +118,22 @@ def test_repeats_are_made_after_the_split(dialogues, rows_file):
     assert not {s.row for s in train.samples} & {s.row for s in held.samples}
 
 
+def test_weights_mix_sources_after_the_split_and_the_same_each_time(dialogues, rows_file, tmp_path):
+    general = tmp_path / "general.json"
+    general.write_text(rows_file.read_text(encoding="utf-8"), encoding="utf-8")
+    sources = [
+        {"path": str(rows_file), "format": "xtuner", "weight": 0.8},
+        {"path": str(general), "format": "xtuner", "weight": 0.2},
+    ]
+    made = [dialogues(sources=sources, heldout=0.25, split="train") for _ in range(2)]
+    rows = [[(s.file, s.row) for s in data.samples] for data in made]
+    assert rows[0] == rows[1]
+    hers = sum(file == str(rows_file) for file, _ in rows[0])
+    assert (hers, len(rows[0]) - hers) == (18, 4)  # 18 rows are trained on; 18 * 0.2 / 0.8
+    held = dialogues(sources=sources, heldout=0.25, split="heldout")
+    assert not set(rows[0]) & {(s.file, s.row) for s in held.samples}
+
+
 def test_holding_everything_out_is_refused(dialogues):
     with pytest.raises(DataError, match="leaves none"):
         dialogues(heldout=24)

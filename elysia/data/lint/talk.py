@@ -1,0 +1,100 @@
+"""What is wrong with a row as a talk: who speaks when, empty replies, somebody else's identity.
+
+Knows parts (parts.py) and formats; nothing of files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from elysia.core.assistants import claimed
+from elysia.data.lint.parts import OPTIONAL, Part, refusal
+
+Fault = tuple[str, str, str]  # rule, where, what
+MESSAGES = ("messages", "conversations")
+# Words by which an assistant gives itself away, whoever it says it is.
+GIVEN_AWAY = re.compile(
+    r"\bas an? (?:AI|artificial intelligence)(?: language)? (?:model|assistant|chatbot)\b"
+    r"|\bas a (?:large )?language model\b|\bI(?:'m| am) (?:just |only )?an? (?:AI|large) language model\b"
+    r"|作为(?:一[个名款位种])?(?:由\w{2,12}(?:开发|训练|研发)的)?(?:大型?|AI|人工智能)?(?:语言模型|人工智能|AI)(?:模型|助手|程序)?"
+    r"|我(?:只|仅)?是(?:一[个款种名])?(?:大型?|AI|人工智能)?语言模型",
+    re.I,
+)
+CLAIMS = (
+    "我是",
+    "我叫",
+    "我的名字",
+    "i am",
+    "i'm",
+    "i’m",
+    "my name is",
+    "call me",
+    "我就是",
+    "我其实",
+)
+
+
+def faults(
+    row: Mapping[str, Any], format: str, parts: Sequence[Part], ours: frozenset[str], damaged: bool
+) -> Iterator[Fault]:
+    """Every fault of a row of a known format; `ours` are names the character may claim.
+
+    `damaged` says that its texts were found broken already, so that the format's own refusal of
+    them would be told twice.
+    """
+    empty = list(empties(parts))
+    order = list(orders(parts)) if any(isinstance(row.get(key), list) for key in MESSAGES) else []
+    yield from empty
+    yield from order
+    if not (empty or order or damaged) and (reason := refusal(row, format)):
+        yield "schema", "", reason
+    for part in parts:
+        wanted = part.role == "assistant" and not part.where.startswith("rejected")
+        if wanted and isinstance(part.text, str):
+            yield from ((rule, part.where, what) for rule, what in identities(part.text, ours))
+
+
+def empties(parts: Sequence[Part]) -> Iterator[Fault]:
+    """Texts that are null, of another kind, or empty where they may not be."""
+    for part in parts:
+        key = part.where.rsplit(".", 1)[-1]
+        if part.role and part.text is None and key not in OPTIONAL:
+            yield "empty-text", part.where, "is null or missing"
+        elif isinstance(part.text, str) and not part.text.strip() and key not in OPTIONAL:
+            yield "empty-text", part.where, "is empty"
+
+
+def orders(parts: Sequence[Part]) -> Iterator[Fault]:
+    """Speakers out of turn in a list of messages."""
+    before = ""
+    for place, part in enumerate(part for part in parts if part.where.startswith(MESSAGES)):
+        if part.role == "":
+            return  # the format's own refusal names the speaker
+        if part.role == "system" and place > 0:
+            yield "role-order", part.where, "a system message after others"
+        elif part.role == "assistant" and before in ("", "system"):
+            yield "role-order", part.where, "a reply before any question"
+        elif part.role == before and part.role in ("user", "assistant"):
+            yield "role-order", part.where, f"two messages of the {part.role} in a row"
+        before = part.role
+    asked = any(part.where.startswith(("chosen", "rejected")) for part in parts)
+    if before == "user" and not asked:
+        yield "role-order", "", "the talk ends with a question"
+
+
+def identities(reply: str, ours: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Another assistant in a reply."""
+    if (
+        "odel" in reply
+        or "assistant" in reply
+        or "模型" in reply
+        or "智能" in reply
+        or "AI" in reply
+    ) and (match := GIVEN_AWAY.search(reply)):
+        yield "other-assistant", f"speaks as an assistant: “{match.group()}”"
+        return
+    low = reply.lower()
+    if any(words in low for words in CLAIMS) and (name := claimed(reply, ours)):
+        yield "other-assistant", f"says that it is {name}"

@@ -1,0 +1,148 @@
+"""Chat logs, JSON or CSV: messages with a sender, a text and, where there is one, a time. A new
+session or a long silence ends a scene. Knows nothing of plays.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from elysia.core.errors import DataError
+from elysia.data.script.lines import OTHER, SPEECH, Line, speaker_of
+
+DEPTH = 8  # levels of sessions in sessions
+GAP = 1800.0  # seconds without a message that end a scene
+SENDER = (
+    "speaker", "sender", "from", "name", "nickname", "talker", "author", "user", "username", "role",
+    "发送者", "昵称", "姓名",
+)  # fmt: skip
+TEXT = ("text", "content", "message", "msg", "strcontent", "body", "value", "内容", "消息")
+TIME = ("time", "timestamp", "date", "ts", "createtime", "datetime", "strtime", "时间", "日期")
+SESSION = (
+    "session",
+    "session_id",
+    "conversation",
+    "conversation_id",
+    "thread",
+    "channel",
+    "room",
+    "会话",
+)
+_FORMS = (
+    "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d/%m/%Y %H:%M",
+)  # fmt: skip
+
+
+def chat(text: str, format: str, gap: float = 0.0) -> Iterator[Line]:
+    """The lines of a log; numbers count messages. `format` is json, jsonl or csv.
+
+    DataError where it cannot be read, or no message has a sender and a text.
+    """
+    messages = list(_csv(text) if format == "csv" else _json(text, format))
+    if not any(_at(message, SENDER) and _at(message, TEXT) for message, _ in messages):
+        raise DataError(
+            "no message in it has a sender and a text; the keys of a message are one of "
+            f"{', '.join(SENDER[:6])} and one of {', '.join(TEXT[:4])}."
+        )
+    scene, before, group = 1, None, None
+    for number, (message, session) in enumerate(messages, start=1):
+        when, group_now = _time(_at(message, TIME)), _at(message, SESSION) or session
+        long = before is not None and when is not None and abs(when - before) > (gap or GAP)
+        if number > 1 and (long or group_now != group):
+            scene += 1
+        before, group = when if when is not None else before, group_now
+        speaker, said = (
+            speaker_of(str(_at(message, SENDER) or "")),
+            _flat(_at(message, TEXT)).strip(),
+        )
+        if not speaker or not said:
+            missing = "a text" if speaker else "a sender"
+            yield Line(
+                OTHER, said, scene, (number,), speaker, reason=f"the message has not {missing}"
+            )
+        else:
+            yield Line(SPEECH, said, scene, (number,), speaker)
+
+
+def _csv(text: str) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    csv.field_size_limit(2**31 - 1)
+    try:
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            yield row, None
+    except csv.Error as error:
+        raise DataError(f"it is not CSV ({error}).") from None
+
+
+def _json(text: str, format: str) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    try:
+        if format == "jsonl":
+            value: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"it is not JSON ({error or 'nested too deeply'}).") from None
+    yield from _messages(value, None, 0)
+
+
+def _messages(value: Any, session: Any, depth: int) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    """Messages of a list, of an object that holds one, or of a list of such sessions."""
+    if depth > DEPTH:
+        return
+    if isinstance(value, dict) and _is_message(value):
+        yield value, session
+    elif isinstance(value, dict):
+        lists = [inner for inner in value.values() if isinstance(inner, list)]
+        for number, inner in enumerate(lists):
+            yield from _messages(inner, (session, number), depth + 1)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            message = isinstance(item, dict) and _is_message(item)
+            yield from _messages(item, session if message else (session, number), depth + 1)
+
+
+def _is_message(value: Mapping[str, Any]) -> bool:
+    """Whether an object is a message, not a session that holds some."""
+    texts = [inner for key, inner in value.items() if str(key).lower().strip() in TEXT]
+    return any(
+        not isinstance(text, list)
+        or not any(isinstance(part, dict) and _at(part, SENDER) for part in text)
+        for text in texts
+    )
+
+
+def _at(message: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    low = {str(key).lower().strip(): value for key, value in message.items()}
+    return next((low[key] for key in keys if low.get(key) not in (None, "")), None)
+
+
+def _flat(value: Any) -> str:
+    """A text, or the parts of one as some exports write it."""
+    if isinstance(value, list):
+        return "".join(str(p.get("text", "")) if isinstance(p, dict) else str(p) for p in value)
+    return "" if value is None else str(value)
+
+
+def _time(value: Any) -> float | None:
+    """Seconds of a time stamp or of a date as text; None when it is neither."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+        return number / 1000 if number > 1e11 else number
+    except (TypeError, ValueError):
+        pass
+    text = str(value).strip()
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        pass
+    for form in _FORMS:
+        try:
+            return datetime.strptime(text, form).timestamp()
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,106 @@
+"""Scorecards side by side: as a table of text and as a page with plots. Knows nothing of models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from elysia.core.page import bars, heading, page, paragraph, table
+from elysia.evaluate.scorecard import MEASURES
+
+SHOWN = 60  # answers of a model on the page
+Card = Mapping[str, Any]  # what Scorecard.to_dict gives
+
+
+def derived(cards: Sequence[Card]) -> dict[str, list[float | None]]:
+    """What only a comparison shows: against the last card, which is the base.
+
+    `voice_gain`: bits per character that held-out replies cost less. `forgetting`: growth of the
+    perplexity on general rows, 0.1 is 10 %. `choice_lost`: what the choice of general replies lost.
+    """
+    found: dict[str, list[float | None]] = {"voice_gain": [], "forgetting": [], "choice_lost": []}
+    base = cards[-1]["measures"]
+    for card in cards:
+        own = card["measures"]
+        found["voice_gain"].append(_minus(base, own, "heldout_bits"))
+        before, after = base.get("general_perplexity"), own.get("general_perplexity")
+        found["forgetting"].append(after / before - 1 if before and after else None)
+        found["choice_lost"].append(_minus(base, own, "general_choice"))
+    return found
+
+
+def rows(cards: Sequence[Card]) -> Iterator[list[str]]:
+    """A row a measure that was taken: its name, a value a card (the best marked), what it is."""
+    for name, (meaning, better) in MEASURES.items():
+        values = [card["measures"].get(name) for card in cards]
+        if any(value is not None for value in values):
+            yield [name, *_marked(values, better), meaning]
+    if len(cards) > 1:
+        meanings = {
+            "voice_gain": ("bits per character gained on the base", 1),
+            "forgetting": ("growth of general perplexity on the base", -1),
+            "choice_lost": ("loss of general choice on the base", -1),
+        }
+        for name, values in derived(cards).items():
+            if any(value is not None for value in values):
+                meaning, better = meanings[name]
+                yield [name, *_marked(values, better), meaning]
+
+
+def as_text(cards: Sequence[Card]) -> Iterator[str]:
+    """The table as lines; * marks the best of a row."""
+    head = ["", *(str(card["label"]) for card in cards), ""]
+    body = [head, *rows(cards)]
+    widths = [max(len(line[column]) for line in body) for column in range(len(head))]
+    for line in body:
+        cells = [f"{line[0]:<{widths[0]}}"]
+        cells += [f"{cell:>{width}}" for cell, width in zip(line[1:-1], widths[1:-1], strict=True)]
+        yield "  ".join([*cells, line[-1]]).rstrip()
+
+
+def as_html(cards: Sequence[Card]) -> str:
+    """A page: the table, a plot of every measure that differs, and what the models said."""
+    labels = [str(card["label"]) for card in cards]
+    parts = [table(["measure", *labels, "what it is"], rows(cards))]
+    for name, (meaning, _) in MEASURES.items():
+        values = [card["measures"].get(name) for card in cards]
+        known = {
+            label: float(value)
+            for label, value in zip(labels, values, strict=True)
+            if value is not None
+        }
+        if len(set(known.values())) > 1:
+            parts.append(bars(f"{name}: {meaning}", known))
+    for card in cards:
+        parts.append(heading(f"What {card['label']} said"))
+        said = [
+            (a["kind"], a["question"], a["reply"], a.get("true", a.get("good", "")))
+            for a in _spread(card["answers"])
+        ]
+        parts.append(table(("kind", "question", "reply", "true reply, or verdict"), said))
+    parts.append(paragraph("* marks the best value of a row."))
+    return page("Persona scorecard", *parts)
+
+
+def _spread(answers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Some answers of every kind."""
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for answer in answers:
+        kinds.setdefault(str(answer["kind"]), []).append(answer)
+    each = SHOWN // max(len(kinds), 1)
+    return [answer for some in kinds.values() for answer in some[:each]]
+
+
+def _marked(values: Sequence[float | None], better: int) -> list[str]:
+    known = [value for value in values if value is not None]
+    best = max(known) if better > 0 else min(known)
+    mark = better != 0 and len(set(known)) > 1
+    return [
+        "-" if value is None else f"{value:.3g}" + ("*" if mark and value == best else "")
+        for value in values
+    ]
+
+
+def _minus(base: Mapping[str, Any], own: Mapping[str, Any], name: str) -> float | None:
+    before, after = base.get(name), own.get(name)
+    return None if before is None or after is None else float(before) - float(after)
