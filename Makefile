@@ -52,7 +52,11 @@ $(VENV)/.train: $(VENV)/.torch requirements.txt pyproject.toml
 	$(PIP) install --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.train requirements/dev.lock
+$(VENV)/.serve: $(VENV)/.train requirements/serve.lock
+	$(PIP) install --no-deps -r requirements/serve.lock
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
 	$(PIP) install --no-deps -r requirements/dev.lock
 	@touch $@
 

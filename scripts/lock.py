@@ -1,6 +1,6 @@
-"""Write requirements.txt and requirements/dev.lock from the environment this runs in.
+"""Write requirements.txt, requirements/serve.lock and dev.lock from the environment this runs in.
 
-Resolve once by hand (`pip install torch==2.13.0 && pip install -e '.[train,dev]'`), test, then
+Resolve once by hand (`pip install torch==2.13.0 && pip install -e '.[train,serve,dev]'`), test, then
 `python scripts/lock.py`. Users install the pins with --no-deps, which takes a minute instead of a resolver's
 fifteen. torch is left out of the lock: Makefile installs it first and alone, for CPU or CUDA.
 """
@@ -47,10 +47,12 @@ def main() -> None:
     ]
     torch = set(closure(["torch"], set()))
     train = closure(extras["train"], torch)
-    dev = closure(extras["dev"], torch | set(train))
+    serve = closure(extras["serve"], torch | set(train))
+    dev = closure(extras["dev"], torch | set(train) | set(serve))
     for target, pins, what in (
         ("requirements.txt", train, "Training and chat"),
-        ("requirements/dev.lock", dev, "Tests and checks, on top of requirements.txt"),
+        ("requirements/serve.lock", serve, "Serving and GGUF, on top of requirements.txt"),
+        ("requirements/dev.lock", dev, "Tests and checks, on top of both"),
     ):
         lines = [f"{name}=={version}" for name, version in sorted(pins.items())]
         head = (

@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.prove:prove_parser",
         "show that a merged model answers as base and adapter do",
     ),
+    "quantize gguf": ("elysia.cli.quantize:gguf_parser", "write a model as one GGUF file, proved"),
     "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
     "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),
     "list-dataset-format": (
@@ -140,7 +141,8 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("elysia"):
         return (
             f"The package '{error.name}' is not installed. "
-            "Install the project's requirements (requirements.txt) into this environment."
+            "Install the project's requirements into this environment: requirements.txt, and "
+            "requirements/serve.lock for serving and GGUF."
         )
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
         return (
