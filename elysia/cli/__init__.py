@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.prove:prove_parser",
         "show that a merged model answers as base and adapter do",
     ),
+    "serve": ("elysia.cli.serve:serve_parser", "serve models under OpenAI's endpoints"),
     "quantize gguf": ("elysia.cli.quantize:gguf_parser", "write a model as one GGUF file, proved"),
     "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
     "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),
