@@ -137,9 +137,10 @@ def gguf_beside(folder: Path) -> Path | None:
 
 
 def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    """Whether torch might find a GPU, without importing it."""
+    drivers = Path("/dev/dxg"), Path("/dev/kfd")
+    nvidia = Path("/proc/driver/nvidia/gpus")
+    return any(nvidia.glob("*")) or any(driver.exists() for driver in drivers)
 
 
 def open_remote(settings: ChatSettings) -> tuple[Engine, Manner]:

@@ -36,6 +36,12 @@ VERBS: dict[str, tuple[str, str]] = {
         "show that a merged model answers as base and adapter do",
     ),
     "serve": ("elysia.cli.serve:serve_parser", "serve models under OpenAI's endpoints"),
+    "client": ("elysia.cli.client:client_parser", "talk to a server in the terminal"),
+    "lmdeploy serve": (
+        "elysia.cli.lmdeploy:serve_parser",
+        "start LMDeploy's server on a GPU and watch it",
+    ),
+    "lmdeploy proxy": ("elysia.cli.lmdeploy:proxy_parser", "one door to several LMDeploy servers"),
     "quantize gguf": ("elysia.cli.quantize:gguf_parser", "write a model as one GGUF file, proved"),
     "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
     "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),

@@ -11,28 +11,28 @@ class Metrics:
     """One registry an application, so that several in one process do not meet."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = all_here = CollectorRegistry()
         self.requests = Counter(
-            "elysia_requests", "Requests answered.", ["path", "status"], registry=self.registry
+            "elysia_requests", "Requests answered.", ["path", "status"], registry=all_here
         )
         self.prompt_tokens = Counter(
-            "elysia_prompt_tokens", "Tokens of prompts.", ["model"], registry=self.registry
+            "elysia_prompt_tokens", "Tokens of prompts.", ["model"], registry=all_here
         )
         self.reply_tokens = Counter(
-            "elysia_reply_tokens", "Tokens of replies.", ["model"], registry=self.registry
+            "elysia_reply_tokens", "Tokens of replies.", ["model"], registry=all_here
         )
         self.cancelled = Counter(
-            "elysia_cancelled", "Replies whose reader went away.", ["model"], registry=self.registry
+            "elysia_cancelled", "Replies whose reader went away.", ["model"], registry=all_here
         )
         self.first_token = Histogram(
             "elysia_first_token_seconds", "From admission to the first words.", ["model"],
-            buckets=PAUSES, registry=self.registry,
+            buckets=PAUSES, registry=all_here,
         )  # fmt: skip
         self.running = Gauge(
-            "elysia_running", "Replies being generated.", ["model"], registry=self.registry
+            "elysia_running", "Replies being generated.", ["model"], registry=all_here
         )
         self.waiting = Gauge(
-            "elysia_waiting", "Requests waiting for a slot.", ["model"], registry=self.registry
+            "elysia_waiting", "Requests waiting for a slot.", ["model"], registry=all_here
         )
 
     def page(self) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ class Place:
         if not self._busy:
             self._served.slots.release(self._began)
 
-    async def deltas(self, request: Request) -> AsyncIterator[list[Delta]]:
+    async def deltas(self, request: Request) -> AsyncGenerator[list[Delta], None]:
         """The reply, in groups of what has come since the last group.
 
         Raises what the engine raises. Leaving early cancels the engine.

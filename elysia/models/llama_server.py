@@ -33,7 +33,8 @@ def default_threads() -> int:
     """One fewer than this process may use, and at least one: on a busy machine, llama.cpp's threads
     spin for one that is held up, and more of them are slower.
     """
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    allowed = getattr(os, "sched_getaffinity", None)
+    return max(1, (len(allowed(0)) if allowed else os.cpu_count() or 1) - 1)
 
 
 class LlamaServer:
@@ -95,7 +96,12 @@ class LlamaServer:
                     self.model.name, self._child.returncode, self._last_words(),
                 )  # fmt: skip
                 self._stop()
-                self._start()
+                try:
+                    self._start()
+                except (
+                    ModelError
+                ) as error:  # it could be served before: this is no mistake of users
+                    raise EngineError(str(error)) from error
                 self.restarts += 1
             return self._client
 

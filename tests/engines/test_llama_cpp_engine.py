@@ -17,6 +17,8 @@ from elysia.core.templates import get_template
 from elysia.engines import llama_cpp, transformers
 from elysia.engines.base import Request, Sampling
 from elysia.export import gguf
+from elysia.models import gguf_tokenizer
+from elysia.models.gguf_header import read_header
 from elysia.models.llama_server import LlamaServer
 
 TEMPLATE = get_template("internlm2_chat")
@@ -135,6 +137,16 @@ def running(pid):
             return stream.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_file_without_our_tokenizer_is_encoded_by_llama_cpp(engine, file):
+    header = {k: v for k, v in read_header(file).items() if k != gguf_tokenizer.KEY}
+    foreign = gguf_tokenizer.GgufTokenizer(header, engine.server)
+    for text in ("你好 hello <|im_end|>", "<s>"):
+        for split in (False, True):
+            wanted = engine.tokenizer([text], split_special_tokens=split)
+            assert foreign([text], split_special_tokens=split) == wanted
+    assert foreign.token_id("<|im_end|>") == engine.tokenizer.token_id("<|im_end|>") is not None
 
 
 def test_what_cannot_be_served_is_a_sentence(tmp_path, file):
