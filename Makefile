@@ -11,7 +11,7 @@ SEED ?= 0
 # How many processes share the tests; each takes about 1 GB and one core.
 WORKERS ?= 2
 
-.PHONY: demo test check lint bench web lock clean
+.PHONY: demo test check lint bench bench-serve web lock lmdeploy clean
 
 demo: $(VENV)/.train
 	$(BIN)/elysia demo --seed $(SEED)
@@ -30,6 +30,14 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
+
+bench-serve: $(VENV)/.dev
+	$(BIN)/python benchmarks/serve.py work_dirs/bench-serve $(ARGS)
+
+# LMDeploy wants other versions than training does, and a GPU to serve: an environment of its own.
+lmdeploy:
+	$(PYTHON) -m venv .venv-lmdeploy
+	.venv-lmdeploy/bin/python -m pip install --disable-pip-version-check -r requirements/lmdeploy.lock
 
 web:
 	@echo "The web page is not part of this version; talk in the terminal: $(BIN)/xtuner chat work_dirs/demo/merged"
@@ -52,7 +60,11 @@ $(VENV)/.train: $(VENV)/.torch requirements.txt pyproject.toml
 	$(PIP) install --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.train requirements/dev.lock requirements/data.lock
+$(VENV)/.serve: $(VENV)/.train requirements/serve.lock
+	$(PIP) install --no-deps -r requirements/serve.lock
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve requirements/dev.lock requirements/data.lock
 	$(PIP) install --no-deps -r requirements/dev.lock -r requirements/data.lock
 	@touch $@
 

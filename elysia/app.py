@@ -7,20 +7,23 @@ works.
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elysia.chat.session import Session
 from elysia.core import templates
-from elysia.core.errors import ModelError, UsageError
-from elysia.core.run_card import RunCard
+from elysia.core.errors import ModelError, RunCardError, UsageError
+from elysia.core.run_card import FILE, RunCard
 from elysia.core.templates import PromptTemplate
 from elysia.engines.base import Sampling
 
 if TYPE_CHECKING:
+    from elysia.engines.base import Engine
     from elysia.engines.transformers import TransformersEngine
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,17 @@ class ChatSettings:
     system: str | None = None
     stop_words: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    engine: str | None = None
+    threads: int | None = None
+    context: int | None = None
+    slots: int = 1
+    gpu_layers: int = 0
+    remote_model: str | None = None
+
+
+ENGINES = ("llama_cpp", "transformers", "openai")
+KEY_VARIABLE = "ELYSIA_REMOTE_KEY"  # the key for another server; never on a command line
+GGUFS = ("q4_k_m", "q8_0", "f16", "f32")
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,125 @@ def open_session(settings: ChatSettings) -> Session:
     )
 
 
-def open_engine(settings: ChatSettings) -> tuple[TransformersEngine, Manner]:
+def open_engine(settings: ChatSettings) -> tuple[Engine, Manner]:
     """Load the model and decide its manner; what can be refused is refused before that."""
+    kind, model = choose_engine(settings)
+    if kind == "openai":
+        return open_remote(settings)
+    if kind == "llama_cpp":
+        return open_gguf(settings, Path(model))
+    return open_folder(settings)
+
+
+def choose_engine(settings: ChatSettings) -> tuple[str, str]:
+    """(engine, what it is to open): what was asked for, else what suits the model and the device.
+
+    A URL is another server's. A .gguf is llama.cpp's, and so is a folder on a CPU that has one beside
+    it, unless the request needs the weights themselves (an adapter, bits, a dtype). Raises UsageError
+    for an engine that cannot take the model.
+    """
+    name, asked = settings.model, settings.engine
+    if asked not in (None, *ENGINES):
+        raise UsageError(f"There is no engine '{asked}', only {', '.join(ENGINES)}.")
+    url = name.startswith(("http://", "https://"))
+    natural = "openai" if url else "llama_cpp" if name.endswith(".gguf") else "transformers"
+    if natural != "transformers":
+        if asked not in (None, natural):
+            raise UsageError(f"The engine {asked} cannot serve {name}; {natural} can.")
+        if settings.adapter or settings.bits:
+            raise UsageError(f"{name} takes no adapter and no bits: name the model's folder.")
+        return natural, name
+    if asked == "openai":
+        raise UsageError(f"{name} is no URL; the engine openai wants http://... or https://...")
+    if asked == "transformers":
+        return asked, name
+    beside = gguf_beside(Path(name))
+    if asked == "llama_cpp":
+        if beside is None or settings.adapter:
+            raise UsageError(
+                f"The engine llama_cpp wants a GGUF without an adapter. Say: elysia quantize gguf {name}"
+            )
+        return asked, str(beside)
+    plain = not (settings.adapter or settings.bits) and settings.dtype == "auto"
+    if beside is not None and plain and settings.device in ("auto", "cpu") and not _has_gpu():
+        log.info("Using %s, which is faster on a CPU (--engine transformers is the other).", beside)
+        return "llama_cpp", str(beside)
+    return "transformers", name
+
+
+def gguf_beside(folder: Path) -> Path | None:
+    """The smallest GGUF that `quantize gguf` left beside a model folder and that is not older."""
+    config = folder / "config.json"
+    if not config.is_file():
+        return None
+    folder = folder.resolve()
+    for kind in GGUFS:
+        file = folder.parent / f"{folder.name}.{kind}.gguf"
+        if file.is_file() and file.stat().st_mtime >= config.stat().st_mtime:
+            return file
+    return None
+
+
+def _has_gpu() -> bool:
+    """Whether torch might find a GPU, without importing it."""
+    drivers = Path("/dev/dxg"), Path("/dev/kfd")
+    nvidia = Path("/proc/driver/nvidia/gpus")
+    return any(nvidia.glob("*")) or any(driver.exists() for driver in drivers)
+
+
+def open_remote(settings: ChatSettings) -> tuple[Engine, Manner]:
+    """Another server. It puts its own template around the messages."""
+    from elysia.engines import openai
+
+    engine = openai.build(
+        settings.model,
+        model=settings.remote_model,
+        key=os.environ.get(KEY_VARIABLE),
+        context=settings.context,
+    )
+    template = templates.get_template(settings.prompt_template or "default")
+    return engine, Manner(template, settings.system or "", settings.stop_words)
+
+
+def open_gguf(settings: ChatSettings, file: Path) -> tuple[Engine, Manner]:
+    """A GGUF in llama.cpp, spoken to as the card beside it or inside it says."""
+    from elysia.engines import llama_cpp
+    from elysia.models.gguf_header import read_header
+
+    header = read_header(file)
+    manner = choose_manner(
+        card_of_gguf(file, header),
+        model_type=str(header.get("general.architecture", "")),
+        name=str(file),
+        prompt_template=settings.prompt_template,
+        system=settings.system,
+        stop_words=settings.stop_words,
+    )
+    log.info("Loading %s", file)
+    engine = llama_cpp.build(
+        file,
+        context=settings.context,
+        slots=settings.slots,
+        threads=settings.threads,
+        gpu_layers=settings.gpu_layers,
+    )
+    return engine, manner
+
+
+def card_of_gguf(file: Path, header: dict[str, Any]) -> RunCard | None:
+    """The run card beside a GGUF, else the one inside it."""
+    beside = RunCard.read(file.parent, f"{file.stem}.{FILE}")
+    if beside or "elysia.run_card" not in header:
+        return beside
+    try:
+        values = json.loads(header["elysia.run_card"])
+    except (ValueError, TypeError) as error:
+        raise RunCardError(f"The run card inside {file} is damaged: {error}.") from error
+    return RunCard.from_dict(values, where=f"The run card inside {file}")
+
+
+def open_folder(settings: ChatSettings) -> tuple[TransformersEngine, Manner]:
+    """A model folder, perhaps under an adapter, in transformers."""
     from elysia.export.fit import refuse_other_base
     from elysia.models.load import read_config, resolve
 

@@ -1,6 +1,6 @@
-"""Write requirements.txt, requirements/dev.lock and requirements/data.lock from the environment this runs in.
+"""Write requirements.txt and requirements/*.lock, an extra of pyproject.toml each, from this environment.
 
-Resolve once by hand (`pip install torch==2.13.0 && pip install -e '.[train,dev,data]'`), test, then
+Resolve once by hand (`pip install torch==2.13.0 && pip install -e '.[train,serve,data,dev]'`), test, then
 `python scripts/lock.py`. Users install the pins with --no-deps, which takes a minute instead of a resolver's
 fifteen. torch is left out of the lock: Makefile installs it first and alone, for CPU or CUDA.
 """
@@ -15,6 +15,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
+# Each is installed by itself on top of the first, so some packages stand in several.
+ON_TOP = {
+    "serve": "Serving and GGUF",
+    "data": "Linting and making data",
+    "dev": "Tests and checks",
+}
 
 
 def closure(names: list[str], skip: set[str]) -> dict[str, str]:
@@ -47,20 +53,18 @@ def main() -> None:
     ]
     torch = set(closure(["torch"], set()))
     train = closure(extras["train"], torch)
-    dev = closure(extras["dev"], torch | set(train))
-    known = torch | set(train) | set(dev)
-    data = closure(extras["data"], known)
-    for target, pins, what in (
-        ("requirements.txt", train, "Training and chat"),
-        ("requirements/dev.lock", dev, "Tests and checks, on top of requirements.txt"),
-        ("requirements/data.lock", data, "Linting and making data, on top of requirements.txt"),
-    ):
-        lines = [f"{name}=={version}" for name, version in sorted(pins.items())]
-        head = (
-            f"# {what}. Written by scripts/lock.py; install with --no-deps, after torch==2.13.0.\n"
-        )
-        (ROOT / target).write_text(head + "\n".join(lines) + "\n")
-        print(f"{target}: {len(lines)} packages")
+    write("requirements.txt", train, "Training and chat")
+    for name, what in ON_TOP.items():
+        pins = closure(extras[name], torch | set(train))
+        write(f"requirements/{name}.lock", pins, f"{what}, on top of requirements.txt")
+
+
+def write(target: str, pins: dict[str, str], what: str) -> None:
+    """One lock."""
+    lines = [f"{name}=={version}" for name, version in sorted(pins.items())]
+    head = f"# {what}. Written by scripts/lock.py; install with --no-deps, after torch==2.13.0.\n"
+    (ROOT / target).write_text(head + "\n".join(lines) + "\n")
+    print(f"{target}: {len(lines)} packages")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Composition: how a model wants to be spoken to, and what is refused before anything is loaded."""
 
+import json
 import logging
+import os
 
 import pytest
 
+from elysia import app
 from elysia.app import choose_manner, refuse_lone_adapter
-from elysia.core.errors import ModelError, TemplateError, UsageError
+from elysia.core.errors import ModelError, RunCardError, TemplateError, UsageError
 from elysia.core.run_card import RunCard
 from elysia.core.templates import get_template
 
@@ -89,3 +92,48 @@ def test_a_model_given_as_the_adapter_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="not an adapter folder"):
         refuse_lone_adapter(tmp_path, tmp_path)
+
+
+def folder_with_gguf(tmp_path, older=False):
+    folder = tmp_path / "merged"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    file = tmp_path / "merged.q8_0.gguf"
+    file.write_bytes(b"GGUF")
+    if older:
+        os.utime(file, (1, 1))
+    return folder, file
+
+
+def test_the_engine_follows_from_the_model_and_the_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "_has_gpu", lambda: False)
+    folder, file = folder_with_gguf(tmp_path)
+
+    def chosen(**values):
+        return app.choose_engine(app.ChatSettings(**values))
+
+    assert chosen(model=str(folder)) == ("llama_cpp", str(file))
+    assert chosen(model=str(file)) == ("llama_cpp", str(file))
+    assert chosen(model="https://example.org/v1")[0] == "openai"
+    for values in ({"adapter": "a"}, {"bits": 4}, {"engine": "transformers"}, {"dtype": "float32"}):
+        assert chosen(model=str(folder), **values) == ("transformers", str(folder))
+    monkeypatch.setattr(app, "_has_gpu", lambda: True)
+    assert chosen(model=str(folder))[0] == "transformers"
+
+
+def test_a_gguf_older_than_its_model_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "_has_gpu", lambda: False)
+    folder, _ = folder_with_gguf(tmp_path, older=True)
+    assert app.choose_engine(app.ChatSettings(model=str(folder)))[0] == "transformers"
+    with pytest.raises(UsageError, match="elysia quantize gguf"):
+        app.choose_engine(app.ChatSettings(model=str(folder), engine="llama_cpp"))
+
+
+def test_the_card_beside_a_gguf_comes_before_the_one_inside(tmp_path):
+    file = tmp_path / "m.q8_0.gguf"
+    inside = {"elysia.run_card": json.dumps(card().to_dict())}
+    assert app.card_of_gguf(file, inside).system == "You are Elysia."
+    (tmp_path / "m.q8_0.run_card.json").write_text(json.dumps(card().with_(system="B").to_dict()))
+    assert app.card_of_gguf(file, inside).system == "B"
+    with pytest.raises(RunCardError, match="inside"):
+        app.card_of_gguf(tmp_path / "other.gguf", {"elysia.run_card": "{"})

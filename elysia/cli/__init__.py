@@ -44,6 +44,14 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.verify:verify_packing_parser",
         "show that packed samples learn as each alone does",
     ),
+    "serve": ("elysia.cli.serve:serve_parser", "serve models under OpenAI's endpoints"),
+    "client": ("elysia.cli.client:client_parser", "talk to a server in the terminal"),
+    "lmdeploy serve": (
+        "elysia.cli.lmdeploy:serve_parser",
+        "start LMDeploy's server on a GPU and watch it",
+    ),
+    "lmdeploy proxy": ("elysia.cli.lmdeploy:proxy_parser", "one door to several LMDeploy servers"),
+    "quantize gguf": ("elysia.cli.quantize:gguf_parser", "write a model as one GGUF file, proved"),
     "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
     "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),
     "list-dataset-format": (
@@ -151,7 +159,8 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("elysia"):
         return (
             f"The package '{error.name}' is not installed. "
-            "Install the project's requirements (requirements.txt) into this environment."
+            "Install the project's requirements into this environment: requirements.txt, and "
+            "requirements/serve.lock for serving and GGUF."
         )
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
         return (

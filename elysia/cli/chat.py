@@ -50,9 +50,12 @@ def chat_parser() -> ArgumentParser:
         chat,
     )
     parser.add_argument(
-        "model_name_or_path", metavar="MODEL", help="a folder, or a name on the hub"
+        "model_name_or_path",
+        metavar="MODEL",
+        help="a folder, a name on the hub, a .gguf, or the URL of an OpenAI-compatible server",
     )
     add_model_options(parser)
+    add_engine_options(parser)
     parser.add_argument("--bot-name", default="BOT", help="shown before replies (default: BOT)")
     parser.add_argument("--no-streamer", action="store_true", help="show replies when complete")
     parser.add_argument("--stop-words", nargs="+", default=[], help="more texts that end a reply")
@@ -93,6 +96,21 @@ def add_model_options(parser: ArgumentParser) -> None:
     group.add_argument("--system-template", metavar="NAME", help="one of XTuner's system prompts")
 
 
+def add_engine_options(parser: ArgumentParser) -> None:
+    """The flags that say what runs the model; shared with `serve`."""
+    add = parser.add_argument
+    add(
+        "--engine", choices=["llama_cpp", "transformers", "openai"],
+        help="default: what suits MODEL and the device",
+    )  # fmt: skip
+    add("--threads", type=int, metavar="N", help="of llama_cpp (default: one fewer than the cores)")
+    add(
+        "--context", type=int, metavar="N", help="tokens of prompt and reply (default: the model's)"
+    )
+    add("--gpu-layers", type=int, default=0, metavar="N", help="of llama_cpp (default: 0)")
+    add("--remote-model", metavar="NAME", help="which of a URL's models (default: its first)")
+
+
 def settings_of(args: Namespace, sampling: Sampling, stop: tuple[str, ...] = ()) -> ChatSettings:
     """The flags of add_model_options as app.ChatSettings."""
     from elysia.app import ChatSettings
@@ -108,6 +126,12 @@ def settings_of(args: Namespace, sampling: Sampling, stop: tuple[str, ...] = ())
         system=system_text(args),
         stop_words=stop,
         sampling=sampling,
+        engine=getattr(args, "engine", None),
+        threads=getattr(args, "threads", None),
+        context=getattr(args, "context", None),
+        slots=getattr(args, "parallel", 1),
+        gpu_layers=getattr(args, "gpu_layers", 0),
+        remote_model=getattr(args, "remote_model", None),
     )
 
 
@@ -149,7 +173,10 @@ def open_session(args: Namespace) -> Session:
 def chat(args: Namespace) -> int:
     """Talk until EXIT, the end of input, or Ctrl-C twice at the prompt."""
     session = open_session(args)
-    return converse(session, bot_name=args.bot_name, streaming=not args.no_streamer)
+    try:
+        return converse(session, bot_name=args.bot_name, streaming=not args.no_streamer)
+    finally:
+        session.engine.close()
 
 
 def converse(session: Session, *, bot_name: str = "BOT", streaming: bool = True) -> int:

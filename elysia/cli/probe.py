@@ -111,7 +111,7 @@ def ask(args: Namespace, questions: Sequence[str]) -> list[str]:
     from elysia.engines.batch import replies
 
     sampling = Sampling(max_new_tokens=args.max_new_tokens, temperature=0)
-    engine, manner = app.open_engine(settings_of(args, sampling))
+    engine, manner = app.open_folder(settings_of(args, sampling))
     system = [Message("system", manner.system)] if manner.system else []
     requests = [
         Request([*system, Message("user", text)], manner.template, manner.stop, sampling)

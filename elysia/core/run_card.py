@@ -19,7 +19,7 @@ from elysia.core.errors import RunCardError
 from elysia.core.files import write_atomic
 
 FILE = "run_card.json"
-STAGES = ("train", "adapter", "merged", "base")
+STAGES = ("train", "adapter", "merged", "base", "quantized")
 METHODS = ("full", "lora", "qlora")
 
 
@@ -62,12 +62,12 @@ class RunCard:
             )
 
     @classmethod
-    def read(cls, folder: str | Path) -> RunCard | None:
-        """The card of a folder, or None where there is none.
+    def read(cls, folder: str | Path, name: str = FILE) -> RunCard | None:
+        """The card of a folder (of a file in it, under that file's `name`), or None without one.
 
         Raises RunCardError, naming file and key, when it is there and cannot be trusted.
         """
-        path = Path(folder) / FILE
+        path = Path(folder) / name
         try:
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):

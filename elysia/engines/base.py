@@ -6,9 +6,9 @@ Knows nothing of torch, of any implementation, or of who asks.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from elysia.core.errors import EngineError
 from elysia.core.messages import Conversation
@@ -21,6 +21,9 @@ Finish = Literal["stop", "length", "cancelled"]
 class Sampling:
     """How tokens are drawn, in Hugging Face's meaning of the names; temperature 0 is greedy.
 
+    The two penalties are OpenAI's: taken off the score of each token that was said, once, or once a
+    time.
+
     `max_new_tokens` is an upper bound: the context's end may come first. top_k 0 and top_p 1 draw
     from the whole vocabulary. Equal seeds draw equal replies on one machine; None draws anew each
     time.
@@ -32,6 +35,14 @@ class Sampling:
     top_p: float = 0.75
     repetition_penalty: float = 1.0
     seed: int | None = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether either of OpenAI's penalties is set."""
+        return bool(self.presence_penalty or self.frequency_penalty)
 
     def __post_init__(self) -> None:
         ranges = (
@@ -39,6 +50,7 @@ class Sampling:
             ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
             ("top_k", self.top_k >= 0, "0 (no limit) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "0 to 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
         )
         for name, good, wanted in ranges:
@@ -48,12 +60,21 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One reply to generate: the conversation, its template, and texts that end the reply."""
+    """One reply to generate: the conversation, its template, and texts that end the reply.
+
+    `text` stands in for both where plain text is to be continued. Only engines with the ability of
+    that name honour `logprobs` (how many likely tokens to tell beside each), `json_schema` ({} is any
+    object) and `tools` (OpenAI's own values, passed on).
+    """
 
     messages: Conversation
     template: PromptTemplate
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    text: str | None = None
+    logprobs: int | None = None
+    json_schema: Mapping[str, Any] | None = None
+    tools: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,16 +86,38 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Likely:
+    """A token that was said, its log-probability (nats), and the likeliest in its place."""
+
+    token: str
+    logprob: float
+    others: tuple[Likely, ...] = ()
+
+
+@dataclass(frozen=True)
 class Delta:
     """A piece of the reply. The last one of a reply, and only it, has `finish` and `usage`."""
 
     text: str
     finish: Finish | None = None
     usage: Usage | None = None
+    logprobs: tuple[Likely, ...] = ()
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+
+
+Ability = Literal["logprobs", "json_schema", "tools", "penalties", "embeddings", "text"]
 
 
 class Engine(Protocol):
     """A model behind a door. Implementations: one file each in this folder."""
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What it honours beyond plain chat; who asks for more is refused before it is asked."""
+
+    @property
+    def slots(self) -> int:
+        """Replies that it generates side by side."""
 
     @property
     def context_length(self) -> int:
@@ -88,3 +131,9 @@ class Engine(Protocol):
 
         Texts of `request.stop` never appear in the deltas, nor do broken characters.
         """
+
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """A vector a text, and the tokens read. EngineError without the ability "embeddings"."""
+
+    def close(self) -> None:
+        """Let go of processes and connections; harmless when repeated."""

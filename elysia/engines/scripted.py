@@ -7,22 +7,30 @@ same rules on length and cancelling as a real engine.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from elysia.core.errors import EngineError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate, prompt
-from elysia.engines.base import Delta, Request, Usage
+from elysia.engines.base import Ability, Delta, Request, Usage
 from elysia.engines.text import StopTexts
 
 
 class ScriptedEngine:
     """Replies in the order given; `requests` keeps what was asked. Out of replies: EngineError."""
 
+    abilities: frozenset[Ability] = frozenset({"text"})
+
     def __init__(
-        self, replies: Iterable[str], *, context_length: int = 4096, piece: int = 2
+        self,
+        replies: Iterable[str],
+        *,
+        context_length: int = 4096,
+        piece: int = 2,
+        slots: int = 1,
     ) -> None:
         self._replies = iter(replies)
+        self.slots = slots
         self._piece = piece
         self.context_length = context_length
         self.requests: list[Request] = []
@@ -35,6 +43,7 @@ class ScriptedEngine:
         """The next reply, `piece` characters at a time."""
         self.requests.append(request)
         used = self.count_tokens(request.messages, request.template)
+        used = len(request.text) if request.text is not None else used
         room = min(request.sampling.max_new_tokens, self.context_length - used)
         if room < 1:
             raise EngineError(
@@ -55,3 +64,10 @@ class ScriptedEngine:
                 yield Delta(text)
         ended = stops.found or len(reply) <= room
         yield Delta(stops.rest(), "stop" if ended else "length", Usage(used, said))
+
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """Nothing to embed with."""
+        raise EngineError("A script has no embeddings.")
+
+    def close(self) -> None:
+        """Nothing to let go of."""

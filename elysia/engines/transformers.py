@@ -20,7 +20,7 @@ from elysia.core.errors import EngineError, ModelError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate
 from elysia.data.tokenize import encode_prompt
-from elysia.engines.base import Delta, Finish, Request, Sampling, Usage
+from elysia.engines.base import Ability, Delta, Finish, Request, Sampling, Usage
 from elysia.engines.text import Detokenizer, StopTexts
 
 
@@ -88,6 +88,9 @@ class Writer:
 class TransformersEngine:
     """An Engine over a loaded model and its tokenizer. Threads take turns, one reply at a time."""
 
+    abilities: frozenset[Ability] = frozenset({"text", "embeddings"})
+    slots = 1
+
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -132,7 +135,11 @@ class TransformersEngine:
         """The prompt's ids and how many tokens the reply may take; EngineError when there is no
         room.
         """
-        ids = [int(i) for i in encode_prompt(request.messages, request.template, self.tokenizer)]
+        if request.text is not None:
+            ids = self.tokenizer(request.text)["input_ids"]
+        else:
+            ids = encode_prompt(request.messages, request.template, self.tokenizer)
+        ids = [int(i) for i in ids]
         room = min(request.sampling.max_new_tokens, self.context_length - len(ids))
         if room < 1:
             raise EngineError(
@@ -140,6 +147,29 @@ class TransformersEngine:
                 f"{self.context_length}: there is no room for a reply. Shorten the conversation."
             )
         return ids, room
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """Mean of the last hidden states over a text's tokens, of length 1. See Engine.embed."""
+        vectors, read = [], 0
+        for text in texts:
+            ids = self.tokenizer(text)["input_ids"][: self.context_length]
+            if not ids:
+                raise EngineError("An empty text has no embedding.")
+            with self._turn:
+                out = self.model(
+                    input_ids=torch.tensor([ids], device=self.model.device),
+                    output_hidden_states=True,
+                    use_cache=False,
+                    **self.last_only,
+                )
+            mean = out.hidden_states[-1][0].float().mean(0)
+            vectors.append((mean / mean.norm()).tolist())
+            read += len(ids)
+        return vectors, read
+
+    def close(self) -> None:
+        """Nothing outside of this process to let go of."""
 
     def writer(self, request: Request) -> Writer:
         """A Writer that ends at the model's end tokens and at the request's stop texts."""
@@ -225,6 +255,9 @@ def draw(
     if sampling.top_k:
         scores, ids = scores[: sampling.top_k], ids[: sampling.top_k]
     shares = torch.softmax(scores, dim=0)
+    if sampling.min_p:
+        shares = torch.where(shares >= sampling.min_p * shares[0], shares, 0.0)
+        shares = shares / shares.sum()
     before = shares.cumsum(0) - shares  # what the likelier ones already cover
     shares = torch.where(before < sampling.top_p, shares, 0.0)
     return int(ids[torch.multinomial(shares, 1, generator=generator)])

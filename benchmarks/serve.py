@@ -1,0 +1,255 @@
+"""Serving, measured in CPU-seconds: engines against transformers, the gateway against its engine.
+
+    python benchmarks/serve.py WORK_DIR            # makes the model there once (112 million parameters)
+    python benchmarks/serve.py WORK_DIR --streams 1,8,64 --seconds 180
+
+One thread everywhere. Every ratio is of one run on one machine; wall times are told only where they
+are the question (time to first token), as medians of turns taken one after another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from elysia.core.messages import Message
+from elysia.core.templates import get_template, prompt
+from elysia.engines.base import Request, Sampling
+
+TOKENS = 96
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATE = get_template("internlm2_chat")
+TALK = [Message("user", "Hello! 你好呀，今天想聊点什么？")]
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("work_dir", type=Path)
+    parser.add_argument("--streams", default="1,8,64", help="numbers of streams at once")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each number of streams")
+    parser.add_argument("--skip-engines", action="store_true", help="the gateway only")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    model, file = made(args.work_dir)
+    speeds = {} if args.skip_engines else {"transformers bf16": transformers_speed(model)}
+    with_gateway(file, speeds, [int(n) for n in args.streams.split(",")], args.seconds)
+
+
+def made(folder: Path) -> tuple[Path, Path]:
+    """A Llama of 112 million random parameters in bfloat16, and its q4_k_m."""
+    from elysia.core.run_card import RunCard
+    from elysia.export.gguf import quantize
+    from elysia.models import tiny
+
+    model, file = folder / "m112", folder / "m112.q4_k_m.gguf"
+    if not file.is_file():
+        tiny.train_tokenizer([ROOT / "data/chat.json"], 4096, folder / "tokenizer", overwrite=True)
+        tiny.init_model(
+            model, tokenizer=folder / "tokenizer", architecture="llama", hidden_size=768, layers=15,
+            heads=12, intermediate_size=2048, vocab_size=4096, dtype="bfloat16", overwrite=True,
+        )  # fmt: skip
+        RunCard("merged", "random", template=TEMPLATE.to_dict(), stop_words=["<|im_end|>"]).write(
+            model
+        )
+        quantize(
+            model, file, file_type="q4_k_m", max_kl=100.0
+        )  # random weights: speed is the question
+    return model, file
+
+
+def request() -> Request:
+    return Request(
+        TALK, TEMPLATE, (), Sampling(max_new_tokens=TOKENS, temperature=1.0, top_k=0, top_p=1.0)
+    )
+
+
+def transformers_speed(model: Path) -> float:
+    """Tokens per CPU-second of the reference engine in bfloat16, prompt and all."""
+    import torch
+
+    from elysia.engines import transformers
+
+    torch.set_num_threads(1)
+    engine = transformers.build(model, dtype="bfloat16", device="cpu")
+    return speed(lambda: said(engine), time.process_time)
+
+
+def said(engine: Any) -> int:
+    *_, last = engine.stream(request())
+    return int(last.usage.reply_tokens)
+
+
+def speed(work: Callable[[], int], clock: Callable[[], float], turns: int = 3) -> float:
+    """The best of some turns, after one that warms up, in tokens per second of `clock`."""
+    work()
+    found = []
+    for _ in range(turns):
+        began = clock()
+        tokens = work()
+        found.append(tokens / max(clock() - began, 1e-9))
+    return max(found)
+
+
+def cpu(*pids: int) -> float:
+    """CPU-seconds that processes have used."""
+    total = 0.0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / TICKS
+    return total
+
+
+def with_gateway(file: Path, speeds: dict[str, float], streams: list[int], seconds: float) -> None:
+    from elysia.engines import llama_cpp
+
+    engine = llama_cpp.build(file, threads=1, context=512, slots=4)
+    child = engine.server.pid
+    gateway = subprocess.Popen(
+        [sys.executable, "-m", "elysia", "serve", f"m={file}", "--port", "23399", "--threads", "1",
+         "--context", "512", "--parallel", "4", "--queue", "128"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert gateway.stdout is not None and "Serving" in gateway.stdout.readline()
+        client = httpx.Client(base_url="http://127.0.0.1:23399", timeout=300, trust_env=False)
+        until = time.monotonic() + 60
+        while not alive(client) and time.monotonic() < until:
+            time.sleep(0.2)
+        inner = int(Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()[0])
+        raw = {
+            "prompt": prompt(TALK, TEMPLATE), "n_predict": TOKENS, "temperature": 1.0, "top_k": 0,
+            "top_p": 1.0, "min_p": 0.0, "cache_prompt": True, "ignore_eos": True,
+        }  # fmt: skip
+
+        def bare() -> int:
+            return int(engine.server.post("/completion", raw)["tokens_predicted"])
+
+        def through() -> int:
+            return sum(1 for _ in stream(client, TOKENS))
+
+        speeds["raw llama.cpp q4_k_m"] = speed(bare, lambda: cpu(child))
+        speeds["engine llama_cpp q4_k_m"] = speed(
+            lambda: said(engine), lambda: cpu(child) + time.process_time()
+        )
+        speeds["gateway, all its processes"] = speed(through, lambda: cpu(gateway.pid, inner))
+        speeds["gateway, llama.cpp's process"] = speed(through, lambda: cpu(inner))
+        base = speeds.get("transformers bf16")
+        for name, value in speeds.items():
+            ratio = f"   {value / base:.2f}x" if base else ""
+            print(f"{name:30} {value:8.1f} tokens per CPU-second{ratio}", flush=True)
+        first_tokens(engine, client, raw)
+        for count in streams:
+            load(client, count, seconds, gateway.pid, inner)
+    finally:
+        gateway.terminate()
+        gateway.wait(60)
+        engine.close()
+
+
+def alive(client: httpx.Client) -> bool:
+    try:
+        return client.get("/ready").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def stream(client: httpx.Client, tokens: int) -> Any:
+    """The events with words of one streamed reply, as many as tokens."""
+    ask = {
+        "model": "m", "stream": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+        "messages": [{"role": "user", "content": TALK[0].text}], "max_tokens": tokens,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    with client.stream("POST", "/v1/chat/completions", json=ask) as answer:
+        if answer.status_code != 200:
+            answer.read()
+            raise RuntimeError(f"{answer.status_code} {answer.text}")
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise RuntimeError(event["error"]["message"])
+                if event.get("usage"):
+                    yield from range(event["usage"]["completion_tokens"])
+
+
+def first_tokens(engine: Any, client: httpx.Client, raw: dict[str, Any]) -> None:
+    """Median milliseconds to the first event, raw and through the gateway, by turns."""
+    times: dict[str, list[float]] = {"raw": [], "gateway": []}
+    ask = {"model": "m", "stream": True, "messages": [{"role": "user", "content": TALK[0].text}],
+           "max_tokens": 2}  # fmt: skip
+    for _ in range(40):
+        began = time.perf_counter()
+        with engine.server.events("/completion", raw | {"n_predict": 2, "stream": True}) as events:
+            next(events)
+            times["raw"].append(time.perf_counter() - began)
+            list(events)
+        began = time.perf_counter()
+        with client.stream("POST", "/v1/chat/completions", json=ask) as answer:
+            next(answer.iter_lines())
+            times["gateway"].append(time.perf_counter() - began)
+            answer.read()
+    raw_ms, ours = (1000 * statistics.median(times[name]) for name in ("raw", "gateway"))
+    print(f"first token: raw {raw_ms:.1f} ms, gateway {ours:.1f} ms, added {ours - raw_ms:.1f} ms")
+
+
+def load(client: httpx.Client, count: int, seconds: float, *pids: int) -> None:
+    """`count` streams at once for a while: failures, tokens, CPU and memory."""
+    until = time.monotonic() + seconds
+    told = {"replies": 0, "tokens": 0, "busy": 0}
+    faults: list[str] = []
+    lock = threading.Lock()
+
+    def talk() -> None:
+        with httpx.Client(base_url=client.base_url, timeout=600, trust_env=False) as one:
+            while time.monotonic() < until:
+                try:
+                    tokens = sum(1 for _ in stream(one, 24))
+                except Exception as error:
+                    with lock:
+                        if str(error).startswith("429"):
+                            told["busy"] += 1
+                        else:
+                            faults.append(f"{type(error).__name__}: {error}"[:120])
+                    continue
+                with lock:
+                    told["replies"] += 1
+                    told["tokens"] += tokens
+
+    memory, began = rss(*pids), cpu(*pids)
+    threads = [threading.Thread(target=talk) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    spent = cpu(*pids) - began
+    print(
+        f"{count:3} streams: {told['replies']} replies, {told['busy']} told to wait, {len(faults)} "
+        f"failures, {told['tokens'] / spent:.0f} tokens per CPU-second, memory "
+        f"{memory / 1e6:.0f} -> {rss(*pids) / 1e6:.0f} MB {faults[:2]}",
+        flush=True,
+    )
+
+
+def rss(*pids: int) -> int:
+    """Bytes of memory that processes hold."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids)
+
+
+if __name__ == "__main__":
+    main()

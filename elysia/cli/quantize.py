@@ -1,0 +1,61 @@
+"""`elysia quantize gguf`: flags for elysia.export.gguf, and its report. Knows nothing of tensors."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from elysia.cli.options import add_hub
+from elysia.cli.output import build_parser, say
+from elysia.cli.prove import training_prompts
+
+GGUF_TYPES = ("f32", "f16", "q8_0", "q4_k_m")
+
+
+def gguf_parser() -> ArgumentParser:
+    """The parser of `elysia quantize gguf`."""
+    parser = build_parser(
+        "quantize gguf",
+        "MODEL [--type TYPE] [-o FILE] [options]",
+        "Write a model folder (InternLM2, Llama, Qwen2) as one GGUF file with its chat template and "
+        "run card, and prove it against transformers. A file whose proof fails is not kept.",
+        gguf,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model folder, or a name on the hub")
+    parser.add_argument(
+        "--type", choices=GGUF_TYPES, default="q4_k_m", help="of the weights (default: q4_k_m)"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="default: MODEL.TYPE.gguf, beside the folder"
+    )
+    parser.add_argument(
+        "--context", type=int, metavar="N", help="tokens; beyond the model's own with dynamic NTK"
+    )
+    parser.add_argument(
+        "--max-kl", type=float, metavar="NATS",
+        help="the largest mean KL from transformers (default: 0.02 for q8_0, 0.2 for q4_k_m)",
+    )  # fmt: skip
+    add_hub(parser)
+    return parser
+
+
+def gguf(args: Namespace) -> int:
+    """Write, prove, and print what was measured."""
+    from elysia.export.gguf import quantize
+    from elysia.models.load import resolve
+
+    model = resolve(args.model, args.hub or "huggingface")
+    written = quantize(
+        model,
+        Path(args.output) if args.output else None,
+        file_type=args.type,
+        context=args.context,
+        prompts=training_prompts(model, 4),
+        max_kl=args.max_kl,
+    )
+    proof = written.proof
+    say(f"greedy tokens as transformers'    {proof.equal} of {proof.tokens}")
+    say(f"KL(transformers, llama.cpp)       {proof.kl:.3g} nats")
+    say(f"texts with the same token ids     {proof.lines_equal} of {proof.lines}")
+    say(f"Wrote {written.path} ({written.path.stat().st_size / 1e6:.1f} MB)")
+    return 0

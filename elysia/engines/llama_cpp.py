@@ -1,0 +1,181 @@
+"""llama.cpp behind the Engine protocol: a GGUF, served by a child process, several replies at once.
+
+Prompts are encoded here, piece by piece as training does, with the tokenizer that the file carries;
+the child gets token ids. So a typed control token stays text, whatever program wrote the file. Knows
+nothing of run cards or HTTP clients.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from elysia.core.errors import EngineError, ModelError
+from elysia.core.messages import Conversation
+from elysia.core.templates import PromptTemplate, prompt_pieces
+from elysia.data.encode import Encoder
+from elysia.engines.base import Ability, Delta, Finish, Likely, Request, Usage
+from elysia.engines.text import StopTexts
+from elysia.models.gguf_header import read_header
+from elysia.models.gguf_tokenizer import GgufTokenizer
+from elysia.models.llama_server import LlamaServer
+
+LARGEST = 8192  # tokens of context when nothing is asked: each slot's cache is laid out at once
+
+
+def build(
+    file: Path,
+    *,
+    context: int | None = None,
+    slots: int = 1,
+    threads: int | None = None,
+    gpu_layers: int = 0,
+) -> LlamaCppEngine:
+    """Start a child on `file`.
+
+    Args:
+        context: tokens for prompt and reply; the file's own, at most LARGEST, when None.
+        threads: one fewer than there are cores when None.
+
+    Raises ModelError for a damaged file or one that llama.cpp cannot serve.
+    """
+    header = read_header(file)
+    trained = int(header.get(f"{header.get('general.architecture')}.context_length", 2048))
+    if context and context > trained:
+        raise ModelError(f"{file} was made for {trained} tokens of context, not {context}.")
+    server = LlamaServer(
+        file,
+        context=context or min(trained, LARGEST),
+        slots=slots,
+        threads=threads,
+        gpu_layers=gpu_layers,
+    )
+    try:
+        return LlamaCppEngine(
+            server, GgufTokenizer(header, server), context or min(trained, LARGEST)
+        )
+    except BaseException:
+        server.close()
+        raise
+
+
+class LlamaCppEngine:
+    """An Engine over a LlamaServer. Threads may share it; each reply takes a slot."""
+
+    abilities: frozenset[Ability] = frozenset({"logprobs", "json_schema", "penalties", "text"})
+
+    def __init__(self, server: LlamaServer, tokenizer: GgufTokenizer, context: int) -> None:
+        self.server = server
+        self.tokenizer = tokenizer
+        self.context_length = context
+        self.slots = server.slots
+        self._encoder = Encoder(tokenizer)
+
+    def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
+        """Tokens of the chat prompt."""
+        return len(self._encode(messages, template))
+
+    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+        """Generate one reply. See Engine.stream."""
+        ids, room = self._fitted(request)
+        stops, stop_ids = StopTexts(request.stop), self._stop_ids(request.stop)
+        said, finish = 0, "length"
+        last: dict[str, Any] = {}
+        with self.server.events("/completion", self._body(request, ids, room)) as events:
+            for event in events:
+                tokens: list[int] = event.get("tokens", [])
+                said += len(tokens)
+                last = event
+                if not stop_ids.isdisjoint(tokens):
+                    finish = "stop"
+                    break
+                text = stops.push(event.get("content", ""))
+                scores = likely(event) if request.logprobs is not None else ()
+                if text or scores:
+                    yield Delta(text, logprobs=scores)
+                if stops.found or (event.get("stop") and event.get("stop_type") in ("eos", "word")):
+                    finish = "stop"
+                    break
+                if cancel is not None and cancel.is_set():
+                    finish = "cancelled"
+                    break
+        said = max(said, int(last.get("tokens_predicted", 0)))
+        if not last.get("stop") and finish == "length":
+            raise EngineError("llama.cpp ended the reply without saying why. Ask again.")
+        yield Delta(stops.rest(), _finish(finish), Usage(len(ids), said))
+
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """Not offered: a server that embeds does not generate."""
+        raise EngineError("The llama_cpp engine has no embeddings; --engine transformers has.")
+
+    def close(self) -> None:
+        """End the child."""
+        self.server.close()
+
+    def _encode(self, messages: Conversation, template: PromptTemplate) -> list[int]:
+        return self._encoder.encode_many([prompt_pieces(messages, template)])[0].ids
+
+    def _fitted(self, request: Request) -> tuple[list[int], int]:
+        if request.text is not None:
+            ids = self.tokenizer.with_bos(request.text)
+        else:
+            ids = self._encode(request.messages, request.template)
+        room = min(request.sampling.max_new_tokens, self.context_length - len(ids))
+        if room < 1:
+            raise EngineError(
+                f"The prompt has {len(ids)} tokens and the context is {self.context_length}: there "
+                "is no room for a reply. Shorten the conversation."
+            )
+        if not ids:
+            raise EngineError("The prompt is empty.")
+        return ids, room
+
+    def _stop_ids(self, stop: Sequence[str]) -> frozenset[int]:
+        """Stop texts that are one control token: llama.cpp shows no text for those."""
+        found = (self.tokenizer.token_id(text) for text in stop)
+        return frozenset(token for token in found if token is not None)
+
+    @staticmethod
+    def _body(request: Request, ids: Sequence[int], room: int) -> dict[str, Any]:
+        """The request in llama.cpp's words. The order of samplers is Hugging Face's."""
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "prompt": list(ids),
+            "n_predict": room,
+            "stream": True,
+            "return_tokens": True,
+            "cache_prompt": True,
+            "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "min_p": sampling.min_p,
+            "repeat_penalty": sampling.repetition_penalty,
+            "repeat_last_n": room + len(ids),
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "seed": -1 if sampling.seed is None else sampling.seed % 2**32,
+        }
+        if request.logprobs is not None:
+            body["n_probs"] = max(1, request.logprobs)
+        if request.json_schema is not None:
+            body["json_schema"] = dict(request.json_schema) or {"type": "object"}
+        return body
+
+
+def likely(event: dict[str, Any]) -> tuple[Likely, ...]:
+    """What an event of llama.cpp's tells of probabilities."""
+    return tuple(
+        Likely(
+            entry["token"],
+            entry["logprob"],
+            tuple(Likely(o["token"], o["logprob"]) for o in entry.get("top_logprobs", ())),
+        )
+        for entry in event.get("completion_probabilities", ())
+    )
+
+
+def _finish(word: str) -> Finish:
+    return "stop" if word == "stop" else "cancelled" if word == "cancelled" else "length"

@@ -1,0 +1,234 @@
+"""Any OpenAI-compatible server behind the Engine protocol: LMDeploy, vLLM, a cloud, our own gateway.
+
+The server puts its own template around the messages, so the request's is not used, and its context
+and token counts are only guessed at. Knows nothing of run cards. The key goes into one header and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from elysia.core.errors import EngineError
+from elysia.core.messages import Conversation
+from elysia.core.templates import PromptTemplate
+from elysia.engines.base import Ability, Delta, Finish, Likely, Request, Usage
+from elysia.engines.text import StopTexts
+
+ROLES = {"tool": "user"}  # a tool's message without the id of its call is refused by many
+FINISHES: dict[str, Finish] = {"length": "length"}
+LOCAL = ("127.0.0.1", "localhost", "::1")
+CONTEXT = 8192  # tokens, where the server does not tell
+
+
+def build(
+    url: str, *, model: str | None = None, key: str | None = None, context: int | None = None
+) -> OpenAIEngine:
+    """Connect to `url` (…/v1, or a host alone) and ask which models it has.
+
+    Args:
+        model: a name that the server lists; its first when None.
+        key: sent as a Bearer token.
+        context: tokens; what the server tells, else CONTEXT, when None.
+
+    Raises EngineError when nobody answers, the key is refused or the model is not there.
+    """
+    parts = urlsplit(url)
+    base = url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
+    client = httpx.Client(
+        base_url=base,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=httpx.Timeout(600.0, connect=10.0),
+        trust_env=parts.hostname not in LOCAL,
+    )
+    try:
+        listed = _models(client, base)
+        names = [str(entry.get("id")) for entry in listed]
+        if model is not None and model not in names:
+            raise EngineError(f"{base} has no model '{model}', only {', '.join(names) or 'none'}.")
+        chosen = next((e for e in listed if model in (None, e.get("id"))), None)
+        if chosen is None:
+            raise EngineError(f"{base} lists no model.")
+    except BaseException:
+        client.close()
+        raise
+    told = chosen.get("max_model_len") or (chosen.get("meta") or {}).get("n_ctx")
+    return OpenAIEngine(client, str(chosen["id"]), context or int(told or CONTEXT))
+
+
+def _models(client: httpx.Client, base: str) -> list[dict[str, Any]]:
+    try:
+        answer = client.get("/models")
+    except httpx.HTTPError as error:
+        raise EngineError(
+            f"Nobody answers at {base} ({type(error).__name__}). Is the server running?"
+        ) from error
+    refuse_fault(answer, base)
+    try:
+        found: list[dict[str, Any]] = list(answer.json()["data"])
+        return found
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"{base}/models is not what an OpenAI-compatible server says.") from error
+
+
+class OpenAIEngine:
+    """An Engine over HTTP. Threads may share it; the server decides how many it serves at once."""
+
+    abilities: frozenset[Ability] = frozenset(
+        {"logprobs", "json_schema", "tools", "penalties", "embeddings", "text"}
+    )
+    slots = 64
+
+    def __init__(self, client: httpx.Client, model: str, context: int) -> None:
+        self._client = client
+        self.model = model
+        self.context_length = context
+        host = client.base_url.host
+        # OpenAI itself refuses what it does not know; every server of open models takes these.
+        self._open = not host.endswith("openai.com")
+
+    def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
+        """A guess on the safe side: a token for every three bytes of UTF-8, and four a message."""
+        return sum(4 + len(message.text.encode()) // 3 for message in messages)
+
+    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+        """Generate one reply on the server. See Engine.stream."""
+        path, body = self._asked(request)
+        stops = StopTexts(request.stop)
+        finish: Finish = "stop"
+        usage = Usage(0, 0)
+        try:
+            with self._client.stream("POST", path, json=body) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                refuse_fault(answer, str(self._client.base_url))
+                for event in events(answer):
+                    if told := event.get("usage"):
+                        usage = Usage(
+                            told.get("prompt_tokens", 0), told.get("completion_tokens", 0)
+                        )
+                    for choice in event.get("choices", ())[:1]:
+                        word = choice.get("finish_reason")
+                        finish = FINISHES.get(word, "stop") if word else finish
+                        yield from self._piece(choice, stops)
+                    if stops.found:
+                        break
+                    if cancel is not None and cancel.is_set():
+                        finish = "cancelled"
+                        break
+        except httpx.HTTPError as error:
+            raise EngineError(
+                f"The connection to {self._client.base_url} broke off ({type(error).__name__})."
+            ) from error
+        yield Delta(stops.rest(), finish, usage)
+
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """The server's own embeddings."""
+        try:
+            body = {"model": self.model, "input": list(texts)}
+            answer = self._client.post("/embeddings", json=body)
+        except httpx.HTTPError as error:
+            raise EngineError(f"{self._client.base_url} broke off: {error}.") from error
+        refuse_fault(answer, str(self._client.base_url))
+        told = answer.json()
+        vectors = [entry["embedding"] for entry in told["data"]]
+        return vectors, int((told.get("usage") or {}).get("prompt_tokens", 0))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _asked(self, request: Request) -> tuple[str, dict[str, Any]]:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": self.model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop": list(request.stop[:4]) or None,  # OpenAI's limit; the rest is watched here
+            "seed": sampling.seed,
+            "presence_penalty": sampling.presence_penalty or None,
+            "frequency_penalty": sampling.frequency_penalty or None,
+            **dict(request.tools or {}),
+        }
+        if self._open:
+            body["top_k"] = sampling.top_k or None
+            body["repetition_penalty"] = sampling.repetition_penalty
+        if request.json_schema is not None:
+            body["response_format"] = response_format(request.json_schema)
+        if request.text is not None:
+            body |= {"prompt": request.text, "logprobs": request.logprobs}
+        else:
+            body["messages"] = [
+                {"role": ROLES.get(m.role, m.role), "content": m.text} for m in request.messages
+            ]
+            if request.logprobs is not None:
+                body |= {"logprobs": True, "top_logprobs": request.logprobs}
+        path = "/chat/completions" if request.text is None else "/completions"
+        return path, {name: value for name, value in body.items() if value is not None}
+
+    @staticmethod
+    def _piece(choice: Mapping[str, Any], stops: StopTexts) -> Iterator[Delta]:
+        said = choice.get("delta") or {}
+        text = stops.push(said.get("content") or choice.get("text") or "")
+        scores = tuple(
+            Likely(
+                entry["token"],
+                entry["logprob"],
+                tuple(Likely(o["token"], o["logprob"]) for o in entry.get("top_logprobs") or ()),
+            )
+            for entry in (choice.get("logprobs") or {}).get("content") or ()
+        )
+        calls = tuple(said.get("tool_calls") or ())
+        if text or scores or calls:
+            yield Delta(text, logprobs=scores, tool_calls=calls)
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's json_schema in OpenAI's words."""
+    if not schema:
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(schema)}}
+
+
+def events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
+    """The events of a server-sent stream, up to [DONE]; EngineError for an error among them."""
+    for line in answer.iter_lines():
+        if not line.startswith("data:"):
+            continue
+        text = line[5:].strip()
+        if text == "[DONE]":
+            return
+        try:
+            event = json.loads(text)
+        except ValueError as error:
+            raise EngineError(f"The server sent an event that is no JSON: {text[:100]}") from error
+        if isinstance(event, dict) and event.get("error"):
+            raise EngineError(f"The server gave up: {_words(event)}")
+        yield event
+
+
+def refuse_fault(answer: httpx.Response, base: str) -> None:
+    """EngineError with the server's own words where the answer is not 200."""
+    if answer.status_code == 200:
+        return
+    if answer.status_code in (401, 403):
+        raise EngineError(f"{base} refused the key (HTTP {answer.status_code}).")
+    try:
+        words = _words(answer.json())
+    except ValueError:
+        words = answer.text[:200]
+    raise EngineError(f"{base} refused the request (HTTP {answer.status_code}): {words}")
+
+
+def _words(body: Any) -> str:
+    error = body.get("error", body) if isinstance(body, dict) else body
+    return str(error.get("message", error) if isinstance(error, dict) else error)[:300]

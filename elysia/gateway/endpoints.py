@@ -1,0 +1,276 @@
+"""The endpoints: who may ask, what is asked, and the answer whole or streamed.
+
+Every request holds its admission and its slot until its last byte, or until its client is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from elysia.engines import base
+from elysia.engines.base import Delta, Sampling
+from elysia.gateway import asking
+from elysia.gateway.answering import DONE, Answer, Choice, packed
+from elysia.gateway.errors import ApiError, as_api_error
+from elysia.gateway.keys import Gate
+from elysia.gateway.metrics import Metrics
+from elysia.gateway.served import Catalogue, Place, Served
+from elysia.gateway.shapes import (
+    ChatRequest,
+    CompletionRequest,
+    Drawing,
+    EmbeddingRequest,
+    SimpleRequest,
+)
+
+T = TypeVar("T")
+
+
+@dataclass
+class Desk:
+    """What every endpoint needs."""
+
+    catalogue: Catalogue
+    gate: Gate
+    metrics: Metrics = field(default_factory=Metrics)
+    defaults: Sampling = field(default_factory=Sampling)
+
+
+class Events(StreamingResponse):
+    """A stream of events that lets go of `held` when it ends, even before it has begun."""
+
+    def __init__(self, events: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send, and let go."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._held.aclose()
+
+
+def router(desk: Desk) -> APIRouter:
+    """Every path under its method."""
+    routes = APIRouter()
+    faults: dict[int | str, dict[str, Any]] = {
+        status: {"description": "An error in OpenAI's form"}
+        for status in (400, 401, 403, 404, 408, 413, 429, 500, 503)
+    }
+    post: dict[str, Any] = {"response_model": None, "responses": faults}
+
+    @routes.post("/v1/chat/completions", **post)
+    async def chat(ask: ChatRequest, request: Request) -> Response:
+        served = desk.catalogue.find(ask.model)
+        wanted = partial(asking.chat_request, ask, served, desk.defaults)
+        return await generate(desk, request, served, ask, wanted, "chat.completion")
+
+    @routes.post("/v1/completions", **post)
+    async def complete(ask: CompletionRequest, request: Request) -> Response:
+        served = desk.catalogue.find(ask.model)
+        wanted = partial(asking.completion_request, ask, served, desk.defaults)
+        return await generate(desk, request, served, ask, wanted, "text_completion")
+
+    @routes.post("/v1/embeddings", **post)
+    async def embed(ask: EmbeddingRequest, request: Request) -> Response:
+        return await embedded(desk, request, ask)
+
+    @routes.post("/", **post)
+    async def simple(ask: SimpleRequest, request: Request) -> Response:
+        return await simply(desk, request, ask)
+
+    @routes.get("/v1/models", response_model=None, responses=faults)
+    async def models() -> Response:
+        return JSONResponse({"object": "list", "data": [card(s) for s in _all(desk)]})
+
+    @routes.get("/v1/models/{name:path}", response_model=None, responses=faults)
+    async def model(name: str) -> Response:
+        return JSONResponse(card(desk.catalogue.find(name)))
+
+    @routes.get("/health", response_model=None)
+    async def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @routes.get("/ready", response_model=None, responses=faults)
+    async def ready(request: Request) -> Response:
+        if getattr(request.app.state, "draining", False):
+            raise ApiError(503, "The server is shutting down.")
+        return JSONResponse({"status": "ready", "models": list(desk.catalogue.models)})
+
+    @routes.get("/metrics", response_model=None, responses=faults)
+    async def metrics() -> Response:
+        for served in _all(desk):
+            desk.metrics.running.labels(served.name).set(served.slots.running)
+            desk.metrics.waiting.labels(served.name).set(served.slots.waiting)
+        return Response(desk.metrics.page(), media_type="text/plain; version=0.0.4")
+
+    return routes
+
+
+def _all(desk: Desk) -> list[Served]:
+    return list(desk.catalogue.models.values())
+
+
+def card(served: Served) -> dict[str, Any]:
+    """A model as /v1/models tells it."""
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "elysia",
+        "max_model_len": served.engine.context_length,
+    }
+
+
+async def generate(
+    desk: Desk,
+    request: Request,
+    served: Served,
+    ask: Drawing,
+    wanted: Callable[[], Awaitable[base.Request]],
+    kind: str,
+) -> Response:
+    """The answer to a chat or a text completion."""
+    held = AsyncExitStack()
+    try:
+        held.enter_context(desk.gate.admitted(request.state.holder))
+        asked = await wanted()
+        slot = desk.catalogue.slot(served, desk.metrics)
+        place = await while_here(request, held.enter_async_context(slot))
+        answer = Answer(kind, served.name)
+        if not ask.stream:
+            choices = await while_here(request, whole(place, asked, ask.n))
+            await held.aclose()
+            return JSONResponse(answer.whole(choices))
+        # The first words are awaited here, so that what fails before them has a status of its own.
+        replies = place.deltas(asked)
+        held.push_async_callback(replies.aclose)
+        first = await while_here(request, anext(replies))
+        usage = bool(ask.stream_options and ask.stream_options.include_usage)
+        return Events(events(place, answer, asked, ask.n, first, replies, usage), held)
+    except BaseException:
+        await held.aclose()
+        raise
+
+
+async def whole(place: Place, asked: base.Request, count: int) -> list[Choice]:
+    """Every choice, complete, one after another in one slot."""
+    choices = []
+    for index in range(count):
+        choice = Choice()
+        async for deltas in place.deltas(asking.numbered(asked, index)):
+            choice.add(deltas)
+        choices.append(choice)
+    return choices
+
+
+async def events(
+    place: Place,
+    answer: Answer,
+    asked: base.Request,
+    count: int,
+    first: list[Delta],
+    replies: AsyncIterator[list[Delta]],
+    usage: bool,
+) -> AsyncIterator[bytes]:
+    """The stream: choice after choice, each in pieces, then the count of tokens.
+
+    What fails in between is an event with the error; the stream ends there, without [DONE].
+    """
+    choices = []
+    try:
+        for index in range(count):
+            choice, begun = Choice(), False
+            choices.append(choice)
+            deltas: list[Delta] | None = first if index == 0 else None
+            if index:
+                replies = place.deltas(asking.numbered(asked, index))
+            while deltas is not None or (deltas := await anext(replies, None)) is not None:
+                choice.add(deltas)
+                yield answer.event(index, deltas, choice.finish, usage=usage, first=not begun)
+                begun, deltas = True, None
+        if usage:
+            yield answer.last(choices)
+        yield DONE
+    except Exception as error:
+        yield packed(as_api_error(error).body())
+
+
+async def embedded(desk: Desk, request: Request, ask: EmbeddingRequest) -> Response:
+    """Vectors of texts."""
+    served = desk.catalogue.find(ask.model)
+    asking.refuse_without(served, "embeddings", "input")
+    with desk.gate.admitted(request.state.holder):
+        await while_here(request, served.slots.take())
+        began = time.monotonic()
+        try:
+            vectors, read = await run_in_threadpool(served.engine.embed, ask.texts())
+        finally:
+            served.slots.release(began)
+    packs = ask.encoding_format == "base64"
+    data = [
+        {"object": "embedding", "index": i, "embedding": packed_floats(v) if packs else v}
+        for i, v in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": read, "total_tokens": read}
+    return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": usage})
+
+
+def packed_floats(vector: list[float]) -> str:
+    """Little-endian float32 in base64, as OpenAI's clients ask for by default."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+async def simply(desk: Desk, request: Request, ask: SimpleRequest) -> Response:
+    """A reply and the history with it, as the simple deployments answer."""
+    served = desk.catalogue.first
+    with desk.gate.admitted(request.state.holder):
+        asked = await asking.simple_request(ask, served, desk.defaults)
+        async with AsyncExitStack() as held:
+            slot = desk.catalogue.slot(served, desk.metrics)
+            place = await while_here(request, held.enter_async_context(slot))
+            (choice,) = await while_here(request, whole(place, asked, 1))
+    history = [*map(list, ask.history), [ask.prompt, choice.text]]
+    return JSONResponse(
+        {
+            "response": choice.text,
+            "history": history,
+            "status": 200,
+            "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+    )
+
+
+async def while_here(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away (then ApiError 499)."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_until_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ApiError(499, "The client closed the connection.")
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue

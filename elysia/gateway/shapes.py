@@ -1,0 +1,154 @@
+"""What clients send, and its limits. Unknown fields are let through unread, as OpenAI's own are.
+
+Knows nothing of engines; shapes are OpenAI's (https://platform.openai.com/docs/api-reference).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TEXTS = 1_000_000  # characters of one text; the body's own limit comes first
+Text = Annotated[str, Field(max_length=TEXTS)]
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Shape(BaseModel):
+    """Finite numbers, and nothing refused for being unknown."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class TextPart(Shape):
+    """A part of a message; images and sounds are not served."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(Shape):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | Annotated[list[TextPart], Field(max_length=256)] | None = None
+
+    def text(self) -> str:
+        """The content as one text."""
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class StreamOptions(Shape):
+    """Whether the stream ends with the count of tokens."""
+
+    include_usage: bool = False
+
+
+class JsonSchema(Shape):
+    """A schema that the reply must keep to."""
+
+    name: str = Field(default="reply", max_length=64)
+    json_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
+
+
+class ResponseFormat(Shape):
+    """The form of the reply."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> ResponseFormat:
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("json_schema is missing beside type 'json_schema'")
+        return self
+
+
+class Drawing(Shape):
+    """How replies are drawn; what is left out is the server's default."""
+
+    model: str = Field(max_length=256)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=1_000_000)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    max_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    n: int = Field(default=1, ge=1, le=8)
+    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    logit_bias: dict[str, float] | None = None
+    user: str | None = Field(default=None, max_length=256)
+
+    def stops(self) -> tuple[str, ...]:
+        """The stop texts as a tuple."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Drawing:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only for stream = true")
+        if self.logit_bias:
+            raise ValueError("logit_bias is not served")
+        return self
+
+
+class ChatRequest(Drawing):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: list[dict[str, Any]] | None = Field(default=None, max_length=128)
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="after")
+    def _scored(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs is only for logprobs = true")
+        return self
+
+
+class CompletionRequest(Drawing):
+    """POST /v1/completions: plain text to go on from."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=TEXTS)]
+    logprobs: int | None = Field(default=None, ge=0, le=5)
+    echo: Literal[False] = False
+
+
+class EmbeddingRequest(Shape):
+    """POST /v1/embeddings."""
+
+    model: str = Field(max_length=256)
+    input: (
+        Annotated[str, Field(min_length=1, max_length=TEXTS)]
+        | Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=TEXTS)]],
+            Field(min_length=1, max_length=256),
+        ]
+    )
+    encoding_format: Literal["float", "base64"] = "float"
+
+    def texts(self) -> list[str]:
+        """The inputs as a list."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+class SimpleRequest(Shape):
+    """POST /: a prompt and what was said before, as (message, reply) pairs."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=TEXTS)]
+    history: list[tuple[Text, Text]] = Field(default_factory=list, max_length=5_000)
+    max_length: int | None = Field(default=None, ge=1, le=10_000_000)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)

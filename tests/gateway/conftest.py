@@ -1,0 +1,25 @@
+"""One gateway for a file's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("fastapi", reason="requirements/serve.lock is not installed")
+
+import httpx
+
+from tests.gateway.parrot import MANNER, Parrot, running
+
+
+@pytest.fixture(scope="module")
+def parrot() -> Parrot:
+    return Parrot()
+
+
+@pytest.fixture(scope="module")
+def client(parrot: Parrot) -> Iterator[httpx.Client]:
+    """A gateway without keys, over the parrot."""
+    with running([("parrot", parrot, MANNER)], queue=3) as found:
+        yield found

@@ -1,0 +1,103 @@
+"""An engine whose replies a test decides, and a gateway on a real port over it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from elysia.app import Manner
+from elysia.core.templates import get_template
+from elysia.engines.base import Delta, Request, Usage
+from elysia.engines.scripted import ScriptedEngine
+from elysia.engines.text import StopTexts
+from elysia.gateway import server
+
+MANNER = Manner(get_template("internlm2_chat"), "你是爱莉希雅。", ("<|im_end|>",))
+KEY = "a-key-for-the-tests-of-the-gateway"
+
+
+class Parrot(ScriptedEngine):
+    """Says the last message back, a character a delta; counts who is inside.
+
+    A message of `wait` is not answered before `gate` is set; `fail` fails in mid-reply, `forever`
+    never ends.
+    """
+
+    abilities = frozenset({"text", "penalties"})
+
+    def __init__(self, slots: int = 2) -> None:
+        super().__init__([], slots=slots, context_length=512)
+        self.gate = threading.Event()
+        self.inside = 0
+        self.most = 0
+        self.cancelled = 0
+        self.closed = False
+        self._lock = threading.Lock()
+
+    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+        self.requests.append(request)
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        try:
+            yield from self._said(request, cancel or threading.Event())
+        finally:
+            with self._lock:
+                self.inside -= 1
+
+    def _said(self, request: Request, cancel: threading.Event) -> Iterator[Delta]:
+        text = request.text or request.messages[-1].text
+        if text == "wait":
+            self.gate.wait(20)
+        stops, said = StopTexts(request.stop), 0
+        while said < request.sampling.max_new_tokens and not stops.found:
+            if cancel.is_set():
+                self.cancelled += 1
+                yield Delta("", "cancelled", Usage(1, said))
+                return
+            if text == "fail" and said == 2:
+                from elysia.core.errors import EngineError
+
+                raise EngineError("The engine broke.")
+            if text != "forever" and said >= len(text):
+                break
+            if text == "forever":
+                time.sleep(0.005)
+            if shown := stops.push(text[said % len(text)]):
+                yield Delta(shown)
+            said += 1
+        over = stops.found or said >= len(text)
+        yield Delta(stops.rest(), "stop" if over else "length", Usage(len(text), said))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@contextmanager
+def running(models: list[Any], **settings: Any) -> Iterator[Any]:
+    """A gateway in a thread: an httpx client of it, with `.app` beside."""
+    settings = server.GatewaySettings(port=0, drain=2, **settings)
+    sock = server.listen(settings)
+    app = server.application(models, settings)
+    import uvicorn
+
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+    one = uvicorn.Server(config)
+    thread = threading.Thread(target=one.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    while not one.started:
+        time.sleep(0.01)
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    try:
+        with httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
+            client.app = app
+            yield client
+    finally:
+        one.should_exit = True
+        thread.join(10)
+        sock.close()
