@@ -52,7 +52,11 @@ $(VENV)/.train: $(VENV)/.torch requirements.txt pyproject.toml
 	$(PIP) install --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.train requirements/dev.lock
+$(VENV)/.voice: $(VENV)/.train requirements/voice.lock
+	$(PIP) install --no-deps -r requirements/voice.lock
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.voice requirements/dev.lock
 	$(PIP) install --no-deps -r requirements/dev.lock
 	@touch $@
 

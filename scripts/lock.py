@@ -1,6 +1,6 @@
-"""Write requirements.txt and requirements/dev.lock from the environment this runs in.
+"""Write requirements.txt and requirements/*.lock from the environment this runs in.
 
-Resolve once by hand (`pip install torch==2.13.0 && pip install -e '.[train,dev]'`), test, then
+Resolve once by hand (`pip install torch==2.13.0 && pip install -e '.[train,voice,dev]'`), test, then
 `python scripts/lock.py`. Users install the pins with --no-deps, which takes a minute instead of a resolver's
 fifteen. torch is left out of the lock: Makefile installs it first and alone, for CPU or CUDA.
 """
@@ -48,7 +48,9 @@ def main() -> None:
     torch = set(closure(["torch"], set()))
     train = closure(extras["train"], torch)
     dev = closure(extras["dev"], torch | set(train))
+    voice = closure(extras["voice"], torch | set(train))
     for target, pins, what in (
+        ("requirements/voice.lock", voice, "Her voice, on top of requirements.txt"),
         ("requirements.txt", train, "Training and chat"),
         ("requirements/dev.lock", dev, "Tests and checks, on top of requirements.txt"),
     ):
