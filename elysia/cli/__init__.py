@@ -57,6 +57,8 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "init-model": ("elysia.cli.tiny:init_model_parser", "make a model with random weights"),
     "probe": ("elysia.cli.probe:probe_parser", "ask who it is, and whether it leaks elsewhere"),
+    "voice say": ("elysia.cli.voice:say_parser", "say a text into a file"),
+    "voice list": ("elysia.cli.voice:list_parser", "list the voices"),
     "voice explain": (
         "elysia.cli.voice:explain_parser",
         "show each step from a text to its sounds",

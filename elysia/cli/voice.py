@@ -6,9 +6,15 @@ Knows nothing of how sound is made.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from elysia.cli.output import build_parser, paint, say
+from elysia.cli.output import build_parser, paint, say, warn
 from elysia.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from elysia.voice.base import Pcm, Voice
 
 
 def explain_parser() -> ArgumentParser:
@@ -47,3 +53,81 @@ def show_steps(steps: list[tuple[str, str]]) -> None:
     """Print what `explain` gave."""
     for name, value in steps:
         say(f"{paint(name + ':', 'cyan')} {value}")
+
+
+def say_parser() -> ArgumentParser:
+    """The parser of `elysia voice say`."""
+    parser = build_parser(
+        "voice say",
+        "TEXT --voice NAME [-o FILE] [--speed S] [--explain]",
+        "Say a text into a WAV file. TEXT - reads it from standard input.",
+        speak,
+    )
+    parser.add_argument("text", metavar="TEXT")
+    parser.add_argument(
+        "--voice", default="espeak", metavar="NAME", help="see 'voice list' (default: espeak)"
+    )
+    parser.add_argument(
+        "-o", "--output", default="out.wav", metavar="FILE", help="default: out.wav"
+    )
+    parser.add_argument("--speed", type=float, default=1.0, metavar="S", help="0.25 to 4")
+    parser.add_argument("--explain", action="store_true", help="show each step to the sounds, too")
+    return parser
+
+
+def speak(args: Namespace) -> int:
+    """Say the text sentence by sentence; the file is written whole at the end."""
+    import sys
+
+    from elysia.voice import voices
+    from elysia.voice.audio import write_wav
+
+    text = sys.stdin.read() if args.text == "-" else args.text
+    file = voices.find(args.voice)
+    if args.explain:
+        show_steps(steps_for(file, text))
+    voice = file.open()
+    try:
+        seconds = write_wav(args.output, sound(voice, text, args.speed * file.speed))
+    finally:
+        voice.close()
+    if not seconds:
+        warn("(There was nothing to say; the file is empty.)")
+    say(f"{args.output}: {seconds:.2f} s")
+    return 0
+
+
+def sound(voice: Voice, text: str, speed: float) -> Iterator[Pcm]:
+    """A text of any length, a sentence at a time."""
+    from elysia.voice.sentences import split
+
+    for sentence in split(text):
+        yield from voice.synthesize(sentence, speed)
+
+
+def steps_for(file: object, text: str) -> list[tuple[str, str]]:
+    """The steps of `voice explain` with the symbols of that voice, where it has its own."""
+    from elysia.voice.text.explain import explain as steps_of
+
+    return steps_of(text)
+
+
+def list_parser() -> ArgumentParser:
+    """The parser of `elysia voice list`."""
+    return build_parser("voice list", "", "List the voices: files in tts/voices.", list_voices)
+
+
+def list_voices(args: Namespace) -> int:
+    """A line a voice; a damaged file is said, not hidden."""
+    from elysia.core.errors import VoiceError
+    from elysia.voice import voices
+
+    where = voices.folder()
+    for name in voices.names(where):
+        try:
+            file = voices.find(name, where)
+        except VoiceError as error:
+            warn(f"{Path(name).name}: {error}")
+            continue
+        say(f"{name:20}{file.engine:8}{file.description}")
+    return 0

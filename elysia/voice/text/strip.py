@@ -12,6 +12,7 @@ import unicodedata
 
 HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 
+_TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _FENCE = re.compile(r"(?:```|~~~).*?(?:```|~~~|\Z)", re.S)
 # Every stretch has a greatest length: what a stranger writes must not make a rule look back forever.
 _IMAGE = re.compile(r"!\[[^\[\]\n]{0,300}\]\([^()\n]{0,500}\)")
@@ -47,7 +48,7 @@ def strip(text: str, *, directions: bool = False) -> str:
     >>> strip("*smiles* Hello, [friend](http://x.y).")
     'Hello, friend.'
     """
-    text = _plain_characters(text)
+    text = _plain_characters(_TERMINAL.sub("", text))
     text = _FENCE.sub("\n", text)
     text = _LINK.sub(r"\1", _IMAGE.sub("", text))
     text = _TAG.sub("", _ADDRESS.sub("", _MAIL.sub("", text)))
