@@ -11,7 +11,7 @@ SEED ?= 0
 # How many processes share the tests; each takes about 1 GB and one core.
 WORKERS ?= 2
 
-.PHONY: demo test check lint bench web lock clean
+.PHONY: demo test check lint bench bench-voice web lock clean
 
 demo: $(VENV)/.train
 	$(BIN)/elysia demo --seed $(SEED)
@@ -30,6 +30,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
+
+bench-voice: $(VENV)/.voice
+	$(BIN)/python benchmarks/voice.py
 
 web:
 	@echo "The web page is not part of this version; talk in the terminal: $(BIN)/xtuner chat work_dirs/demo/merged"

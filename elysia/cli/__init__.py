@@ -59,6 +59,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "probe": ("elysia.cli.probe:probe_parser", "ask who it is, and whether it leaks elsewhere"),
     "voice say": ("elysia.cli.voice:say_parser", "say a text into a file"),
     "voice list": ("elysia.cli.voice:list_parser", "list the voices"),
+    "voice import": ("elysia.cli.voice:import_parser", "bring a VITS checkpoint as a voice"),
     "voice explain": (
         "elysia.cli.voice:explain_parser",
         "show each step from a text to its sounds",

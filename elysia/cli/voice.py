@@ -15,6 +15,7 @@ from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
     from elysia.voice.base import Pcm, Voice
+    from elysia.voice.voices import VoiceFile
 
 
 def explain_parser() -> ArgumentParser:
@@ -105,11 +106,18 @@ def sound(voice: Voice, text: str, speed: float) -> Iterator[Pcm]:
         yield from voice.synthesize(sentence, speed)
 
 
-def steps_for(file: object, text: str) -> list[tuple[str, str]]:
-    """The steps of `voice explain` with the symbols of that voice, where it has its own."""
+def steps_for(file: VoiceFile, text: str) -> list[tuple[str, str]]:
+    """The steps of `voice explain`, in the writing and with the symbols of a VITS voice."""
     from elysia.voice.text.explain import explain as steps_of
 
-    return steps_of(text)
+    if file.engine != "vits":
+        return steps_of(text)
+    from elysia.voice.vits_card import VitsCard
+
+    card = VitsCard.read((file.path.parent / file.settings.get("model", ".")).resolve())
+    if card.cleaner == "characters":
+        return steps_of(text)
+    return steps_of(text, card.cleaner, card.symbols)
 
 
 def list_parser() -> ArgumentParser:
@@ -130,4 +138,52 @@ def list_voices(args: Namespace) -> int:
             warn(f"{Path(name).name}: {error}")
             continue
         say(f"{name:20}{file.engine:8}{file.description}")
+    return 0
+
+
+def import_parser() -> ArgumentParser:
+    """The parser of `elysia voice import`."""
+    parser = build_parser(
+        "voice import",
+        "CHECKPOINT [CONFIG] --name NAME [--speaker S] [--onnx]",
+        "Bring a VITS voice: a generator (G_latest.pth) with its config (finetune_speaker.json), or a "
+        "Hugging Face VITS folder. Nothing in the file is executed; other architectures are refused.",
+        bring,
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("config", metavar="CONFIG", nargs="?")
+    parser.add_argument("--name", required=True, help="the voice's name from now on")
+    parser.add_argument("--speaker", default="0", metavar="S", help="a name or number (default: 0)")
+    parser.add_argument("--onnx", action="store_true", help="export for ONNX Runtime, and prove it")
+    parser.add_argument("--out", metavar="DIR", help="default: work_dirs/voices/NAME")
+    return parser
+
+
+def bring(args: Namespace) -> int:
+    """Convert, check, write the model folder and the voice file."""
+    import os
+    import re
+
+    from elysia.core.files import write_atomic
+    from elysia.voice import voices
+    from elysia.voice.vits_import import bring as bring_checkpoint
+
+    if not re.fullmatch(r"[\w-]{1,64}", args.name):
+        raise UsageError(f"A voice's name is letters, digits, - and _, not {args.name!r}.")
+    out = Path(args.out or Path("work_dirs") / "voices" / args.name)
+    done = bring_checkpoint(args.checkpoint, args.config, out, onnx=args.onnx)
+    number = done.card.speaker_of(args.speaker)
+    where = voices.folder()
+    model = os.path.relpath(out.resolve(), where.resolve()).replace(os.sep, "/")
+    text = f'engine = "vits"\ndescription = "{args.name}, brought by voice import"\nmodel = "{model}"\n'
+    write_atomic(where / f"{args.name}.toml", text + f"speaker = {number}\n")
+    for remark in done.remarks:
+        warn(f"note: {remark}")
+    say(
+        f"{out}: {done.parameters / 1e6:.1f} M parameters, {done.card.speaker_count} speaker(s), "
+        f"{len(done.card.symbols)} symbols ({done.card.cleaner}), {done.card.rate} Hz"
+    )
+    if done.difference is not None:
+        say(f"ONNX differs from torch by at most {done.difference:.1e}")
+    say(f'Say: elysia voice say "你好" --voice {args.name}')
     return 0
