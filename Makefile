@@ -11,7 +11,7 @@ SEED ?= 0
 # How many processes share the tests; each takes about 1 GB and one core.
 WORKERS ?= 2
 
-.PHONY: demo test check lint bench bench-serve web lock lmdeploy clean
+.PHONY: demo test check lint bench bench-serve bench-voice web lock lmdeploy clean
 
 demo: $(VENV)/.train
 	$(BIN)/elysia demo --seed $(SEED)
@@ -38,6 +38,8 @@ bench-serve: $(VENV)/.dev
 lmdeploy:
 	$(PYTHON) -m venv .venv-lmdeploy
 	.venv-lmdeploy/bin/python -m pip install --disable-pip-version-check -r requirements/lmdeploy.lock
+bench-voice: $(VENV)/.voice
+	$(BIN)/python benchmarks/voice.py
 
 web:
 	@echo "The web page is not part of this version; talk in the terminal: $(BIN)/xtuner chat work_dirs/demo/merged"
@@ -64,7 +66,11 @@ $(VENV)/.serve: $(VENV)/.train requirements/serve.lock
 	$(PIP) install --no-deps -r requirements/serve.lock
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.serve requirements/dev.lock requirements/data.lock
+$(VENV)/.voice: $(VENV)/.train requirements/voice.lock
+	$(PIP) install --no-deps -r requirements/voice.lock
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve $(VENV)/.voice requirements/dev.lock requirements/data.lock
 	$(PIP) install --no-deps -r requirements/dev.lock -r requirements/data.lock
 	@touch $@
 

@@ -1,6 +1,6 @@
 """Write requirements.txt and requirements/*.lock, an extra of pyproject.toml each, from this environment.
 
-Resolve once by hand (`pip install torch==2.13.0 && pip install -e '.[train,serve,data,dev]'`), test, then
+Resolve once by hand (`pip install torch==2.13.0 && pip install -e '.[train,serve,data,voice,dev]'`), test, then
 `python scripts/lock.py`. Users install the pins with --no-deps, which takes a minute instead of a resolver's
 fifteen. torch is left out of the lock: Makefile installs it first and alone, for CPU or CUDA.
 """
@@ -19,8 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ON_TOP = {
     "serve": "Serving and GGUF",
     "data": "Linting and making data",
+    "voice": "Her voice",  # espeakng-loader holds eSpeak NG, which is GPL-3
     "dev": "Tests and checks",
 }
+# What a package names and nothing here uses: pocketsphinx's microphone.
+WITHOUT = {"sounddevice"}
 
 
 def closure(names: list[str], skip: set[str]) -> dict[str, str]:
@@ -30,7 +33,7 @@ def closure(names: list[str], skip: set[str]) -> dict[str, str]:
     while queue:
         wanted = queue.pop()
         name = canonicalize_name(wanted.name)
-        if name in found or name in skip:
+        if name in found or name in skip or name in WITHOUT:
             continue
         try:
             package = distribution(name)

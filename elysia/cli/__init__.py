@@ -76,6 +76,13 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "init-model": ("elysia.cli.tiny:init_model_parser", "make a model with random weights"),
     "probe": ("elysia.cli.probe:probe_parser", "ask who it is, and whether it leaks elsewhere"),
+    "voice say": ("elysia.cli.voice:say_parser", "say a text into a file"),
+    "voice list": ("elysia.cli.voice:list_parser", "list the voices"),
+    "voice import": ("elysia.cli.voice:import_parser", "bring a VITS checkpoint as a voice"),
+    "voice explain": (
+        "elysia.cli.voice:explain_parser",
+        "show each step from a text to its sounds",
+    ),
     "demo": ("elysia.cli.demo:demo_parser", "the whole road with a tiny model, on a CPU"),
     "help": ("elysia.cli.help:help_parser", "show this, or a verb's own help"),
     "version": ("elysia.cli.help:version_parser", "print the version"),

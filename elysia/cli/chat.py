@@ -23,6 +23,7 @@ from elysia.core.errors import EngineError, UsageError, nearest
 if TYPE_CHECKING:
     from elysia.app import ChatSettings
     from elysia.chat.session import Session
+    from elysia.cli.speech import TerminalSpeech
     from elysia.engines.base import Sampling
 
 DTYPES = {"auto": "auto", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
@@ -66,6 +67,8 @@ def chat_parser() -> ArgumentParser:
     add("--top-p", type=float, default=0.75, metavar="P", help="1 is no limit (default: 0.75)")
     add("--repetition-penalty", type=float, default=1.0, metavar="R", help="default: 1.0")
     add("--seed", type=int, default=0, help="equal seeds give equal replies (default: 0)")
+    add("--voice", metavar="NAME", help="speak replies while they are written: see 'voice list'")
+    add("--voice-out", metavar="DIR", help="a WAV file a reply, instead of playing")
     for name in UNSERVED:
         flag = "--" + name.replace("_", "-")
         add(flag, nargs="*", default=None, help=argparse.SUPPRESS)
@@ -172,14 +175,32 @@ def open_session(args: Namespace) -> Session:
 
 def chat(args: Namespace) -> int:
     """Talk until EXIT, the end of input, or Ctrl-C twice at the prompt."""
-    session = open_session(args)
+    speech = None
+    if args.voice:
+        from elysia.cli.speech import open_speech
+
+        speech = open_speech(args.voice, args.voice_out)
+    whole, session = False, None
     try:
-        return converse(session, bot_name=args.bot_name, streaming=not args.no_streamer)
+        session = open_session(args)
+        streaming = not args.no_streamer
+        code = converse(session, bot_name=args.bot_name, streaming=streaming, speech=speech)
+        whole = True
+        return code
     finally:
-        session.engine.close()
+        if speech is not None:
+            speech.close(finish=whole)
+        if session is not None:
+            session.engine.close()
 
 
-def converse(session: Session, *, bot_name: str = "BOT", streaming: bool = True) -> int:
+def converse(
+    session: Session,
+    *,
+    bot_name: str = "BOT",
+    streaming: bool = True,
+    speech: TerminalSpeech | None = None,
+) -> int:
     """The conversation itself, on a terminal or through a pipe. Returns the exit code."""
     on_terminal = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):  # a half-deleted character must be no crash
@@ -197,7 +218,7 @@ def converse(session: Session, *, bot_name: str = "BOT", streaming: bool = True)
         try:
             if on_terminal:
                 say(paint(f"{bot_name}: ", "cyan"), end="")
-            show_reply(session, text, streaming)
+            show_reply(session, text, streaming, speech)
         except EngineError as error:
             if not on_terminal:
                 raise
@@ -205,16 +226,27 @@ def converse(session: Session, *, bot_name: str = "BOT", streaming: bool = True)
     return 0
 
 
-def show_reply(session: Session, text: str, streaming: bool) -> None:
-    """Print one reply as it comes (or whole); Ctrl-C stops it, a second Ctrl-C leaves."""
+def show_reply(
+    session: Session, text: str, streaming: bool, speech: TerminalSpeech | None = None
+) -> None:
+    """Print one reply as it comes (or whole), and speak it where there is a voice; Ctrl-C stops
+    both, a second Ctrl-C leaves.
+    """
     kept: list[str] = []
     finish = None
+    spoken = speech.begin() if speech else None
     with interrupts_set() as cancel:
         for delta in session.reply(text, cancel):
             finish = delta.finish
             kept.append(delta.text)
+            if spoken:
+                spoken.write(delta.text)
             if streaming:
                 say(delta.text, end="")
+    if spoken and finish == "cancelled":
+        spoken.stop()
+    elif spoken:
+        spoken.end()
     say("" if streaming else "".join(kept))
     if finish == "cancelled":
         warn("(stopped)")

@@ -58,6 +58,10 @@ class EngineError(ElysiaError):
     """An engine that failed or refused while generating."""
 
 
+class VoiceError(ElysiaError):
+    """A voice that is missing, damaged, of an unknown kind, or failed while speaking."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A clause to append to a sentence: the closest of `choices`, or nothing when none is close.
 

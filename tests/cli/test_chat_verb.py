@@ -90,6 +90,32 @@ def test_sampling_out_of_range_is_a_sentence(capsys):
     assert "top_p is 1.5" in capsys.readouterr().err
 
 
+def test_a_voice_speaks_each_reply_into_its_file(monkeypatch, tmp_path, capsys):
+    import wave
+
+    from elysia.cli.speech import open_speech
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\nmore\n"))
+    speech = open_speech("silent", str(tmp_path))
+    session = Session(ScriptedEngine(["你好，我在。", "**再见**😊。"]), TEMPLATE)
+    assert converse(session, speech=speech) == 0
+    speech.close()
+    assert capsys.readouterr().out == "你好，我在。\n**再见**😊。\n"
+    seconds = []
+    for number in (1, 2):
+        with wave.open(str(tmp_path / f"reply-00{number}.wav")) as file:
+            seconds.append(file.getnframes() / file.getframerate())
+    assert seconds == pytest.approx([0.6, 0.3])  # 0.15 s a letter; marks and emoji are not said
+
+
+def test_a_voice_without_a_player_or_a_folder_is_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert cli.main(["chat", "nosuch", "--voice", "silent"]) == 2
+    assert "--voice-out" in capsys.readouterr().err
+    assert cli.main(["chat", "nosuch", "--voice", "silnt"]) == 1
+    assert "Did you mean 'silent'?" in capsys.readouterr().err
+
+
 TERMINAL = """
 import sys, time
 from elysia.chat.session import Session

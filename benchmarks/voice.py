@@ -1,0 +1,184 @@
+"""`make bench-voice`: how fast each voice speaks, and how soon, alone and beside a busy language model.
+
+Full-size VITS with random weights (the time does not depend on what they say), eSpeak NG. The real-time
+factor is seconds of work a second of sound; first sound is counted from the whole sentence. Asserts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEXT = "今天天气不错，我们一起去公园散步，好不好？"
+FRAMES_A_SYMBOL = 3  # a trained voice spends some 35 ms on a symbol, blanks counted
+
+
+def make_vits(folder: Path) -> None:
+    """A model folder of the full size, its durations about those of speech, exported to ONNX, too."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import VitsConfig, VitsModel
+
+    from elysia.voice.text.symbols import CJKE2
+    from elysia.voice.vits_card import VitsCard
+    from elysia.voice.vits_onnx import export
+
+    torch.manual_seed(0)
+    config = VitsConfig(
+        vocab_size=len(CJKE2), num_speakers=10, speaker_embedding_size=256, sampling_rate=22_050,
+        use_stochastic_duration_prediction=True,
+    )  # fmt: skip
+    model = VitsModel(config).eval()
+    model.duration_predictor.flows[0].translate.data[0] = -torch.log(
+        torch.tensor(FRAMES_A_SYMBOL - 0.5)
+    )
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()},
+        str(folder / "model.safetensors"),
+    )
+    (folder / "config.json").write_text(config.to_json_string())
+    VitsCard(CJKE2, "cjke_cleaners2", speaker_count=10, noise_duration=0.0).write(folder)
+    print(f"ONNX against torch: {export(model, folder):.1e}")
+
+
+@contextmanager
+def busy_model() -> Iterator[None]:
+    """A process that multiplies as a language model does while it generates, on every core it gets."""
+    stop = multiprocessing.Event()
+    worker = multiprocessing.Process(target=_multiply, args=(stop,), daemon=True)
+    worker.start()
+    time.sleep(8)
+    try:
+        yield
+    finally:
+        stop.set()
+        worker.join(20)
+
+
+def _multiply(stop: object) -> None:
+    import torch
+
+    weights = [torch.randn(2048, 2048) for _ in range(24)]
+    x = torch.randn(1, 2048)
+    while not stop.is_set():  # type: ignore[attr-defined]
+        for weight in weights:
+            x = (x @ weight).tanh()
+
+
+def measure(voice: object, rounds: int) -> dict[str, float]:
+    """Medians over `rounds`: real-time factor and seconds to the first sound."""
+    firsts, factors = [], []
+    for _ in range(rounds):
+        start, first, seconds = time.perf_counter(), 0.0, 0.0
+        for pcm in voice.synthesize(TEXT):  # type: ignore[attr-defined]
+            first = first or time.perf_counter() - start
+            seconds += pcm.seconds
+        firsts.append(first)
+        factors.append((time.perf_counter() - start) / seconds)
+    return {
+        "sound_s": round(seconds, 2),
+        "rtf": round(statistics.median(factors), 3),
+        "first_s": round(statistics.median(firsts), 3),
+    }
+
+
+def voices(folder: Path) -> Iterator[tuple[str, object]]:
+    """Every engine, and VITS by threads and backend."""
+    from elysia.voice.espeak import EspeakVoice
+    from elysia.voice.vits import VitsVoice
+
+    yield "espeak", EspeakVoice()
+    yield "vits onnx, 1 thread", VitsVoice(folder, backend="onnx", threads=1)
+    yield "vits onnx, 2 threads", VitsVoice(folder, backend="onnx", threads=2)
+    yield "vits torch", VitsVoice(folder, backend="torch")
+
+
+def soak(minutes: float, folder: Path) -> dict[str, float]:
+    """Speak without pause; memory, threads and files before and after."""
+    from elysia.voice.espeak import EspeakVoice
+    from elysia.voice.speaker import Speaker
+    from elysia.voice.vits import VitsVoice
+
+    speakers = [Speaker(EspeakVoice()), Speaker(VitsVoice(folder, backend="onnx"))]
+    temporary = Path(tempfile.gettempdir())
+    files, count, until = len(list(temporary.iterdir())), 0, time.monotonic() + minutes * 60
+    warm = 0.0
+    while time.monotonic() < until:
+        for number, speaker in enumerate(speakers):
+            reply = speaker.begin()
+            reply.write(f"第{count}句，{TEXT}{TEXT}")
+            reply.end()
+            for heard, _ in enumerate(reply.sound()):
+                if count % 3 == number and heard == 1:
+                    break  # a listener who leaves
+            count += 1
+        if count == 20:
+            warm = memory()
+    gc.collect()
+    grown = memory() - warm
+    for speaker in speakers:
+        speaker.close()
+    return {
+        "replies": count, "grown_mib": round(grown, 1), "threads_left": threading.active_count() - 1,
+        "processes_left": len(multiprocessing.active_children()) + children(),
+        "files_left": len(list(temporary.iterdir())) - files,
+    }  # fmt: skip
+
+
+def memory() -> float:
+    """This process's resident memory, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def children() -> int:
+    """Processes whose parent this is."""
+    mine = 0
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            mine += int(status.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid()
+        except OSError:
+            continue
+    return mine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    parser.add_argument("--no-load", action="store_true", help="only alone")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_vits(folder)
+        if args.soak:
+            print(json.dumps(soak(args.soak, folder)))
+            return
+        report(folder, args.rounds, "alone")
+        if not args.no_load:
+            with busy_model():
+                report(folder, args.rounds, "beside a busy model")
+
+
+def report(folder: Path, rounds: int, where: str) -> None:
+    """One line a voice; each warmed up with one sentence."""
+    for name, voice in voices(folder):
+        list(voice.synthesize("好。"))  # type: ignore[attr-defined]
+        figures = measure(voice, rounds)
+        print(f"{where:20} {name:22} {json.dumps(figures)} {memory():.0f} MiB", flush=True)
+        voice.close()  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()
