@@ -134,7 +134,7 @@ def material_of(args: Namespace) -> Material:
     from elysia.cli.probe import read_questions
     from elysia.core.persona import Persona
     from elysia.evaluate.scorecard import Material
-    from elysia.train.recipe import locate
+    from elysia.train.bundled import locate
 
     questions = read_questions(Path(locate(args.questions)), "identity")
     heldout = talks(args.heldout, args.limit)
@@ -176,7 +176,7 @@ def measure(args: Namespace, label: str, material: Material) -> Scorecard:
     from elysia.evaluate.scorecard import score as measured
 
     sampling = Sampling(max_new_tokens=args.max_new_tokens, temperature=0)
-    engine, manner = app.open_engine(settings_of(args, sampling))
+    engine, manner = app.open_folder(settings_of(args, sampling))
     system = [Message("system", manner.system)] if manner.system else []
 
     def answer(conversations: Sequence[Conversation]) -> list[str]:

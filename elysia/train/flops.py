@@ -88,7 +88,8 @@ def _linears(module: nn.Module) -> Any:
         if isinstance(part, nn.Linear):
             yield part.in_features * part.out_features, part.weight.requires_grad
         elif type(part).__name__ == "Conv1D":  # GPT-2's, a transposed linear layer
-            yield part.weight.numel(), part.weight.requires_grad
+            weight: Any = part.weight
+            yield weight.numel(), weight.requires_grad
 
 
 def load_of(batch: dict[str, Any], device: str, segments: bool = True) -> Load:

@@ -114,7 +114,7 @@ def target_of(settings: Settings, gpu: str = "", memory: int = 0, deepspeed: str
     """The device that is here, or the GPU of that name; `memory` in bytes overrides its own."""
     processes = [os.environ.get(name, "1") for name in ("NPROC_PER_NODE", "NNODES")]
     world = int(np.prod([int(text) if text.isdigit() else 1 for text in processes]))
-    dtype = settings.dtype
+    dtype: str = settings.dtype
     if gpu:
         dtype = "bfloat16" if dtype == "auto" else dtype
         rates = known_gpu(gpu, getattr(torch, dtype))
@@ -231,7 +231,7 @@ def _step_seconds(
     """Seconds of a step, and of its kinds of work."""
     rates = target.rates
     count = min(settings.accumulative_counts, -(-micros // target.world))
-    spent = {kind: seconds * count for kind, seconds in run.seconds.items()}
+    spent: dict[str, float] = {kind: seconds * count for kind, seconds in run.seconds.items()}
     # Adam reads four numbers of a weight and writes three; clipping reads and writes its gradient.
     moved = 10 * memory["gradients"] if settings.max_norm else 7 * memory["gradients"]
     spent["optimizer"] = moved / rates.bytes

@@ -205,7 +205,8 @@ def _seconds(work: Callable[[], Any], device: torch.device, least: bool = False)
     shared among its threads, does not: the smaller of both is taken.
     """
     work()
-    threads, found = torch.get_num_threads(), []
+    threads = torch.get_num_threads()
+    found: list[float] = []
     begun = time.perf_counter()
     while time.perf_counter() - begun < 0.25 or len(found) < 5:
         wall, own = time.perf_counter(), time.process_time()

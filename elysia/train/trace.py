@@ -8,7 +8,7 @@ Knows nothing of settings or data.
 from __future__ import annotations
 
 import weakref
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ class Trace(TorchDispatchMode):
     def __init__(self, device: Roofline, vocabulary: int) -> None:
         super().__init__()
         self.device, self.vocabulary = device, vocabulary
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.operations = 0
         self.kept_gradients = False
         self.live = self.peak = self.logits = self.peak_logits = 0
@@ -83,8 +83,8 @@ class Trace(TorchDispatchMode):
     ) -> None:  # fmt: skip
         device, name = self.device, func.name()
         kind, products = self._products(func, name, args, kwargs, out, made)
-        passes = sum(x.numel() * x.itemsize for x in (*read, *made)) / device.bytes
-        fresh = sum(size for x in new if (size := x.numel() * x.itemsize) > LARGE)
+        passes: float = sum(x.numel() * x.itemsize for x in (*read, *made)) / device.bytes
+        fresh: float = sum(size for x in new if (size := x.numel() * x.itemsize) > LARGE)
         if "empty" in name:  # nothing is touched yet
             passes = fresh = 0
         elements = sum(x.numel() for x in made)
