@@ -65,7 +65,7 @@ class RewardFinetune(SupervisedFinetune):
 
     def __init__(self, *, objective: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        plain = {"loss_type": "ranking", "penalty": "none", "penalty_weight": 0.0}
+        plain: dict[str, Any] = {"loss_type": "ranking", "penalty": "none", "penalty_weight": 0.0}
         self.objective = plain | (objective or {})
 
     def forward(self, batch: Batch) -> Tensor:
@@ -89,7 +89,8 @@ class RewardFinetune(SupervisedFinetune):
         beside = penalties(rewards, self.objective["penalty"])
         if self.objective["penalty"] != "none":
             self.measured["penalty"] = float(beside.detach().sum())
-        return (losses + self.objective["penalty_weight"] * beside).sum()
+        share: float = self.objective["penalty_weight"]
+        return (losses + share * beside).sum()
 
     def _ends(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(row, position) of the last token of each sample that is not the padding token."""

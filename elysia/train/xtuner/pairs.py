@@ -188,10 +188,8 @@ def settle(report: Report) -> None:
     values = report.values
     if values["prompt_template"] == NO_TEMPLATE:
         values["prompt_template"] = _template(values["pretrained_model_name_or_path"], report)
-    named = values["prompt_template"]
-    named = named if isinstance(named, str) else "the config's own"
-    report.change("chat-template", f"talks are rendered with the prompt template {named}, that of "
-                  "evaluation chats or the base; XTuner takes the tokenizer's own chat template")  # fmt: skip
+    report.change("chat-template", "talks are rendered with prompt_template, that of evaluation chats or "
+                  "what suits the base's name; XTuner takes the tokenizer's own chat template")  # fmt: skip
     if values["objective"] != "reward":
         return
     if values.get("mmlu_path"):

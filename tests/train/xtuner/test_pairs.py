@@ -93,7 +93,6 @@ def test_a_config_without_a_template_has_its_bases(pairs_config, base, template)
     bare = ("prompt_template=PROMPT_TEMPLATE.internlm2_chat, ", "")
     report = judge(pairs_config(("owner/internlm2-base", base), bare))
     assert settled(report).prompt_template == template
-    assert f"prompt template {template}" in report.changes["chat-template"]
     assert any("'default' is taken" in need for need in report.needs) == (template == "default")
 
 
