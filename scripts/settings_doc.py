@@ -42,7 +42,8 @@ NOTES = {
     "`repeat` weighs a source (0.5: half of its rows), `weight` its share of the rows beside other sources with one ([mixing](data.md#mixing)); `split`, `subset` and `files` choose within a "
     "folder or hub dataset, `columns` renames keys, old to new.",
     "dataset_format": "What a row looks like: `xtuner list-dataset-format`; or `FILE.py:NAME`, a map "
-    "function of your own, which returns XTuner's `conversation`. A source's own `format` wins.",
+    "function of your own, which returns XTuner's `conversation` (of pairs: `prompt`, `chosen`, "
+    "`rejected`). A source's own `format` wins.",
     "prompt_template": "How a conversation becomes text: [templates.md](templates.md); or a template "
     "written out, `dict(name=…, system=…, instruction=…, suffix=…, …)`. "
     "It travels in the run card, so chat needs no flag.",

@@ -23,7 +23,7 @@ from elysia.core.messages import Message
 from elysia.core.templates import Piece
 from elysia.data.encode import Encoded
 from elysia.data.formats import FORMATS, Format, looks_like, same_shape
-from elysia.data.pairs import PREFERENCES, looks_like_pairs
+from elysia.data.pairs import PREFERENCES, Preference, looks_like_pairs
 
 log = logging.getLogger(__name__)
 
@@ -128,26 +128,28 @@ def renamed(rows: Iterator[Row], columns: Mapping[str, str] | None) -> Iterator[
 
 
 def load_pairs(
-    path: str | Path, format: str, columns: Mapping[str, str] | None = None
+    path: str | Path, format: str | Preference, columns: Mapping[str, str] | None = None
 ) -> list[tuple[Sample, Sample]]:
-    """All preference pairs of a file, (chosen, rejected), read as `format` of `pairs.PREFERENCES`.
-    `columns` renames keys of every row, old name to new.
+    """All preference pairs of a file, (chosen, rejected), read as `format` (a name of
+    `pairs.PREFERENCES`, or a function from a row to two talks). `columns` renames keys of every row,
+    old name to new.
 
     Rows that the format leaves out are counted in a log note. DataError with file, row and key for
     the first row that is not of this format.
     """
-    if format not in PREFERENCES:
+    if not callable(format) and format not in PREFERENCES:
         raise DataError(
             f"There is no preference format '{format}'.{nearest(format, PREFERENCES)} "
             f"The formats of pairs are: {', '.join(PREFERENCES)}."
         )
+    convert = format if callable(format) else PREFERENCES[format]
     pairs = []
     left_out = 0
     for row in renamed(read_rows(path), columns):
         try:
-            pair = PREFERENCES[format](row.value)
+            pair = convert(row.value)
         except DataError as error:
-            guess = looks_like_pairs(row.value)
+            guess = None if callable(format) else looks_like_pairs(row.value)
             other = guess is not None and guess != format
             hint = f" This looks like {guess}: set dataset_format='{guess}'." if other else ""
             raise DataError(f"{row.file}, row {row.number}: {error}{hint}") from None

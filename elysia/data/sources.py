@@ -17,6 +17,7 @@ from typing import Any
 
 from elysia.core.errors import DataError, nearest
 from elysia.data.formats import FORMATS, Format
+from elysia.data.pairs import Preference
 from elysia.data.read import Sample, load_conversations, load_pairs
 from elysia.data.ready import READY, load_ready
 
@@ -51,12 +52,13 @@ def load_source(source: Mapping[str, Any], format: Format | None = None) -> list
     return samples
 
 
-def load_pair_source(source: Mapping[str, Any]) -> list[tuple[Sample, Sample]]:
-    """All preference pairs of a source, (chosen, rejected), file by file."""
-    columns = source.get("columns")
-    return [
-        pair for file in files_of(source) for pair in load_pairs(file, source["format"], columns)
-    ]
+def load_pair_source(
+    source: Mapping[str, Any], format: Preference | None = None
+) -> list[tuple[Sample, Sample]]:
+    """All preference pairs of a source, (chosen, rejected), file by file; `format`, when given,
+    stands for the source's own."""
+    columns, chosen = source.get("columns"), format or source["format"]
+    return [pair for file in files_of(source) for pair in load_pairs(file, chosen, columns)]
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from elysia.core.errors import ConfigError
 from elysia.data.pairs import PREFERENCES
 from elysia.train.trackers import names
+from elysia.train.xtuner.functions import is_function
 
 if TYPE_CHECKING:
     from elysia.train.settings import Settings
@@ -107,6 +108,8 @@ def _check_objective(settings: Settings) -> None:
         )
     formats = [source["format"] for source in settings.sources]
     for name in formats:
+        if is_function(name):
+            continue  # what it returns is known once it is called
         if (name in PREFERENCES) != settings.pairs:
             wanted = f"one of {', '.join(PREFERENCES)}" if settings.pairs else "of conversations"
             raise ConfigError(

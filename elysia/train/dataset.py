@@ -27,7 +27,7 @@ from elysia.data.sources import load_pair_source, load_source
 from elysia.data.tokenize import Overlong, TokenizedSet, tokenize, tokenize_pairs
 from elysia.models import load
 from elysia.train.sequence import share
-from elysia.train.xtuner.functions import is_function, load_function
+from elysia.train.xtuner.functions import is_function, load_function, load_pair_function
 
 log = logging.getLogger(__name__)
 Pack = dict[str, Any]
@@ -71,7 +71,7 @@ class PackedDialogues(Dataset[Pack]):
         self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
         load.end_with(self.tokenizer, eos_token)
         self.template = get_template(template)
-        read = load_pair_source if pairs else _conversations
+        read: Any = _pairs if pairs else _conversations
         self.samples = _split(sources, heldout, split, seed, read)
         self.reference: torch.Tensor | None = None
         encode: Any = tokenize_pairs if pairs else tokenize
@@ -126,6 +126,12 @@ def _conversations(source: dict[str, Any]) -> list[Sample]:
     """The samples of a source whose format may be a map function of the user's own."""
     format = source["format"]
     return load_source(source, load_function(format) if is_function(format) else None)
+
+
+def _pairs(source: dict[str, Any]) -> list[tuple[Sample, Sample]]:
+    """The preference pairs of a source, likewise."""
+    format = source["format"]
+    return load_pair_source(source, load_pair_function(format) if is_function(format) else None)
 
 
 def _split(

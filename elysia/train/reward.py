@@ -89,8 +89,8 @@ class RewardFinetune(SupervisedFinetune):
         beside = penalties(rewards, self.objective["penalty"])
         if self.objective["penalty"] != "none":
             self.measured["penalty"] = float(beside.detach().sum())
-        weighed: Tensor = losses + self.objective["penalty_weight"] * beside
-        return weighed.sum()
+        share: float = self.objective["penalty_weight"]
+        return (losses + share * beside).sum()
 
     def _ends(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(row, position) of the last token of each sample that is not the padding token."""

@@ -152,10 +152,7 @@ def _format(part: Part, path: Path, untemplated: bool, report: Report) -> str:
     if function is None:
         return "xtuner"
     if isinstance(function, FunctionType):
-        file = function.__code__.co_filename
-        if not function.__name__.isidentifier():
-            report.refuse(f"{part.where}.dataset_map_fn is a lambda: give it a name with def")
-        return f"{Path(file).resolve() if Path(file).is_file() else path.resolve()}:{function.__name__}"
+        return own_function(function, part.where, path, report)
     name = MAP_FUNCTIONS.get(meaning(function))
     if name is None:
         report.refuse(f"{part.where}.dataset_map_fn is {shown(function)}, which is not read here")
@@ -163,6 +160,14 @@ def _format(part: Part, path: Path, untemplated: bool, report: Report) -> str:
     if name in ("llava", "llava_image_only"):
         report.refuse(f"{part.where}.dataset_map_fn: images are not trained on")
     return name
+
+
+def own_function(function: FunctionType, where: str, path: Path, report: Report) -> str:
+    """The dataset format that a map function of the user's own is, `FILE.py:NAME`."""
+    file = function.__code__.co_filename
+    if not function.__name__.isidentifier():
+        report.refuse(f"{where}.dataset_map_fn is a lambda: give it a name with def")
+    return f"{Path(file).resolve() if Path(file).is_file() else path.resolve()}:{function.__name__}"
 
 
 def _moss(part: Part, found: Found, report: Report) -> None:

@@ -16,6 +16,7 @@ from elysia.core.errors import ConfigError, DataError
 from elysia.core.messages import Message
 from elysia.data.formats import FORMATS, Format
 from elysia.data.formats import xtuner as conversation_format
+from elysia.data.pairs import Preference, preference
 from elysia.train.xtuner import read
 from elysia.train.xtuner.read import Symbol
 from elysia.train.xtuner.symbols import MAP_FUNCTIONS, fault
@@ -32,6 +33,19 @@ def is_function(format: str) -> bool:
 def load_function(format: str) -> Format:
     """The function `FILE.py:NAME` as a dataset format. ConfigError when there is none, or when it
     uses something that cannot be imported."""
+    function, name = _loaded(format)
+    return as_format(function, name)
+
+
+def load_pair_function(format: str) -> Preference:
+    """`load_function` for preference pairs: what the function returns, put over the row, has
+    `prompt`, `chosen` and `rejected`, as the format `preference` has."""
+    function, name = _loaded(format)
+    return lambda row: preference(_mapped(function, row, name))
+
+
+def _loaded(format: str) -> tuple[MapFunction, str]:
+    """The function, and how to speak of it."""
     file, _, name = format.rpartition(":")
     if not Path(file).is_file():
         raise ConfigError(f"There is no file {file} to take the map function {name} from.")
@@ -40,7 +54,7 @@ def load_function(format: str) -> Format:
     if name not in known:
         raise ConfigError(f"{file} defines no function called {name} on its first level.")
     ready(known[name])
-    return as_format(known[name], f"{name} of {file}")
+    return known[name], f"{name} of {file}"
 
 
 def ready(function: FunctionType) -> None:
@@ -119,23 +133,32 @@ def as_format(function: MapFunction, name: str) -> Format:
     then has `conversation`; an empty conversation leaves the row out."""
 
     def convert(row: Mapping[str, Any]) -> list[Message]:
-        try:
-            made = function(dict(row))
-        except DataError:
-            raise
-        except Exception as error:  # the user's own code may raise anything
-            raise DataError(
-                f"the map function {name} raised {type(error).__name__}: {error}."
-            ) from error
-        if made is not None and not isinstance(made, Mapping):
-            raise DataError(
-                f"the map function {name} returned {type(made).__name__}; it must return a dict "
-                "with 'conversation'."
-            )
-        whole = {**row, **(made or {})}
+        whole = _mapped(function, row, name, "with 'conversation'")
         return [] if whole.get("conversation") == [] else conversation_format(whole)
 
     return convert
+
+
+def _mapped(
+    function: MapFunction,
+    row: Mapping[str, Any],
+    name: str,
+    wanted: str = "with 'prompt', 'chosen' and 'rejected'",
+) -> dict[str, Any]:
+    """The row with what the function returns put over it."""
+    try:
+        made = function(dict(row))
+    except DataError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise DataError(
+            f"the map function {name} raised {type(error).__name__}: {error}."
+        ) from error
+    if made is not None and not isinstance(made, Mapping):
+        raise DataError(
+            f"the map function {name} returned {type(made).__name__}; it must return a dict {wanted}."
+        )
+    return {**row, **(made or {})}
 
 
 def importable(path: str) -> bool:

@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import Any
 
 from elysia.core.templates import fitting
-from elysia.train.xtuner.data import batches
+from elysia.train.xtuner.data import batches, own_function
 from elysia.train.xtuner.loaders import Source, loaded, loaded_lines
 from elysia.train.xtuner.names import NO_TEMPLATE, tokenizer
 from elysia.train.xtuner.report import Part, Report, shown
@@ -106,7 +106,7 @@ def pair_data(tree: Mapping[str, Any], path: Path, report: Report) -> list[Any]:
     batches(loader, "preference_collate_fn", report)
     part = Part(dataset, "train_dataloader.dataset", report)
     part.kind("build_preference_dataset")
-    source = _source(part, report)
+    source = _source(part, path, report)
     values["data_path"], values["dataset_format"] = [source], source["format"]
     values["SYSTEM"] = ""
     tokenizer(part.take("tokenizer"), f"{part.where}.tokenizer", report)
@@ -117,25 +117,24 @@ def pair_data(tree: Mapping[str, Any], path: Path, report: Report) -> list[Any]:
     return []
 
 
-def _source(part: Part, report: Report) -> Source:
+def _source(part: Part, path: Path, report: Report) -> Source:
     rows = part.take("dataset")
     where = f"{part.where}.dataset"
     lines = isinstance(rows, Mapping) and meaning(rows.get("type")) == "load_jsonl_dataset"
     source = loaded_lines(rows, where, report) if lines else loaded(rows, where, "train", report)
     function = part.take("dataset_map_fn")
     source["format"] = "preference"
-    if function is None:
+    if function is None or isinstance(function, FunctionType):
         report.change("one-reply", "chosen and rejected are one reply each, which is what is learned; "
                       "XTuner also learns lists of several messages after the prompt")  # fmt: skip
-    elif isinstance(function, FunctionType):
-        report.refuse(f"{part.where}.dataset_map_fn: a function of one's own is not called for pairs; "
-                      "write its rows (prompt, chosen, rejected) to a file and set it to None")  # fmt: skip
-    elif meaning(function) in PAIR_FUNCTIONS:
+    if isinstance(function, FunctionType):
+        source["format"] = own_function(function, part.where, path, report)
+    elif function is not None and meaning(function) in PAIR_FUNCTIONS:
         report.change(
             "same-replies", "rows whose chosen and rejected replies are the same are left out"
         )
         source["format"] = PAIR_FUNCTIONS[meaning(function)]
-    else:
+    elif function is not None:
         report.refuse(f"{part.where}.dataset_map_fn is {shown(function)}, which is not read here")
     return source
 
@@ -188,10 +187,8 @@ def settle(report: Report) -> None:
     values = report.values
     if values["prompt_template"] == NO_TEMPLATE:
         values["prompt_template"] = _template(values["pretrained_model_name_or_path"], report)
-    named = values["prompt_template"]
-    named = named if isinstance(named, str) else "the config's own"
-    report.change("chat-template", f"talks are rendered with the prompt template {named}, that of "
-                  "evaluation chats or the base; XTuner takes the tokenizer's own chat template")  # fmt: skip
+    report.change("chat-template", "talks are rendered with prompt_template, that of evaluation chats or "
+                  "what suits the base's name; XTuner takes the tokenizer's own chat template")  # fmt: skip
     if values["objective"] != "reward":
         return
     if values.get("mmlu_path"):

@@ -2,7 +2,10 @@
 
 import pytest
 
+from elysia.core.errors import DataError
+from elysia.data.sources import load_pair_source
 from elysia.train.settings import load_settings, settings_from
+from elysia.train.xtuner.functions import load_pair_function
 from elysia.train.xtuner.judge import judge
 from elysia.train.xtuner.migrate import flat_text
 
@@ -93,7 +96,6 @@ def test_a_config_without_a_template_has_its_bases(pairs_config, base, template)
     bare = ("prompt_template=PROMPT_TEMPLATE.internlm2_chat, ", "")
     report = judge(pairs_config(("owner/internlm2-base", base), bare))
     assert settled(report).prompt_template == template
-    assert f"prompt template {template}" in report.changes["chat-template"]
     assert any("'default' is taken" in need for need in report.needs) == (template == "default")
 
 
@@ -120,6 +122,28 @@ def test_files_of_json_lines_are_read_without_a_map_function(pairs_config, rows,
     assert "one-reply" in report.changes
 
 
+OWN = """
+
+def swapped(row):
+    return {'prompt': [{'role': 'user', 'content': row['q'].upper()}], 'chosen': row['good'],
+            'rejected': row['bad']}
+"""
+
+
+def test_a_map_function_of_ones_own_is_called_for_pairs(pairs_config, tmp_path):
+    theirs = pairs_config(("dataset_map_fn=orpo_dpo_mix_40k_map_fn", "dataset_map_fn=swapped"),
+                          ("\nbase = ", f"{OWN}\nbase = "))  # fmt: skip
+    (source,) = settled(judge(theirs)).sources
+    assert source["format"] == f"{theirs}:swapped"
+    convert = load_pair_function(source["format"])
+    good, bad = convert({"q": "why", "good": "a", "bad": "b"})
+    assert [m.text for m in good] == ["WHY", "a"] and bad[-1].text == "b"
+    rows = tmp_path / "rows.json"
+    rows.write_text('[{"q": "why", "good": "a", "bad": "b"}, {"q": "why"}]')
+    with pytest.raises(DataError, match=r"row 2: the map function swapped of .* KeyError: 'good'"):
+        load_pair_source({"path": str(rows), "format": ""}, convert)
+
+
 def test_the_other_map_function_is_a_format_too(pairs_config):
     report = judge(
         pairs_config(("dataset_map_fn=orpo_dpo_mix_40k", "dataset_map_fn=intel_orca_dpo"))
@@ -138,7 +162,7 @@ def test_the_other_map_function_is_a_format_too(pairs_config):
         ("num_proc=32", "colour='red'", "dataset.colour = 'red' is not honoured"),
         ("is_dpo=True, is_reward=False", "is_dpo=False, is_reward=True", "do not fit the model"),
         ("num_proc=32", "is_reference=True", "POLAR"),
-        ("orpo_dpo_mix_40k_map_fn,\n    is", "lambda row: row,\n    is", "not called for pairs"),
+        ("orpo_dpo_mix_40k_map_fn,\n    is", "lambda row: row,\n    is", "is a lambda"),
         ("orpo_dpo_mix_40k_map_fn,\n    is", "TrainLoop,\n    is", "which is not read here"),
         ("path='owner/pairs'", "data_dir='a', data_files='b'", "names no path"),
         ("type=load_dataset, path='owner/pairs'", "type=load_jsonl_dataset", "either data_files"),
