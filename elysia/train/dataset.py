@@ -7,9 +7,8 @@ the data is reached in constant time. Knows nothing of models.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from elysia.core.errors import DataError
 from elysia.core.templates import get_template
 from elysia.data.encode import IGNORE
 from elysia.data.pack import best_fit
-from elysia.data.read import Sample
-from elysia.data.sources import load_pair_source, load_source
-from elysia.data.tokenize import Overlong, TokenizedSet, tokenize, tokenize_pairs
+from elysia.data.prepare import tokens_of
+from elysia.data.tokenize import Overlong, Way
+from elysia.data.tokens import Tokens, chosen
 from elysia.models import load
 from elysia.train.xtuner.functions import is_function, load_function
 
@@ -44,6 +43,7 @@ class PackedDialogues(Dataset[Pack]):
         pack: False makes every sample a pack of its own.
         train_on_prompt: True learns every token, as a base model that reads does.
         pairs: rows are preference pairs; packs hold chosen and rejected samples by turns.
+        cache: keep the tokens on disk, and take them from there (data/cache.py).
 
     `reference` holds, where it was set, what a reference model gives to each pair, (pairs, 2).
     """
@@ -65,24 +65,21 @@ class PackedDialogues(Dataset[Pack]):
         pack: bool = True,
         seed: int = 0,
         pairs: bool = False,
+        cache: bool = False,
     ) -> None:
         self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
         load.end_with(self.tokenizer, eos_token)
         self.template = get_template(template)
-        read = load_pair_source if pairs else _conversations
-        self.samples = _split(sources, heldout, split, seed, read)
+        way = Way(self.template, max_length, system, overlong, pairs)
+        parts = [_read(source, way, self.tokenizer, seed, cache) for source in sources]
+        units = [
+            _split(source, len(part), heldout, len(sources), split, seed)
+            for source, part in zip(sources, parts, strict=True)
+        ]
         self.reference: torch.Tensor | None = None
-        encode: Any = tokenize_pairs if pairs else tokenize
-        self.tokens: TokenizedSet = encode(
-            self.samples,
-            self.template,
-            self.tokenizer,
-            system=system,
-            max_length=max_length,
-            overlong=overlong,
-        )
+        self.tokens = chosen(parts, units, max_length, overlong)
         if train_on_prompt:  # here, so that every count of learned tokens sees it
-            self.tokens = dataclasses.replace(self.tokens, labels=self.tokens.ids.copy())
+            self.tokens = self.tokens.learning_all()
         self.each = 2 if pairs else 1  # samples that stay together
         lengths = [int(n) for n in self.tokens.lengths.reshape(-1, self.each).sum(1)]
         # Of groups of `each` samples: group i is samples i * each and on.
@@ -120,39 +117,27 @@ class PackedDialogues(Dataset[Pack]):
         return pack
 
 
-def _conversations(source: dict[str, Any]) -> list[Sample]:
-    """The samples of a source whose format may be a map function of the user's own."""
-    format = source["format"]
-    return load_source(source, load_function(format) if is_function(format) else None)
+def _read(source: dict[str, Any], way: Way, tokenizer: Any, seed: int, cache: bool) -> Tokens:
+    """A source's tokens; its format may be a map function of the user's own."""
+    name = source["format"]
+    function = load_function(name) if is_function(name) else None
+    return tokens_of(source, way, tokenizer, function, seed=seed, cache=cache)
 
 
 def _split(
-    sources: list[dict[str, Any]],
-    heldout: float,
-    split: str,
-    seed: int,
-    read: Callable[[dict[str, Any]], list[Any]],
-) -> list[Any]:
-    """Rows of all sources, each divided into trained and held out before it is repeated."""
-    chosen: list[Any] = []
-    for source in sources:
-        rows = read(source)
-        if source.get("limit"):
-            order = np.random.default_rng(seed).permutation(len(rows))[: source["limit"]]
-            rows = [rows[i] for i in sorted(order)]
-        order = np.random.default_rng(seed).permutation(len(rows))
-        held = round(len(rows) * heldout) if heldout < 1 else round(heldout / len(sources))
-        if held >= len(rows):
-            raise DataError(
-                f"{source['path']}: heldout = {heldout} leaves none of its {len(rows)} rows."
-            )
-        wanted = sorted(order[:held]) if split == "heldout" else sorted(order[held:])
-        repeat = 1 if split == "heldout" else source.get("repeat", 1)
-        chosen += [rows[i] for i in wanted] * int(repeat)
-        part = round(len(wanted) * (repeat - int(repeat)))
-        drawn = np.random.default_rng(seed).permutation(len(wanted))[:part]
-        chosen += [rows[wanted[i]] for i in sorted(drawn)]
-    return chosen
+    source: dict[str, Any], count: int, heldout: float, sources: int, split: str, seed: int
+) -> NDArray[np.int64]:
+    """Which of a source's `count` rows are in `split`, divided before they are repeated; it gives its
+    share of `heldout`, as one of `sources`."""
+    order = np.random.default_rng(seed).permutation(count)
+    held = round(count * heldout) if heldout < 1 else round(heldout / sources)
+    if held >= count:
+        raise DataError(f"{source['path']}: heldout = {heldout:g} leaves none of its {count} rows.")
+    wanted = np.sort(order[:held] if split == "heldout" else order[held:])
+    repeat = 1 if split == "heldout" else source.get("repeat", 1)
+    part = round(len(wanted) * (repeat - int(repeat)))
+    drawn = np.random.default_rng(seed).permutation(len(wanted))[:part]
+    return np.concatenate([np.tile(wanted, int(repeat)), wanted[np.sort(drawn)]])
 
 
 class EpochSampler(Sampler[int]):
