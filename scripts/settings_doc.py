@@ -58,6 +58,7 @@ NOTES = {
     "sampler": "The order of rows; `length_grouped` puts packs of like length in one micro-batch.",
     "train_on_prompt": "Off, replies alone are learned. On suits a base that has yet to learn to read.",
     "heldout": "Never trained on; their loss is measured every `evaluation_freq` steps.",
+    "token_cache": "A file whose content, template or tokenizer changed is tokenized anew; False keeps nothing on disk.",
     "method": "4-bit base and LoRA, 16-bit base and LoRA, or every weight.",
     "lora_r": "Rank of the adapter.",
     "lora_alpha": "The adapter's effect is scaled by alpha / r.",

@@ -9,7 +9,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import atexit
 import resource
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
-# Measurements of the device are kept there, not in the home folder of who runs the tests.
-os.environ.setdefault("ELYSIA_CACHE", str(Path(tempfile.gettempdir()) / "elysia-tests"))
+os.environ["ELYSIA_CACHE"] = tempfile.mkdtemp(prefix="elysia-cache-")  # never the user's own
+atexit.register(shutil.rmtree, os.environ["ELYSIA_CACHE"], ignore_errors=True)
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 

@@ -68,7 +68,7 @@ def log_dataset(args: Namespace) -> int:
     ways = ["text", "masked_text", "input_ids", "labels"] if args.show == "all" else [args.show]
     for index in range(min(args.count, len(dataset.tokens))):
         ids, labels = (part.tolist() for part in dataset.tokens[index])
-        file, row = dataset.tokens.origin[index]
+        file, row = dataset.tokens.origin_of(index)
         say(paint(f"{file}, row {row}: {len(ids)} tokens", "dim"))
         for way in ways:
             if len(ways) > 1:
@@ -129,7 +129,7 @@ def check_custom_dataset(args: Namespace) -> int:
     report(train, settings)
     if settings.heldout:
         heldout = dataset_of(settings, "heldout")
-        say(f"held out       {len(heldout.tokens)} samples, {len(heldout.tokens.ids)} tokens")
+        say(f"held out       {len(heldout.tokens)} samples, {heldout.tokens.lengths.sum()} tokens")
     say("The data can be trained on.")
     return 0
 
@@ -139,8 +139,8 @@ def report(dataset: PackedDialogues, settings: Settings) -> None:
     tokens = dataset.tokens
     lengths = tokens.lengths
     ranked = sorted(int(n) for n in lengths)
-    file, row = tokens.origin[int(lengths.argmax())]
-    total = len(tokens.ids)
+    file, row = tokens.origin_of(int(lengths.argmax()))
+    total = int(lengths.sum())
     say(
         f"samples        {len(tokens)}" + (f" ({tokens.dropped} dropped)" if tokens.dropped else "")
     )

@@ -16,11 +16,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from elysia.core.errors import ModelError
 from elysia.core.messages import Conversation
 from elysia.core.templates import Piece, PromptTemplate, prompt_pieces
+from elysia.data.tokens import IGNORE as IGNORE
+from elysia.data.tokens import Ids
 
-IGNORE = -100  # the label that a loss leaves out (torch's own default)
+REMEMBERED = 4_000_000  # tokens of pieces that are not encoded twice: 16 MB, and as much of text
 
 
 class Encoded(NamedTuple):
@@ -28,6 +33,29 @@ class Encoded(NamedTuple):
 
     ids: list[int]
     labels: list[int]
+
+
+class Flat(NamedTuple):
+    """Samples end to end. ids, labels: int32 of (tokens,); lengths: int32 of (samples,); offsets:
+    int64 of (samples + 1,)."""
+
+    ids: Ids
+    labels: Ids
+    lengths: Ids
+    offsets: npt.NDArray[np.int64]
+
+    def of(self, index: int) -> Encoded:
+        """One sample."""
+        start, end = self.offsets[index : index + 2]
+        return Encoded(self.ids[start:end].tolist(), self.labels[start:end].tolist())
+
+
+def learned_of(labels: Ids, lengths: Ids) -> Ids:
+    """Learned tokens of each sample, int32 of (samples,)."""
+    learned = np.concatenate([[0], np.cumsum(labels != IGNORE)])
+    ends = np.cumsum(lengths, dtype=np.int64)
+    counts: Ids = (learned[ends] - learned[ends - lengths]).astype(np.int32)
+    return counts
 
 
 def encode(pieces: Sequence[Piece], tokenizer: Any) -> Encoded:
@@ -56,27 +84,57 @@ class Encoder:
         self.special_ids = frozenset(special.values())
         words = sorted(filter(None, special), key=len, reverse=True)
         self.lookalike = re.compile("|".join(map(re.escape, words))) if words else None
+        self.remembered: dict[Piece, Ids] = {}
+        self.room = REMEMBERED
 
     def encode_many(self, conversations: Sequence[Sequence[Piece]]) -> list[Encoded]:
         """Encodes all plain texts in one batch, each once however often it comes."""
-        pieces = {piece for pieces in conversations for piece in pieces}
-        ids = {piece: self._special(piece.special) for piece in pieces if piece.special}
+        flat = self.encode_flat(conversations, [None] * len(conversations))
+        return [flat.of(index) for index in range(len(conversations))]
+
+    def encode_flat(
+        self, conversations: Sequence[Sequence[Piece]], ready: Sequence[Encoded | None]
+    ) -> Flat:
+        """As `encode_many`, end to end; `ready[i]`, where it is given, stands for conversation i."""
+        known = self._ids_of({piece for pieces in conversations for piece in pieces})
+        runs: list[Ids] = [np.zeros(0, np.int32)]
+        learn: list[bool] = [False]
+        counts: list[int] = []
+        for pieces, given in zip(conversations, ready, strict=True):
+            found = [np.array(given.ids, np.int32)] if given else [known[p] for p in pieces]
+            runs += found
+            learn += [True] if given else [piece.learn for piece in pieces]
+            counts.append(sum(map(len, found)))
+        ids = np.concatenate(runs)
+        labels = np.where(np.repeat(learn, [len(run) for run in runs]), ids, np.int32(IGNORE))
+        lengths = np.array(counts, np.int32)
+        flat = Flat(ids, labels, lengths, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+        for index, given in enumerate(ready):
+            if given:
+                start, end = flat.offsets[index : index + 2]
+                labels[start:end] = given.labels
+        return flat
+
+    def _ids_of(self, pieces: set[Piece]) -> dict[Piece, Ids]:
+        """Ids of every piece. Those of earlier calls are remembered, as far as memory is set aside:
+        system prompts, questions of pairs and repeated rows come again and again."""
+        ids = {piece: self.remembered[piece] for piece in pieces & self.remembered.keys()}
         plain: list[Piece] = []
         mixed: list[Piece] = []
+        found: dict[Piece, list[int]] = {}
         for piece in pieces - ids.keys():
-            (mixed if self._holds_lookalike(piece) else plain).append(piece)
-        ids.update(zip(plain, self._texts([piece.text for piece in plain]), strict=True))
-        ids.update((piece, self._runs(piece)) for piece in mixed)
-        return [self._join(conversation, ids) for conversation in conversations]
-
-    @staticmethod
-    def _join(pieces: Sequence[Piece], ids: dict[Piece, list[int]]) -> Encoded:
-        joined = Encoded([], [])
-        for piece in pieces:
-            some = ids[piece]
-            joined.ids.extend(some)
-            joined.labels.extend(some if piece.learn else [IGNORE] * len(some))
-        return joined
+            if piece.special:
+                found[piece] = self._special(piece.special)
+            else:
+                (mixed if self._holds_lookalike(piece) else plain).append(piece)
+        found.update(zip(plain, self._texts([piece.text for piece in plain]), strict=True))
+        found.update((piece, self._runs(piece)) for piece in mixed)
+        new = {piece: np.array(numbers, np.int32) for piece, numbers in found.items()}
+        self.room -= sum(map(len, new.values()))
+        if self.room < 0:
+            self.remembered, self.room = {}, REMEMBERED
+        self.remembered.update(new)
+        return ids | new
 
     def _special(self, special: Literal["bos", "eos"] | None) -> list[int]:
         kind = type(self.tokenizer).__name__

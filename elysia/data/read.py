@@ -13,6 +13,7 @@ import csv
 import importlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from elysia.data.pairs import PREFERENCES, Preference, looks_like_pairs
 log = logging.getLogger(__name__)
 
 _SHOWN = 60  # characters of a bad line to quote
+_BLOCK = 1 << 18  # characters of an array that are read at a time
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,13 @@ def load_conversations(
     Rows that the format itself leaves out (alpaca's `<nooutput>`) are counted in a log note.
     DataError with file, row and key for the first row that is not of this format.
     """
+    return list(conversations(path, format, columns))
+
+
+def conversations(
+    path: str | Path, format: str | Format, columns: Mapping[str, str] | None = None
+) -> Iterator[Sample]:
+    """As `load_conversations`, one by one as the file is read."""
     if not callable(format) and format not in FORMATS:
         raise DataError(
             f"There is no dataset format '{format}'.{nearest(format, FORMATS)} "
@@ -96,8 +106,7 @@ def load_conversations(
         )
     convert = format if callable(format) else FORMATS[format]
     name = "" if callable(format) else format  # a function of the user's has no shape we know
-    samples: list[Sample] = []
-    left_out = 0
+    kept = left_out = 0
     for row in renamed(read_rows(path), columns):
         if row.number == 1 and name:
             _warn_of_another_format(row, name)
@@ -107,14 +116,14 @@ def load_conversations(
             hint = _hint(row, name) if name else ""
             raise DataError(f"{row.file}, row {row.number}: {error}{hint}") from None
         if messages:
-            samples.append(Sample(messages, row.file, row.number))
+            kept += 1
+            yield Sample(messages, row.file, row.number)
         else:
             left_out += 1
     if left_out:
         log.warning("%s: %d rows hold no reply to learn and were left out.", path, left_out)
-    if not samples:
+    if not kept:
         raise DataError(f"{path}: no row holds a reply to learn.")
-    return samples
 
 
 def renamed(rows: Iterator[Row], columns: Mapping[str, str] | None) -> Iterator[Row]:
@@ -137,14 +146,20 @@ def load_pairs(
     Rows that the format leaves out are counted in a log note. DataError with file, row and key for
     the first row that is not of this format.
     """
+    return list(pairs_of(path, format, columns))
+
+
+def pairs_of(
+    path: str | Path, format: str | Preference, columns: Mapping[str, str] | None = None
+) -> Iterator[tuple[Sample, Sample]]:
+    """As `load_pairs`, one by one as the file is read."""
     if not callable(format) and format not in PREFERENCES:
         raise DataError(
             f"There is no preference format '{format}'.{nearest(format, PREFERENCES)} "
             f"The formats of pairs are: {', '.join(PREFERENCES)}."
         )
     convert = format if callable(format) else PREFERENCES[format]
-    pairs = []
-    left_out = 0
+    kept = left_out = 0
     for row in renamed(read_rows(path), columns):
         try:
             pair = convert(row.value)
@@ -156,13 +171,13 @@ def load_pairs(
         if pair is None:
             left_out += 1
             continue
-        chosen, rejected = (Sample(talk, row.file, row.number) for talk in pair)
-        pairs.append((chosen, rejected))
+        kept += 1
+        chosen, rejected = pair
+        yield Sample(chosen, row.file, row.number), Sample(rejected, row.file, row.number)
     if left_out:
         log.warning("%s: %d rows have the same reply twice and were left out.", path, left_out)
-    if not pairs:
+    if not kept:
         raise DataError(f"{path}: no row prefers one reply to another.")
-    return pairs
 
 
 def _warn_of_another_format(row: Row, format: str) -> None:
@@ -203,6 +218,50 @@ def _check_file(path: Path) -> None:
 
 
 def _read_json(path: Path) -> Iterator[Any]:
+    if _opens_array(path):
+        yield from _read_array(path)
+    else:
+        yield from _read_other(path)
+
+
+def _read_array(path: Path) -> Iterator[Any]:
+    """The values of a JSON array, read a block at a time; what is no JSON is told by `_read_other`,
+    which sees the whole file."""
+    decode = json.JSONDecoder().raw_decode
+    count = 0
+    with path.open(encoding="utf-8-sig") as file:
+        text, at, block, expected = "", 0, _BLOCK, "["
+        while True:
+            try:
+                at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
+                if text[at] == "]" and expected in ("first", ","):
+                    if text[at + 1 :].strip() or file.read().strip():
+                        break  # something stands behind the array
+                    return
+                if expected in ("[", ","):
+                    if text[at] != expected:
+                        break
+                    expected, at = "first" if expected == "[" else "value", at + 1
+                    continue
+                value, end = decode(text, at)
+                text[end]  # a number may go on in the next block
+            except (json.JSONDecodeError, IndexError):
+                more = file.read(block)
+                if not more:
+                    break
+                # Twice as much each time that a value is longer still.
+                text, at, block = text[at:] + more, 0, 2 * block
+                continue
+            at, block, expected = end, _BLOCK, ","
+            count += 1
+            yield value
+    for number, value in enumerate(_read_other(path)):
+        if number >= count:
+            yield value
+
+
+def _read_other(path: Path) -> Iterator[Any]:
+    """A file that is no array, or no JSON: lines, or a sentence that says where it fails."""
     text = path.read_text(encoding="utf-8-sig")
     try:
         value = json.loads(text)
@@ -250,8 +309,10 @@ def _read_jsonl(path: Path) -> Iterator[Any]:
 def _opens_array(path: Path) -> bool:
     """Whether the first character is `[`: a line of rows can only begin with `{`."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = next((line.strip() for line in file if line.strip()), "")
-    return first.startswith("[")
+        while block := file.read(4096):
+            if block.strip():
+                return block.lstrip().startswith("[")
+    return False
 
 
 def _read_csv(path: Path) -> Iterator[Any]:

@@ -11,14 +11,14 @@ import fnmatch
 import importlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from elysia.core.errors import DataError, nearest
 from elysia.data.formats import FORMATS, Format
 from elysia.data.pairs import Preference
-from elysia.data.read import Sample, load_conversations, load_pairs
+from elysia.data.read import Sample, conversations, pairs_of
 from elysia.data.ready import READY, load_ready
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt", ".bin")
@@ -30,17 +30,21 @@ _SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "eval", "
 
 def load_source(source: Mapping[str, Any], format: Format | None = None) -> list[Sample]:
     """All samples of a source, file by file; `format`, when given, stands for the source's own."""
+    return list(samples_of(source, format))
+
+
+def samples_of(source: Mapping[str, Any], format: Format | None = None) -> Iterator[Sample]:
+    """As `load_source`, one by one as the files are read."""
     name = source["format"]
     if format is None and name not in FORMATS and name not in READY:
         raise DataError(
             f"There is no dataset format '{name}'.{nearest(name, [*FORMATS, *READY])} "
             f"The formats are: {', '.join(sorted([*FORMATS, *READY]))}."
         )
-    samples: list[Sample] = []
     columns = source.get("columns")
     for file in files_of(source):
         if format is None and name in READY:
-            samples += load_ready(
+            yield from load_ready(
                 file,
                 name,
                 columns=columns,
@@ -48,17 +52,16 @@ def load_source(source: Mapping[str, Any], format: Format | None = None) -> list
                 min_length=source.get("min_length") or 0,
             )
         else:
-            samples += load_conversations(file, format or name, columns)
-    return samples
+            yield from conversations(file, format or name, columns)
 
 
-def load_pair_source(
+def pairs_of_source(
     source: Mapping[str, Any], format: Preference | None = None
-) -> list[tuple[Sample, Sample]]:
-    """All preference pairs of a source, (chosen, rejected), file by file; `format`, when given,
-    stands for the source's own."""
-    columns, chosen = source.get("columns"), format or source["format"]
-    return [pair for file in files_of(source) for pair in load_pairs(file, chosen, columns)]
+) -> Iterator[tuple[Sample, Sample]]:
+    """The preference pairs of a source, (chosen, rejected), one by one, file by file; `format`, when
+    given, stands for the source's own."""
+    for file in files_of(source):
+        yield from pairs_of(file, format or source["format"], source.get("columns"))
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:

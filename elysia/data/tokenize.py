@@ -1,104 +1,75 @@
 """Samples as flat arrays of ids and labels; what is too long, or teaches nothing, is refused, and a
 long document is divided.
 
-Knows nothing of models, batches or torch; ids come from encode.py.
+Knows nothing of models, files or torch; ids come from encode.py, the arrays are those of tokens.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from elysia.core.errors import DataError
 from elysia.core.messages import Conversation, Message
 from elysia.core.templates import Piece, PromptTemplate, is_document, render
-from elysia.data.encode import IGNORE, Encoded, Encoder, encode, encode_prompt
+from elysia.data.encode import (
+    IGNORE,
+    Encoded,
+    Encoder,
+    Flat,
+    encode,
+    encode_prompt,
+    learned_of,
+)
 from elysia.data.read import Sample
+from elysia.data.tokens import Ids, TokenizedSet, Tokens, chosen, joined
 
 __all__ = [
     "IGNORE",
     "Encoded",
     "TokenizedSet",
+    "Way",
     "encode",
     "encode_prompt",
     "tokenize",
     "tokenize_pairs",
 ]
 
-Ids = npt.NDArray[np.int32]
 Overlong = Literal["error", "drop", "cut", "truncate"]
+Unit = tuple[Sample, ...]  # what stays together: one sample, or a pair's two
 
-log = logging.getLogger(__name__)
-
-_AT_ONCE = 2048  # samples a batch: lists of ids take ten times the memory of the arrays they become
+AT_ONCE = 1024  # samples: Python's objects take many times the memory of the arrays they become
 
 
 @dataclass(frozen=True)
-class TokenizedSet:
-    """Samples end to end in flat arrays; sample i is [offsets[i], offsets[i + 1]).
+class Way:
+    """How samples become tokens.
 
-    ids, labels: int32 of shape (tokens,); offsets: int64 of shape (samples + 1,). `origin[i]` is
-    the (file, row) that sample i came from. `dropped` and `cut` count overlong samples.
+    `system` goes in front of conversations without a system message (never of plain documents). A
+    sample of more than `max_length` tokens is refused ("error"), left out ("drop"), loses whole
+    last turns until it fits ("cut"), or every token past the limit ("truncate"); it is left out
+    when nothing learned would remain. A document has no turns: one that is too long becomes several
+    samples, whatever `overlong` says. For `pairs` `max_length` is of both together, and an overlong
+    pair is refused or left out whole: a cut would take the very reply that is compared.
     """
 
-    ids: Ids
-    labels: Ids
-    offsets: npt.NDArray[np.int64]
-    origin: tuple[tuple[str, int], ...]
-    dropped: int = 0
-    cut: int = 0
-    _labelled: npt.NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    template: PromptTemplate
+    max_length: int
+    system: str = ""
+    overlong: Overlong = "error"
+    pairs: bool = False
 
     def __post_init__(self) -> None:
-        assert len(self.ids) == len(self.labels) == self.offsets[-1], "arrays of one length"
-        assert len(self.offsets) == len(self.origin) + 1, "an origin for every sample"
-        learned = np.concatenate([[0], np.cumsum(self.labels != IGNORE)])
-        object.__setattr__(self, "_labelled", np.diff(learned[self.offsets]))
-
-    def __len__(self) -> int:
-        return len(self.origin)
-
-    def __getitem__(self, index: int) -> tuple[Ids, Ids]:
-        """(ids, labels) of one sample, views of the flat arrays."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        start, end = self.offsets[index], self.offsets[index + 1]
-        return self.ids[start:end], self.labels[start:end]
-
-    def __iter__(self) -> Iterator[tuple[Ids, Ids]]:
-        return (self[index] for index in range(len(self)))
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each sample."""
-        return np.diff(self.offsets)
-
-    @property
-    def labelled(self) -> npt.NDArray[np.int64]:
-        """Learned tokens of each sample."""
-        return self._labelled
-
-    def subset(self, indices: Iterable[int]) -> TokenizedSet:
-        """The samples at `indices`, in that order; an index may come twice."""
-        chosen = list(indices)
-        return _gather([self[i] for i in chosen], [self.origin[i] for i in chosen])
-
-    def sha256(self) -> str:
-        """Hex digest of what is trained on: ids, labels and where samples begin (not of file
-        names).
-        """
-        digest = hashlib.sha256()
-        for array, kind in ((self.offsets, "<i8"), (self.ids, "<i4"), (self.labels, "<i4")):
-            digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
-        return digest.hexdigest()
+        if self.pairs and self.overlong not in ("error", "drop"):
+            raise DataError(f"overlong must be 'error' or 'drop' for pairs, not {self.overlong!r}.")
+        if self.overlong not in get_args(Overlong):
+            raise DataError(
+                f"overlong must be 'error', 'drop', 'cut' or 'truncate', not {self.overlong!r}."
+            )
 
 
 def tokenize(
@@ -110,48 +81,13 @@ def tokenize(
     max_length: int,
     overlong: Overlong = "error",
 ) -> TokenizedSet:
-    """All samples as ids and labels.
+    """All samples as ids and labels, in memory; arguments as of `Way`.
 
-    `system` goes in front of conversations without a system message (never of plain documents). A
-    sample of more than `max_length` tokens is refused ("error"), left out ("drop"), loses whole
-    last turns until it fits ("cut"), or every token past the limit ("truncate"); it is left out
-    when nothing learned would remain. A document has no turns: one that is too long becomes several
-    samples, whatever `overlong` says. DataError, with file and row, also for a sample that would
-    teach nothing, and when no sample is left.
+    DataError, with file and row, for a sample that is refused or would teach nothing, and when no
+    sample is left.
     """
-    if overlong not in get_args(Overlong):
-        raise DataError(f"overlong must be 'error', 'drop', 'cut' or 'truncate', not {overlong!r}.")
-    if not samples:
-        raise DataError("There is no row to train on.")
-    encoder = Encoder(tokenizer)
-    kept: list[tuple[Ids, Ids]] = []
-    origin: list[tuple[str, int]] = []
-    dropped = cut = 0
-    for sample, talk, encoded in _encode_all(samples, system, template, encoder):
-        _refuse_unlearned(sample, encoded)
-        if sample.encoded:
-            _refuse_foreign(sample, encoded, len(tokenizer))
-        if is_document(talk):
-            pieces = list(divided(encoded, max_length))
-            kept += pieces
-            origin += [(sample.file, sample.row)] * len(pieces)
-            continue
-        fits: Encoded | None = encoded
-        if len(encoded.ids) > max_length:
-            if overlong == "error":
-                raise DataError(_too_long(sample, len(encoded.ids), max_length))
-            fits = None
-            if overlong == "cut":
-                fits = _cut(sample, talk, template, encoder, max_length)
-            elif overlong == "truncate":
-                fits = _learning(Encoded(encoded.ids[:max_length], encoded.labels[:max_length]))
-            dropped += fits is None
-            cut += fits is not None
-        if fits is not None:
-            kept.append((np.array(fits.ids, dtype=np.int32), np.array(fits.labels, dtype=np.int32)))
-            origin.append((sample.file, sample.row))
-    _note_overlong(len(samples), dropped, cut, max_length, overlong)
-    return _gather(kept, origin, dropped, cut)
+    way = Way(template, max_length, system, overlong)
+    return _whole([(sample,) for sample in samples], way, tokenizer)
 
 
 def tokenize_pairs(
@@ -163,50 +99,92 @@ def tokenize_pairs(
     max_length: int,
     overlong: Overlong = "error",
 ) -> TokenizedSet:
-    """Preference pairs as ids and labels: pair i is samples 2i (chosen) and 2i + 1 (rejected).
+    """Preference pairs as ids and labels: pair i is samples 2i (chosen) and 2i + 1 (rejected)."""
+    return _whole(pairs, Way(template, max_length, system, overlong, pairs=True), tokenizer)
 
-    As `tokenize`, but `max_length` is of both together, and an overlong pair is refused or left out
-    whole: a cut would take the very reply that is compared.
-    """
-    if overlong not in ("error", "drop"):
-        raise DataError(f"overlong must be 'error' or 'drop' for pairs, not {overlong!r}.")
-    if not pairs:
-        raise DataError("There is no row to train on.")
-    kept: list[tuple[Ids, Ids]] = []
-    origin: list[tuple[str, int]] = []
-    dropped = 0
-    samples = [sample for pair in pairs for sample in pair]
-    halves = _encode_all(samples, system, template, Encoder(tokenizer))
-    for (sample, _, chosen), (_, _, rejected) in zip(halves, halves, strict=True):
-        length = len(chosen.ids) + len(rejected.ids)
-        if length > max_length and overlong == "error":
+
+def _whole(units: Sequence[Unit], way: Way, tokenizer: Any) -> TokenizedSet:
+    names = tuple(dict.fromkeys(unit[0].file for unit in units))
+    encoder = Encoder(tokenizer)
+    tokens = joined(
+        [
+            encode_units(units[start : start + AT_ONCE], way, encoder, names)
+            for start in range(0, len(units), AT_ONCE)
+        ]
+    )
+    return chosen([tokens], [np.arange(len(units))], way.max_length, way.overlong)
+
+
+def encode_units(
+    units: Sequence[Unit], way: Way, encoder: Encoder, names: tuple[str, ...]
+) -> Tokens:
+    """Some units as arrays. `names`: the files of the source, among which are the units'."""
+    samples = [sample for unit in units for sample in unit]
+    talks = [_with_system(sample.messages, way.system) for sample in samples]
+    flat = encoder.encode_flat(
+        [_pieces(s, t, way.template) for s, t in zip(samples, talks, strict=True)],
+        [sample.encoded for sample in samples],
+    )
+    _refuse(samples, flat, len(encoder.tokenizer))
+    each = len(samples) // max(len(units), 1)
+    sizes = flat.lengths.reshape(len(units), -1).sum(1)
+    states = np.zeros(len(units), np.int32)
+    counts = np.full(len(units), each, np.int32)
+    kept: list[tuple[Ids, Ids]] = []  # runs of what fits, and what was made of the rest
+    lengths: list[Any] = []
+    done = 0
+    for i in [*np.flatnonzero(sizes > way.max_length), len(units)]:
+        start, end = flat.offsets[done * each], flat.offsets[i * each]
+        kept.append((flat.ids[start:end], flat.labels[start:end]))
+        lengths.append(flat.lengths[done * each : i * each])
+        done = i + 1
+        if i < len(units):
+            whole = flat.of(i * each)
+            fitted = _fitted(units[i], talks[i * each], whole, int(sizes[i]), way, encoder)
+            divides = not way.pairs and is_document(talks[i * each])
+            states[i] = 0 if divides else 2 if fitted else 1
+            counts[i] = len(fitted)
+            kept += fitted
+            lengths.append([len(ids) for ids, _ in fitted])
+    ids, labels = (np.concatenate(part) for part in zip(*kept, strict=True))
+    sample_lengths = np.concatenate([np.asarray(part, np.int32) for part in lengths])
+    number = {name: index for index, name in enumerate(names)}
+    return Tokens(
+        ids=ids,
+        labels=labels,
+        lengths=sample_lengths,
+        labelled=learned_of(labels, sample_lengths),
+        samples=counts,
+        files=np.array([number[unit[0].file] for unit in units], np.int32),
+        rows=np.array([unit[0].row for unit in units], np.int32),
+        states=states,
+        names=names,
+    )
+
+
+def _fitted(
+    unit: Unit, talk: Conversation, encoded: Encoded, size: int, way: Way, encoder: Encoder
+) -> list[tuple[Ids, Ids]]:
+    """(ids, labels) of what is kept of a unit that is too long; DataError when it is refused."""
+    sample, limit = unit[0], way.max_length
+    if way.pairs:
+        if way.overlong == "error":
             raise DataError(
-                f"{sample.file}, row {sample.row}: chosen and rejected have {length} tokens "
-                f"together, and max_length is {max_length}. Raise max_length to {length} or more, "
+                f"{sample.file}, row {sample.row}: chosen and rejected have {size} tokens "
+                f"together, and max_length is {limit}. Raise max_length to {size} or more, "
                 "or set overlong='drop'."
             )
-        if length > max_length:
-            dropped += 1
-            continue
-        for half in (chosen, rejected):
-            kept.append((np.array(half.ids, dtype=np.int32), np.array(half.labels, dtype=np.int32)))
-            origin.append((sample.file, sample.row))
-    _note_overlong(len(pairs), dropped, 0, max_length, overlong)
-    return _gather(kept, origin, dropped)
-
-
-def _encode_all(
-    samples: Sequence[Sample], system: str, template: PromptTemplate, encoder: Encoder
-) -> Iterator[tuple[Sample, Conversation, Encoded]]:
-    """(sample, its conversation with `system`, ids and labels), encoded so many at a time."""
-    for start in range(0, len(samples), _AT_ONCE):
-        some = samples[start : start + _AT_ONCE]
-        talks = [_with_system(sample.messages, system) for sample in some]
-        encoded = encoder.encode_many(
-            [_pieces(s, t, template) for s, t in zip(some, talks, strict=True)]
-        )
-        ready = [s.encoded or e for s, e in zip(some, encoded, strict=True)]
-        yield from zip(some, talks, ready, strict=True)
+        return []
+    if is_document(talk):
+        return list(divided(encoded, limit))
+    if way.overlong == "error":
+        raise DataError(_too_long(sample, size, limit))
+    fits: Encoded | None = None
+    if way.overlong == "cut":
+        fits = _cut(sample, talk, way.template, encoder, limit)
+    elif way.overlong == "truncate":
+        fits = _learning(Encoded(encoded.ids[:limit], encoded.labels[:limit]))
+    return [(np.array(fits.ids, np.int32), np.array(fits.labels, np.int32))] if fits else []
 
 
 def _pieces(sample: Sample, talk: Conversation, template: PromptTemplate) -> Sequence[Piece]:
@@ -233,40 +211,6 @@ def divided(document: Encoded, max_length: int) -> Iterator[tuple[Ids, Ids]]:
         yield ids[start : start + max_length], some
 
 
-def _note_overlong(total: int, dropped: int, cut: int, max_length: int, overlong: str) -> None:
-    if dropped or cut:
-        log.warning(
-            "Of %d rows, %d were left out and %d lost their last %s: longer than "
-            "max_length=%d tokens.",
-            total,
-            dropped,
-            cut,
-            "turns" if overlong == "cut" else "tokens",
-            max_length,
-        )
-    if dropped == total:
-        raise DataError(
-            f"No row is left: all {total} are longer than max_length={max_length} tokens. "
-            "Raise max_length."
-        )
-
-
-def _gather(
-    samples: Sequence[tuple[Ids, Ids]],
-    origin: Sequence[tuple[str, int]],
-    dropped: int = 0,
-    cut: int = 0,
-) -> TokenizedSet:
-    offsets = np.zeros(len(samples) + 1, dtype=np.int64)
-    np.cumsum([len(ids) for ids, _ in samples], out=offsets[1:])
-    ids = np.empty(offsets[-1], dtype=np.int32)
-    labels = np.empty(offsets[-1], dtype=np.int32)
-    for index, (some_ids, some_labels) in enumerate(samples):
-        ids[offsets[index] : offsets[index + 1]] = some_ids
-        labels[offsets[index] : offsets[index + 1]] = some_labels
-    return TokenizedSet(ids, labels, offsets, tuple(origin), dropped, cut)
-
-
 def _with_system(messages: Conversation, system: str) -> Conversation:
     if (
         not system
@@ -278,23 +222,22 @@ def _with_system(messages: Conversation, system: str) -> Conversation:
     return [Message("system", system), *messages]
 
 
-def _refuse_unlearned(sample: Sample, encoded: Encoded) -> None:
-    if all(label == IGNORE for label in encoded.labels):
+def _refuse(samples: Sequence[Sample], flat: Flat, size: int) -> None:
+    """DataError for the first sample that teaches nothing, or whose tokens are another tokenizer's."""
+    for index in np.flatnonzero(learned_of(flat.labels, flat.lengths) == 0):
+        sample = samples[int(index)]
         raise DataError(
             f"{sample.file}, row {sample.row}: nothing in this row would be learned, since "
             "every reply is marked as not to be learned. Mark one to be learned, or "
             "take the row out."
         )
-
-
-def _refuse_foreign(sample: Sample, encoded: Encoded, size: int) -> None:
-    """Rows of tokens are another tokenizer's when this one has no such number."""
-    odd = next((number for number in encoded.ids if not 0 <= number < size), None)
-    if odd is not None:
-        raise DataError(
-            f"{sample.file}, row {sample.row}: token {odd}, and the tokenizer has {size}. The row "
-            "was written with another tokenizer; tokenize the text anew."
-        )
+    for sample in samples:
+        odd = [n for n in sample.encoded.ids if not 0 <= n < size] if sample.encoded else []
+        if odd:
+            raise DataError(
+                f"{sample.file}, row {sample.row}: token {odd[0]}, and the tokenizer has {size}. "
+                "The row was written with another tokenizer; tokenize the text anew."
+            )
 
 
 def _too_long(sample: Sample, tokens: int, max_length: int) -> str:

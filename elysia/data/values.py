@@ -4,10 +4,13 @@ or files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from elysia.core.errors import DataError, nearest
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def text_at(row: Mapping[str, Any], key: str, where: str = "", *, optional: bool = False) -> str:
@@ -84,9 +87,8 @@ def _refuse_damage(text: str, path: str) -> None:
             f"'{path}' holds U+FFFD, the mark of a character lost in decoding, at character "
             f"{at + 1} (“{text[max(0, at - 10) : at + 10]}”). Mend the text or take the row out."
         )
-    for at, character in enumerate(text) if not text.isascii() else ():
-        if "\ud800" <= character <= "\udfff":
-            raise DataError(
-                f"'{path}' holds half of a surrogate pair at character {at + 1}: an emoji "
-                "was cut in two. Mend the text or take the row out."
-            )
+    if half := _HALF.search(text):
+        raise DataError(
+            f"'{path}' holds half of a surrogate pair at character {half.start() + 1}: an emoji "
+            "was cut in two. Mend the text or take the row out."
+        )

@@ -7,9 +7,8 @@ the data is reached in constant time. Knows nothing of models.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,9 @@ from elysia.core.templates import get_template
 from elysia.data.encode import IGNORE
 from elysia.data.mix import repeats
 from elysia.data.pack import best_fit
-from elysia.data.read import Sample
-from elysia.data.sources import load_pair_source, load_source
-from elysia.data.tokenize import Overlong, TokenizedSet, tokenize, tokenize_pairs
+from elysia.data.prepare import tokens_of
+from elysia.data.tokenize import Overlong, Way
+from elysia.data.tokens import Tokens, chosen
 from elysia.models import load
 from elysia.train.sequence import share
 from elysia.train.xtuner.functions import is_function, load_function, load_pair_function
@@ -46,6 +45,7 @@ class PackedDialogues(Dataset[Pack]):
         pack: False makes every sample a pack of its own.
         train_on_prompt: True learns every token, as a base model that reads does.
         pairs: rows are preference pairs; packs hold chosen and rejected samples by turns.
+        cache: keep the tokens on disk, and take them from there (data/cache.py).
 
     `reference` holds, where it was set, what a reference model gives to each pair, (pairs, 2).
     """
@@ -67,24 +67,19 @@ class PackedDialogues(Dataset[Pack]):
         pack: bool = True,
         seed: int = 0,
         pairs: bool = False,
+        cache: bool = False,
     ) -> None:
         self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
         load.end_with(self.tokenizer, eos_token)
         self.template = get_template(template)
-        read: Any = _pairs if pairs else _conversations
-        self.samples = _split(sources, heldout, split, seed, read)
+        way = Way(self.template, max_length, system, overlong, pairs)
+        parts = [_read(source, way, self.tokenizer, seed, cache) for source in sources]
+        units = _split(sources, [len(part) for part in parts], heldout, split, seed)
+        self.rows = sum(map(len, units))  # or pairs, repeats counted, before any is left out
         self.reference: torch.Tensor | None = None
-        encode: Any = tokenize_pairs if pairs else tokenize
-        self.tokens: TokenizedSet = encode(
-            self.samples,
-            self.template,
-            self.tokenizer,
-            system=system,
-            max_length=max_length,
-            overlong=overlong,
-        )
+        self.tokens = chosen(parts, units, max_length, overlong)
         if train_on_prompt:  # here, so that every count of learned tokens sees it
-            self.tokens = dataclasses.replace(self.tokens, labels=self.tokens.ids.copy())
+            self.tokens = self.tokens.learning_all()
         self.each = 2 if pairs else 1  # samples that stay together
         lengths = [int(n) for n in self.tokens.lengths.reshape(-1, self.each).sum(1)]
         # Of groups of `each` samples: group i is samples i * each and on.
@@ -122,49 +117,39 @@ class PackedDialogues(Dataset[Pack]):
         return pack
 
 
-def _conversations(source: dict[str, Any]) -> list[Sample]:
-    """The samples of a source whose format may be a map function of the user's own."""
-    format = source["format"]
-    return load_source(source, load_function(format) if is_function(format) else None)
-
-
-def _pairs(source: dict[str, Any]) -> list[tuple[Sample, Sample]]:
-    """The preference pairs of a source, likewise."""
-    format = source["format"]
-    return load_pair_source(source, load_pair_function(format) if is_function(format) else None)
+def _read(source: dict[str, Any], way: Way, tokenizer: Any, seed: int, cache: bool) -> Tokens:
+    """A source's tokens; its format may be a map function of the user's own."""
+    name = source["format"]
+    found: Any = load_pair_function if way.pairs else load_function
+    function = found(name) if is_function(name) else None
+    return tokens_of(source, way, tokenizer, function, seed=seed, cache=cache)
 
 
 def _split(
-    sources: list[dict[str, Any]],
-    heldout: float,
-    split: str,
-    seed: int,
-    read: Callable[[dict[str, Any]], list[Any]],
-) -> list[Any]:
-    """Rows of all sources, each divided into trained and held out before it is repeated."""
-    parts: list[list[Any]] = []
-    for source in sources:
-        rows = read(source)
-        if source.get("limit"):
-            order = np.random.default_rng(seed).permutation(len(rows))[: source["limit"]]
-            rows = [rows[i] for i in sorted(order)]
-        order = np.random.default_rng(seed).permutation(len(rows))
-        held = round(len(rows) * heldout) if heldout < 1 else round(heldout / len(sources))
-        if held >= len(rows):
+    sources: list[dict[str, Any]], counts: list[int], heldout: float, split: str, seed: int
+) -> list[NDArray[np.int64]]:
+    """Which of each source's rows are in `split`: divided first, then seen as often as `repeat` and
+    `weight` say."""
+    wanted = []
+    for source, count in zip(sources, counts, strict=True):
+        order = np.random.default_rng(seed).permutation(count)
+        held = round(count * heldout) if heldout < 1 else round(heldout / len(sources))
+        if held >= count:
             raise DataError(
-                f"{source['path']}: heldout = {heldout} leaves none of its {len(rows)} rows."
+                f"{source['path']}: heldout = {heldout:g} leaves none of its {count} rows."
             )
-        wanted = sorted(order[:held]) if split == "heldout" else sorted(order[held:])
-        parts.append([rows[i] for i in wanted])
+        wanted.append(np.sort(order[:held] if split == "heldout" else order[held:]))
     if split == "heldout":
-        return [row for part in parts for row in part]
-    chosen: list[Any] = []
-    for part, repeat in zip(parts, repeats(sources, [len(part) for part in parts]), strict=True):
-        chosen += part * int(repeat)
-        some = round(len(part) * (repeat - int(repeat)))
-        drawn = np.random.default_rng(seed).permutation(len(part))[:some]
-        chosen += [part[i] for i in sorted(drawn)]
-    return chosen
+        return wanted
+    often = repeats(sources, [len(rows) for rows in wanted])
+    return [_repeated(rows, times, seed) for rows, times in zip(wanted, often, strict=True)]
+
+
+def _repeated(rows: NDArray[np.int64], times: float, seed: int) -> NDArray[np.int64]:
+    """`rows` as often as the whole part of `times` says, and a share of them drawn for the rest."""
+    part = round(len(rows) * (times - int(times)))
+    drawn = np.random.default_rng(seed).permutation(len(rows))[:part]
+    return np.concatenate([np.tile(rows, int(times)), rows[np.sort(drawn)]])
 
 
 class EpochSampler(Sampler[int]):

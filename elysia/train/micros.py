@@ -83,7 +83,7 @@ def _micros(dataset: Any, order: list[int], size: int, padded: bool) -> Iterator
 
 
 def _described(dataset: Any, micros: list[Micro], settings: Settings) -> dict[str, Any]:
-    tokens, rows = dataset.tokens, len(dataset.samples)
+    tokens, rows = dataset.tokens, dataset.rows
     total = int(tokens.lengths.sum())
     positions = sum(
         len(m.lengths) * max(m.lengths) if m.padded else m.tokens + -m.tokens % 64 for m in micros

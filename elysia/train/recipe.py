@@ -176,6 +176,7 @@ def dataset_arguments(settings: Settings, folder: str) -> dict[str, Any]:
         "pack": settings.pack_to_max_length,
         "seed": settings.seed,
         "pairs": settings.pairs,
+        "cache": settings.token_cache,
     }
 
 

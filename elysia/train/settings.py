@@ -53,6 +53,8 @@ class Settings:
     )
     heldout: float = 0.0  # below 1: a share of the rows; from 1 on: that many rows
 
+    token_cache: bool = True  # tokens are kept on disk ($ELYSIA_CACHE, else ~/.cache/elysia)
+
     # Method
     method: Literal["qlora", "lora", "full"] = "qlora"
     lora_r: int = 64

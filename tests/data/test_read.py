@@ -134,6 +134,31 @@ def test_lines_are_streamed(tmp_path):
     assert peak < path.stat().st_size / 5
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_is_streamed(tmp_path, indent):
+    path = write(tmp_path, "a.json", json.dumps([{"text": "x" * 1000}] * 5000, indent=indent))
+    tracemalloc.start()
+    assert sum(1 for _ in read_rows(path)) == 5000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 2  # a block, not the file and its rows
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 50])
+def test_blocks_may_end_anywhere_in_an_array(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("elysia.data.read._BLOCK", block)
+    rows = [*ROWS, {"number": -12.5e3, "deep": [{"a": [True, None]}], "quoted": '\\"] , [{\n'}]
+    for indent in (None, 2):
+        path = write(tmp_path, "a.json", json.dumps(rows, indent=indent) + "\n ")
+        assert [row.value for row in read_rows(path)] == rows
+    for number, (name, text, sentence) in enumerate(BAD):
+        if name == "a.json":
+            with pytest.raises(DataError, match=sentence):
+                list(read_rows(write(tmp_path, f"{number}.json", text)))
+    with pytest.raises(DataError, match="Extra data"):
+        list(read_rows(write(tmp_path, "b.json", '[{"a": 1}] {"b": 2}')))
+
+
 def test_conversations_know_their_file_and_row(tmp_path):
     path = write(tmp_path, "a.jsonl", as_lines())
     samples = load_conversations(path, "default")

@@ -140,7 +140,7 @@ def test_an_unknown_way_with_long_rows_is_refused(tokenizer):
 def test_more_samples_than_one_batch_are_encoded_alike(tokenizer, monkeypatch):
     samples = [sample("a", "b" * n, row=n) for n in range(1, 8)]
     whole = tokenize(samples, TEMPLATE, tokenizer, max_length=200)
-    monkeypatch.setattr("elysia.data.tokenize._AT_ONCE", 3)
+    monkeypatch.setattr("elysia.data.tokenize.AT_ONCE", 3)
     parts = tokenize(samples, TEMPLATE, tokenizer, max_length=200)
     assert parts.origin == whole.origin and parts.sha256() == whole.sha256()
 

@@ -105,17 +105,17 @@ def test_a_silent_pack_teaches_nothing(dialogues):
 @pytest.mark.parametrize("heldout, wanted", [(0.25, 6), (5, 5)])
 def test_held_out_rows_are_never_trained_on(dialogues, heldout, wanted):
     train, held = (dialogues(heldout=heldout, split=s, seed=7) for s in ("train", "heldout"))
-    assert len(held.samples) == wanted
-    assert len(train.samples) + len(held.samples) == 24
-    assert not {s.row for s in train.samples} & {s.row for s in held.samples}
+    assert len(held.tokens) == wanted
+    assert len(train.tokens) + len(held.tokens) == 24
+    assert not set(train.tokens.origin) & set(held.tokens.origin)
 
 
 def test_repeats_are_made_after_the_split(dialogues, rows_file):
     sources = [{"path": str(rows_file), "format": "xtuner", "repeat": 3, "limit": 12}]
     train = dialogues(sources=sources, heldout=2)
     held = dialogues(sources=sources, heldout=2, split="heldout")
-    assert (len(train.samples), len(held.samples)) == (30, 2)
-    assert not {s.row for s in train.samples} & {s.row for s in held.samples}
+    assert (len(train.tokens), len(held.tokens)) == (30, 2)
+    assert not set(train.tokens.origin) & set(held.tokens.origin)
 
 
 def test_weights_mix_sources_after_the_split_and_the_same_each_time(dialogues, rows_file, tmp_path):
@@ -182,7 +182,7 @@ def test_pairs_come_from_folders_with_columns_renamed_and_a_share_repeated(
         "columns": {"talk": "conversations"},
     }  # fmt: skip
     data = dialogues(sources=[source], pairs=True)
-    assert len(data.samples) == 27 and len(data.tokens) == 54
+    assert len(data.tokens) == 54
     assert set(data.tokens.origin) == {
         (str(tmp_path / f"{name}.json"), row)
         for name, count in (("a", 10), ("b", 8))

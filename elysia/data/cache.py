@@ -1,0 +1,137 @@
+"""Tokens on disk, so that data is tokenized once: found again by what they were made of, and only
+whole.
+
+A folder an entry, under `$ELYSIA_CACHE` or `~/.cache/elysia`: not in a work dir, since training, the
+held-out rows, the checks and the next run with another learning rate all read the same tokens.
+Knows nothing of how tokens are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from elysia.core.errors import DataError, ElysiaError
+from elysia.core.files import sha256_of, staged_folder
+from elysia.data.tokens import ARRAYS, Tokens, joined
+
+log = logging.getLogger(__name__)
+
+FORMAT = "elysia-tokens/1"
+ABOUT = "about.json"
+
+
+def folder() -> Path:
+    """Where entries lie."""
+    named = os.environ.get("ELYSIA_CACHE")
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "elysia"
+
+
+def cached(made_of: dict[str, Any], make: Callable[[], Iterable[Tokens]]) -> Tokens:
+    """The tokens that are made of `made_of`: an entry's, mapped from disk, else those that `make`
+    gives part by part, kept as a new entry.
+
+    made_of: JSON-ready; two that differ never share an entry. Several processes may ask at once: one
+    makes the entry while the others wait for it. Where nothing can be written, the tokens are kept
+    in memory, with a warning.
+    """
+    text = json.dumps(made_of | {"format": FORMAT, "code": _code()}, sort_keys=True)
+    entry = folder() / "tokens" / hashlib.sha256(text.encode()).hexdigest()[:32]
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(entry.with_suffix(".lock"), "w")  # noqa: SIM115
+    except OSError as error:
+        log.warning("Tokens are not kept: %s (%s).", error.filename, error.strerror)
+        return joined(list(make()))
+    with lock, _held(lock):
+        if entry.is_dir():
+            try:
+                found = read(entry, text)
+                _note("Tokens taken from %s", entry)
+                return found
+            except DataError as error:
+                log.warning("%s They are made anew.", error)
+        with staged_folder(entry, DataError, replaces=lambda _: True) as staging:
+            write(make(), staging, text)
+        _note("Tokens kept in %s", entry)
+        return read(entry, text)
+
+
+def write(parts: Iterable[Tokens], place: Path, text: str) -> None:
+    """Parts of one source into an empty folder, one after another: memory holds one at a time."""
+    files = {name: (place / f"{name}.i4").open("wb") for name in ARRAYS}
+    names: tuple[str, ...] = ()
+    try:
+        for part in parts:
+            names = part.names
+            for name, file in files.items():
+                file.write(np.ascontiguousarray(getattr(part, name), dtype="<i4").tobytes())
+    finally:
+        for file in files.values():
+            file.close()
+    digests = {name: sha256_of(place / f"{name}.i4") for name in ARRAYS}
+    about = {"made_of": text, "names": names, "sha256": digests}
+    (place / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+
+
+def read(entry: Path, text: str) -> Tokens:
+    """An entry, mapped; DataError when it is damaged or made of something else."""
+    try:
+        about = json.loads((entry / ABOUT).read_text(encoding="utf-8"))
+        whole = about["made_of"] == text and all(
+            sha256_of(entry / f"{name}.i4") == about["sha256"][name] for name in ARRAYS
+        )
+        if not whole:
+            raise DataError(f"The kept tokens in {entry} are damaged.")
+        arrays: dict[str, Any] = {name: _mapped(entry / f"{name}.i4") for name in ARRAYS}
+        return Tokens(**arrays, names=tuple(about["names"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"The kept tokens in {entry} cannot be read ({error}).") from error
+
+
+def _mapped(path: Path) -> Any:
+    if not path.stat().st_size:
+        return np.zeros(0, np.int32)  # nothing cannot be mapped
+    return np.memmap(path, dtype="<i4", mode="r")
+
+
+def _code() -> str:
+    """A digest of the code that makes tokens: another version's are never taken for ours."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), *sorted((here.parent / "core").glob("template*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@contextmanager
+def _held(lock: IO[str]) -> Iterator[None]:
+    """Alone with an entry, among the processes of this machine. The system lets go for a process
+    that is killed. Where there are no such locks, each makes its own and the last one stays."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:  # a file system without locks
+        raise ElysiaError(
+            f"{lock.name} cannot be locked ({error.strerror}): set ELYSIA_CACHE to a folder on a "
+            "local disk, or token_cache = False."
+        ) from error
+    yield
+
+
+def _note(text: str, entry: Path) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        log.info(text, entry)

@@ -1,0 +1,130 @@
+"""Tokens are made once, kept whole, found again by what they were made of, and never mistaken."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from elysia.core.errors import DataError
+from elysia.core.templates import get_template
+from elysia.data import cache
+from elysia.data.prepare import tokens_of
+from elysia.data.tokenize import Way
+from elysia.data.tokens import chosen
+
+ROWS = [{"input": f"问题 {n}", "output": f"回答 {n}。" * (1 + n % 3)} for n in range(9)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer):
+    return AutoTokenizer.from_pretrained(tiny_tokenizer)
+
+
+@pytest.fixture
+def ask(tmp_path, tokenizer, monkeypatch):
+    """The tokens of nine rows; changes are of the way or the source."""
+    monkeypatch.setenv("ELYSIA_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(ROWS, ensure_ascii=False), encoding="utf-8")
+
+    def asked(cache=True, function=None, limit=None, seed=0, **way):
+        source = {"path": str(path), "format": "default", "limit": limit}
+        way = Way(get_template("internlm2_chat"), **{"max_length": 256} | way)
+        return tokens_of(source, way, tokenizer, function, seed=seed, cache=cache)
+
+    asked.path = path
+    asked.entries = lambda: sorted(p for p in (tmp_path / "cache/tokens").glob("*") if p.is_dir())
+    return asked
+
+
+def digest(tokens):
+    return chosen([tokens], [np.arange(len(tokens))], 256, "error").sha256()
+
+
+def test_kept_tokens_are_mapped_and_the_same_as_those_in_memory(ask, caplog):
+    caplog.set_level("INFO")
+    made, found, plain = ask(), ask(), ask(cache=False)
+    assert "kept in" in caplog.messages[0] and "taken from" in caplog.messages[1]
+    assert digest(made) == digest(found) == digest(plain)
+    assert isinstance(found.ids, np.memmap) and not isinstance(plain.ids, np.memmap)
+    assert len(found) == 9 and found.rows.tolist() == list(range(1, 10))
+    assert len(ask.entries()) == 1
+
+
+def test_anything_that_shapes_tokens_makes_another_entry(ask):
+    ask()
+    ask(system="S")
+    ask(max_length=255)
+    ask(overlong="drop")
+    ask(limit=5)
+    ask(limit=5, seed=1)
+    assert len(ask.entries()) == 6
+    ask.path.write_text(json.dumps(ROWS[:8]), encoding="utf-8")
+    assert len(ask()) == 8
+    assert len(ask.entries()) == 7
+
+
+@pytest.mark.parametrize("harm", ["cut", "bits", "about", "gone"])
+def test_a_damaged_entry_is_made_anew_with_a_sentence(ask, caplog, harm):
+    wanted = digest(ask())
+    (entry,) = ask.entries()
+    ids = entry / "ids.i4"
+    if harm == "cut":
+        ids.write_bytes(ids.read_bytes()[:-8])
+    elif harm == "bits":
+        content = ids.read_bytes()
+        ids.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif harm == "about":
+        (entry / cache.ABOUT).write_text("{")
+    else:
+        ids.unlink()
+    assert digest(ask()) == wanted
+    assert "They are made anew." in caplog.text
+    caplog.clear()
+    assert digest(ask()) == wanted and not caplog.records
+
+
+def test_an_entry_of_other_data_is_never_taken(ask, caplog):
+    ask()
+    (entry,) = ask.entries()
+    about = json.loads((entry / cache.ABOUT).read_text())
+    (entry / cache.ABOUT).write_text(json.dumps(about | {"made_of": "something else"}))
+    ask()
+    assert "are damaged" in caplog.text
+
+
+def test_rows_that_are_refused_leave_no_entry(ask):
+    with pytest.raises(DataError, match=r"rows\.json, row 1: \d+ tokens"):
+        ask(max_length=8)
+    assert ask.entries() == []
+
+
+def test_of_several_that_ask_at_once_one_makes_the_entry(ask, monkeypatch):
+    written = []
+    write = cache.write
+    monkeypatch.setattr(cache, "write", lambda *args: (written.append(1), write(*args)))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: digest(ask()), range(4)))
+    assert len(set(found)) == 1 and len(written) == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_no_run(ask, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ELYSIA_CACHE", str(tmp_path / "file"))
+    assert len(ask()) == 9
+    assert "Tokens are not kept" in caplog.text
+
+
+def test_what_a_function_of_the_users_own_made_is_not_kept(ask):
+    from elysia.data.formats import FORMATS
+
+    assert len(ask(function=FORMATS["default"])) == 9
+    assert ask.entries() == []
+
+
+def test_parts_make_the_same_tokens_as_the_whole(ask, monkeypatch):
+    whole = digest(ask(cache=False))
+    monkeypatch.setattr("elysia.data.prepare.AT_ONCE", 2)
+    assert digest(ask(cache=False)) == digest(ask()) == whole
