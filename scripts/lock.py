@@ -53,7 +53,11 @@ def main() -> None:
     for target, pins, what in (
         ("requirements.txt", train, "Training and chat"),
         ("requirements/dev.lock", dev, "Tests and checks, on top of requirements.txt"),
-        ("requirements/data.lock", data, "Linting and making data, on top of requirements.txt"),
+        (
+            "requirements/data.lock",
+            data,
+            "Linting, making and scoring data, on top of requirements.txt",
+        ),
     ):
         lines = [f"{name}=={version}" for name, version in sorted(pins.items())]
         head = (
