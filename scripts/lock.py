@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each is installed by itself on top of the first, so some packages stand in several.
 ON_TOP = {
     "serve": "Serving and GGUF",
-    "data": "Linting and making data",
+    "data": "Linting, making and scoring data",
     "voice": "Her voice",  # espeakng-loader holds eSpeak NG, which is GPL-3
     "dev": "Tests and checks",
 }

@@ -64,6 +64,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "read every row of a config's data and report",
     ),
     "data script": ("elysia.cli.script:script_parser", "make rows of a script, for one character"),
+    "data generate": (
+        "elysia.cli.generate:generate_parser",
+        "have a model behind an endpoint write dialogues",
+    ),
     "data lint": ("elysia.cli.lint:lint_parser", "say what is wrong with dataset files"),
     "check-configs": (
         "elysia.cli.legacy:check_configs_parser",
@@ -83,9 +87,24 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.voice:explain_parser",
         "show each step from a text to its sounds",
     ),
+    "evaluate persona": (
+        "elysia.cli.score:score_parser",
+        "the persona scorecard: voice, identity, leaks, copying, forgetting",
+    ),
+    "evaluate compare": ("elysia.cli.score:compare_parser", "scorecards side by side"),
+    "score": ("elysia.cli.score:short_parser", "the same as evaluate persona"),
     "demo": ("elysia.cli.demo:demo_parser", "the whole road with a tiny model, on a CPU"),
     "help": ("elysia.cli.help:help_parser", "show this, or a verb's own help"),
     "version": ("elysia.cli.help:version_parser", "print the version"),
+}
+# Package -> the lock that it is in, where that is not requirements.txt.
+LOCKS = {
+    **dict.fromkeys(("rensa", "zhon", "pysubs2", "sklearn", "sacrebleu"), "requirements/data.lock"),
+    **dict.fromkeys(
+        ("gguf", "xllamacpp", "fastapi", "uvicorn", "starlette", "prometheus_client", "httpx"),
+        "requirements/serve.lock",
+    ),
+    **dict.fromkeys(("pypinyin", "jieba", "eng_to_ipa", "onnxruntime"), "requirements/voice.lock"),
 }
 GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}
 # XTuner's verbs that this project does not have, and what to do instead.
@@ -164,10 +183,10 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}."
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("elysia"):
+        lock = LOCKS.get((error.name or "").split(".")[0], "requirements.txt")
         return (
             f"The package '{error.name}' is not installed. "
-            "Install the project's requirements into this environment: requirements.txt, and "
-            "requirements/serve.lock for serving and GGUF."
+            f"Install the project's requirements ({lock}) into this environment."
         )
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
         return (

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from elysia.evaluate.scorecard import Material, Scorecard, Talk
 
 
-def score_parser() -> ArgumentParser:
+def short_parser() -> ArgumentParser:
+    """The parser of `elysia score`, the same verb by a short name."""
+    return score_parser("score")
+
+
+def score_parser(verb: str = "evaluate persona") -> ArgumentParser:
     """The parser of `elysia evaluate persona`."""
     parser = build_parser(
-        "evaluate persona",
+        verb,
         "MODEL [--adapter ADAPTER] --heldout FILE [--train FILE] [--general FILE] [--against BASE]",
         "Measure a persona without a judge model: held-out lines, voice, identity, leaks, copying, "
         "forgetting. With --adapter and no --against, the model without it is the base.",

@@ -76,7 +76,8 @@ def test_a_model_that_knows_the_voice_reads_it_better(tiny_internlm2, files, tmp
     import torch
 
     from elysia.core.messages import Message
-    from elysia.core.templates import get_template
+    from elysia.core.templates import get_template, render
+    from elysia.data.encode import encode
     from elysia.evaluate.likelihood import Likelihood, perplexity
     from elysia.models.load import load_causal_lm, load_tokenizer
 
@@ -89,7 +90,7 @@ def test_a_model_that_knows_the_voice_reads_it_better(tiny_internlm2, files, tmp
     )  # fmt: skip
     before = perplexity(reader.losses(held))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    rows = [reader._encoded(talk) for talk in train[:8]]
+    rows = [encode(render(talk, reader.template), reader.tokenizer) for talk in train[:8]]
     model.train()
     for row in rows:
         ids, labels = torch.tensor([row.ids]), torch.tensor([row.labels])
