@@ -83,7 +83,7 @@ class Answer:
         else:
             scores = {"content": listed(choice.scores), "refusal": None} if choice.scores else None
             message: dict[str, Any] = {
-                "role": "assistant", "content": choice.text, "refusal": None,
+                "role": "assistant", "content": choice.text, "refusal": None, "annotations": [],
             }  # fmt: skip
             if choice.calls:
                 message |= {"tool_calls": choice.calls, "content": choice.text or None}

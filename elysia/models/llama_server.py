@@ -190,7 +190,9 @@ class LlamaServer:
             base_url=url,
             headers={"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(PATIENCE, connect=10.0),
-            limits=httpx.Limits(max_connections=None),
+            # A connection for each request: the child ends idle ones when it likes, and each one
+            # that is kept open holds one of its threads.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,  # a proxy has no business between us and our child
         )
 
