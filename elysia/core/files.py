@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from elysia.core.errors import ElysiaError, ExportError
 
@@ -35,14 +36,23 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
 
     Raises ElysiaError with a sentence when the disk refuses; no temporary file stays behind.
     """
+    with staged_file(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def staged_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary stream to write; it becomes `path` when the block ends well, else nothing stays.
+
+    Raises ElysiaError with a sentence when the disk refuses.
+    """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
+            with os.fdopen(descriptor, "w+b") as stream:
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.chmod(name, _usual_mode(0o666))  # mkstemp's 0600 would hide it from a group

@@ -86,6 +86,12 @@ class Persona:
         found = self.extensions.get("elysia")
         return found if isinstance(found, dict) else {}
 
+    @property
+    def voice(self) -> str | None:
+        """The name of her voice (`extensions.elysia.voice`), a file of tts/voices; None without."""
+        name = self.ours.get("voice")
+        return name if isinstance(name, str) and name.strip() else None
+
     def fill(self, text: str, user: str = "你") -> str:
         """`text` with {{char}} and {{user}}, in any case, replaced; other macros stay."""
         values = {"char": self.called, "user": user}

@@ -9,34 +9,39 @@ import io
 import wave
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
-from elysia.core.files import write_atomic
+from elysia.core.files import staged_file
 from elysia.voice.base import Pcm
 
 
 def wav(pieces: Iterable[Pcm], rate: int | None = None) -> bytes:
     """A 16-bit mono WAV file of all pieces, at `rate` or the first piece's."""
     buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        for piece in pieces:
-            if not rate:
-                rate = piece.rate
-            if not buffer.tell():
-                file.setframerate(rate)
-            file.writeframes(resampled(piece, rate).data)
-        if not buffer.tell():
-            file.setframerate(rate or 22_050)
-            file.writeframes(b"")
+    _write(buffer, pieces, rate)
     return buffer.getvalue()
 
 
 def write_wav(path: str | Path, pieces: Iterable[Pcm]) -> float:
-    """Write a WAV file; returns its seconds."""
-    kept = list(pieces)
-    write_atomic(path, wav(kept))
-    return sum(piece.seconds for piece in kept)
+    """Write a WAV file as the pieces come, whole or not at all; returns its seconds."""
+    with staged_file(path) as stream:
+        return _write(stream, pieces)
+
+
+def _write(stream: BinaryIO, pieces: Iterable[Pcm], rate: int | None = None) -> float:
+    frames = 0
+    with wave.open(stream, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate or 22_050)  # of a file without sound; the first piece may change it
+        for piece in pieces:
+            if not frames:
+                rate = rate or piece.rate
+                file.setframerate(rate)
+            data = resampled(piece, rate or piece.rate).data
+            frames += len(data) // 2
+            file.writeframesraw(data)
+    return frames / (rate or 22_050)
 
 
 def resampled(piece: Pcm, rate: int) -> Pcm:

@@ -25,7 +25,8 @@ from elysia.voice.vits_onnx import FILES, OnnxParts
 
 log = logging.getLogger(__name__)
 
-WINDOW = 40  # frames decoded at a time: 0.46 s at 22.05 kHz
+WINDOW = 40  # frames decoded first: 0.46 s at 22.05 kHz
+LARGEST_WINDOW = 160  # each window is twice the one before: overlaps cost less once sound is ahead
 OVERLAP = 16  # frames on each side that the decoder looks at; 8 are audibly too few
 LONGEST_SYMBOL = 4.0  # seconds; what an untrained duration predictor may ask for has an end
 LONGEST_SENTENCE = 90.0  # seconds
@@ -81,18 +82,19 @@ class VitsVoice:
     def samples(
         self, ids: list[int], speed: float = 1.0, window: int = WINDOW
     ) -> Iterator[np.ndarray[Any, Any]]:
-        """Samples from -1 to 1 of symbols' ids, `window` frames at a time (0: all at once)."""
+        """Samples from -1 to 1 of symbols' ids, `window` frames first (0: all at once)."""
         parts = self._loaded()
         speaker = parts.speaker(self._number)
         latents = self._latents(parts, ids, speaker, speed)
         frames = latents.shape[2]
-        window = window or frames
-        for start in range(0, frames, window):
+        start, window = 0, window or frames
+        while start < frames:
             end = min(start + window, frames)
             first, last = max(0, start - OVERLAP), min(frames, end + OVERLAP)
             sound = parts.decode(np.ascontiguousarray(latents[:, :, first:last]), speaker)
             hop = self.card.hop
             yield sound[(start - first) * hop : (end - first) * hop]
+            start, window = end, min(2 * window, max(window, LARGEST_WINDOW))
 
     def _latents(
         self, parts: Any, ids: list[int], speaker: Any, speed: float

@@ -11,7 +11,7 @@ import pytest
 
 from elysia.core import files
 from elysia.core.errors import CheckpointError, ElysiaError, ExportError
-from elysia.core.files import sha256_of, staged_folder, write_atomic
+from elysia.core.files import sha256_of, staged_file, staged_folder, write_atomic
 
 
 def _full(*_: object) -> None:
@@ -142,3 +142,16 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
 def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a").startswith("ba7816bf8f01cfea")
+
+
+def test_a_staged_file_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "sub" / "x"
+    with pytest.raises(ZeroDivisionError), staged_file(target) as stream:
+        stream.write(b"half")
+        raise ZeroDivisionError
+    assert list(target.parent.iterdir()) == []
+    with staged_file(target) as stream:
+        stream.write(b"whole")
+    assert [path.name for path in target.parent.iterdir()] == [
+        "x"
+    ] and target.read_bytes() == b"whole"

@@ -149,3 +149,11 @@ def test_real_cards_of_others_are_read(shared_data: Path) -> None:
     assert all("{{char}}" not in persona.system_text() for persona in read.values())
     nova = read["jasl_full_v3_card"]
     assert nova.nickname and nova.system_line().startswith(f"You are {nova.nickname}")
+
+
+@pytest.mark.parametrize(
+    ("extensions", "voice"),
+    [({"elysia": {"voice": "espeak"}}, "espeak"), ({"elysia": {"voice": 3}}, None), ({}, None)],
+)
+def test_a_card_names_its_voice(extensions, voice):
+    assert Persona("X", extensions=extensions).voice == voice

@@ -126,12 +126,12 @@ def test_weights_mix_sources_after_the_split_and_the_same_each_time(dialogues, r
         {"path": str(general), "format": "xtuner", "weight": 0.2},
     ]
     made = [dialogues(sources=sources, heldout=0.25, split="train") for _ in range(2)]
-    rows = [[(s.file, s.row) for s in data.samples] for data in made]
+    rows = [list(data.tokens.origin) for data in made]
     assert rows[0] == rows[1]
     hers = sum(file == str(rows_file) for file, _ in rows[0])
     assert (hers, len(rows[0]) - hers) == (18, 4)  # 18 rows are trained on; 18 * 0.2 / 0.8
     held = dialogues(sources=sources, heldout=0.25, split="heldout")
-    assert not set(rows[0]) & {(s.file, s.row) for s in held.samples}
+    assert not set(rows[0]) & set(held.tokens.origin)
 
 
 def test_holding_everything_out_is_refused(dialogues):
