@@ -64,9 +64,7 @@ def tokens_of(
     return cached(made_of, parts)
 
 
-def _units(
-    source: Mapping[str, Any], way: Way, function: Any, seed: int
-) -> Iterator[Unit]:
+def _units(source: Mapping[str, Any], way: Way, function: Any, seed: int) -> Iterator[Unit]:
     """A source's rows, or pairs, as they are read. A `limit` is drawn from all of them, which are
     held in memory for it."""
     single: Iterator[Unit] = ((sample,) for sample in samples_of(source, function))
