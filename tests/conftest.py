@@ -41,6 +41,14 @@ Could you tell me a story about the sea and the stars?
 """.splitlines()
 
 
+# Files whose tests start several processes each: first, so that they are not what a run waits for at its end.
+HEAVY = ("test_zero.py", "test_resume.py", "test_verify.py", "test_gguf.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in HEAVY)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data beside the checkout; skips where it is absent."""
