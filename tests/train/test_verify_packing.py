@@ -28,12 +28,13 @@ def test_packed_pairs_learn_as_each_alone(tmp_path, pair_settings, changes):
 
 
 def test_a_leak_between_samples_is_found(tmp_path, plain_settings, monkeypatch):
-    isolated = sft._bucketed
+    isolated = sft._filled
 
-    def leaking(tensors, labels, batch):
-        return isolated(tensors, labels, batch | {"segments": [labels.shape[1]]})
+    def leaking(tensors, labels, batch, step):
+        joined = batch | {"segments": [labels.shape[1]]}
+        return isolated(tensors, labels, joined, step)
 
-    monkeypatch.setattr(sft, "_bucketed", leaking)
+    monkeypatch.setattr(sft, "_filled", leaking)
     proof = verify_packing(Settings(**plain_settings), "float32", tmp_path, packs=2)
     assert not proof.holds
     assert proof.gradient > 10 * proof.tolerance[1]
