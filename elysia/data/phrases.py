@@ -96,8 +96,15 @@ def too_near(ask: str, probe: str) -> bool:
         return True
     if 2 * min(len(a), len(b)) < NEAR * (len(a) + len(b)):
         return False  # no two texts of these lengths are so alike; spares nearly all comparisons
-    match = SequenceMatcher(None, a, b, autojunk=False)
+    match = _against(b)
+    match.set_seq1(a)
     return match.quick_ratio() >= NEAR and match.ratio() >= NEAR
+
+
+@cache
+def _against(text: str) -> SequenceMatcher[str]:
+    """A matcher of `text`: difflib keeps what it learned of its second sequence."""
+    return SequenceMatcher(None, "", text, autojunk=False)
 
 
 def probe_texts(folder: Path) -> list[str]:

@@ -156,6 +156,7 @@ def test_dpo_of_two_processes_resumes_exactly_under_zero(tmp_path, dpo, name, me
     assert same(whole, final(tmp_path / "w"))
 
 
+@SLOW
 def test_dpo_of_two_processes_learns_what_one_does_with_and_without_zero(tmp_path, dpo):
     dpo |= {"method": "lora", "lora_dropout": 0.0, "dtype": "float32", "lr": 1e-3}
     run(tmp_path, dpo | {"accumulative_counts": 2}, tmp_path / "one")
