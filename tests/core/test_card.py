@@ -16,6 +16,9 @@ from elysia.core.card import card_of, read_card, write_card
 from elysia.core.card_convert import KEPT, as_kind, as_version, backfill_of, main_picture
 from elysia.core.charx import write_charx
 from elysia.core.errors import PersonaError
+from elysia.core.lore import Scene, choose_lore
+from elysia.core.lorebook import lorebook_of
+from elysia.core.messages import Message
 from elysia.core.persona import Persona
 from elysia.core.png import SIGNATURE, Chunk, keyword_of, read_png
 
@@ -325,3 +328,26 @@ def test_an_archive_is_the_same_bytes_for_the_same_members() -> None:
     members = {"card.json": b"{}", "a/b.png": b"x"}
     assert write_charx(members) == write_charx(members)
     assert charx.read_charx(write_charx(members), "x") == members
+
+
+PERSONAS = Path(__file__).resolve().parents[2] / "configs" / "personas"
+FRIENDS = {"ayan": "阿砚", "dudu": "渡渡", "elysia": "爱莉希雅", "xiaotang": "小棠"}
+
+
+@pytest.mark.parametrize("stem", sorted(set(FRIENDS) - {"elysia"}))
+def test_a_bundled_character_greets_in_two_languages_and_knows_the_others(stem: str) -> None:
+    card = read_card(PERSONAS / f"{stem}.json")
+    book = lorebook_of(card.fields["character_book"])
+    assert (
+        card.version == 3 and not card.notes and len(card.greetings) >= 3 and card.group_greetings
+    )
+    assert any(greeting.isascii() for greeting in card.greetings)
+    for friend in set(FRIENDS.values()) - {FRIENDS[stem]}:
+        scene = Scene([Message("user", f"你认识{friend}吗")])
+        lore = choose_lore(book, scene, len, fill=Persona.load(PERSONAS / f"{stem}.json").fill)
+        assert any(friend in one.text for one in lore.inserted)
+    assert not choose_lore(book, Scene([Message("user", "1 + 1?")]), len).inserted
+
+
+def test_the_bundled_folder_has_at_least_four_characters() -> None:
+    assert set(FRIENDS) <= {path.stem for path in PERSONAS.glob("*.json")}
