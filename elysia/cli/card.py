@@ -11,7 +11,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elysia.cli.output import build_parser, say, warn
 from elysia.core.errors import PersonaError, UsageError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from elysia.core.lorebook import Entry
 
 TEXTS = ("description", "personality", "scenario", "system_prompt", "post_history_instructions")
+SPEC_HELP = "default: the card's own; a lorebook or world file becomes v3 or world"
 WIDTH = 400  # characters shown of a text
 
 
@@ -38,14 +39,14 @@ def convert_parser() -> ArgumentParser:
     """The parser of `elysia card convert`."""
     parser = build_parser(
         "card convert",
-        "FILE OUT [--spec {v2,v3}] [--picture PNG] [--force]",
+        "FILE OUT [--spec {v2,v3,world}] [--picture PNG] [--force]",
         "Write a card as another kind (OUT ends in .json, .png or .charx) or version. Says what would "
         "be lost, and then writes only with --force.",
         convert,
     )
     parser.add_argument("file", metavar="FILE", help="a card: JSON, PNG or CHARX")
     parser.add_argument("out", metavar="OUT", help="must not exist, unless --force is given")
-    parser.add_argument("--spec", choices=["v2", "v3"], help="default: the card's own version")
+    parser.add_argument("--spec", choices=["v2", "v3", "world"], help=SPEC_HELP)
     parser.add_argument("--picture", metavar="PNG", help="carries the card when OUT is a PNG")
     parser.add_argument("--force", action="store_true", help="write even so; replace OUT")
     return parser
@@ -97,6 +98,10 @@ def convert(args: Namespace) -> int:
     kind = kind_of_name(out)
     if out.exists() and not args.force:
         raise UsageError(f"{out} exists already; name another file, or say --force.")
+    if (book := bare_lorebook(args.file)) is not None:
+        return convert_lorebook(book, out, args)
+    if args.spec == "world":
+        raise UsageError("--spec world is for lorebook files; a card stays a card.")
     card = read_card(args.file)
     if kind == "charx" and args.spec == "v2":
         raise UsageError("A CHARX holds V3 cards only; leave --spec out, or write a PNG or JSON.")
@@ -105,16 +110,41 @@ def convert(args: Namespace) -> int:
     card, left = as_kind(card, kind)
     if kind == "png":
         card = with_picture(card, args.picture)
-    lost += left
-    for what in lost:
-        warn(f"lost: {what}")
-    if lost and not args.force:
-        raise PersonaError(
-            f"{out} was not written: it would lose what is named above; --force writes it."
-        )
+    refuse_losses([*lost, *left], out, args.force)
     write_card(card, out, backfill_of(card) if card.version == 3 else b"")
     say(f"{out}: {printable(card.fields['name'])}, V{card.version}, {kind}")
     return 0
+
+
+def convert_lorebook(document: dict[str, Any], out: Path, args: Namespace) -> int:
+    """A stand-alone lorebook as a world, or the reverse."""
+    from elysia.core.card_json import dumps
+    from elysia.core.files import write_atomic
+    from elysia.core.world import book_of_world, is_world, world_of_book
+
+    if out.suffix.lower() != ".json" or args.spec == "v2":
+        raise UsageError("A lorebook is written as JSON, with --spec v3 or --spec world.")
+    world = is_world(document)
+    lost: list[str] = []
+    if args.spec == "world" and not world:
+        data = document["data"] if document.get("spec") == "lorebook_v3" else document
+        document, lost = world_of_book(data)
+    elif args.spec == "v3" and world:
+        document = book_of_world(document)
+    refuse_losses(lost, out, args.force)
+    write_atomic(out, dumps(document))
+    say(f"{out}: a lorebook")
+    return 0
+
+
+def refuse_losses(lost: list[str], out: Path, force: bool) -> None:
+    """Name what would be lost; PersonaError unless that was agreed to."""
+    for what in lost:
+        warn(f"lost: {printable(what)}")
+    if lost and not force:
+        raise PersonaError(
+            f"{out} was not written: it would lose what is named above; --force writes it."
+        )
 
 
 def with_picture(card: Card, path: str | None) -> Card:
@@ -137,7 +167,7 @@ def check(args: Namespace) -> int:
     from elysia.core.lorebook import lorebook_of
     from elysia.core.persona import Persona
 
-    book = bare_lorebook(args.file)
+    book: object = bare_lorebook(args.file)
     if book is None:
         card = read_card(args.file)
         Persona.from_card(card.document, args.file)
@@ -154,7 +184,7 @@ def check(args: Namespace) -> int:
     return 0
 
 
-def bare_lorebook(path: str) -> object:
+def bare_lorebook(path: str) -> dict[str, Any] | None:
     """The document of a lorebook or world file; None of anything else, which is left to read_card."""
     from elysia.core.card_json import MAX_BYTES, loads
 
@@ -164,8 +194,9 @@ def bare_lorebook(path: str) -> object:
     document = loads(file.read_bytes(), path)
     if not isinstance(document, dict):
         return None
-    bare = "entries" in document and "spec" not in document
-    return document if bare or document.get("spec") == "lorebook_v3" else None
+    if document.get("spec") == "lorebook_v3" and isinstance(document.get("data"), dict):
+        return document
+    return document if "entries" in document and "spec" not in document else None
 
 
 def oddities(entry: Entry) -> Iterator[str]:

@@ -96,6 +96,29 @@ def test_a_check_names_what_is_odd_and_takes_world_files(card, tmp_path, capsys)
     assert cli.main(["card", "check", str(tmp_path / "none.json")]) == 1
 
 
+def test_a_world_file_becomes_a_lorebook_and_comes_back(tmp_path, capsys):
+    world = {
+        "entries": {
+            "0": {
+                "uid": 0,
+                "key": ["sea"],
+                "content": "x",
+                "order": 1,
+                "disable": False,
+                "position": 0,
+                "sticky": 2,
+            }
+        }
+    }
+    first, book, last = (tmp_path / name for name in ("w.json", "b.json", "again.json"))
+    first.write_text(json.dumps(world))
+    assert cli.main(["card", "convert", str(first), str(book), "--spec", "v3"]) == 0
+    assert json.loads(book.read_text())["spec"] == "lorebook_v3"
+    assert cli.main(["card", "convert", str(book), str(last), "--spec", "world"]) == 0
+    assert json.loads(last.read_text()) == world
+    assert cli.main(["card", "convert", str(first), str(tmp_path / "a.png")]) == 2
+
+
 def test_every_real_card_passes_the_check(shared_data: Path, capsys):
     for path in sorted((shared_data / "cards").iterdir()):
         assert cli.main(["card", "check", str(path)]) == 0, path
