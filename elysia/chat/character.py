@@ -53,7 +53,8 @@ class Character:
             )
         self.greeting = greeting
         self._greeting = card.greetings[greeting]
-        self._closing = str(self.persona.extra.get("post_history_instructions") or "")
+        closing = self.persona.extra.get("post_history_instructions")
+        self._closing = closing if isinstance(closing, str) else ""
         book = self.persona.extra.get("character_book")
         self._book = lorebook_of(book) if isinstance(book, dict) else None
         self._macros = Macros(

@@ -83,7 +83,8 @@ def show(args: Namespace) -> int:
     for number, greeting in enumerate(card.greetings):
         say(f"{f'greeting {number}':26}{printable(greeting)}")
     if isinstance(book := fields.get("character_book"), dict):
-        say(f"{'lorebook':26}{len(book.get('entries') or [])} entries")
+        entries = book.get("entries")
+        say(f"{'lorebook':26}{len(entries) if isinstance(entries, list) else 0} entries")
     if isinstance(extensions := fields.get("extensions"), dict) and extensions:
         say(f"{'extensions':26}{printable(', '.join(extensions))}")
     return 0
@@ -120,10 +121,12 @@ def convert_lorebook(document: dict[str, Any], out: Path, args: Namespace) -> in
     """A stand-alone lorebook as a world, or the reverse."""
     from elysia.core.card_json import dumps
     from elysia.core.files import write_atomic
+    from elysia.core.lorebook import lorebook_of
     from elysia.core.world import book_of_world, is_world, world_of_book
 
     if out.suffix.lower() != ".json" or args.spec == "v2":
         raise UsageError("A lorebook is written as JSON, with --spec v3 or --spec world.")
+    lorebook_of(document, args.file)  # a sentence, when it is none
     world = is_world(document)
     lost: list[str] = []
     if args.spec == "world" and not world:

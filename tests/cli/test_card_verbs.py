@@ -119,6 +119,17 @@ def test_a_world_file_becomes_a_lorebook_and_comes_back(tmp_path, capsys):
     assert cli.main(["card", "convert", str(first), str(tmp_path / "a.png")]) == 2
 
 
+@pytest.mark.parametrize("entries", [5, "x", None, {"0": 7}])
+def test_a_book_whose_entries_are_none_gets_a_sentence(tmp_path, entries, capsys):
+    book, out = tmp_path / "b.json", tmp_path / "out.json"
+    book.write_text(json.dumps({"entries": entries}))
+    spec = "v3" if isinstance(entries, dict) else "world"
+    assert cli.main(["card", "convert", str(book), str(out), "--spec", spec]) == 1
+    assert capsys.readouterr().err.startswith("error: ") and not out.exists()
+    book.write_text(json.dumps({"name": "a", "character_book": {"entries": entries}}))
+    assert cli.main(["card", "show", str(book)]) == 0
+
+
 def test_every_real_card_passes_the_check(shared_data: Path, capsys):
     for path in sorted((shared_data / "cards").iterdir()):
         assert cli.main(["card", "check", str(path)]) == 0, path
