@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elysia.chat.character import Character
 from elysia.chat.session import Session
 from elysia.core import templates
+from elysia.core.card import read_card
 from elysia.core.errors import ModelError, RunCardError, UsageError
 from elysia.core.run_card import FILE, RunCard
 from elysia.core.templates import PromptTemplate
+from elysia.core.user_persona import UserPersona
 from elysia.engines.base import Sampling
 
 if TYPE_CHECKING:
@@ -49,6 +52,9 @@ class ChatSettings:
     slots: int = 1
     gpu_layers: int = 0
     remote_model: str | None = None
+    persona: str | None = None  # a card's file; None: no character
+    user: UserPersona = field(default_factory=UserPersona)
+    greeting: int = 0
 
 
 ENGINES = ("llama_cpp", "transformers", "openai")
@@ -66,7 +72,13 @@ class Manner:
 
 
 def open_session(settings: ChatSettings) -> Session:
-    """Load everything; a fresh session."""
+    """Load everything; a fresh session. A card that cannot be used is refused before the model is
+    loaded.
+    """
+    character = None
+    if settings.persona:
+        card, seed = read_card(settings.persona), settings.sampling.seed or 0
+        character = Character(card, settings.user, greeting=settings.greeting, seed=seed)
     engine, manner = open_engine(settings)
     return Session(
         engine,
@@ -74,6 +86,7 @@ def open_session(settings: ChatSettings) -> Session:
         system=manner.system,
         stop=manner.stop,
         sampling=settings.sampling,
+        character=character,
     )
 
 

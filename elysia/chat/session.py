@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from elysia.chat.character import Character, Staging
 from elysia.core.errors import EngineError
 from elysia.core.messages import Message
 from elysia.core.templates import PromptTemplate
@@ -30,18 +31,24 @@ class Session:
         system: str = "",
         stop: Sequence[str] = (),
         sampling: Sampling | None = None,
+        character: Character | None = None,
     ) -> None:
+        """With a `character` the conversation opens with its greeting, and each turn's prompt is
+        its card's; `system` is then what a card without a system prompt takes.
+        """
         self.engine = engine
         self.template = template
         self.system = system
         self.stop = tuple(dict.fromkeys(stop))
         self.sampling = sampling or Sampling()
-        self.history: list[Message] = []  # user and assistant by turns, without the system message
+        self.character = character
+        # User and assistant by turns, a greeting first, without the system message.
+        self.history: list[Message] = character.opening() if character else []
         self._left_out = 0
 
     def reset(self) -> None:
-        """Forget every turn."""
-        self.history = []
+        """Forget every turn but the greeting."""
+        self.history = self.character.opening() if self.character else []
         self._left_out = 0
 
     def reply(self, text: str, cancel: threading.Event | None = None) -> Iterator[Delta]:
@@ -52,7 +59,8 @@ class Session:
         others when the message does not fit the context even alone.
         """
         turn = Message("user", text)
-        prompt = self._fitted([*self.history, turn])
+        staging = self._staging([*self.history, turn])
+        prompt = self._fitted([*self.history, turn], staging)
         request = Request(prompt, self.template, self.stop, self._next_sampling())
         said: list[str] = []
         try:
@@ -62,6 +70,19 @@ class Session:
         finally:
             if reply := "".join(said):
                 self.history += [turn, Message("assistant", reply)]
+                if self.character:
+                    self.character.remember(staging)
+
+    def _staging(self, messages: list[Message]) -> Staging:
+        if self.character is None:
+            return Staging(self.system)
+        empty = self._count([Message("user", "")])
+        return self.character.stage(
+            messages,
+            lambda text: self._count([Message("user", text)]) - empty,
+            self.engine.context_length,
+            self.system,
+        )
 
     def _next_sampling(self) -> Sampling:
         """The sampling with a seed of this turn's own: the same question twice may be answered
@@ -72,21 +93,19 @@ class Session:
             return self.sampling
         return replace(self.sampling, seed=seed + len(self.history) // 2)
 
-    def _fitted(self, messages: list[Message]) -> list[Message]:
-        """`messages` behind the system message, without the oldest turns that leave no room to
-        reply.
+    def _fitted(self, messages: list[Message], staging: Staging) -> list[Message]:
+        """`messages` as they are staged, without the oldest turns that leave no room to reply.
 
         The room is max_new_tokens, but never more than half of the context: a small model with a
         generous limit still remembers something.
         """
-        front = [Message("system", self.system)] if self.system else []
         limit = self.engine.context_length
         room = min(self.sampling.max_new_tokens, limit // 2)
-        used = self._count(front + messages)
+        used = self._count(staging.around(messages))
         first = 0
         while used + room > limit and first + 2 < len(messages):
             first += 2
-            used = self._count(front + messages[first:])
+            used = self._count(staging.around(messages[first:]))
         if used >= limit:
             raise EngineError(
                 f"The message with the system prompt has {used} tokens and the model's context is "
@@ -95,7 +114,7 @@ class Session:
         if first // 2 > self._left_out:
             log.info("(The oldest %d turns no longer fit the context of %d.)", first // 2, limit)
         self._left_out = first // 2
-        return front + messages[first:]
+        return staging.around(messages[first:])
 
     def _count(self, messages: Sequence[Message]) -> int:
         return self.engine.count_tokens(messages, self.template)

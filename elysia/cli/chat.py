@@ -14,9 +14,11 @@ import threading
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from elysia.cli.card import printable
 from elysia.cli.output import build_parser, paint, say, warn
 from elysia.core.errors import EngineError, UsageError, nearest
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from elysia.app import ChatSettings
     from elysia.chat.session import Session
     from elysia.cli.speech import TerminalSpeech
+    from elysia.core.user_persona import UserPersona
     from elysia.engines.base import Sampling
 
 DTYPES = {"auto": "auto", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
@@ -57,6 +60,11 @@ def chat_parser() -> ArgumentParser:
     )
     add_model_options(parser)
     add_engine_options(parser)
+    parser.add_argument("--persona", metavar="CARD", help="talk to this card's character")
+    parser.add_argument("--user", metavar="NAME", help="your name to it, or a JSON file with yours")
+    parser.add_argument(
+        "--greeting", type=int, default=0, metavar="N", help="its N-th (default: 0)"
+    )
     parser.add_argument("--bot-name", default="BOT", help="shown before replies (default: BOT)")
     parser.add_argument("--no-streamer", action="store_true", help="show replies when complete")
     parser.add_argument("--stop-words", nargs="+", default=[], help="more texts that end a reply")
@@ -170,7 +178,20 @@ def open_session(args: Namespace) -> Session:
         repetition_penalty=args.repetition_penalty,
         seed=args.seed,
     )
-    return app.open_session(settings_of(args, sampling, tuple(args.stop_words)))
+    settings = settings_of(args, sampling, tuple(args.stop_words))
+    settings = replace(
+        settings, persona=args.persona, user=user_of(args.user), greeting=args.greeting
+    )
+    return app.open_session(settings)
+
+
+def user_of(said: str | None) -> UserPersona:
+    """What --user says: a name, or a file that ends in .json."""
+    from elysia.core.user_persona import UserPersona
+
+    if said is None:
+        return UserPersona()
+    return UserPersona.load(said) if said.endswith(".json") else UserPersona(said)
 
 
 def chat(args: Namespace) -> int:
@@ -183,8 +204,11 @@ def chat(args: Namespace) -> int:
     whole, session = False, None
     try:
         session = open_session(args)
+        name = args.bot_name
+        if session.character and name == "BOT":
+            name = printable(session.character.persona.called)
         streaming = not args.no_streamer
-        code = converse(session, bot_name=args.bot_name, streaming=streaming, speech=speech)
+        code = converse(session, bot_name=name, streaming=streaming, speech=speech)
         whole = True
         return code
     finally:
@@ -208,12 +232,15 @@ def converse(
     if on_terminal:
         with suppress(ImportError):
             import readline  # noqa: F401  (arrow keys and history in input())
+        greet(session, bot_name)
     for text in typed_messages() if on_terminal else piped_messages():
         if text.strip() == "EXIT":
             break
         if text.strip() == "RESET":
             session.reset()
             warn("(The conversation is forgotten.)")
+            if on_terminal:
+                greet(session, bot_name)
             continue
         try:
             if on_terminal:
@@ -224,6 +251,15 @@ def converse(
                 raise
             warn(f"error: {error}")
     return 0
+
+
+def greet(session: Session, bot_name: str) -> None:
+    """Show the greeting of a conversation that has one; through a pipe only replies are shown."""
+    for message in session.history[:1]:
+        say(
+            paint(f"{bot_name}: ", "cyan")
+            + "".join(c for c in message.text if c.isprintable() or c == "\n")
+        )
 
 
 def show_reply(

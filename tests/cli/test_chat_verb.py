@@ -12,8 +12,10 @@ import time
 import pytest
 
 from elysia import cli
+from elysia.chat.character import Character
 from elysia.chat.session import Session
-from elysia.cli.chat import converse
+from elysia.cli.chat import converse, greet
+from elysia.core.card import card_of
 from elysia.core.errors import EngineError
 from elysia.core.templates import get_template
 from elysia.engines.base import Sampling
@@ -44,6 +46,13 @@ def test_reset_forgets_and_exit_leaves(piped, capsys):
     session = piped("one\nRESET\ntwo\nEXIT\nthree\n", ["a", "b", "c"])
     assert capsys.readouterr().out == "a\nb\n"
     assert [message.text for message in session.history] == ["two", "b"]
+
+
+def test_a_character_greets_and_cannot_move_the_terminals_cursor(capsys):
+    card = card_of(b'{"name": "Mira", "first_mes": "Hi, {{user}}.\\u001b[2J"}', "x")
+    greet(Session(ScriptedEngine([]), TEMPLATE, character=Character(card)), "Mira")
+    greet(Session(ScriptedEngine([]), TEMPLATE), "BOT")
+    assert capsys.readouterr().out == "Mira: Hi, 你.[2J\n"
 
 
 def test_a_reply_that_was_cut_says_so(piped, capsys):

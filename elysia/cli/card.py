@@ -1,0 +1,221 @@
+"""`elysia card show`, `card convert` and `card check`: character cards and lorebooks as files.
+
+What a card says is printed with its control characters spelled out: a stranger wrote it. Knows nothing
+of how a card is read or what a conversion keeps.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elysia.cli.output import build_parser, say, warn
+from elysia.core.errors import PersonaError, UsageError
+
+if TYPE_CHECKING:
+    from elysia.core.card import Card
+    from elysia.core.lorebook import Entry
+
+TEXTS = ("description", "personality", "scenario", "system_prompt", "post_history_instructions")
+SPEC_HELP = "default: the card's own; a lorebook or world file becomes v3 or world"
+WIDTH = 400  # characters shown of a text
+
+
+def show_parser() -> ArgumentParser:
+    """The parser of `elysia card show`."""
+    parser = build_parser(
+        "card show", "FILE", "Show who a card's character is, without any of its macros run.", show
+    )
+    parser.add_argument("file", metavar="FILE", help="a card: JSON, PNG or CHARX")
+    parser.add_argument("--json", action="store_true", help="print the card's JSON as it is")
+    return parser
+
+
+def convert_parser() -> ArgumentParser:
+    """The parser of `elysia card convert`."""
+    parser = build_parser(
+        "card convert",
+        "FILE OUT [--spec {v2,v3,world}] [--picture PNG] [--force]",
+        "Write a card as another kind (OUT ends in .json, .png or .charx) or version. Says what would "
+        "be lost, and then writes only with --force.",
+        convert,
+    )
+    parser.add_argument("file", metavar="FILE", help="a card: JSON, PNG or CHARX")
+    parser.add_argument("out", metavar="OUT", help="must not exist, unless --force is given")
+    parser.add_argument("--spec", choices=["v2", "v3", "world"], help=SPEC_HELP)
+    parser.add_argument("--picture", metavar="PNG", help="carries the card when OUT is a PNG")
+    parser.add_argument("--force", action="store_true", help="write even so; replace OUT")
+    return parser
+
+
+def check_parser() -> ArgumentParser:
+    """The parser of `elysia card check`."""
+    parser = build_parser(
+        "card check",
+        "FILE",
+        "Read a card, or a lorebook or world file, as a chat would, and say what is odd in it. Exit "
+        "code 1 when it cannot be used.",
+        check,
+    )
+    parser.add_argument("file", metavar="FILE", help="a card, a lorebook or a world file")
+    return parser
+
+
+def show(args: Namespace) -> int:
+    """Print the card in short, or its JSON to the byte."""
+    from elysia.core.card import read_card
+    from elysia.core.card_json import dumps
+
+    card = read_card(args.file)
+    if args.json:
+        say(dumps(card.document).decode())
+        return 0
+    fields = card.fields
+    say(f"{printable(fields['name'])} (V{card.version}, {card.kind})")
+    for key in ("nickname", "creator", "character_version", "tags", "creator_notes", *TEXTS):
+        if value := fields.get(key):
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            say(f"{key:26}{printable(shown)}")
+    for number, greeting in enumerate(card.greetings):
+        say(f"{f'greeting {number}':26}{printable(greeting)}")
+    if isinstance(book := fields.get("character_book"), dict):
+        entries = book.get("entries")
+        say(f"{'lorebook':26}{len(entries) if isinstance(entries, list) else 0} entries")
+    if isinstance(extensions := fields.get("extensions"), dict) and extensions:
+        say(f"{'extensions':26}{printable(', '.join(extensions))}")
+    return 0
+
+
+def convert(args: Namespace) -> int:
+    """Write OUT; exit code 1, and nothing written, when that would lose what was not agreed to."""
+    from elysia.core.card import kind_of_name, read_card, write_card
+    from elysia.core.card_convert import as_kind, as_version, backfill_of
+
+    out = Path(args.out)
+    kind = kind_of_name(out)
+    if out.exists() and not args.force:
+        raise UsageError(f"{out} exists already; name another file, or say --force.")
+    if (book := bare_lorebook(args.file)) is not None:
+        return convert_lorebook(book, out, args)
+    if args.spec == "world":
+        raise UsageError("--spec world is for lorebook files; a card stays a card.")
+    card = read_card(args.file)
+    if kind == "charx" and args.spec == "v2":
+        raise UsageError("A CHARX holds V3 cards only; leave --spec out, or write a PNG or JSON.")
+    version = {"v2": 2, "v3": 3}.get(args.spec, 3 if kind == "charx" else card.version)
+    card, lost = as_version(card, version)
+    card, left = as_kind(card, kind)
+    if kind == "png":
+        card = with_picture(card, args.picture)
+    refuse_losses([*lost, *left], out, args.force)
+    write_card(card, out, backfill_of(card) if card.version == 3 else b"")
+    say(f"{out}: {printable(card.fields['name'])}, V{card.version}, {kind}")
+    return 0
+
+
+def convert_lorebook(document: dict[str, Any], out: Path, args: Namespace) -> int:
+    """A stand-alone lorebook as a world, or the reverse."""
+    from elysia.core.card_json import dumps
+    from elysia.core.files import write_atomic
+    from elysia.core.lorebook import lorebook_of
+    from elysia.core.world import book_of_world, is_world, world_of_book
+
+    if out.suffix.lower() != ".json" or args.spec == "v2":
+        raise UsageError("A lorebook is written as JSON, with --spec v3 or --spec world.")
+    lorebook_of(document, args.file)  # a sentence, when it is none
+    world = is_world(document)
+    lost: list[str] = []
+    if args.spec == "world" and not world:
+        data = document["data"] if document.get("spec") == "lorebook_v3" else document
+        document, lost = world_of_book(data)
+    elif args.spec == "v3" and world:
+        document = book_of_world(document)
+    refuse_losses(lost, out, args.force)
+    write_atomic(out, dumps(document))
+    say(f"{out}: a lorebook")
+    return 0
+
+
+def refuse_losses(lost: list[str], out: Path, force: bool) -> None:
+    """Name what would be lost; PersonaError unless that was agreed to."""
+    for what in lost:
+        warn(f"lost: {printable(what)}")
+    if lost and not force:
+        raise PersonaError(
+            f"{out} was not written: it would lose what is named above; --force writes it."
+        )
+
+
+def with_picture(card: Card, path: str | None) -> Card:
+    """The card with the picture of a file, its own, or the main icon of its archive."""
+    from elysia.core.card_convert import main_picture
+    from elysia.core.png import read_png
+
+    if path:
+        return replace(card, picture=read_png(Path(path).read_bytes(), path), original=None)
+    if card.picture is None and (found := main_picture(card)):
+        return replace(card, picture=read_png(found, "the card's main icon"), original=None)
+    if card.picture is None:
+        raise UsageError("The card has no picture of its own: name one with --picture.")
+    return card
+
+
+def check(args: Namespace) -> int:
+    """Print what is odd, one a line, and a verdict."""
+    from elysia.core.card import read_card
+    from elysia.core.lorebook import lorebook_of
+    from elysia.core.persona import Persona
+
+    book: object = bare_lorebook(args.file)
+    if book is None:
+        card = read_card(args.file)
+        Persona.from_card(card.document, args.file)
+        for note in card.notes:
+            say(f"note: {printable(note)}")
+        if not any(card.greetings):
+            say("note: there is no greeting; the user speaks first")
+        book = card.fields.get("character_book") or {"entries": []}
+    lorebook = lorebook_of(book, args.file)
+    for entry in lorebook.entries:
+        for odd in oddities(entry):
+            say(f"note: lorebook entry {entry.number + 1} ({printable(entry.label)[:40]}): {odd}")
+    say(f"{args.file} can be used; {len(lorebook.entries)} lorebook entries.")
+    return 0
+
+
+def bare_lorebook(path: str) -> dict[str, Any] | None:
+    """The document of a lorebook or world file; None of anything else, which is left to read_card."""
+    from elysia.core.card_json import MAX_BYTES, loads
+
+    file = Path(path)
+    if not file.is_file() or file.suffix.lower() != ".json" or file.stat().st_size > MAX_BYTES:
+        return None
+    document = loads(file.read_bytes(), path)
+    if not isinstance(document, dict):
+        return None
+    if document.get("spec") == "lorebook_v3" and isinstance(document.get("data"), dict):
+        return document
+    return document if "entries" in document and "spec" not in document else None
+
+
+def oddities(entry: Entry) -> Iterator[str]:
+    """What keeps an entry from doing what its author may have meant."""
+    from elysia.chat.patterns import Patterns
+
+    if not entry.text.strip():
+        yield "it has no content and inserts nothing"
+    if entry.use_regex and any(Patterns().search(key, "", False) is None for key in entry.keys):
+        yield "a key is no valid regular expression, so the entry never matches"
+    if not entry.keys and not entry.constant and "activate" not in entry.said:
+        yield "it has no keys and never matches"
+
+
+def printable(text: str) -> str:
+    """One line of at most WIDTH characters; what would move a terminal's cursor is spelled out."""
+    line = " ".join(text.split())
+    safe = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line[:WIDTH])
+    return safe + ("..." if len(line) > WIDTH else "")
