@@ -2,7 +2,6 @@
 
 import random
 import re
-import time
 
 import pytest
 
@@ -298,11 +297,10 @@ def test_without_a_search_a_regex_never_matches():
     assert not choose_lore(book, Scene(chat("x")), len).inserted
 
 
+@pytest.mark.timeout(60)
 def test_a_book_at_every_bound_is_scanned_in_time():
     entries = [
         entry(*(f"k{n}x{m}" for m in range(20)), content=f"k{n + 1}x3 " * 40)
         for n in range(MAX_ENTRIES // 10)
     ]
-    began = time.process_time()
     assert len(chosen(entries, "k0x0", book={"recursive_scanning": True})) == 10
-    assert time.process_time() - began < 30

@@ -1,7 +1,6 @@
 """Every macro of the V3 specification."""
 
 import random
-import time
 
 import pytest
 
@@ -73,7 +72,6 @@ def test_keys_are_looked_for_without_comments_and_hidden_keys_wake_other_entries
     assert for_scan(text, recursive=True) == "seapearl {{char}} <user>"
 
 
+@pytest.mark.timeout(60)  # quadratic time would take hours
 def test_a_million_braces_are_no_trouble():
-    began = time.process_time()
     assert filled("{{" * 300_000 + "}}" * 300_000).startswith("{{")
-    assert time.process_time() - began < 20  # quadratic time would take hours
