@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from elysia.core.files import write_atomic
+from elysia.train import rng
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +122,10 @@ def _kept(device: str, dtype: str, threads: int, what: str) -> dict[str, Any]:
         pass
     place, kind = torch.device(device), getattr(torch, dtype.removeprefix("torch."))
     log.info("Measuring what %s can do (once, about two seconds).", name)
-    values = (
-        _measure(place, kind) if what == "all" else {"peak": _products(place, kind, least=True)}
-    )
+    with rng.untouched():  # or a machine's first run would draw other numbers than its second
+        values = (
+            _measure(place, kind) if what == "all" else {"peak": _products(place, kind, least=True)}
+        )
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

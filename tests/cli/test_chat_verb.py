@@ -173,6 +173,9 @@ class Terminal:
         os.write(self.ours, text.encode())
 
     def interrupt(self) -> None:
+        # Python shows the prompt a moment before it waits for a key; a signal between the two is
+        # only seen with the next one.
+        time.sleep(1)
         self.child.send_signal(signal.SIGINT)
 
     def wait_for(self, text: str) -> None:
