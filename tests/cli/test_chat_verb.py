@@ -126,7 +126,9 @@ def test_a_voice_without_a_player_or_a_folder_is_a_sentence(monkeypatch, capsys)
 
 
 TERMINAL = """
-import sys, time
+import signal, sys, time
+# Tests that run in the background hand down a SIGINT that is ignored; a terminal's program has it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from elysia.chat.session import Session
 from elysia.cli.chat import converse
 from elysia.core.templates import get_template
@@ -175,7 +177,7 @@ class Terminal:
     def interrupt(self) -> None:
         # Python shows the prompt a moment before it waits for a key; a signal between the two is
         # only seen with the next one.
-        time.sleep(1)
+        time.sleep(0.3)
         self.child.send_signal(signal.SIGINT)
 
     def wait_for(self, text: str) -> None:

@@ -103,6 +103,7 @@ def rows(tmp_path):
 
 
 def test_rows_carry_where_they_come_from_and_can_be_trained_on(words, server, tmp_path):
+    server.slow = 0.2  # long enough for requests to meet
     assert cli.main([*words, "--concurrency", "3"]) == 0
     assert len(load_conversations(tmp_path / "out.jsonl", "xtuner")) == 12
     assert 1 < server.most <= 3
