@@ -30,7 +30,7 @@ ABOUT = "about.json"
 
 
 def folder() -> Path:
-    """Where entries lie."""
+    """Where entries lie, and what else is kept from run to run (train/roofline.py)."""
     named = os.environ.get("ELYSIA_CACHE")
     if named:
         return Path(named).expanduser()

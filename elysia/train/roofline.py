@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import platform
 import statistics
 import time
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from elysia.core.files import write_atomic
+from elysia.data.cache import folder
 from elysia.train import rng
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def _kept(device: str, dtype: str, threads: int, what: str) -> dict[str, Any]:
     """A measurement from the file of earlier ones, else made and put there."""
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
     key = f"{name}, {threads} threads, torch {torch.__version__}, {dtype}, {what}"
-    path = _cache_file()
+    path = folder() / "roofline.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {**found[key], "device": name, "measured": True}
@@ -135,11 +135,6 @@ def _kept(device: str, dtype: str, threads: int, what: str) -> dict[str, Any]:
     except Exception as error:  # a home that cannot be written costs two seconds a run, no more
         log.info("%s was not kept: %s", path, error)
     return {**values, "device": name, "measured": True}
-
-
-def _cache_file() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("ELYSIA_CACHE") or Path(home) / "elysia") / "roofline.json"
 
 
 def _cpu_name() -> str:
