@@ -70,7 +70,11 @@ $(VENV)/.voice: $(VENV)/.train requirements/voice.lock
 	$(PIP) install --no-deps -r requirements/voice.lock
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.serve $(VENV)/.voice requirements/dev.lock requirements/data.lock
+$(VENV)/.chat: $(VENV)/.serve $(VENV)/.voice requirements/chat.lock requirements/web.lock
+	$(PIP) install --no-deps -r requirements/chat.lock -r requirements/web.lock
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.chat requirements/dev.lock requirements/data.lock
 	$(PIP) install --no-deps -r requirements/dev.lock -r requirements/data.lock
 	@touch $@
 

@@ -20,6 +20,8 @@ ON_TOP = {
     "serve": "Serving and GGUF",
     "data": "Linting, making and scoring data",
     "voice": "Her voice",  # espeakng-loader holds eSpeak NG, which is GPL-3
+    "chat": "Conversations, memory and knowledge",
+    "web": "The pages",
     "dev": "Tests and checks",
 }
 # What a package names and nothing here uses: pocketsphinx's microphone.

@@ -58,6 +58,18 @@ class EngineError(ElysiaError):
     """An engine that failed or refused while generating."""
 
 
+class StoreError(ElysiaError):
+    """A database that is locked, damaged, of a newer version, or without what was asked for."""
+
+
+class MemoryFault(ElysiaError):
+    """A memory that is not there, or not in the scope that asks."""
+
+
+class KnowledgeError(ElysiaError):
+    """A document that cannot be read or is not on the shelf."""
+
+
 class VoiceError(ElysiaError):
     """A voice that is missing, damaged, of an unknown kind, or failed while speaking."""
 

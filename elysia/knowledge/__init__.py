@@ -1,0 +1,4 @@
+"""What a character can look up: documents, searched by span, each find citable.
+
+Knows nothing of engines, prompts or pages.
+"""

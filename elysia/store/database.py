@@ -1,0 +1,169 @@
+"""One door to the database: a URL becomes an engine whose tables are those of this version.
+
+SQLite by default, with a write-ahead log so that readers never wait for a writer; any URL of
+SQLAlchemy otherwise. A database of an older version is migrated, one of a newer version is refused.
+Knows nothing of what the rows mean.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from elysia.core.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+PATIENCE = 10.0  # seconds to wait for another process that writes
+
+
+class Database:
+    """An open database. May be used from several threads; `close` when done."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that changes nothing. StoreError with a sentence when the database fails."""
+        with self._explained(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction: kept whole when the block ends well, else not at all."""
+        with self._explained(), self.engine.execution_options(writes=True).begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise StoreError(sentence_of(error, self.shown)) from error
+
+
+def open_database(url: str) -> Database:
+    """The database at `url`, made or migrated where needed. A path is a SQLite file.
+
+    StoreError, a sentence, when it cannot be opened, is locked, damaged or of a newer version.
+    """
+    if "://" not in url:
+        url = f"sqlite:///{Path(url).absolute()}"
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed, **_options(parsed.get_backend_name()))
+    except (ArgumentError, ValueError) as error:
+        raise StoreError(
+            "The database's URL cannot be read; write it like sqlite:////path/chat.db "
+            "or postgresql+psycopg://user:password@host/name."
+        ) from error
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise StoreError(
+            f"No driver for {parsed.drivername} is installed here ({error}). "
+            "For PostgreSQL: pip install 'psycopg[binary]', and a URL postgresql+psycopg://..."
+        ) from error
+    except OSError as error:
+        raise StoreError(f"{error.filename}: {error.strerror}; name another place.") from error
+    if engine.url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _on_sqlite)
+        event.listen(engine, "begin", _begin)
+    database = Database(engine)
+    try:
+        _migrate(database)
+    except DBAPIError as error:
+        engine.dispose()
+        raise StoreError(sentence_of(error, database.shown)) from error
+    except StoreError:
+        engine.dispose()
+        raise
+    return database
+
+
+def sentence_of(error: DBAPIError, shown: str) -> str:
+    """What a driver's fault means, and what to do."""
+    said = str(error.orig)
+    if "locked" in said or "busy" in said:
+        return (
+            f"The database {shown} has been locked by another program for {PATIENCE:.0f} seconds. "
+            "Close that program, or try again."
+        )
+    if "not a database" in said or "malformed" in said:
+        return (
+            f"{shown} is no database, or it is damaged. Move it aside (nothing is deleted) and a "
+            "new one is made; `sqlite3 FILE .recover` may save what is in it."
+        )
+    if "full" in said:
+        return f"The disk of {shown} is full. Nothing half-written was kept; make room."
+    if "readonly" in said or "unable to open" in said:
+        return f"{shown} cannot be written here: {said}. Name another place."
+    return f"The database {shown} failed: {said.splitlines()[0] if said else error}."
+
+
+def _options(backend: str) -> dict[str, Any]:
+    if backend == "sqlite":
+        return {"connect_args": {"timeout": PATIENCE, "check_same_thread": False}}
+    return {"pool_pre_ping": True}
+
+
+def _on_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy begins transactions, see _begin
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # A commit must outlive the process; a power cut may cost the last ones, not the file.
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # The default begins when the first row is written, and then two readers that both want to write
+    # are told "locked" at once, without any patience.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+
+
+def _writes(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("writes", False))
+
+
+def _migrate(database: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    script = ScriptDirectory.from_config(config)
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        now, newest = context.get_current_revision(), script.get_current_head()
+    if now == newest:
+        return
+    if now is not None and now not in {one.revision for one in script.walk_revisions()}:
+        raise StoreError(
+            f"The database {database.shown} was written by a newer version of Elysia (its tables "
+            f"are of {now}, this version knows {newest}). Update Elysia, or name another database."
+        )
+    log.info("Bringing the database from %s to %s", now or "nothing", newest)
+    with database.engine.execution_options(writes=True).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
