@@ -6,7 +6,8 @@ Knows nothing of engines, nor of how a prompt is written for a model.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from elysia.chat.patterns import Patterns
@@ -42,9 +43,20 @@ class Character:
     """One card in one conversation. Draws and remembers, so not for two conversations at once."""
 
     def __init__(
-        self, card: Card, user: UserPersona | None = None, *, greeting: int = 0, seed: int = 0
+        self,
+        card: Card,
+        user: UserPersona | None = None,
+        *,
+        greeting: int = 0,
+        seed: int = 0,
+        turn: int = 0,
+        matched: Collection[str] = (),
     ) -> None:
-        """`greeting` counts from 0 over the card's own and its alternates; UsageError without it."""
+        """`greeting` counts from 0 over the card's own and its alternates; UsageError without it.
+
+        In the midst of a conversation `turn` gives {{random}} new draws while {{pick}} stays with
+        the `seed`, and `matched` are the lore entries of earlier turns.
+        """
         self.persona = Persona.from_card(card.document)
         self.user = user or UserPersona()
         if greeting and not 0 <= greeting < len(card.greetings):
@@ -58,10 +70,13 @@ class Character:
         book = self.persona.extra.get("character_book")
         self._book = lorebook_of(book) if isinstance(book, dict) else None
         self._macros = Macros(
-            self.persona.called, self.user.name, random.Random(seed), seed=str(seed)
+            self.persona.called,
+            self.user.name,
+            random.Random(f"{seed}/{turn}" if turn else seed),
+            seed=str(seed),
         )
         self._patterns = Patterns()
-        self._matched: set[str] = set()
+        self._matched: set[str] = set(matched)
 
     def opening(self) -> list[Message]:
         """The conversation's first message, when the card greets; earlier turns are forgotten."""
@@ -97,6 +112,28 @@ class Character:
         system = self._macros.fill(self.persona.system_prompt.strip() or "{{original}}")
         self._macros.original = None
         return Staging(self._system(system.strip(), lore), lore, closing)
+
+    def fill(self, text: str) -> str:
+        """`text` with the card's macros filled."""
+        return self._macros.fill(text).strip()
+
+    def examples(self) -> list[list[Message]]:
+        """The card's example dialogue, a list of messages to each block, macros filled."""
+        blocks = re.split(r"<START>", self._macros.fill(self.persona.mes_example), flags=re.I)
+        return [block for text in blocks if (block := self._dialogue(text))]
+
+    def _dialogue(self, text: str) -> list[Message]:
+        """`Name: words` lines as messages; a line without a name goes on with the one before."""
+        roles = {self.persona.called: "assistant", self.persona.name: "assistant"}
+        roles[self.user.name] = "user"
+        found: list[tuple[str, list[str]]] = []
+        for line in filter(None, map(str.strip, text.splitlines())):
+            name, mark, words = (line.replace("：", ":", 1)).partition(":")
+            if mark and name.strip() in roles:
+                found.append((roles[name.strip()], [words.strip()]))
+            elif found:
+                found[-1][1].append(line)
+        return [Message(role, "\n".join(lines)) for role, lines in found]
 
     def remember(self, staging: Staging) -> None:
         """That the turn took place: decorators look back at what matched."""

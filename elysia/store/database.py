@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from elysia.core.errors import StoreError
 
@@ -60,6 +60,8 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except IntegrityError:
+            raise  # what was asked for is there already: the caller knows what that means
         except DBAPIError as error:
             raise StoreError(sentence_of(error, self.shown)) from error
 

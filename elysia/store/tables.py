@@ -112,6 +112,16 @@ messages = Table(
     Index("ix_messages_state", "state"),
 )
 
+# What entered a reply's prompt. Apart from its message, as it is large and seldom read.
+receipts = Table(
+    "receipts",
+    metadata,
+    Column(
+        "message_id", String(32), ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("receipt", JSON, nullable=False),
+)
+
 # What a character remembers of a user. A fact that was replaced stays, and says by what.
 memories = Table(
     "memories",

@@ -142,10 +142,23 @@ def upgrade() -> None:
     )
     op.create_index("ix_messages_parent", "messages", ["parent_id"], unique=False)
     op.create_index("ix_messages_state", "messages", ["state"], unique=False)
+    op.create_table(
+        "receipts",
+        sa.Column("message_id", sa.String(length=32), nullable=False),
+        sa.Column("receipt", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["message_id"],
+            ["messages.id"],
+            name=op.f("fk_receipts_message_id_messages"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("message_id", name=op.f("pk_receipts")),
+    )
 
 
 def downgrade() -> None:
     """Back."""
+    op.drop_table("receipts")
     op.drop_index("ix_messages_state", table_name="messages")
     op.drop_index("ix_messages_parent", table_name="messages")
     op.drop_table("messages")

@@ -1,0 +1,382 @@
+"""The chat service: what a page, a terminal or a test asks for, for one user at a time.
+
+A reply is written by a worker and kept as it grows; pages come and go. Every call takes the user, and
+finds nothing of anybody else's. Knows nothing of which engine answers, nor of which page asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from elysia.chat.cast import Cast, Member
+from elysia.chat.character import Character
+from elysia.chat.live import Live
+from elysia.chat.round import Model, Round, Surroundings
+from elysia.chat.store import Conversations
+from elysia.chat.talk_settings import TalkSettings
+from elysia.chat.tree import WHOLE, WRITING, Conversation, Line
+from elysia.core.errors import ElysiaError, StoreError, UsageError
+from elysia.store.database import Database
+
+log = logging.getLogger(__name__)
+
+LONGEST_TEXT = 100_000  # characters of one message
+PATIENCE = 15.0  # seconds that a reply has to end once it was asked to stop
+GLANCE = 0.3  # seconds between looks at a reply that another process writes
+
+
+class ChatService:
+    """Conversations of every user with every character, over one model."""
+
+    def __init__(
+        self,
+        database: Database,
+        cast: Cast,
+        model: Model,
+        surroundings: Surroundings | None = None,
+        *,
+        workers: int | None = None,
+    ) -> None:
+        """`workers` rounds at once; by default a few more than the engine has slots, so that one
+        prepares while others generate.
+        """
+        self.cast = cast
+        self.model = model
+        self.surroundings = surroundings or Surroundings()
+        self.store = Conversations(database)
+        self.database = database
+        self._slots = threading.BoundedSemaphore(max(model.engine.slots, 1))
+        self._workers = ThreadPoolExecutor(
+            workers or model.engine.slots + 4, thread_name_prefix="reply"
+        )
+        self._behind = ThreadPoolExecutor(1, thread_name_prefix="remember")
+        self._rounds: dict[str, Round] = {}  # by conversation
+        self._live: dict[str, Live] = {}  # by message
+        self._turns: dict[str, threading.Lock] = {}  # who may change a conversation
+        self._lock = threading.Lock()
+        if mended := self.store.mend():
+            log.info("%d replies had been cut short when a program ended.", mended)
+
+    def close(self) -> None:
+        """Stop every reply, keep what was written, let go of everything but the database."""
+        with self._lock:
+            rounds = list(self._rounds.values())
+        for one in rounds:
+            one.stop()
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._behind.shutdown(wait=True)
+        self.model.engine.close()
+
+    # Conversations
+
+    def new(
+        self,
+        user: str,
+        guests: Sequence[str],
+        settings: Mapping[str, Any] | None = None,
+        *,
+        greeting: int = 0,
+        title: str = "",
+    ) -> Conversation:
+        """A conversation with one character or several. Its greetings stand as branches of the first
+        message, the `greeting`-th shown. PersonaError for a character the user does not have.
+        """
+        members = self.cast.guests(user, list(dict.fromkeys(guests)))
+        if not members:
+            raise UsageError("Choose somebody to talk to.")
+        asked = TalkSettings.of(settings or {})
+        made = self.store.new(
+            user,
+            [m.key for m in members],
+            title or "、".join(m.name for m in members),
+            asked.values(),
+        )
+        lines = _greetings(members, asked, seed_of(made.id))
+        for line in lines:
+            self.store.add(user, made.id, [line], parent=None)
+        if lines:
+            first = self.store.branch(user, made.id)[0].siblings
+            self.store.rewind(user, made.id, first[min(max(greeting, 0), len(first) - 1)])
+        return self.store.get(user, made.id)
+
+    def set(self, user: str, id: str, **values: Any) -> Conversation:
+        """Change settings of a conversation; UsageError for one that is out of range."""
+        settings = TalkSettings.of({**self.store.get(user, id).settings, **values})
+        return self.store.change(user, id, settings=settings.values())
+
+    def invite(self, user: str, id: str, guests: Sequence[str]) -> Conversation:
+        """Set who sits at the table. Who comes later has not heard what was said before."""
+        members = self.cast.guests(user, list(dict.fromkeys(guests)))
+        if not members:
+            raise UsageError("Somebody must stay at the table.")
+        return self.store.change(user, id, guests=[member.key for member in members])
+
+    def remove(self, user: str, id: str) -> None:
+        """Delete a conversation and what was remembered of it."""
+        guests = self.store.get(user, id).guests
+        self._quiet(user, id)
+        self._forget(user, guests, self.store.remove(user, id))
+        with self._lock:
+            self._turns.pop(id, None)
+
+    def lines(self, user: str, id: str) -> list[Line]:
+        """The branch that is shown, with what is being written as far as it is."""
+        return [self._fresh(line) for line in self.store.branch(user, id)]
+
+    def _fresh(self, line: Line) -> Line:
+        live = self._live.get(line.id)
+        if live is None:
+            return line
+        return Line(**{**line.__dict__, "text": live.text})
+
+    # Turns
+
+    def send(self, user: str, id: str, text: str) -> str:
+        """Keep the user's message and begin the answer; the reply's id. What was being written in
+        the conversation is stopped first. Once this returns, the message is not lost any more.
+        """
+        text = _speakable(text)
+        with self._turn(user, id) as conversation:
+            if not any(line.role == "user" for line in self.store.branch(user, id)):
+                title = f"{conversation.title}: {' '.join(text.split())}"
+                conversation = self.store.change(user, id, title=title)
+            said = {"role": "user", "text": text, "details": {"present": list(conversation.guests)}}
+            return self._begin(user, conversation, [said], conversation.head)
+
+    def regenerate(self, user: str, id: str, message: str) -> str:
+        """Answer anew: another branch beside a reply. Its id."""
+        with self._turn(user, id) as conversation:
+            line = self.store.line(user, id, message)
+            if line.role != "assistant":
+                raise UsageError("Only a reply can be made anew.")
+            if line.parent is None:
+                raise UsageError("A greeting is the card's own; there is nothing to make anew.")
+            self.store.rewind(user, id, line.parent)
+            reply = self._begin(user, conversation, [], line.parent, speaker=line.speaker)
+            self._settle(user, id)
+            return reply
+
+    def edit(self, user: str, id: str, message: str, text: str) -> str | None:
+        """Put other words beside a message, on a branch of their own. The id of the answer to a user's
+        message; None for a reply, which is only rewritten.
+        """
+        text = _speakable(text)
+        with self._turn(user, id) as conversation:
+            line = self.store.line(user, id, message)
+            details = {
+                "edited": True,
+                **({"present": line.details["present"]} if "present" in line.details else {}),
+            }
+            said = {"role": line.role, "speaker": line.speaker, "text": text, "details": details}
+            reply = None
+            if line.role == "user":
+                reply = self._begin(user, conversation, [said], line.parent)
+            else:
+                self.store.add(user, id, [said], parent=line.parent)
+            self._settle(user, id)
+            return reply
+
+    def swipe(self, user: str, id: str, message: str, step: int) -> str:
+        """Show the branch beside a message, `step` places on; its id. UsageError at the end."""
+        with self._turn(user, id):
+            line = self.store.line(user, id, message)
+            place = line.siblings.index(message) + step
+            if not 0 <= place < len(line.siblings):
+                raise UsageError("There is no further branch.")
+            self.store.show(user, id, line.siblings[place])
+            self._settle(user, id)
+            return line.siblings[place]
+
+    def undo(self, user: str, id: str) -> str:
+        """Step back to before the user's last message, and give its text back; it stays in the tree."""
+        with self._turn(user, id):
+            said = [line for line in self.store.branch(user, id) if line.role == "user"]
+            if not said:
+                raise UsageError("There is nothing to take back.")
+            self.store.rewind(user, id, said[-1].parent)
+            self._settle(user, id)
+            return said[-1].text
+
+    def delete(self, user: str, id: str, message: str) -> None:
+        """Delete a message and everything after it, and what was remembered of it."""
+        with self._turn(user, id) as conversation:
+            self._forget(user, conversation.guests, self.store.delete(user, id, message))
+            self._settle(user, id)
+
+    def stop(self, user: str, id: str) -> None:
+        """Stop what is being written; it is kept as far as it came."""
+        self.store.stop(user, id)  # says whose it is, and reaches other processes
+        with self._lock:
+            running = self._rounds.get(id)
+        if running is not None:
+            running.stop()
+
+    def busy(self, user: str, id: str) -> bool:
+        """Whether somebody is writing, or about to."""
+        lines = self.store.branch(user, id)
+        return id in self._rounds or any(line.state == WRITING for line in lines)
+
+    def follow(self, user: str, id: str, message: str) -> Iterator[str]:
+        """A reply's text piece by piece, from its first word to its end, whoever writes it. A piece
+        may be ''. The end's state is in `lines`.
+        """
+        self.store.line(user, id, message)  # says whose it is
+        if live := self._live.get(message):
+            yield from live.pieces(GLANCE)
+            return
+        seen = 0
+        while True:
+            line = self.store.line(user, id, message)
+            yield line.text[seen:]
+            seen = max(seen, len(line.text))
+            if line.state != WRITING:
+                return
+            time.sleep(GLANCE)
+
+    # Receipts
+
+    def receipt(self, user: str, id: str, message: str) -> dict[str, Any]:
+        """What entered the prompt of a reply; {} for a message without one."""
+        self.store.line(user, id, message)
+        return self.store.receipt(message)
+
+    # What is below the calls
+
+    def _begin(
+        self,
+        user: str,
+        conversation: Conversation,
+        lines: Sequence[Mapping[str, Any]],
+        parent: str | None,
+        speaker: str | None = None,
+    ) -> str:
+        """Keep `lines` and the reply's place in one transaction, and hand the round to a worker."""
+        members = {m.key: m for m in self.cast.guests(user, conversation.guests)}
+        begun = Round(
+            user=user,
+            conversation=conversation,
+            members=members,
+            model=self.model,
+            store=self.store,
+            surroundings=self.surroundings,
+            slots=self._slots,
+            live=self._live,
+        )
+        reply = begun.place(lines, parent, speaker)
+        with self._lock:
+            self._rounds[conversation.id] = begun
+        self._workers.submit(self._run, begun)
+        return reply
+
+    def _run(self, begun: Round) -> None:
+        try:
+            begun.run()
+        except Exception:  # a mistake of ours must not take the worker, and is in the log
+            log.exception("A reply failed")
+        finally:
+            with self._lock:
+                if self._rounds.get(begun.conversation.id) is begun:
+                    del self._rounds[begun.conversation.id]
+            begun.over.set()
+        self._later(begun.remember)
+
+    @contextmanager
+    def _turn(self, user: str, id: str) -> Iterator[Conversation]:
+        """Alone with a conversation, and nothing being written in it."""
+        self.store.get(user, id)
+        with self._lock:
+            turn = self._turns.setdefault(id, threading.Lock())
+        with turn:
+            self._quiet(user, id)
+            yield self.store.get(user, id)
+
+    def _quiet(self, user: str, id: str) -> None:
+        with self._lock:
+            running = self._rounds.get(id)
+        if running is not None:
+            self.stop(user, id)
+            if not running.over.wait(PATIENCE):
+                raise StoreError("She is still writing and does not stop; try again in a moment.")
+
+    def _settle(self, user: str, id: str) -> None:
+        """Let memory follow the branch that is shown: what is on no branch was not said."""
+        memory = self.surroundings.memory
+        if memory is None:
+            return
+
+        def follow() -> None:
+            conversation = self.store.get(user, id)
+            shown = self.store.branch(user, id)
+            aside = set(self.store.ids(user, id)) - {line.id for line in shown}
+            self._forget(user, conversation.guests, list(aside))
+            members = {m.key: m for m in self.cast.guests(user, conversation.guests)}
+            self.surroundings.remember(user, conversation, members, shown)
+
+        self._later(follow)
+
+    def _forget(self, user: str, guests: Sequence[str], messages: Sequence[str]) -> None:
+        if messages:
+            self._later(lambda: self.surroundings.forget(user, guests, messages))
+
+    def _later(self, work: Callable[[], None]) -> None:
+        """Behind the replies, in order. A fault there is told in the log and harms nobody."""
+
+        def run() -> None:
+            try:
+                work()
+            except ElysiaError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("Remembering failed")
+
+        try:
+            self._behind.submit(run)
+        except RuntimeError:  # closing: the branch is taken in at the next turn
+            log.debug("Closed before a branch was remembered")
+
+    def settled(self, timeout: float = 30.0) -> None:
+        """Wait until everything that was said so far is remembered. For tests and exports."""
+        self._behind.submit(lambda: None).result(timeout)
+
+
+def seed_of(id: str) -> int:
+    """A conversation's own seed, for macros that stay as they were picked."""
+    return int(id[:8], 16)
+
+
+def _speakable(text: str) -> str:
+    text = text.replace("\x00", "").strip()
+    if not text:
+        raise UsageError("Write something first.")
+    if len(text) > LONGEST_TEXT:
+        raise UsageError(f"The message has {len(text)} characters; {LONGEST_TEXT} may be sent.")
+    return text
+
+
+def _greetings(members: Sequence[Member], asked: TalkSettings, seed: int) -> list[dict[str, Any]]:
+    """The first guest's greetings as messages; at a table of several its group greetings, if any."""
+    first, group = members[0], len(members) > 1
+    card = first.card
+    count = len(card.greetings)
+    lines = []
+    for number in range(count):
+        character = Character(card, asked.persona(), greeting=number, seed=seed)
+        lines += [(number, message.text) for message in character.opening()]
+    if group and card.group_greetings:
+        character = Character(card, asked.persona(), seed=seed)
+        lines = [(0, character.fill(text)) for text in card.group_greetings]
+    present = [member.key for member in members]
+    return [
+        {
+            "role": "assistant", "speaker": first.key, "text": text, "state": WHOLE,
+            "details": {"greeting": number, "present": present},
+        }
+        for number, text in lines
+        if text.strip()
+    ]  # fmt: skip

@@ -1,0 +1,52 @@
+"""A chat service over a SQLite file, the bundled cast and a stand-in engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from elysia.chat.accounts import Accounts
+from elysia.chat.cast import Cast
+from elysia.chat.round import Model, Surroundings
+from elysia.chat.service import ChatService
+from elysia.core import templates
+from elysia.store.database import open_database
+from tests.chat.echo import EchoEngine
+
+PERSONAS = Path(__file__).parents[2] / "configs" / "personas"
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Open a service; the same file again when called twice."""
+    opened = []
+
+    def make(engine=None, **surroundings):
+        database = open_database(str(tmp_path / "chat.db"))
+        model = Model(engine or EchoEngine(), templates.get_template("internlm2_chat"))
+        service = ChatService(
+            database, Cast(database, PERSONAS), model, Surroundings(**surroundings)
+        )
+        opened.append((service, database))
+        return service
+
+    yield make
+    for service, database in opened:
+        service.close()
+        database.close()
+
+
+@pytest.fixture
+def service(make):
+    return make()
+
+
+@pytest.fixture
+def user(service):
+    return Accounts(service.database).local().id
+
+
+def whole(service, user, id, reply):
+    """Wait for a reply, and give its text."""
+    return "".join(service.follow(user, id, reply))
