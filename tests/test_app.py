@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from elysia import app
 from elysia.app import choose_manner, refuse_lone_adapter
+from elysia.app import models as app
 from elysia.core.errors import ModelError, RunCardError, TemplateError, UsageError
 from elysia.core.run_card import RunCard
 from elysia.core.templates import get_template

@@ -167,7 +167,7 @@ def open_session(args: Namespace) -> Session:
     for name, sentence in UNSERVED.items():
         if getattr(args, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')}: {sentence}.")
-    from elysia import app
+    from elysia.app import models as app
     from elysia.engines.base import Sampling
 
     sampling = Sampling(

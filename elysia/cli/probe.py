@@ -105,7 +105,7 @@ def read_questions(path: Path, section: str) -> list[str]:
 
 def ask(args: Namespace, questions: Sequence[str]) -> list[str]:
     """The model's greedy answer to each question."""
-    from elysia import app
+    from elysia.app import models as app
     from elysia.core.messages import Message
     from elysia.engines.base import Request, Sampling
     from elysia.engines.batch import replies

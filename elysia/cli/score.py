@@ -173,7 +173,7 @@ def talks(file: str, limit: int = 0) -> list[Talk]:
 
 def measure(args: Namespace, label: str, material: Material) -> Scorecard:
     """Load one model and measure it; it is let go with this function's names."""
-    from elysia import app
+    from elysia.app import models as app
     from elysia.core.messages import Message
     from elysia.engines.base import Request, Sampling
     from elysia.engines.batch import replies

@@ -26,6 +26,7 @@ from elysia.core.errors import StoreError
 log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+DEFAULT = "work_dirs/chat/elysia.db"
 PATIENCE = 10.0  # seconds to wait for another process that writes
 
 
