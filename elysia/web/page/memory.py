@@ -53,7 +53,8 @@ def whose(visit: Visit, talk: Conversation) -> str:
     names = {key: (m.name if (m := visit.member(key)) else key) for key in talk.guests}
     chosen = st.segmented_control(
         visit.say("whose"), list(names), default=talk.guests[0],
-        format_func=lambda key: plain(names[key], 40), key=f"whose_{talk.id}", required=True, label_visibility="collapsed",
+        format_func=lambda key: plain(names[key], 40), key=f"whose_{talk.id}", required=True,
+        label_visibility="collapsed",
     )  # fmt: skip
     return str(chosen or talk.guests[0])
 

@@ -73,10 +73,11 @@ def _head(visit: Visit, talk: Conversation) -> str:
 
 def _menu(visit: Visit, talk: Conversation) -> None:
     say = visit.say
-    title = st.text_input(say("name_of_talk"), talk.title, key=f"title_{talk.id}", max_chars=60)
-    if title.strip() and title != talk.title:
-        visit.service.store.change(visit.user, talk.id, title=title)
-        st.rerun()
+    key = f"title_{talk.id}"
+    st.session_state[key] = talk.title  # it changes by itself, too: with the first message
+    st.text_input(
+        say("name_of_talk"), key=key, max_chars=60, on_change=_rename, args=(visit, talk.id)
+    )
     st.button(
         say("undo"),
         key="undo",
@@ -164,6 +165,12 @@ def _undo(visit: Visit, id: str) -> None:
     player.silence()
     with told():
         notice(visit.say("undone", text=visit.service.undo(visit.user, id)))
+
+
+def _rename(visit: Visit, id: str) -> None:
+    with told():
+        title = str(st.session_state[f"title_{id}"])
+        visit.service.store.change(visit.user, id, title=title)
 
 
 def _delete_talk(visit: Visit, id: str) -> None:
