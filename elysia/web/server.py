@@ -34,7 +34,7 @@ HEADERS = {
     "content-security-policy": "img-src 'self' data: blob:; media-src 'self' data: blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
 }
 
 

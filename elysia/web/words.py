@@ -163,7 +163,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "voice_own": ("各自的声音", "Each her own"),
     "voice_name": ("用哪个声音", "Which voice"),
     "speed": ("语速", "Speed"),
-    "saved": ("记下了。", "Saved."),
     # Faults
     "gone_talk": ("没有这个对话，可能已经删掉了。", "There is no such talk; it may have been deleted."),
     "too_large": ("{name} 太大了，最多 {limit} MB。", "{name} is too large; the limit is {limit} MB."),

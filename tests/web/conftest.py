@@ -21,7 +21,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--autoplay-policy=user-gesture-required",
 ]  # fmt: skip
-PATIENCE = 15_000  # milliseconds
+PATIENCE = 40_000  # milliseconds
 
 
 def free_port() -> int:

@@ -47,7 +47,7 @@ class ObedientEngine:
         return sum(len(message.text) // 2 + 4 for message in messages)
 
     def stream(self, request, cancel=None):
-        asked = request.messages[-1].text
+        asked = next(m.text for m in reversed(request.messages) if m.role == "user")
         system = request.messages[0].text
         if "fail" in asked and (self.folder / "gone").exists():
             yield Delta("I was just about")

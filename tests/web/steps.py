@@ -10,6 +10,14 @@ BOX = '[data-testid="stChatInputTextArea"]'
 MESSAGE = '[data-testid="stChatMessage"]'
 
 
+def expect(locator):
+    """Playwright's, with patience for a busy machine."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=30_000)
+    return expect(locator, "seen on the page")
+
+
 def ready(page):
     """The page is as the server has drawn it last."""
     page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()

@@ -6,15 +6,9 @@ import re
 
 import pytest
 
-from tests.web.steps import MESSAGE, act, begin, idle, ready, say, texts
+from tests.web.steps import MESSAGE, act, begin, expect, idle, ready, say, texts
 
 pytestmark = pytest.mark.browser
-
-
-def expect(locator):
-    from playwright.sync_api import expect
-
-    return expect(locator, "seen on the page")
 
 
 def test_she_answers(look):

@@ -12,7 +12,7 @@ import streamlit as st
 from elysia.chat.talk_settings import PRESETS, TalkSettings
 from elysia.chat.tree import Conversation
 from elysia.voice import voices
-from elysia.web.page.visit import Visit, notice, told
+from elysia.web.page.visit import Visit, told
 
 LONGEST_REPLY = 4096  # tokens, on the slider
 
@@ -161,4 +161,3 @@ def _keep_persona(visit: Visit, talk: Conversation) -> None:
 def _invite(visit: Visit, talk: Conversation) -> None:
     with told():
         visit.service.invite(visit.user, talk.id, st.session_state[_key(talk, "table")])
-        notice(visit.say("saved"))

@@ -22,9 +22,7 @@ def show(visit: Visit) -> None:
     with st.sidebar:
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="brand"):
             st.image(HOST, width=44, alt="")
-            with st.container(gap=None):
-                st.markdown(f"#### {say('title')}")
-                st.caption(say("tagline"))
+            st.markdown(f"**{say('title')}**  \n:small[:gray[{say('tagline')}]]")
         st.button(
             say("new_talk"), key="new_talk", icon=":material/add:", type="primary", width="stretch",
             on_click=go, args=(None,),

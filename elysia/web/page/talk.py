@@ -100,8 +100,8 @@ def _menu(visit: Visit, talk: Conversation) -> None:
 
 def _talk(visit: Visit, talk: Conversation) -> None:
     say, service = visit.say, visit.service
+    busy = service.busy(visit.user, talk.id)  # first: what is idle now has whole lines
     shown = service.lines(visit.user, talk.id)
-    busy = service.busy(visit.user, talk.id)
     tail = len(shown) if not busy else _first_new(shown)
     most = st.session_state.get("more_lines", SHOWN)
     if tail > most:
