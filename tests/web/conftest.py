@@ -105,7 +105,7 @@ def window(browser):
 
 
 @pytest.fixture
-def look(browser, window, site):
+def look(browser, window, request):
     """Open the page in a new tab; with options, as somebody new: look(locale="zh-CN")."""
     opened = []
 
@@ -113,7 +113,7 @@ def look(browser, window, site):
         if not options:
             page = window.new_page()
             opened.append(page)
-            page.goto((url or site[0]) + path)
+            page.goto((url or request.getfixturevalue("site")[0]) + path)
             return page
         context = browser.new_context(
             **{"locale": "en-US", "viewport": {"width": 1200, "height": 850}, **options}
@@ -121,7 +121,7 @@ def look(browser, window, site):
         context.set_default_timeout(PATIENCE)
         opened.append(context)
         page = context.new_page()
-        page.goto((url or site[0]) + path)
+        page.goto((url or request.getfixturevalue("site")[0]) + path)
         return page
 
     yield look

@@ -65,7 +65,7 @@ def texts(page):
 def act(page, name, message=-1):
     """Press a small button of a message."""
     one = page.locator(MESSAGE).all()[message]
-    one.locator(f'[class*="st-key-{name}_"] button').first.click()
+    one.locator(f'[class*="st-key-{name}_"] button:visible').first.click()
 
 
 def view(page, label):

@@ -46,7 +46,7 @@ def test_a_card_is_brought_talked_to_and_removed(look, shared_data):
     say(page, "hello, guest")
     assert texts(page)[-1] == "heard: hello, guest"
     page.click(".st-key-new_talk button")
-    page.locator('[class*="st-key-about_"] button').last.click()
+    page.locator('[class*="st-key-about_"] button:visible').last.click()
     expect(page.locator('[role="dialog"]')).to_contain_text(name)
     page.click(".st-key-remove_card button")
     page.click(".st-key-yes_remove button")
@@ -64,7 +64,7 @@ def test_a_card_with_scripts_in_it_is_shown_as_text(look):
     shown = page.locator('[class*="st-key-card_"]', has_text="pwned").locator("strong")
     expect(shown).to_contain_text("<script>window.pwned")
     page.locator('[class*="st-key-card_"]', has_text="pwned").locator(
-        '[class*="st-key-about_"] button'
+        '[class*="st-key-about_"] button:visible'
     ).click()
     expect(page.locator('[role="dialog"]').get_by_text("<img src=x").first).to_be_visible()
     page.keyboard.press("Escape")
@@ -109,7 +109,7 @@ def test_a_document_is_read_and_an_answer_cites_its_very_words(look):
     view(page, "Talk")
     say(page, "What is the lighthouse keeper called?")
     assert "Oskar" in texts(page)[-1]
-    page.click('[class*="st-key-cite_"] button')
+    page.click('[class*="st-key-cite_"] button:visible')
     cited = page.locator('[class*="st-key-cited_1"]')
     expect(cited).to_have_text("The lighthouse keeper is called Oskar and has a green boat.")
     expect(page.locator('[role="dialog"]')).to_contain_text("three lamps")
@@ -121,7 +121,7 @@ def test_a_document_is_read_and_an_answer_cites_its_very_words(look):
     expect(dialog.locator("pre").first).to_contain_text("[1] story.md")
     page.keyboard.press("Escape")
     view(page, "Documents")
-    page.click('[class*="st-key-remove_"] button')
+    page.click('[class*="st-key-remove_"] button:visible')
     expect(page.locator('[class*="st-key-document_"]')).to_have_count(0)
 
 
@@ -131,7 +131,7 @@ def test_a_memory_is_seen_corrected_and_forgotten_for_good(look):
     say(page, "I have a cat called Momo")
     view(page, "Memory")
     fact = page.locator('[class*="st-key-memory_"]', has_text="cat called Momo").first
-    page.locator('[class*="st-key-correct_"] button').first.click()
+    page.locator('[class*="st-key-correct_"] button:visible').first.click()
     page.locator('[class*="st-key-right_"] textarea').fill("I have a dog called Momo")
     page.click(".st-key-save_memory button")
     expect(page.get_by_text("I have a dog called Momo")).to_be_visible()
@@ -144,7 +144,7 @@ def test_a_memory_is_seen_corrected_and_forgotten_for_good(look):
     page.keyboard.press("Escape")
     view(page, "Memory")
     dog = page.locator('[class*="st-key-memory_"]', has_text="a dog called Momo")
-    dog.locator('[class*="st-key-forget_"] button').click()
+    dog.locator('[class*="st-key-forget_"] button:visible').click()
     expect(dog).to_have_count(0)
     view(page, "Talk")
     act(page, "again")
