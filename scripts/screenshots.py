@@ -122,7 +122,7 @@ def group(page: Page) -> None:
     page.wait_for_selector(MESSAGE)
     view(page, "设置")
     page.locator('[class*="st-key-set_round"]').wait_for()
-    page.locator('[class*="st-key-set_round"] [role="slider"]').press("ArrowRight")
+    page.locator('[class*="st-key-set_round"] input').first.press("ArrowRight")
     ready(page)
     view(page, "聊天")
     page.wait_for_selector(MESSAGE)
