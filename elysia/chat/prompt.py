@@ -77,14 +77,15 @@ def compose(
     limits: Limits,
     sources: Sources,
     system: str = "",
+    note: str = "",
     examples: bool = True,
 ) -> Composed:
     """The prompt for an answer to the last of `messages`, whose ids are `ids`.
 
-    `count` gives the tokens of a chat prompt. EngineError when the newest message and the card do not
-    fit the context by themselves.
+    `count` gives the tokens of a chat prompt; `note` always stands behind the card. EngineError
+    when the newest message and the card do not fit the context by themselves.
     """
-    return _Composing(character, messages, ids, count, limits).run(sources, system, examples)
+    return _Composing(character, messages, ids, count, limits).run(sources, system, note, examples)
 
 
 def language_of(text: str) -> str:
@@ -94,6 +95,12 @@ def language_of(text: str) -> str:
     ('zh', 'en')
     """
     return "zh" if HAN.search(text) else "en"
+
+
+def with_words(staging: Staging, words: str) -> Staging:
+    """The same with more words behind the card."""
+    system = "\n".join(filter(None, [staging.system, words]))
+    return Staging(system, staging.lore, staging.closing)
 
 
 class _Composing:
@@ -116,8 +123,9 @@ class _Composing:
     def tokens(self, text: str) -> int:
         return max(self.count([Message("user", text)]) - self.empty, 0)
 
-    def run(self, sources: Sources, system: str, examples: bool) -> Composed:
+    def run(self, sources: Sources, system: str, note: str, examples: bool) -> Composed:
         staging = self.character.stage(self.messages, self.tokens, self.limits.context, system)
+        staging = with_words(staging, note)
         base = self.count(staging.around(self.messages[-1:]))
         if base >= self.limits.context:
             raise EngineError(
@@ -143,9 +151,7 @@ class _Composing:
         kept_ids = set(self.ids[first:])
         memories = [pair for pair in memories if pair[0].memory.message_id not in kept_ids]
         extra = self.told(summary, memories, documents)
-        shown = Staging(
-            "\n".join(filter(None, [staging.system, extra])), staging.lore, staging.closing
-        )
+        shown = with_words(staging, extra)
         prompt, first = self.fitted(shown, first)
         shots = self.examples(prompt) if examples and first == 0 else []
         if shots:

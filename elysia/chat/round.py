@@ -245,9 +245,7 @@ class Round:
         messages = [self._as_heard(line, speaker) for line in heard]
         if not messages or messages[-1].role == "assistant":
             messages.append(Message("user", ""))
-        system = self.settings.system or self.model.system
-        if len(self.guests) > 1:
-            system = f"{system}\n{self._table(speaker, messages[-1].text)}".strip()
+        table = self._table(speaker, messages[-1].text) if len(self.guests) > 1 else ""
         return compose(
             character,
             messages,
@@ -255,7 +253,8 @@ class Round:
             count=lambda asked: self.model.engine.count_tokens(asked, self.model.template),
             limits=Limits(self.model.engine.context_length, self.settings.max_new_tokens),
             sources=self._sources(speaker, lines),
-            system=system,
+            system=self.settings.system or self.model.system,
+            note=table,
             examples=self.settings.examples,
         )
 

@@ -26,6 +26,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("elysia.cli.train:train_parser", "fine-tune a model as a config says"),
     "plan": ("elysia.cli.plan:plan_parser", "say what a training will take: memory, speed, data"),
     "chat": ("elysia.cli.chat:chat_parser", "talk to a model in the terminal"),
+    "talk": ("elysia.cli.talk:talk_parser", "talk to a character who remembers"),
+    "user add": ("elysia.cli.user:add_parser", "add a user of the page"),
+    "user list": ("elysia.cli.user:list_parser", "list the users of the page"),
+    "user password": ("elysia.cli.user:password_parser", "set a user's password"),
+    "user remove": ("elysia.cli.user:remove_parser", "delete a user and all that is theirs"),
     "convert pth_to_hf": (
         "elysia.cli.convert:pth_to_hf_parser",
         "turn a checkpoint into an adapter folder, or into a model folder",
@@ -108,6 +113,11 @@ LOCKS = {
         "requirements/serve.lock",
     ),
     **dict.fromkeys(("pypinyin", "jieba", "eng_to_ipa", "onnxruntime"), "requirements/voice.lock"),
+    **dict.fromkeys(
+        ("sqlalchemy", "alembic", "chromadb", "langchain_core", "opencc", "pypdf", "docx", "bs4"),
+        "requirements/chat.lock",
+    ),
+    **dict.fromkeys(("streamlit", "gradio"), "requirements/web.lock"),
 }
 GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}
 # XTuner's verbs that this project does not have, and what to do instead.

@@ -1,0 +1,113 @@
+"""`elysia user`: who may log in to the page. With any user here, the page asks for name and password.
+
+Knows nothing of pages.
+"""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from elysia.cli.output import build_parser, say
+from elysia.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from elysia.chat.accounts import Accounts
+
+
+def _parser(verb: str, usage: str, description: str, run: object) -> ArgumentParser:
+    parser = build_parser(f"user {verb}", usage, description, run)  # type: ignore[arg-type]
+    parser.add_argument("--database", metavar="URL", help="default: work_dirs/chat/elysia.db")
+    return parser
+
+
+def add_parser() -> ArgumentParser:
+    """The parser of `elysia user add`."""
+    parser = _parser(
+        "add", "NAME", "Add a user; the password is asked for, or read from standard input.", add
+    )
+    parser.add_argument("name", metavar="NAME")
+    return parser
+
+
+def password_parser() -> ArgumentParser:
+    """The parser of `elysia user password`."""
+    parser = _parser("password", "NAME", "Set another password.", password)
+    parser.add_argument("name", metavar="NAME")
+    return parser
+
+
+def remove_parser() -> ArgumentParser:
+    """The parser of `elysia user remove`."""
+    parser = _parser(
+        "remove", "NAME", "Delete a user with every conversation, card and memory.", remove
+    )
+    parser.add_argument("name", metavar="NAME")
+    return parser
+
+
+def list_parser() -> ArgumentParser:
+    """The parser of `elysia user list`."""
+    return _parser("list", "", "List the users.", show)
+
+
+def add(args: Namespace) -> int:
+    """Add one."""
+    with accounts_of(args) as accounts:
+        accounts.add(args.name, asked_password())
+    say(f"{args.name} may log in now.")
+    return 0
+
+
+def password(args: Namespace) -> int:
+    """Another password."""
+    with accounts_of(args) as accounts:
+        accounts.set_password(args.name, asked_password())
+    say(f"{args.name} has another password now.")
+    return 0
+
+
+def remove(args: Namespace) -> int:
+    """Delete one."""
+    with accounts_of(args) as accounts:
+        accounts.remove(args.name)
+    say(f"{args.name} is gone.")
+    return 0
+
+
+def show(args: Namespace) -> int:
+    """Names, one a line."""
+    with accounts_of(args) as accounts:
+        for user in accounts.all():
+            say(user.name)
+    return 0
+
+
+@contextmanager
+def accounts_of(args: Namespace) -> Iterator[Accounts]:
+    """The users of the database that --database or ELYSIA_DATABASE names."""
+    from elysia.app.talk import TalkHome
+    from elysia.chat.accounts import Accounts
+    from elysia.store.database import open_database
+
+    database = open_database(TalkHome.of(database=args.database).database)
+    try:
+        yield Accounts(database)
+    finally:
+        database.close()
+
+
+def asked_password() -> str:
+    """Typed twice without being shown; through a pipe, the first line. Never an argument, which every
+    program on the machine could read.
+    """
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    first = getpass.getpass("Password: ")
+    if first != getpass.getpass("Again: "):
+        raise UsageError("The two passwords are not the same.")
+    return first
