@@ -14,8 +14,9 @@ from pathlib import Path
 
 from elysia.app.models import ChatSettings, open_engine
 from elysia.chat.cast import Cast
-from elysia.chat.round import Model, Surroundings
+from elysia.chat.round import Model
 from elysia.chat.service import ChatService
+from elysia.chat.surroundings import Surroundings
 from elysia.core.errors import UsageError
 from elysia.knowledge.base import Knowledge
 from elysia.store.database import DEFAULT, Database, open_database

@@ -15,18 +15,20 @@ from typing import Any
 from elysia.chat import director
 from elysia.chat.cast import Member
 from elysia.chat.character import Character
+from elysia.chat.greetings import seed_of
 from elysia.chat.live import Live
 from elysia.chat.own_words import OwnWords
 from elysia.chat.prompt import Composed, Limits, Sources, compose, language_of
 from elysia.chat.store import Conversations
+from elysia.chat.surroundings import Surroundings, heard_line, name_of, was_present
 from elysia.chat.talk_settings import TalkSettings
-from elysia.chat.tree import CUT, FAILED, STOPPED, WHOLE, WRITING, Conversation, Line
+from elysia.chat.tree import FAILED, STOPPED, WHOLE, WRITING, Conversation, Line
 from elysia.core.errors import ElysiaError
 from elysia.core.messages import Message
 from elysia.core.templates import PromptTemplate
 from elysia.engines.base import Engine, Request
-from elysia.knowledge.base import Found, Knowledge
-from elysia.memory.base import Heard, MemoryStore, Recalled, Scope
+from elysia.knowledge.base import Found
+from elysia.memory.base import Recalled, Scope
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,6 @@ TABLE = {
     "zh": "在座的还有：{others}。只说{char}自己的话。",
     "en": "Also at the table: {others}. Speak for {char} only.",
 }
-Summarize = Callable[[Sequence[Heard], int, Callable[[str], int]], str]
 
 
 @dataclass(frozen=True)
@@ -47,44 +48,6 @@ class Model:
     template: PromptTemplate
     system: str = ""
     stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a turn may draw from. None: there is none."""
-
-    memory: MemoryStore | None = None
-    knowledge: Knowledge | None = None
-    summarize: Summarize | None = None
-
-    def shelves(self, user: str, character: str) -> list[str]:
-        """Whose documents a reply of `character` to `user` may show."""
-        return [f"character/{character}", f"user/{user}/{character}"]
-
-    def remember(
-        self,
-        user: str,
-        conversation: Conversation,
-        members: Mapping[str, Member],
-        lines: Sequence[Line],
-    ) -> None:
-        """Hand to each guest's memory what she heard."""
-        if self.memory is None:
-            return
-        name = TalkSettings.of(conversation.settings).persona().name
-        for key in members:
-            heard = [
-                heard_line(line, conversation, members, name)
-                for line in lines
-                if line.state in (WHOLE, STOPPED, CUT) and line.text and was_present(line, key)
-            ]
-            self.memory.remember(Scope(user, key), heard)
-
-    def forget(self, user: str, guests: Sequence[str], messages: Sequence[str]) -> None:
-        """Take back what was remembered of messages."""
-        if self.memory is not None:
-            for key in guests:
-                self.memory.forget_messages(Scope(user, key), messages)
 
 
 @dataclass
@@ -238,7 +201,7 @@ class Round:
             member.card,
             self.settings.persona(),
             greeting=int(first.details.get("greeting", 0)) if first else 0,
-            seed=int(self.conversation.id[:8], 16),
+            seed=seed_of(self.conversation.id),
             turn=len(lines),
             matched=matched,
         )
@@ -325,28 +288,6 @@ class Round:
         except Exception:
             log.exception("She answers without %s", what)
         return []
-
-
-def was_present(line: Line, key: str) -> bool:
-    """Whether a guest heard a line."""
-    present = line.details.get("present")
-    return not isinstance(present, list) or key in present
-
-
-def name_of(line: Line, members: Mapping[str, Member], user: str) -> str:
-    """Who said it, as it is shown. Somebody who has left the table is 'somebody'."""
-    if line.speaker is None:
-        return user
-    return members[line.speaker].name if line.speaker in members else "?"
-
-
-def heard_line(
-    line: Line, conversation: Conversation, members: Mapping[str, Member], user: str
-) -> Heard:
-    """A line in memory's terms."""
-    return Heard(
-        line.id, conversation.id, line.role, name_of(line, members, user), line.text, line.created
-    )
 
 
 def _unkept(line: Mapping[str, Any]) -> Line:

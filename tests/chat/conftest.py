@@ -8,8 +8,9 @@ import pytest
 
 from elysia.chat.accounts import Accounts
 from elysia.chat.cast import Cast
-from elysia.chat.round import Model, Surroundings
+from elysia.chat.round import Model
 from elysia.chat.service import ChatService
+from elysia.chat.surroundings import Surroundings
 from elysia.core import templates
 from elysia.store.database import open_database
 from tests.chat.echo import EchoEngine
