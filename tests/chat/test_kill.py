@@ -17,14 +17,14 @@ SENDER = Path(__file__).parent / "sender.py"
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_no_message_that_was_sent_is_lost_by_a_kill(make, tmp_path, kills):
+def test_no_message_that_was_sent_is_lost_by_a_kill(make, url, kills):
     service = make()
     user = Accounts(service.database).local().id
     id = service.new(user, ["elysia"], {"examples": False, "max_new_tokens": 64}).id
     chance, sent = random.Random(kills), []
     for number in range(kills):
         child = subprocess.Popen(
-            [sys.executable, str(SENDER), str(tmp_path / "chat.db"), id, str(number)],
+            [sys.executable, str(SENDER), url, id, str(number)],
             stdout=subprocess.PIPE,
             text=True,
         )
