@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from elysia.memory.base import Heard
+from elysia.memory.words import stem
 
 LONGEST = 4_000  # characters of a message that are read; longer ones are pasted texts
 TOLD_IN_PARTS = {"home", "job", "school"}
@@ -94,7 +94,7 @@ def about(thing: str) -> str:
     True
     """
     thing = re.sub(r"^(?:the|a|an|to|some|any|my|more|much)\s+", "", thing.strip().casefold())
-    words = [_stemmed(word) for word in re.findall(r"[^\W_]+", thing) if word not in _ARTICLES]
+    words = [stem(word) for word in re.findall(r"[^\W_]+", thing) if word not in _ARTICLES]
     return " ".join(words)[:60]
 
 
@@ -105,15 +105,3 @@ def _unquoted(hit: re.Match[str]) -> str:
     # A quoted name or title stays; somebody's words do not.
     inner = hit.group()[1:-1]
     return "…" if _OWN.search(inner) or len(inner) > 40 else inner
-
-
-def _stemmed(word: str) -> str:
-    return str(_stemmer().analyze(word)[0])
-
-
-@cache
-def _stemmer() -> Any:
-    import tantivy
-
-    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw())
-    return builder.filter(tantivy.Filter.stemmer("english")).build()
