@@ -18,6 +18,7 @@ from sqlalchemy import select, update
 from elysia.core.errors import MemoryFault
 from elysia.memory import rows
 from elysia.memory.base import Heard, Kind, Memory, MemoryStore, Recalled, Scope
+from elysia.memory.behind import Behind
 from elysia.memory.facts import Extractor, facts_of
 from elysia.memory.question import Question, read_question
 from elysia.memory.rank import Candidate, rank
@@ -35,8 +36,9 @@ DEPTH = 48  # of the index's hits that are ranked
 REACH = 2  # neighbours to each side that are ranked with a hit
 ROOTS = 24  # hits whose neighbours are looked at
 WINDOW = 160  # turns of the days that a question names
-FACTS = 200  # newest facts that are always looked at
+FACTS = 100  # newest facts that are always looked at
 ENDS = 24  # newest or oldest turns, for questions that ask for them
+UNWRITTEN = 100  # newest memories that the index may not find yet
 LOWEST = 0.02  # what scores less shares nothing with the question
 
 
@@ -66,11 +68,13 @@ class HybridMemory:
         self._index = index
         self._extractor = extractor
         self._clock = clock
-        self._checked: set[Scope] = set()  # scopes whose index was compared with their rows
+        self._checked: set[str] = set()  # scopes whose index was compared with their rows
+        self._behind = Behind(index, self._checked.discard)
         self._lock = threading.RLock()  # of the index's repair
 
     def close(self) -> None:
-        """Let go of the index. The database is its opener's."""
+        """Write what the index lacks and let go of it. The database is its opener's."""
+        self._behind.close()
         self._index.close()
 
     def remember(self, scope: Scope, heard: Sequence[Heard]) -> list[Memory]:
@@ -91,7 +95,7 @@ class HybridMemory:
                     row = rows.put_fact(connection, scope, one, number, fact)
                     new += [row] if row else []
                 number += 1
-        self._index.add(key_of(scope), [(row.id, row.text) for row in new])
+        self._behind.add(key_of(scope), [(row.id, row.text) for row in new])
         return [row.memory() for row in new]
 
     def recall(
@@ -104,12 +108,12 @@ class HybridMemory:
         candidates = self._candidates(scope, asked, set(without))
         best: list[Recalled] = []
         said: set[str | None] = set()
-        texts: set[str] = set()
+        texts: set[frozenset[str]] = set()
         for one in rank(asked, candidates, now):
-            row, plain = one.row, " ".join(sorted(content(one.row.text)))
-            # A fact and the turn it was said in are one memory; so are two turns of the same words.
             if len(best) == k or one.score < LOWEST:
                 break
+            # A fact and the turn it was said in are one memory; so are two turns of the same words.
+            row, plain = one.row, frozenset(content(one.row.text))
             if row.message_id in said or (plain and plain in texts):
                 continue
             said.add(row.message_id)
@@ -141,7 +145,7 @@ class HybridMemory:
                 .values(text=text, corrected=True)
             )
             row = rows.one(connection, scope, memory_id)
-        self._index.add(key_of(scope), [(row.id, row.text)])
+        self._behind.add(key_of(scope), [(row.id, row.text)])
         return row.memory()
 
     def forget(self, scope: Scope, memory_id: str) -> None:
@@ -159,7 +163,7 @@ class HybridMemory:
             ]
             rows.remove(connection, scope, {one.id: one for one in going}.values())
             rows.bury(connection, scope, messages)
-        self._index.remove(key_of(scope), [one.id for one in going])
+        self._behind.remove(key_of(scope), [one.id for one in going])
 
     def forget_messages(self, scope: Scope, message_ids: Collection[str]) -> None:
         """Forget what came from these messages; facts that only they replaced are current again."""
@@ -167,13 +171,13 @@ class HybridMemory:
         with self._database.write() as connection:
             going = rows.of_messages(connection, scope, message_ids)
             rows.remove(connection, scope, going)
-        self._index.remove(key_of(scope), [one.id for one in going])
+        self._behind.remove(key_of(scope), [one.id for one in going])
 
     def forget_all(self, scope: Scope) -> None:
         """Forget everything of the scope."""
         with self._database.write() as connection:
             connection.execute(table.delete().where(rows.within(scope)))
-        self._index.remove_scope(key_of(scope))
+        self._behind.remove_scope(key_of(scope))
 
     def _candidates(self, scope: Scope, asked: Question, without: set[str]) -> list[Candidate]:
         """What may answer: the index's hits and their neighbours, facts, days, an end of time."""
@@ -185,6 +189,7 @@ class HybridMemory:
                     found[hit.id] = hit.score / hits[0].score
                 else:
                     found.setdefault(hit.id, 0.0)
+        found |= dict.fromkeys(self._behind.unwritten(key_of(scope))[-UNWRITTEN:], 0.0)
         with self._database.read() as connection:
             pool = rows.by_ids(connection, scope, found)
             best = sorted(pool, key=lambda row: -found[row.id])[:ROOTS]
@@ -221,7 +226,7 @@ class HybridMemory:
         messages = {row.message_id for row in pool if row.kind == "turn" and row.message_id}
         for part in rows.parts(messages):
             query = select(table.c.message_id).where(
-                rows.within(scope),
+                rows.within(scope, last=True),
                 table.c.kind == "fact",
                 table.c.message_id.in_(part),
                 table.c.replaced_by.is_not(None) | table.c.corrected,
@@ -231,20 +236,24 @@ class HybridMemory:
 
     def _mend(self, scope: Scope) -> None:
         """Bring the index in line with the rows: once a scope, and whenever the index is new."""
+        key = key_of(scope)
+        if key in self._checked and not self._index.fresh:
+            return
         with self._lock:
             if self._index.fresh:
                 self._refill()
-            if scope in self._checked:
+            if key in self._checked:
                 return
-            indexed = self._index.ids(key_of(scope))
+            self._behind.settle()
+            indexed = self._index.ids(key)
             with self._database.read() as connection:
                 query = select(table.c.id).where(rows.within(scope), table.c.kind != "gone")
                 there = set(connection.scalars(query))
                 lacking = rows.by_ids(connection, scope, there - indexed)
             # A process that was killed between the database and the index left this.
-            self._index.add(key_of(scope), [(row.id, row.text) for row in lacking])
-            self._index.remove(key_of(scope), list(indexed - there))
-            self._checked.add(scope)
+            self._index.add(key, [(row.id, row.text) for row in lacking])
+            self._index.remove(key, list(indexed - there))
+            self._checked.add(key)
 
     def _refill(self) -> None:
         with self._database.read() as connection:

@@ -76,7 +76,7 @@ def by_words(question: Question, candidates: Sequence[Candidate]) -> None:
                 for part in question.parts
             )
             own = (own + PART * best) / (1 + PART)
-        hits = sorted((_gain(word, text, rarity, slow) for word in question.kin), reverse=True)
+        hits = sorted((_gain(w, text, rarity, slow) for w in question.kin.keys() & text), reverse=True)
         kin = KIN * sum(hits[:2]) / (full or sum(hits) or 1.0)
         one.base = own + kin + INDEX * one.found
         if own:
@@ -101,7 +101,7 @@ def _gain(word: str, text: Counter[str], rarity: dict[str, float], slow: float) 
 
 
 def _sum(words: Counter[str], text: Counter[str], rarity: dict[str, float], slow: float) -> float:
-    return sum(_gain(word, text, rarity, slow) for word in words)
+    return sum(_gain(word, text, rarity, slow) for word in words.keys() & text)
 
 
 def with_neighbours(candidates: Sequence[Candidate]) -> None:
