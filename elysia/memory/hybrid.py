@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from elysia.core.errors import MemoryFault
 from elysia.memory import rows
@@ -39,7 +40,14 @@ WINDOW = 160  # turns of the days that a question names
 FACTS = 100  # newest facts that are always looked at
 ENDS = 24  # newest or oldest turns, for questions that ask for them
 UNWRITTEN = 100  # newest memories that the index may not find yet
+# Subjects with names of their own, and the slots in which those stand.
+PEOPLE = {"pet", "partner", "family", "mother", "father", "siblings", "baby", "friend"}
+NAMED_SLOTS = ("pet:", "partner", "family:", "acquaintance:")
 LOWEST = 0.02  # what scores less shares nothing with the question
+
+_NAME = re.compile(
+    r"叫做?([\u4e00-\u9fff]{1,4}|[A-Z][a-z]+)|[和跟与]([\u4e00-\u9fff]{2,3})(?:分手|离婚|结婚|订婚)|\b(?:called|named) ([A-Z][\w'-]+)"
+)
 
 
 def build(
@@ -182,6 +190,7 @@ class HybridMemory:
     def _candidates(self, scope: Scope, asked: Question, without: set[str]) -> list[Candidate]:
         """What may answer: the index's hits and their neighbours, facts, days, an end of time."""
         found: dict[str, float] = {}
+        asked.kin.update(dict.fromkeys(self._names(scope, asked), 1))
         for words in (asked.text, " ".join(asked.kin)):
             hits = self._index.search([key_of(scope)], words, k=DEPTH) if words else []
             for hit in hits:
@@ -219,6 +228,23 @@ class HybridMemory:
             Candidate(row, found.get(row.id, 0.0), row.kind == "turn" and row.message_id in stale)
             for row in pool
         ]
+
+    def _names(self, scope: Scope, asked: Question) -> set[str]:
+        """The words of names that the question means: of the mother, the dog, the partner once had."""
+        if not asked.subjects & PEOPLE:
+            return set()
+        with self._database.read() as connection:
+            facts = rows.fetch(
+                connection, scope, table.c.kind == "fact",
+                or_(*(table.c.slot.startswith(head) for head in NAMED_SLOTS)),
+                order=[table.c.number.desc()], limit=FACTS,
+            )  # fmt: skip
+        found: set[str] = set()
+        for row in facts:
+            head = str(row.slot).split(":")[0]
+            if head in asked.subjects or set(content(row.text)) & {*asked.words, *asked.kin}:
+                found |= {word for name in names_in(row.text) for word in content(name)}
+        return found - set(asked.words)
 
     def _outdated(self, connection: rows.Connection, scope: Scope, pool: list[Row]) -> set[str]:
         """Messages that said a fact which was replaced or corrected since."""
@@ -265,6 +291,15 @@ class HybridMemory:
             self._index.add(key_of(scope), items)
         log.info("The index of memories was made anew: %d scopes.", len(scopes))
         self._index.filled()
+
+
+def names_in(text: str) -> list[str]:
+    """The names in a fact about somebody.
+
+    >>> names_in("我养了一只橘猫，叫年糕"), names_in("My sister is called Grace")
+    (['年糕'], ['Grace'])
+    """
+    return [next(filter(None, hit)) for hit in _NAME.findall(text)]
 
 
 def key_of(scope: Scope) -> str:

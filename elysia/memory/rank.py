@@ -16,6 +16,7 @@ from elysia.memory.rows import Row
 from elysia.memory.words import content, worth
 
 K1, B = 1.2, 0.4  # BM25's (Robertson and Zaragoza 2009); turns differ little in length
+NO_WORD = 0.2  # what a pair of characters that is nowhere weighs in a question
 KIN = 0.35  # another word for the subject, against the word itself
 PART = 0.5  # how much the best part of a question counts beside the whole
 BESIDE, NEAR = 0.4, 0.15  # of a neighbour's score, and of the one behind it
@@ -88,7 +89,9 @@ def by_words(question: Question, candidates: Sequence[Candidate]) -> None:
 def _rarity(texts: Sequence[Counter[str]], words: set[str]) -> dict[str, float]:
     there = Counter(word for text in texts for word in words if word in text)
     many = len(texts)
-    return {w: math.log(1 + (many - there[w] + 0.5) / (there[w] + 0.5)) for w in words}
+    found = {w: math.log(1 + (many - there[w] + 0.5) / (there[w] + 0.5)) for w in words}
+    # A pair of Chinese characters that nobody wrote is mostly no word at all.
+    return {w: n if there[w] or w.isascii() else NO_WORD * n for w, n in found.items()}
 
 
 def _full(words: Counter[str], rarity: dict[str, float]) -> float:
