@@ -306,7 +306,9 @@ def report(name: str, times: list[tuple[float, float]]) -> None:
     for label, column in zip(("passed", "computed"), zip(*times, strict=True), strict=True):
         ordered = sorted(column)
         slow = ordered[int(len(ordered) * 0.95)]
-        print(f"{name:11}{label:9} median {statistics.median(ordered):5.1f} ms, 95 % under {slow:5.1f} ms")
+        print(
+            f"{name:11}{label:9} median {statistics.median(ordered):5.1f} ms, 95 % under {slow:5.1f} ms"
+        )
 
 
 def main() -> None:

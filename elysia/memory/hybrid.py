@@ -190,12 +190,14 @@ class HybridMemory:
     def _candidates(self, scope: Scope, asked: Question, without: set[str]) -> list[Candidate]:
         """What may answer: the index's hits and their neighbours, facts, days, an end of time."""
         found: dict[str, float] = {}
+        meant: set[str] = set()
         asked.kin.update(dict.fromkeys(self._names(scope, asked), 1))
         for words in (asked.text, " ".join(asked.kin)):
             hits = self._index.search([key_of(scope)], words, k=DEPTH) if words else []
             for hit in hits:
                 if words is asked.text:
                     found[hit.id] = hit.score / hits[0].score
+                    meant |= {hit.id} if "meaning" in hit.why else set()
                 else:
                     found.setdefault(hit.id, 0.0)
         found |= dict.fromkeys(self._behind.unwritten(key_of(scope))[-UNWRITTEN:], 0.0)
@@ -225,7 +227,12 @@ class HybridMemory:
             ]
             stale = self._outdated(connection, scope, pool)
         return [
-            Candidate(row, found.get(row.id, 0.0), row.kind == "turn" and row.message_id in stale)
+            Candidate(
+                row,
+                found.get(row.id, 0.0),
+                row.id in meant,
+                stale=row.kind == "turn" and row.message_id in stale,
+            )
             for row in pool
         ]
 

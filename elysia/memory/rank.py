@@ -21,6 +21,7 @@ KIN = 0.35  # another word for the subject, against the word itself
 PART = 0.5  # how much the best part of a question counts beside the whole
 BESIDE, NEAR = 0.4, 0.15  # of a neighbour's score, and of the one behind it
 INDEX = 0.25  # the index's own opinion, which knows how rare a word is everywhere and what is meant
+UNSURE = 0.25  # how much it counts where no word of weight is shared
 DAY = 0.5  # said on a day that the question names
 LATEST, EARLIEST = 0.35, 0.35  # for questions that ask for one end of time
 SUBJECT = 0.3  # a fact of the question's subject
@@ -36,6 +37,7 @@ class Candidate:
 
     row: Row
     found: float = 0.0
+    meant: bool = False  # the index found it by its meaning, too
     stale: bool = False  # something it says was replaced or corrected since
     base: float = 0.0
     score: float = 0.0
@@ -77,9 +79,13 @@ def by_words(question: Question, candidates: Sequence[Candidate]) -> None:
                 for part in question.parts
             )
             own = (own + PART * best) / (1 + PART)
-        hits = sorted((_gain(w, text, rarity, slow) for w in question.kin.keys() & text), reverse=True)
+        hits = sorted(
+            (_gain(w, text, rarity, slow) for w in question.kin.keys() & text), reverse=True
+        )
         kin = KIN * sum(hits[:2]) / (full or sum(hits) or 1.0)
-        one.base = own + kin + INDEX * one.found
+        # What the index found by words like "what" and "the" alone, it did not find.
+        sure = 1.0 if one.meant else min(1.0, UNSURE + 2 * (own + kin))
+        one.base = own + kin + INDEX * sure * one.found
         if own:
             one.why.append(f"words {own:.2f}")
         if kin:

@@ -100,7 +100,9 @@ def heard_before(
     found: set[str | None] = set()
     for part in parts(message_ids):
         query = select(table.c.message_id).where(
-            within(scope, last=True), table.c.kind.in_(["turn", "gone"]), table.c.message_id.in_(part)
+            within(scope, last=True),
+            table.c.kind.in_(["turn", "gone"]),
+            table.c.message_id.in_(part),
         )
         found.update(connection.scalars(query))
     return found

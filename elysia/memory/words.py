@@ -35,8 +35,9 @@ def content(text: str) -> Counter[str]:
     found: Counter[str] = Counter()
     for term in terms(text):
         if term.isascii():
-            if term not in EMPTY and (len(term) > 1 or term.isdigit()):
-                found[stem(term)] += 1
+            word = stem(term)
+            if not {term, word} & EMPTY and (len(term) > 1 or term.isdigit()):
+                found[word] += 1
         elif not set(term) <= EMPTY_HAN:
             found[term] += 1
     return found
