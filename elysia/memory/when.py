@@ -264,7 +264,7 @@ def _rules() -> Iterator[tuple[str, Rule]]:
             | {"明天": 1, "明晚": 1, "后天": 2, "大后天": 3}
         ),
     )
-    yield rf"({_N}) ?个?(天|周|星期|月|年)(?:之前|以前|前)", _ago
+    yield rf"(?<![\d一二三四五六七八九十])({_N}) ?个?(天|周|星期|月|年)(?:之前|以前|前)", _ago
     yield "去年|明年", _year
     yield rf"\b({_MONTH}) (?:the )?({_DAY})(?:,? (\d{{4}})\b)?", _en_day(1, 2, 3)
     yield rf"\b({_DAY})(?: of)? ({_MONTH})(?:,? (\d{{4}})\b)?", _en_day(2, 1, 3)
