@@ -47,6 +47,12 @@ class Rows:
         query = _listed().where(documents.c.shelf == shelf)
         return {row.name: (row.id, row.sha256) for row in self._all(query)}
 
+    def mark(self, shelf: str, name: str) -> tuple[str, str] | None:
+        """(id, SHA-256 of the file) of a name."""
+        query = _listed().where(documents.c.shelf == shelf, documents.c.name == name)
+        rows = self._all(query)
+        return (rows[0].id, rows[0].sha256) if rows else None
+
     def one(self, shelf: str, document: str) -> Document:
         """A document. KnowledgeError when it is not on the shelf."""
         query = _listed().where(documents.c.shelf == shelf, documents.c.id == document)

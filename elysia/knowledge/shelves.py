@@ -67,13 +67,13 @@ class Shelves:
         if not shelf or len(shelf) > MAX_SHELF or not shelf.isprintable():
             raise KnowledgeError(f"{shelf[:80]!r} cannot be the name of a shelf.")
         mark = hashlib.sha256(content).hexdigest()
-        there = self._rows.marks(shelf).get(name)
+        there = self._rows.mark(shelf, name)
         if there is not None and there[1] == mark:
             return self._rows.one(shelf, there[0])
         source = read(name, content)
         with self._changing:
             self._heal()
-            there = self._rows.marks(shelf).get(name)
+            there = self._rows.mark(shelf, name)
             document = there[0] if there is not None else new_id()
             kept, made, gone = self._compared(document, source)
             try:
