@@ -111,7 +111,7 @@ def main() -> None:
         database = open_database(home.database)
         cast = Cast(database, ROOT / "configs" / "personas")
         model = Model(EchoEngine(slots=8, pause=0.005), templates.get_template("internlm2_chat"))
-        service = ChatService(database, cast, model, open_surroundings(home, database, cast))
+        service = ChatService(database, cast, model, open_surroundings(home, database))
         seconds = args.minutes * 60
         began, until = time.monotonic(), time.monotonic() + seconds
         visitors = [Visitor(service, number, until) for number in range(args.users)]

@@ -73,6 +73,7 @@ class ChatService:
             one.stop()
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._behind.close()
+        self.surroundings.close()
         self.model.engine.close()
 
     # Conversations

@@ -50,6 +50,12 @@ class Surroundings:
             ]
             self.memory.remember(Scope(user, key), heard)
 
+    def close(self) -> None:
+        """Let go of memory and knowledge."""
+        for part in (self.memory, self.knowledge):
+            if part is not None:
+                part.close()
+
     def forget(self, user: str, guests: Sequence[str], messages: Sequence[str]) -> None:
         """Take back what was remembered of messages."""
         if self.memory is not None:

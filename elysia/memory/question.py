@@ -79,5 +79,5 @@ def read_question(text: str, now: float) -> Question:
         first=bool(_FIRST.search(lower)),
         before=bool(_BEFORE.search(lower)),
         now=bool(_NOW.search(lower)),
-        kin=Counter({word: 1 for word in kin}),
+        kin=Counter(dict.fromkeys(kin, 1)),
     )

@@ -35,6 +35,9 @@ class Notes:
         self.asked.append(scope)
         return []
 
+    def close(self):
+        pass
+
     def forget_messages(self, scope, message_ids):
         for one in message_ids:
             self.heard.get(scope, {}).pop(one, None)
