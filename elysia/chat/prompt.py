@@ -28,11 +28,13 @@ SAID = {
         "summary": "此前谈过的：",
         "memory": "{char}记得关于{user}的这些事：",
         "documents": "查到的资料（引用时写编号）：",
+        "outdated": "（后来变了）",
     },
     "en": {
         "summary": "Earlier in this talk:",
         "memory": "What {char} remembers of {user}:",
         "documents": "Notes that were looked up (cite them by number):",
+        "outdated": " (has changed since)",
     },
 }
 
@@ -212,9 +214,9 @@ class _Composing:
             parts += [self.words["summary"], summary]
         if memories:
             parts.append(self.words["memory"].format(**names))
-            parts += [
-                f"- ({_day(one.memory.at)}) {_one_line(one.memory.text)}" for one, _ in memories
-            ]
+            for one, _ in memories:
+                since = "" if one.memory.current else self.words["outdated"]
+                parts.append(f"- ({_day(one.memory.at)}) {_one_line(one.memory.text)}{since}")
         if documents:
             parts.append(self.words["documents"])
             parts += [
@@ -256,7 +258,7 @@ def _of_memory(one: Recalled, tokens: int) -> dict[str, Any]:
     memory = one.memory
     return {
         "id": memory.id, "kind": memory.kind, "text": memory.text, "at": memory.at,
-        "message_id": memory.message_id, "score": round(one.score, 4), "why": one.why,
+        "message_id": memory.message_id, "current": memory.current, "score": round(one.score, 4), "why": one.why,
         "tokens": tokens,
     }  # fmt: skip
 

@@ -146,3 +146,9 @@ def test_a_message_that_cannot_fit_is_refused_with_both_numbers():
 def test_things_are_told_in_the_language_of_the_newest_message():
     sources = Sources(recall=lambda question, without: [memory("a", "汤姆喜欢弹簧。")])
     assert "Mira记得关于Tom的这些事：" in made(["你好"], sources=sources).messages[0].text
+
+
+def test_what_has_changed_since_is_not_told_as_current():
+    old = Recalled(Memory("a", "turn", "I live in Oslo.", 0.0, current=False), 1.0, "words")
+    system = made(["where?"], sources=Sources(recall=lambda q, w: [old])).messages[0].text
+    assert "I live in Oslo. (has changed since)" in system
