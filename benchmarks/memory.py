@@ -104,7 +104,7 @@ def talks(data: Path, described: dict[str, Any]) -> list[Talk]:
                             who,
                             exchange[step],
                             noon + 60 * n + 20 * step,
-                        )  # fmt: skip
+                        )
                     )
         scope = Scope(said["user"], said["character"])
         found.append(
@@ -284,11 +284,10 @@ def speed(folder: Path, many: int, questions: list[dict[str, Any]]) -> None:
         store.recall(scope, text)
     times = [timed(lambda text=text: store.recall(scope, text)) for text in asked]
     report("recall", times)
-    texts = [rng.choice(said) for _ in range(100)]
-    times = [
-        timed(lambda n=n, text=text: store.remember(scope, [Heard(f"new{n}", "now", "user", "one", text, time.time())]))
-        for n, text in enumerate(texts)
-    ]  # fmt: skip
+    new = [
+        Heard(f"new{n}", "now", "user", "one", rng.choice(said), time.time()) for n in range(100)
+    ]
+    times = [timed(lambda one=one: store.remember(scope, [one])) for one in new]
     report("adding one", times)
     store.close()  # type: ignore[attr-defined]
     database.close()

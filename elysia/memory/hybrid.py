@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from elysia.core.errors import MemoryFault
 from elysia.memory import rows
@@ -46,7 +46,8 @@ NAMED_SLOTS = ("pet:", "partner", "family:", "acquaintance:")
 LOWEST = 0.02  # what scores less shares nothing with the question
 
 _NAME = re.compile(
-    r"叫做?([\u4e00-\u9fff]{1,4}|[A-Z][a-z]+)|[和跟与]([\u4e00-\u9fff]{2,3})(?:分手|离婚|结婚|订婚)|\b(?:called|named) ([A-Z][\w'-]+)"
+    r"叫做?([\u4e00-\u9fff]{1,4}|[A-Z][a-z]+)|[和跟与]([\u4e00-\u9fff]{2,3})(?:分手|离婚|结婚|"
+    r"订婚)|\b(?:called|named) ([A-Z][\w'-]+)"
 )
 
 
@@ -253,7 +254,7 @@ class HybridMemory:
                 found |= {word for name in names_in(row.text) for word in content(name)}
         return found - set(asked.words)
 
-    def _outdated(self, connection: rows.Connection, scope: Scope, pool: list[Row]) -> set[str]:
+    def _outdated(self, connection: Connection, scope: Scope, pool: list[Row]) -> set[str]:
         """Messages that said a fact which was replaced or corrected since."""
         found: set[str] = set()
         messages = {row.message_id for row in pool if row.kind == "turn" and row.message_id}

@@ -14,16 +14,18 @@ from elysia.retrieval.words import terms
 
 SINGLE = 0.35  # a Chinese character alone, against a pair
 
-EMPTY = frozenset(
-    (
-        "a an the of to in on at for from with by about as is are was were be been being am do does did done have has had i me my "
-        "mine we us our you your yours he him his she her it its they them their this that these those what which who whom whose "
-        "when where why how and or but so if then than not no yes can could will would shall should may might must there here "
-        "just very really also too some any all more most much many such own same only again ever still i'm i've i'd i'll it's "
-        "that's what's don't didn't can't isn't wasn't won't you're hello hi hey please tell told remember said say mention "
-        "mentioned name thing things something get got go went going one lot like know think feel want let make made time"
-    ).split()
-) - {"name"}
+_EMPTY = (
+    "a an the of to in on at for from with by about as is are was were be been being am do "
+    "does did done have has had i me my mine we us our you your yours he him his she her it "
+    "its they them their this that these those what which who whom whose when where why how "
+    "and or but so if then than not no yes can could will would shall should may might must "
+    "there here just very really also too some any all more most much many such own same only "
+    "again ever still i'm i've i'd i'll it's that's what's don't didn't can't isn't wasn't "
+    "won't you're hello hi hey please tell told remember said say mention mentioned thing "
+    "things something get got go went going one lot like know think feel want let make made "
+    "time "
+)
+EMPTY = frozenset(_EMPTY.split())
 EMPTY_HAN = frozenset(
     "我你您他她它们的了吗呢吧啊呀哦是在有和跟与就都也还又很把被给对从到说叫什么怎样哪谁几多少这那个不没要会能可以之过着得地么为因所"
 )

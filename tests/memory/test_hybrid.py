@@ -189,7 +189,21 @@ def test_random_users_and_characters_never_see_each_other(store, say, seed):
     scopes = [
         Scope(user, who) for user in ("ann", "bob") for who in ("elysia", "raven", "annelysia", "")
     ]
-    words = "sea hill boat cat tea rain lamp road 山 海 雨 猫 茶".split()
+    words = [
+        "sea",
+        "hill",
+        "boat",
+        "cat",
+        "tea",
+        "rain",
+        "lamp",
+        "road",
+        "山",
+        "海",
+        "雨",
+        "猫",
+        "茶",
+    ]
     mine = {scope: set() for scope in scopes}
     for _ in range(20):
         scope = rng.choice(scopes)
