@@ -16,6 +16,9 @@ from elysia.memory.when import day_of, spans
 def facts_en(sentence: str, asked: bool, at: float) -> Iterator[Fact]:
     """The facts of one sentence. `asked`: it ends in a question mark; `at`: when it was said."""
     sentence = sentence.replace("’", "'")
+    if sentence == sentence.lower():
+        sentence = en.SMALL.sub(lambda hit: f"{hit[1]} {hit[2].upper()}", sentence)
+        sentence = re.sub(r"\bi\b", "I", sentence)
     if en.SUPPOSED.search(sentence):
         return
     clauses = [part.strip(" ,") for part in en.CLAUSES.split(sentence) if part.strip(" ,")]
@@ -94,7 +97,11 @@ def _of_people(clause: str, sentence: str) -> Iterator[Fact]:
         if hit and not re.search(r"\b(?:not|never|don't|want)\b", clause[: hit.end()]):
             yield Fact(f"pet:{hit['name'] or hit['kind']}", hit.group().strip(), 0.85)
             return
-    if hit := en.PET_GONE.search(clause):
+    if hit := en.GONE.search(clause):
+        pet = re.fullmatch(en.PETS, hit["rel"])
+        slot = "pet:*" if pet else f"family:{hit['rel']}:gone"
+        yield Fact(slot, clause, 0.9, against=hit["rel"] if pet else None)
+    elif hit := en.PET_GONE.search(clause):
         yield Fact(f"pet:{hit['name']}", clause, 0.85, against=hit["name"])
     elif hit := en.RELATION.search(clause):
         if not en.NOT_NAME.search(hit["name"]):

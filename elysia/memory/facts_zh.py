@@ -47,7 +47,7 @@ def _of_oneself(clause: str) -> Iterator[Fact]:
     for pattern, slot, importance, check in zh.RULES:
         hit = pattern.search(rest)
         if hit and (check is None or check(rest, hit)):
-            yield Fact(slot, clause, importance)
+            yield Fact(slot.replace("*", rest.lstrip("会")[:8]), clause, importance)
             break
     for pattern, kind, importance in (
         (zh.ALLERGY, "allergy", 0.95),
@@ -128,7 +128,9 @@ def _of_people(clause: str, sentence: str, at: float) -> Iterator[Fact]:
             yield Fact(slot, dated(clause, at), 0.85)
     else:
         yield from _beside(clause)
-    if hit := zh.PET_GONE.search(clause):
+    if hit := zh.FAMILY_GONE.search(clause):
+        yield Fact(f"family:{hit['rel'][:1]}:gone", clause, 0.9)
+    elif hit := zh.PET_GONE.search(clause):
         yield Fact(f"pet:{hit['name']}", clause, 0.85, against=hit["name"])
 
 

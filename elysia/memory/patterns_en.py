@@ -93,7 +93,7 @@ NOT_NAME = re.compile(
     r"^(?:I|Not|Sorry|Sure|Glad|Happy|Sad|Tired|Back|Here|Fine|OK|Okay|Good|Chinese|English|"
     r"American|British|French|German|Japanese|"
     r"Korean|Russian|Italian|Spanish|Christian|Muslim|Jewish|Buddhist|Irish|Scottish|Welsh|"
-    r"Canadian|Australian|Indian|AI)\b"
+    r"Canadian|Australian|Indian|AI|Later|When|If|Crazy|Maybe|Tomorrow|Tonight|Now|Anytime)\b"
 )
 
 Rule = tuple[re.Pattern[str], str, float]
@@ -113,7 +113,8 @@ RULES: list[Rule] = [
         (r"^I was born (?:on|in) (?:the )?[\w ]*(?:\d|January|February|March|April|May|June|July|"
          r"August|September|October|November|December).{0,20}$", "birthday", 0.85),
         (rf"^(?:{AM}|We|We've|we|we've) {ADV}(?:live|living|moved(?: back)?|based|settled(?: "
-         rf"down)?|relocated|reside|staying permanently) (?:\w+ )?(?:in|to|at|near|by|on) "
+         rf"down)?|relocated|reside|staying permanently) (?:\w+ )?(?:with my [\w ]{{3,20}} |from "
+         rf"[A-Z]\w+ )?(?:in|to|at|near|by|on) "
          rf"{PLACE}.{{0,30}}$", "home", 0.9),
         (rf"^I (?:don't|no longer) live in {PLACE}(?: any ?more)?$", "home", 0.85),
         (rf"^(?:(?:{AM}) {ADV}(?:come |originally |comes? )*from|I grew up in|I was born(?: and "
@@ -167,6 +168,14 @@ PET = re.compile(
 MY_PET = re.compile(
     rf"\b(?i:my|our) (?:[a-z]+ )?(?P<kind>{PETS})(?:'s name is| is called| is named| is|,)? "
     rf"(?P<name>[A-Z][\w'-]+)\b"
+)
+GONE = re.compile(
+    rf"^(?i:my) (?:[a-z]+ )?(?P<rel>{FAMILY}|{PARTNERS}|{PETS}) (?:[A-Z]\w+ )?(?:has |had |just )*"
+    r"(?:died|passed away|ran away)\b"
+)
+# Who writes without capitals means them after these words.
+SMALL = re.compile(
+    r"\b(my name is|my name's|call me|live in|living in|moved to|come from|i'm from|i am from) ([a-z])"
 )
 PET_GONE = re.compile(
     r"^(?P<name>[A-Z][\w'-]+) (?:has |was |had )*(?:died|passed away|ran away|put to sleep)\b"
