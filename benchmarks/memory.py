@@ -82,10 +82,12 @@ class Bm25:
 
 
 def talks(data: Path, described: dict[str, Any]) -> list[Talk]:
-    """The talks of the questions' file; those of MemoryBank read from `data`."""
-    bank = json.loads(data.read_text(encoding="utf-8"))
+    """The talks of the questions' file; those of MemoryBank read from `data`, where it is there."""
+    bank = json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {}
     found = []
     for name, said in described.items():
+        if "days" not in said and not bank:
+            continue
         days = said.get("days") or {
             day: [(turn["query"], turn["response"]) for turn in turns]
             for day, turns in bank[said["user"]]["history"].items()

@@ -31,7 +31,7 @@ EMPTY_HAN = frozenset(
 )
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=4_000)
 def content(text: str) -> Counter[str]:
     """How often each word stands in a text; those that every text has are left out."""
     found: Counter[str] = Counter()
