@@ -82,10 +82,12 @@ class Bm25:
 
 
 def talks(data: Path, described: dict[str, Any]) -> list[Talk]:
-    """The talks of the questions' file; those of MemoryBank read from `data`."""
-    bank = json.loads(data.read_text(encoding="utf-8"))
+    """The talks of the questions' file; those of MemoryBank read from `data`, where it is there."""
+    bank = json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {}
     found = []
     for name, said in described.items():
+        if "days" not in said and not bank:
+            continue
         days = said.get("days") or {
             day: [(turn["query"], turn["response"]) for turn in turns]
             for day, turns in bank[said["user"]]["history"].items()
@@ -104,7 +106,7 @@ def talks(data: Path, described: dict[str, Any]) -> list[Talk]:
                             who,
                             exchange[step],
                             noon + 60 * n + 20 * step,
-                        )  # fmt: skip
+                        )
                     )
         scope = Scope(said["user"], said["character"])
         found.append(
@@ -284,11 +286,10 @@ def speed(folder: Path, many: int, questions: list[dict[str, Any]]) -> None:
         store.recall(scope, text)
     times = [timed(lambda text=text: store.recall(scope, text)) for text in asked]
     report("recall", times)
-    texts = [rng.choice(said) for _ in range(100)]
-    times = [
-        timed(lambda n=n, text=text: store.remember(scope, [Heard(f"new{n}", "now", "user", "one", text, time.time())]))
-        for n, text in enumerate(texts)
-    ]  # fmt: skip
+    new = [
+        Heard(f"new{n}", "now", "user", "one", rng.choice(said), time.time()) for n in range(100)
+    ]
+    times = [timed(lambda one=one: store.remember(scope, [one])) for one in new]
     report("adding one", times)
     store.close()  # type: ignore[attr-defined]
     database.close()

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from elysia.core.errors import StoreError
 from elysia.retrieval.index import Index
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class Behind:
 
     def _put(self, kind: str, scope: str, items: Sequence[tuple[str, str]]) -> None:
         with self._changed:
+            if self._closed:
+                raise StoreError("The memory was closed; open it anew.")
             self._waiting.append((kind, scope, items))
             if self._thread is None:
                 self._thread = threading.Thread(

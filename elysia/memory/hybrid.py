@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from elysia.core.errors import MemoryFault
 from elysia.memory import rows
 from elysia.memory.base import Heard, Kind, Memory, MemoryStore, Recalled, Scope
 from elysia.memory.behind import Behind
-from elysia.memory.facts import Extractor, facts_of
+from elysia.memory.facts import Extractor, Fact, facts_of
 from elysia.memory.question import Question, read_question
-from elysia.memory.rank import Candidate, rank
+from elysia.memory.rank import LONGEST, Candidate, rank
 from elysia.memory.rows import Row
 from elysia.memory.weigh import weight_of
 from elysia.memory.words import content
@@ -46,7 +46,8 @@ NAMED_SLOTS = ("pet:", "partner", "family:", "acquaintance:")
 LOWEST = 0.02  # what scores less shares nothing with the question
 
 _NAME = re.compile(
-    r"叫做?([\u4e00-\u9fff]{1,4}|[A-Z][a-z]+)|[和跟与]([\u4e00-\u9fff]{2,3})(?:分手|离婚|结婚|订婚)|\b(?:called|named) ([A-Z][\w'-]+)"
+    r"叫做?([\u4e00-\u9fff]{1,4}|[A-Z][a-z]+)|[和跟与]([\u4e00-\u9fff]{2,3})(?:分手|离婚|结婚|"
+    r"订婚)|\b(?:called|named) ([A-Z][\w'-]+)"
 )
 
 
@@ -88,6 +89,10 @@ class HybridMemory:
     def remember(self, scope: Scope, heard: Sequence[Heard]) -> list[Memory]:
         """Take in messages, in order; what is new is given back. A message heard twice is once."""
         self._mend(scope)
+        with self._database.read() as connection:
+            known = rows.heard_before(connection, scope, [one.message_id for one in heard])
+        # An extractor may take its time; nobody waits for the database meanwhile.
+        stated = {one.message_id: self._facts(one) for one in heard if one.message_id not in known}
         new: list[Row] = []
         with self._database.write() as connection:
             known = rows.heard_before(connection, scope, [one.message_id for one in heard])
@@ -96,7 +101,7 @@ class HybridMemory:
                 if one.message_id in known or not one.text.strip():
                     continue
                 known.add(one.message_id)
-                facts = self._extractor(one)
+                facts = stated.get(one.message_id, ())
                 weight = weight_of(one.text, one.role, len(facts))
                 new.append(rows.put_turn(connection, scope, one, number, weight))
                 for fact in facts:
@@ -121,7 +126,7 @@ class HybridMemory:
             if len(best) == k or one.score < LOWEST:
                 break
             # A fact and the turn it was said in are one memory; so are two turns of the same words.
-            row, plain = one.row, frozenset(content(one.row.text))
+            row, plain = one.row, frozenset(content(one.row.text[:LONGEST]))
             if row.message_id in said or (plain and plain in texts):
                 continue
             said.add(row.message_id)
@@ -186,6 +191,13 @@ class HybridMemory:
         with self._database.write() as connection:
             connection.execute(table.delete().where(rows.within(scope)))
         self._behind.remove_scope(key_of(scope))
+
+    def _facts(self, heard: Heard) -> Sequence[Fact]:
+        try:
+            return self._extractor(heard)
+        except Exception as error:  # the turn is worth more than its facts
+            log.warning("No facts were taken from message %s: %s", heard.message_id, error)
+            return ()
 
     def _candidates(self, scope: Scope, asked: Question, without: set[str]) -> list[Candidate]:
         """What may answer: the index's hits and their neighbours, facts, days, an end of time."""
@@ -253,7 +265,7 @@ class HybridMemory:
                 found |= {word for name in names_in(row.text) for word in content(name)}
         return found - set(asked.words)
 
-    def _outdated(self, connection: rows.Connection, scope: Scope, pool: list[Row]) -> set[str]:
+    def _outdated(self, connection: Connection, scope: Scope, pool: list[Row]) -> set[str]:
         """Messages that said a fact which was replaced or corrected since."""
         found: set[str] = set()
         messages = {row.message_id for row in pool if row.kind == "turn" and row.message_id}

@@ -26,7 +26,8 @@ _BEFORE = re.compile(
 )
 _NOW = re.compile(r"\bnow\b|\bstill\b|\bcurrently\b|\bthese days\b|现在|目前|如今|还在")
 _THEIRS = re.compile(
-    r"\byou(?:r)?\b.{0,30}\b(?:recommend|suggest|advi[sc]e|tell|told|say|said|mention|give|gave|name|teach|taught|think|answer)|"
+    r"\byou(?:r)?\b.{0,30}\b(?:recommend|suggest|advi[sc]e|tell|told|say|said|mention|give|gave|"
+    r"name|teach|taught|think|answer)|"
     r"\b(?:recommend|suggest|advi[sc]e|told|gave|given|taught)\w*\b.{0,20}\b(?:me|by you|to me)\b|"
     r"你.{0,8}(?:推荐|建议|说过|说的|告诉|教|让我|劝|觉得|提到|回答|提过|给过)"
 )
@@ -65,7 +66,7 @@ def read_question(text: str, now: float) -> Question:
     for subject in subjects:
         for word in words_of(subject):
             # As a text's words are: pairs; a single character only where it is the word.
-            kin.update({part: 1 for part in content(word) if len(part) > 1 or len(word) == 1})
+            kin.update(part for part in content(word) if len(part) > 1 or len(word) == 1)
     for word in words:
         kin.pop(word, None)
     return Question(

@@ -15,6 +15,7 @@ from elysia.memory.question import Question
 from elysia.memory.rows import Row
 from elysia.memory.words import content, worth
 
+LONGEST = 2_000  # characters of a memory that are compared
 K1, B = 1.2, 0.4  # BM25's (Robertson and Zaragoza 2009); turns differ little in length
 NO_WORD = 0.2  # what a pair of characters that is nowhere weighs in a question
 KIN = 0.35  # another word for the subject, against the word itself
@@ -65,7 +66,7 @@ def rank(question: Question, candidates: Sequence[Candidate], now: float) -> lis
 
 def by_words(question: Question, candidates: Sequence[Candidate]) -> None:
     """BM25 among the candidates, with other words for the subjects; of parts, the best counts, too."""
-    texts = [content(one.row.text) for one in candidates]
+    texts = [content(one.row.text[:LONGEST]) for one in candidates]
     rarity = _rarity(texts, set(question.words) | set(question.kin))
     lengths = [sum(text.values()) for text in texts]
     mean = sum(lengths) / len(lengths) or 1.0

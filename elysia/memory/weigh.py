@@ -11,17 +11,20 @@ from elysia.memory.words import content
 
 _DECIDED = re.compile(
     r"决定|打算|准备|计划|答应|约好|改成|改到|辞职|搬|分手|结婚|毕业|考上|录用|通过|放弃|戒|"
-    r"\b(?:decided|decide|plan(?:ning)?|promised?|agreed|moving|moved|quit|accepted|got the|turned down|gave up|will|going to)\b",
+    r"\b(?:decided|decide|plan(?:ning)?|promised?|agreed|moving|moved|quit|accepted|got the|"
+    r"turned down|gave up|will|going to)\b",
     re.I,
 )
 _FELT = re.compile(
     r"难过|伤心|哭|开心|高兴|害怕|担心|焦虑|激动|生气|孤单|想念|失眠|压力|骄傲|感动|吓|"
-    r"\b(?:sad|cried|cry|happy|afraid|scared|worried|anxious|excited|angry|lonely|miss(?:ed)?|stress(?:ed)?|proud|love|hate|nervous)\b",
+    r"\b(?:sad|cried|cry|happy|afraid|scared|worried|anxious|excited|angry|lonely|miss(?:ed)?|"
+    r"stress(?:ed)?|proud|love|hate|nervous)\b",
     re.I,
 )
 _NAMED = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+|《[^》]+》|「[^」]+」|\d|叫|生日")
 _HOLLOW = re.compile(
-    r"^(?:hi|hello|hey|ok(?:ay)?|thanks?|thank you|you're welcome|bye|goodbye|good (?:night|morning)|haha|"
+    r"^(?:hi|hello|hey|ok(?:ay)?|thanks?|thank you|you're welcome|bye|goodbye|good (?:night|"
+    r"morning)|haha|"
     r"你好|嗨|好的?|嗯+|谢谢|晚安|再见|早安|哈哈)\b.{0,24}$",
     re.I,
 )

@@ -47,6 +47,14 @@ def said(text: str, role: str = "user") -> dict[str, str]:
         ("我在学日语", "language:日语", "日语"),
         ("答辩改到六月三号了", "plan:答辩", "六月三号"),
         ("下周二我要去面试", "plan:面试", "2024-04-16"),
+        ("我刚从北京搬到深圳", "home", "深圳"),
+        ("我是一个程序员，今年28岁，住在成都", "home", "成都"),
+        ("我离婚三年了", "partner", "离婚"),
+        ("我奶奶去世了", "family:奶:gone", "去世"),
+        ("my name is bob", "name", "Bob"),
+        ("i live in london", "home", "London"),
+        ("I moved from Leeds to York", "home", "York"),
+        ("My dad passed away", "family:dad:gone", "passed away"),
         ("Hi, my name is Emily.", "name", "Emily"),
         ("I'm Nora, I teach chemistry in Leeds.", "job", "teach chemistry"),
         ("You can call me Lulu", "called", "Lulu"),
@@ -87,7 +95,7 @@ def test_a_statement_of_oneself_is_a_fact_in_its_own_words(text, slot, holds):
         "Let's roleplay: I'm Sir Galahad, I live in Camelot", "I wish I lived in Rome", "I might move to Rome", "I used to live in Rome",
         "I'm not a doctor", "I love it", "I like you", "I'm Chinese", "I'm fine", "I'm tired today", "Bob lives in Rome, he is a doctor",
         "My neighbour has a dog called Rex", "I would love to have a cat called Tom", "Would you say I'm a nurse?",
-        "Nice weather today", "I like talking to you", "Translate: I'm a teacher",
+        "Nice weather today", "I like talking to you", "Translate: I'm a teacher", "call me later", "我会的",
     ],
 )  # fmt: skip
 def test_questions_suppositions_quotes_roles_and_other_people_make_no_fact(text):

@@ -356,6 +356,15 @@ def test_another_extractor_can_be_put_in(open_store, scope, say):
     assert facts(store, scope) == {"likes green"}
 
 
+def test_an_extractor_that_fails_costs_no_turn(open_store, scope, say, caplog):
+    def broken(heard):
+        raise ValueError("no model")
+
+    store = open_store(extractor=broken)
+    assert [one.text for one in store.remember(scope, [say("我叫林晓")])] == ["我叫林晓"]
+    assert "no model" in caplog.text
+
+
 def test_known_gives_the_newest_first_and_no_more_than_asked(store, scope, say):
     store.remember(scope, [say(f"boat {n}") for n in range(5)])
     assert [one.text for one in store.known(scope, limit=2)] == ["boat 4", "boat 3"]
