@@ -117,7 +117,7 @@ NOTES = {
     "persona_heldout": "Rows of the character that are never trained on, in any dataset format.",
     "persona_general": "General rows that are never trained on: forgetting.",
     "persona_limit": "Replies of each of the two that are read.",
-    "persona_tradeoff": "Weights of measures, whose sum says which step is best.",
+    "persona_tradeoff": "Weights of measures, whose sum says which step is best; `{}`: voice_gain + identity - leak - general_lost.",
     "persona_patience": "Stop once so many measurements were no better than the best, whose checkpoint stays as "
     "`best_checkpoint`, which conversion takes.",
     "mmlu_path": "Rows of `input` (the whole prompt), `output` (A to D) and `subject`; the share of right "

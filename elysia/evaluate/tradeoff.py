@@ -14,7 +14,8 @@ NAMES = (
     "identity", "leak", "copy_longest", "copy_rate", "general_perplexity", "general_bits",
     "general_choice", "choice_lost",
 )  # fmt: skip
-USUAL = {"voice_gain": 1.0, "general_lost": -1.0}  # both in bits per character
+# The voice and the name, against what they cost: two in bits per character, two are shares.
+USUAL = {"voice_gain": 1.0, "identity": 1.0, "leak": -1.0, "general_lost": -1.0}
 
 Measures = Mapping[str, float]
 History = Sequence[tuple[int, Measures]]  # (step, measures), in order
@@ -23,8 +24,8 @@ History = Sequence[tuple[int, Measures]]  # (step, measures), in order
 def worth(measures: Measures, weights: Mapping[str, float]) -> float:
     """The trade-off: each measure times its weight, summed; what was not measured counts as 0.
 
-    >>> worth({"voice_gain": 1.5, "general_lost": 0.5}, USUAL)
-    1.0
+    >>> worth({"voice_gain": 1.5, "identity": 0.5, "general_lost": 0.5}, USUAL)
+    1.5
     """
     return sum(weight * measures.get(name, 0.0) for name, weight in weights.items())
 

@@ -112,9 +112,7 @@ class Settings:
     persona_heldout: str = ""
     persona_general: str = ""
     persona_limit: int = 24
-    persona_tradeoff: dict[str, float] = field(
-        default_factory=dict
-    )  # {}: voice_gain - general_lost
+    persona_tradeoff: dict[str, float] = field(default_factory=dict)
     persona_patience: int = 0  # 0: trains to the end
     mmlu_path: str = ""  # a file of MMLU's questions to score every `evaluation_freq` steps
 

@@ -27,4 +27,4 @@ def test_a_run_goes_on_until_patience_is_over():
 
 def test_what_was_not_measured_counts_as_nothing():
     assert worth({"voice_gain": 2.0}, USUAL) == 2.0
-    assert spelled(USUAL) == "voice_gain - general_lost"
+    assert spelled({"voice_gain": 1.0, "leak": -0.5}) == "voice_gain - 0.5 leak"
