@@ -169,10 +169,9 @@ class PersonaHook(Hook):  # type: ignore[misc]
         barrier()
 
     def _stop_if_due(self, runner: Any) -> None:
-        reason = why_stop(self.history, self.weights, self.patience)
-        if not reason:
-            return
-        loop = runner.train_loop
+        loop, reason = runner.train_loop, why_stop(self.history, self.weights, self.patience)
+        if not reason or self.history[-1][0] >= runner.max_iters:
+            return  # a run that is over anyway is not stopped early
         loop.stop_training, loop.stop_reason = True, f"Stopped early: {reason}."
         runner.logger.info(
             "%s iter_%d.pth is kept as best_checkpoint. To train on from the last checkpoint, raise "
