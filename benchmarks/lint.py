@@ -44,7 +44,8 @@ def bundled() -> list[object]:
     """Talks as long as those of published sets, of the bundled dialogues."""
     path = Path(__file__).resolve().parents[1] / "data" / "chat.json"
     talks = [row["conversation"] for row in json.loads(path.read_text(encoding="utf-8"))]
-    return [{"conversation": sum(talks[n : n + 16], [])} for n in range(0, len(talks), 16)]
+    rows = [talks[n : n + 16] for n in range(0, len(talks), 16)]
+    return [{"conversation": [turn for talk in row for turn in talk]} for row in rows]
 
 
 def main() -> None:

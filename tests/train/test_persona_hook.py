@@ -11,7 +11,9 @@ from elysia.core.templates import get_template
 from elysia.export.adapter import newest
 from elysia.models.load import load_causal_lm, load_tokenizer
 from elysia.train import checkpoint
-from elysia.train.hooks.persona_hook import FILE, read_history
+from elysia.train.dataset import PackedDialogues
+from elysia.train.hooks import persona_hook
+from elysia.train.hooks.persona_hook import FILE, learned, read_history
 from elysia.train.launch import train
 from elysia.train.reply import replies
 from elysia.train.settings import settings_from
@@ -132,6 +134,20 @@ def test_a_base_that_no_file_holds_is_measured_under_the_adapter(
     (work / FILE).write_text('{"step"')
     with pytest.raises(CheckpointError, match=r"persona.jsonl cannot be read"):
         run(tmp_path, settings, resume=str(work / "iter_2.pth"))
+
+
+def test_copies_are_looked_for_in_the_replies_that_are_learned(
+    tiny_internlm2, rows_file, pairs_file, monkeypatch
+):
+    options = {"tokenizer": str(tiny_internlm2), "template": "internlm2_chat", "max_length": 256}
+    data = PackedDialogues([{"path": str(rows_file), "format": "xtuner"}], **options)
+    texts = learned(data)
+    assert "这是第3个回答，" * 4 in texts and len(texts) == len(set(texts))
+    assert not any("次？" in text or "im_end" in text for text in texts)
+    source = {"path": str(pairs_file), "format": "preference_sharegpt"}
+    assert all("好呀" in text for text in learned(PackedDialogues([source], pairs=True, **options)))
+    monkeypatch.setattr(persona_hook, "LEARNED", 20)
+    assert 0 < len(learned(data)) < len(texts)
 
 
 def test_replies_side_by_side_are_those_one_by_one(tiny_internlm2):

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.hooks import Hook
 
@@ -34,7 +35,7 @@ from elysia.train.reply import replies
 from elysia.train.strategy import barrier, gather
 
 FILE = "persona.jsonl"
-LEARNED = 4000  # samples of the training whose text copies are looked for in
+LEARNED = 500_000  # characters of the training in which copies are looked for
 
 
 class PersonaHook(Hook):  # type: ignore[misc]
@@ -193,17 +194,19 @@ def read_history(path: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 def learned(data: Any) -> list[str]:
-    """The texts that a training learns: of each sample, every run of learned tokens. Of pairs, the
-    preferred replies."""
+    """The first LEARNED characters of what a training learns: of each sample, every run of learned
+    tokens. Of pairs, the preferred replies."""
     found: dict[str, None] = {}
-    for index in range(0, min(len(data.tokens), LEARNED * data.each), data.each):
+    room = LEARNED
+    for index in range(0, len(data.tokens), data.each):
         ids, labels = data.tokens[index]
-        start = 0
-        for end in range(1, len(ids) + 1):
-            if end < len(ids) and (labels[end] != IGNORE) == (labels[start] != IGNORE):
-                continue
-            if labels[start] != IGNORE:
-                run = [int(token) for token in ids[start:end]]
-                found[data.tokenizer.decode(run, skip_special_tokens=True).strip()] = None
-            start = end
-    return [text for text in found if text]
+        edges = np.flatnonzero(np.diff(np.asarray(labels) != IGNORE, prepend=False, append=False))
+        for start, end in edges.reshape(-1, 2):
+            run = [int(token) for token in ids[start:end]]
+            text = data.tokenizer.decode(run, skip_special_tokens=True).strip()
+            if text and text not in found:
+                found[text] = None
+                room -= len(text)
+        if room < 0:
+            break
+    return list(found)
