@@ -6,27 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from elysia.core.page import bars, heading, page, paragraph, table
-from elysia.evaluate.scorecard import MEASURES
+from elysia.evaluate.scorecard import MEASURES, against
 
 SHOWN = 60  # answers of a model on the page
 Card = Mapping[str, Any]  # what Scorecard.to_dict gives
+GAINS = {
+    "voice_gain": ("bits per character gained on the base", 1),
+    "forgetting": ("growth of general perplexity on the base", -1),
+    "general_lost": ("bits per character lost on general replies", -1),
+    "choice_lost": ("loss of general choice on the base", -1),
+}
 
 
 def derived(cards: Sequence[Card]) -> dict[str, list[float | None]]:
-    """What only a comparison shows: against the last card, which is the base.
-
-    `voice_gain`: bits per character that held-out replies cost less. `forgetting`: growth of the
-    perplexity on general rows, 0.1 is 10 %. `choice_lost`: what the choice of general replies lost.
-    """
-    found: dict[str, list[float | None]] = {"voice_gain": [], "forgetting": [], "choice_lost": []}
-    base = cards[-1]["measures"]
-    for card in cards:
-        own = card["measures"]
-        found["voice_gain"].append(_minus(base, own, "heldout_bits"))
-        before, after = base.get("general_perplexity"), own.get("general_perplexity")
-        found["forgetting"].append(after / before - 1 if before and after else None)
-        found["choice_lost"].append(_minus(base, own, "general_choice"))
-    return found
+    """What only a comparison shows, a value a card: against the last one, which is the base."""
+    found = [against(cards[-1]["measures"], card["measures"]) for card in cards]
+    return {name: [of_card[name] for of_card in found] for name in GAINS}
 
 
 def rows(cards: Sequence[Card]) -> Iterator[list[str]]:
@@ -36,14 +31,9 @@ def rows(cards: Sequence[Card]) -> Iterator[list[str]]:
         if any(value is not None for value in values):
             yield [name, *_marked(values, better), meaning]
     if len(cards) > 1:
-        meanings = {
-            "voice_gain": ("bits per character gained on the base", 1),
-            "forgetting": ("growth of general perplexity on the base", -1),
-            "choice_lost": ("loss of general choice on the base", -1),
-        }
         for name, values in derived(cards).items():
             if any(value is not None for value in values):
-                meaning, better = meanings[name]
+                meaning, better = GAINS[name]
                 yield [name, *_marked(values, better), meaning]
 
 
@@ -99,8 +89,3 @@ def _marked(values: Sequence[float | None], better: int) -> list[str]:
         "-" if value is None else f"{value:.3g}" + ("*" if mark and value == best else "")
         for value in values
     ]
-
-
-def _minus(base: Mapping[str, Any], own: Mapping[str, Any], name: str) -> float | None:
-    before, after = base.get(name), own.get(name)
-    return None if before is None or after is None else float(before) - float(after)

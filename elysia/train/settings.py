@@ -108,6 +108,12 @@ class Settings:
     evaluation_inputs: list[str] = field(default_factory=list)
     evaluation_max_new_tokens: int = 100
     evaluation_system: str | None = None  # None: the system text of training
+    persona_freq: int = 0  # 0: never
+    persona_heldout: str = ""
+    persona_general: str = ""
+    persona_limit: int = 24
+    persona_tradeoff: dict[str, float] = field(default_factory=dict)
+    persona_patience: int = 0  # 0: trains to the end
     mmlu_path: str = ""  # a file of MMLU's questions to score every `evaluation_freq` steps
 
     seed: int = 42
