@@ -83,6 +83,15 @@ VERBS: dict[str, tuple[str, str]] = {
     "voice say": ("elysia.cli.voice:say_parser", "say a text into a file"),
     "voice list": ("elysia.cli.voice:list_parser", "list the voices"),
     "voice import": ("elysia.cli.voice:import_parser", "bring a VITS checkpoint as a voice"),
+    "voice prepare": (
+        "elysia.cli.voice_training:prepare_parser",
+        "make recordings ready to train a voice on",
+    ),
+    "voice train": ("elysia.cli.voice_training:train_parser", "train a voice as a config says"),
+    "voice export": (
+        "elysia.cli.voice_training:export_parser",
+        "make a trained checkpoint a voice",
+    ),
     "voice explain": (
         "elysia.cli.voice:explain_parser",
         "show each step from a text to its sounds",
@@ -107,7 +116,19 @@ LOCKS = {
         ("gguf", "xllamacpp", "fastapi", "uvicorn", "starlette", "prometheus_client", "httpx"),
         "requirements/serve.lock",
     ),
-    **dict.fromkeys(("pypinyin", "jieba", "eng_to_ipa", "onnxruntime"), "requirements/voice.lock"),
+    **dict.fromkeys(
+        (
+            "pypinyin",
+            "jieba",
+            "eng_to_ipa",
+            "onnxruntime",
+            "soundfile",
+            "pyloudnorm",
+            "scipy",
+            "monotonic_alignment_search",
+        ),
+        "requirements/voice.lock",
+    ),
 }
 GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}
 # XTuner's verbs that this project does not have, and what to do instead.
