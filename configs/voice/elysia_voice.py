@@ -1,13 +1,13 @@
 # elysia voice train configs/voice/elysia_voice.py
-# A voice fine-tuned from a base that you bring (G_*.pth, its config, D_*.pth), on one GPU.
+# A voice fine-tuned from a base that you bring, on one GPU.
 
-# elysia voice prepare RECORDINGS --out work_dirs/recordings
+# elysia voice import G_latest.pth finetune_speaker.json --name base
+# elysia voice prepare RECORDINGS --out work_dirs/recordings --model work_dirs/voices/base
 data_path = "work_dirs/recordings"
 
-# '' begins with random weights, which wants hours of recordings
-base = "work_dirs/base/G_latest.pth"
-base_config = "work_dirs/base/finetune_speaker.json"
-base_discriminator = "work_dirs/base/D_latest.pth"
+# '' begins with random weights, which wants hours of recordings; a G_*.pth wants base_config beside it
+base = "work_dirs/voices/base"
+base_discriminator = "D_latest.pth"  # '' where it was not kept: slower, and rougher at first
 speaker = 0
 
 batch_size = 16

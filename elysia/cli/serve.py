@@ -90,6 +90,8 @@ def serve(args: Namespace) -> int:
         app = server.application(models, settings, voices)
         host = f"[{args.host}]" if ":" in args.host else args.host
         say(f"Serving {', '.join(wanted)} on http://{host}:{sock.getsockname()[1]}/v1")
+        if voices:
+            say(f"Voices: {', '.join(voices)}")
         server.serve(app, settings, sock)
     return 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elysia.cli.options import add_cfg_options, parse_cfg_options
-from elysia.cli.output import build_parser, say
+from elysia.cli.output import build_parser, say, warn
 from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,10 +52,16 @@ def prepare(args: Namespace) -> int:
     from elysia.voice.recordings.prepare import prepare as make
 
     out = Path(args.out)
-    manifest, judged = make(Path(args.recordings), out, wanted(args), args.consent)
+    manifest, judged = make(Path(args.recordings), out, wanted(args), args.consent, tell)
     say(report.text(manifest, judged).rstrip())
     say(f"{out}: {len(manifest.clips)} clips; the report is {out / 'report.html'}")
     return 0
+
+
+def tell(done: int, of: int) -> None:
+    """How far it is, on stderr, every few hundred recordings."""
+    if done % 500 == 0:
+        warn(f"{done} of {of} recordings")
 
 
 def wanted(args: Namespace) -> Wanted:

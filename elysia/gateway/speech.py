@@ -156,11 +156,11 @@ async def speak(desk: Desk, voices: Voices, request: Request, ask: SpeechRequest
     """The sound of a text: whole, streamed as it is made, or in events."""
     file = voices.find(ask.name)
     form = sounds.form_of(ask.response_format)
-    if not await run_in_threadpool(prepare, ask.input):
-        raise ApiError(400, "There is nothing in the input that can be said.", param="input")
     held = AsyncExitStack()
     try:
         held.enter_context(desk.gate.admitted(request.state.holder))
+        if not await run_in_threadpool(prepare, ask.input):
+            raise ApiError(400, "There is nothing in the input that can be said.", param="input")
         await held.enter_async_context(_slot(voices, request))
         pieces = voices.spoken(file, ask.input, ask.speed)
         held.push_async_callback(pieces.aclose)

@@ -62,10 +62,8 @@ def _show(runner: Any, tag: str, pieces: list[Pcm], step: int) -> None:
     if not data:
         return
     samples = torch.from_numpy(np.frombuffer(data, "<i2").astype(np.float32) / 32768)
-    for backend in runner.visualizer._vis_backends.values():
-        writer = backend.experiment
-        if hasattr(writer, "add_audio"):
-            writer.add_audio(tag, samples[None], step, sample_rate=pieces[0].rate)
+    writer = runner.visualizer.get_backend("TensorboardVisBackend").experiment
+    writer.add_audio(tag, samples[None], step, sample_rate=pieces[0].rate)
 
 
 class CurvesHook(Hook):  # type: ignore[misc]

@@ -2,9 +2,11 @@
 
 import json
 import wave
+from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from elysia import cli
 from elysia.core.errors import CheckpointError, ConfigError, DeviceError, ElysiaError, VoiceError
@@ -63,6 +65,10 @@ def test_a_voice_learns_goes_on_to_the_same_bits_and_speaks(
     assert (tmp_path / "whole" / "curves.png").stat().st_size > 1000
     assert len(list((tmp_path / "whole").glob("*/vis_data/step_*_0.wav"))) == 3  # after 2, 4, 5
 
+    heard = EventAccumulator(str(next((tmp_path / "whole").glob("*/vis_data")))).Reload()
+    assert [event.step for event in heard.Audio("listen/0")] == [2, 4, 5]
+    assert {"mel", "kl", "duration", "discriminator"} <= set(heard.Tags()["scalars"])
+
     monkeypatch.setenv("ELYSIA_VOICES", str(tmp_path / "voices"))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["voice", "export", str(tmp_path / "cut"), "--name", "tiny"]) == 0
@@ -82,8 +88,9 @@ def overfit(tmp_path, settings, config, steps):
 
 
 def test_the_mel_loss_on_four_clips_falls_by_two_fifths(tmp_path, settings, config):
-    mel = overfit(tmp_path, settings, config, 24)
-    assert len(mel) == 24
+    mel = overfit(tmp_path, settings, config, 14)
+    print(mel)
+    assert len(mel) == 14
     assert sum(mel[-3:]) / 3 < 0.6 * sum(mel[:2]) / 2
 
 
@@ -141,7 +148,7 @@ def test_the_whole_discriminators_of_a_base_are_where_training_begins(
 
 
 def test_bfloat16_products_learn_and_weights_stay_in_float32(tmp_path, settings, config):
-    train(config(settings | {"dtype": "bfloat16", "max_steps": 2}), work_dir=str(tmp_path / "w"))
+    train(config(settings | {"dtype": "bfloat16", "max_steps": 1}), work_dir=str(tmp_path / "w"))
     state = last(tmp_path / "w")["state_dict"]
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
     assert all(value == value for value in losses(tmp_path / "w"))
@@ -202,6 +209,12 @@ def test_what_is_no_trained_voice_is_not_exported(tmp_path, capsys):
     with pytest.raises(CheckpointError, match="no checkpoint of a voice"):
         export(tmp_path / "iter_1.pth", tmp_path / "v", name="x")
     assert cli.main(["voice", "export", str(tmp_path), "--name", "a b"]) == 2
+
+
+def test_the_page_names_every_setting():
+    page = (Path(__file__).resolve().parents[3] / "docs" / "voice.md").read_text(encoding="utf-8")
+    table = page.split("| name | default |")[1].split("\n\n")[0]
+    assert not [name for name in VoiceSettings.__dataclass_fields__ if f"`{name}`" not in table]
 
 
 def test_the_bundled_configs_are_read_and_found_by_name():
