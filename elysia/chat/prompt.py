@@ -258,8 +258,8 @@ def _of_memory(one: Recalled, tokens: int) -> dict[str, Any]:
     memory = one.memory
     return {
         "id": memory.id, "kind": memory.kind, "text": memory.text, "at": memory.at,
-        "message_id": memory.message_id, "current": memory.current, "score": round(one.score, 4), "why": one.why,
-        "tokens": tokens,
+        "message_id": memory.message_id, "current": memory.current,
+        "score": round(one.score, 4), "why": one.why, "tokens": tokens,
     }  # fmt: skip
 
 

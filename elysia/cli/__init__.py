@@ -88,6 +88,15 @@ VERBS: dict[str, tuple[str, str]] = {
     "voice say": ("elysia.cli.voice:say_parser", "say a text into a file"),
     "voice list": ("elysia.cli.voice:list_parser", "list the voices"),
     "voice import": ("elysia.cli.voice:import_parser", "bring a VITS checkpoint as a voice"),
+    "voice prepare": (
+        "elysia.cli.voice_training:prepare_parser",
+        "make recordings ready to train a voice on",
+    ),
+    "voice train": ("elysia.cli.voice_training:train_parser", "train a voice as a config says"),
+    "voice export": (
+        "elysia.cli.voice_training:export_parser",
+        "make a trained checkpoint a voice",
+    ),
     "voice explain": (
         "elysia.cli.voice:explain_parser",
         "show each step from a text to its sounds",
@@ -109,24 +118,19 @@ VERBS: dict[str, tuple[str, str]] = {
     "help": ("elysia.cli.help:help_parser", "show this, or a verb's own help"),
     "version": ("elysia.cli.help:version_parser", "print the version"),
 }
-# Package -> the lock that it is in, where that is not requirements.txt.
+# The locks beside requirements.txt, and the packages that are imported from each.
+IN_LOCK = {
+    "data": "rensa zhon pysubs2 sklearn sacrebleu",
+    "serve": "gguf xllamacpp fastapi uvicorn starlette prometheus_client httpx",
+    "chat": "sqlalchemy alembic chromadb langchain_core opencc tantivy pypdf docx bs4 lxml",
+    "web": "streamlit gradio",
+    "voice": "pypinyin jieba eng_to_ipa onnxruntime soundfile pyloudnorm scipy "
+    "monotonic_alignment_search",
+}
 LOCKS = {
-    **dict.fromkeys(("rensa", "zhon", "pysubs2", "sklearn", "sacrebleu"), "requirements/data.lock"),
-    **dict.fromkeys(
-        ("gguf", "xllamacpp", "fastapi", "uvicorn", "starlette", "prometheus_client", "httpx"),
-        "requirements/serve.lock",
-    ),
-    **dict.fromkeys(
-        ("sqlalchemy", "alembic", "chromadb", "langchain_core", "opencc", "tantivy"),
-        "requirements/chat.lock",
-    ),
-    **dict.fromkeys(("pypdf", "docx", "bs4", "lxml"), "requirements/chat.lock"),
-    **dict.fromkeys(("pypinyin", "jieba", "eng_to_ipa", "onnxruntime"), "requirements/voice.lock"),
-    **dict.fromkeys(
-        ("sqlalchemy", "alembic", "chromadb", "langchain_core", "opencc", "pypdf", "docx", "bs4"),
-        "requirements/chat.lock",
-    ),
-    **dict.fromkeys(("streamlit", "gradio"), "requirements/web.lock"),
+    package: f"requirements/{lock}.lock"
+    for lock, packages in IN_LOCK.items()
+    for package in packages.split()
 }
 GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}
 # XTuner's verbs that this project does not have, and what to do instead.
