@@ -14,7 +14,7 @@ from pathlib import Path
 
 from elysia.app.models import ChatSettings, open_engine
 from elysia.chat.cast import Cast
-from elysia.chat.round import Model
+from elysia.chat.model import Model
 from elysia.chat.service import ChatService
 from elysia.chat.surroundings import Surroundings
 from elysia.core.errors import UsageError

@@ -18,7 +18,8 @@ from elysia.chat.behind import Behind
 from elysia.chat.cast import Cast
 from elysia.chat.greetings import greetings, seed_of
 from elysia.chat.live import Live
-from elysia.chat.round import Model, Round
+from elysia.chat.model import Model
+from elysia.chat.round import Round
 from elysia.chat.store import Conversations
 from elysia.chat.surroundings import Surroundings
 from elysia.chat.talk_settings import TalkSettings

@@ -6,7 +6,7 @@ prompts or engines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from elysia.chat.cast import Member
@@ -15,9 +15,6 @@ from elysia.chat.tree import CUT, STOPPED, WHOLE, Conversation, Line
 from elysia.knowledge.base import Knowledge
 from elysia.memory.base import Heard, MemoryStore, Scope
 
-# (messages, tokens that the summary may have, a text's tokens) -> the summary
-Summarize = Callable[[Sequence[Heard], int, Callable[[str], int]], str]
-
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -25,7 +22,6 @@ class Surroundings:
 
     memory: MemoryStore | None = None
     knowledge: Knowledge | None = None
-    summarize: Summarize | None = None
 
     def shelves(self, user: str, character: str) -> list[str]:
         """Whose documents a reply of `character` to `user` may show."""

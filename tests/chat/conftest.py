@@ -12,7 +12,7 @@ import pytest
 
 from elysia.chat.accounts import Accounts
 from elysia.chat.cast import Cast
-from elysia.chat.round import Model
+from elysia.chat.model import Model
 from elysia.chat.service import ChatService
 from elysia.chat.surroundings import Surroundings
 from elysia.core import templates
