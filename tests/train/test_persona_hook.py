@@ -95,6 +95,9 @@ def test_a_run_stops_when_the_trade_off_gets_worse_and_keeps_its_best(
     run(tmp_path, settings | {"persona_patience": 2}, resume="auto")
     assert [step for step, _ in read_history(work / FILE)] == [0, 2, 4, 6]
     assert newest(work) == work / "iter_2.pth"
+    # Whoever trains to the end after all wants what is there.
+    run(tmp_path, settings | {"persona_patience": 0, "max_steps": 7}, resume="auto")
+    assert newest(work) == work / "iter_7.pth"
 
 
 def test_a_base_that_no_file_holds_is_measured_under_the_adapter(
