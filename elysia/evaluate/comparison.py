@@ -24,17 +24,20 @@ def derived(cards: Sequence[Card]) -> dict[str, list[float | None]]:
     return {name: [of_card[name] for of_card in found] for name in GAINS}
 
 
+def taken(cards: Sequence[Card]) -> Iterator[tuple[str, str, int, list[float | None]]]:
+    """Every measure that was taken of a card: its name, what it is, which way is better, and a value
+    a card; last what several cards show of each other."""
+    own = {name: [card["measures"].get(name) for card in cards] for name in MEASURES}
+    every = own | (derived(cards) if len(cards) > 1 else {})
+    for name, (meaning, better) in (MEASURES | GAINS).items():
+        if any(value is not None for value in every.get(name, ())):
+            yield name, meaning, better, every[name]
+
+
 def rows(cards: Sequence[Card]) -> Iterator[list[str]]:
     """A row a measure that was taken: its name, a value a card (the best marked), what it is."""
-    for name, (meaning, better) in MEASURES.items():
-        values = [card["measures"].get(name) for card in cards]
-        if any(value is not None for value in values):
-            yield [name, *_marked(values, better), meaning]
-    if len(cards) > 1:
-        for name, values in derived(cards).items():
-            if any(value is not None for value in values):
-                meaning, better = GAINS[name]
-                yield [name, *_marked(values, better), meaning]
+    for name, meaning, better, values in taken(cards):
+        yield [name, *_marked(values, better), meaning]
 
 
 def as_text(cards: Sequence[Card]) -> Iterator[str]:
@@ -52,8 +55,7 @@ def as_html(cards: Sequence[Card]) -> str:
     """A page: the table, a plot of every measure that differs, and what the models said."""
     labels = [str(card["label"]) for card in cards]
     parts = [table(["measure", *labels, "what it is"], rows(cards))]
-    for name, (meaning, _) in MEASURES.items():
-        values = [card["measures"].get(name) for card in cards]
+    for name, meaning, _, values in taken(cards):
         known = {
             label: float(value)
             for label, value in zip(labels, values, strict=True)

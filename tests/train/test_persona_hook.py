@@ -21,29 +21,6 @@ from elysia.train.settings import settings_from
 STATE = ("state_dict", "optimizer", "param_schedulers", "rng", "progress")
 
 
-@pytest.fixture(scope="session")
-def persona_files(tmp_path_factory):
-    """A card, and few rows of the character and of others."""
-    folder = tmp_path_factory.mktemp("persona")
-    card = {"spec": "chara_card_v2", "spec_version": "2.0", "data": {"name": "爱莉希雅"}}
-    rows = {
-        name: [{"conversation": [{"input": ask.format(n), "output": say.format(n)}]} for n in range(9)]
-        for name, ask, say in (
-            ("held", "第{}天好吗？", "这是第{}个回答，嘻嘻～"), ("general", "{}加一？", "答案是{}再加一。"),
-        )
-    }  # fmt: skip
-    for name, value in {"card": card, **rows}.items():
-        (folder / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False))
-    return {
-        "persona": str(folder / "card.json"),
-        "SYSTEM": "",
-        "persona_heldout": str(folder / "held.json"),
-        "persona_general": str(folder / "general.json"),
-        "persona_freq": 2,
-        "persona_limit": 6,
-    }
-
-
 def final(work_dir):
     return checkpoint.load(checkpoint.last_checkpoint(work_dir))
 
@@ -118,6 +95,9 @@ def test_a_run_stops_when_the_trade_off_gets_worse_and_keeps_its_best(
     run(tmp_path, settings | {"persona_patience": 2}, resume="auto")
     assert [step for step, _ in read_history(work / FILE)] == [0, 2, 4, 6]
     assert newest(work) == work / "iter_2.pth"
+    # Whoever trains to the end after all wants what is there.
+    run(tmp_path, settings | {"persona_patience": 0, "max_steps": 7}, resume="auto")
+    assert newest(work) == work / "iter_7.pth"
 
 
 def test_a_base_that_no_file_holds_is_measured_under_the_adapter(

@@ -27,11 +27,13 @@ class CheckpointHook(Hook):  # type: ignore[misc]
         self.card: dict[str, Any] = json.loads(json.dumps(card))
 
     def before_train(self, runner: Any) -> None:
-        """Sweep away what a killed run left half-written."""
+        """Sweep away what a killed run left half-written, and another run's best."""
         if runner.rank == 0:
             folder = Path(runner.work_dir)
             for stale in [*folder.glob(".iter_*.writing"), *folder.glob(".iter_*.removing")]:
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            if not runner.train_loop.best_step:  # set by now where this run has one
+                (folder / checkpoint.BEST).unlink(missing_ok=True)
             RunCard.from_dict(self.card).write(folder)
         barrier()
 
