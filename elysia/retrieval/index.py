@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 Everything = Callable[[], Iterable[tuple[str, Sequence[tuple[str, str]]]]]
 log = logging.getLogger(__name__)
 
-FORM = "1"  # of the terms and the fields; another one is built anew
+FORM = "2"  # of the terms and the fields; another one is built anew
 DEPTH = 50  # hits of each kind that are fused
 # Reciprocal rank fusion (Cormack et al., SIGIR 2009): a hit is worth 1 / (SMOOTH + its rank).
 SMOOTH = 60
