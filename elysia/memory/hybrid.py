@@ -43,12 +43,15 @@ UNWRITTEN = 100  # newest memories that the index may not find yet
 # Subjects with names of their own, and the slots in which those stand.
 PEOPLE = {"pet", "partner", "family", "mother", "father", "siblings", "baby", "friend"}
 NAMED_SLOTS = ("pet:", "partner", "family:", "acquaintance:")
+MEANT = 8  # nearest by meaning that need no word in common
 LOWEST = 0.02  # what scores less shares nothing with the question
 
 _NAME = re.compile(
     r"叫做?([\u4e00-\u9fff]{1,4}|[A-Z][a-z]+)|[和跟与]([\u4e00-\u9fff]{2,3})(?:分手|离婚|结婚|"
     r"订婚)|\b(?:called|named) ([A-Z][\w'-]+)"
 )
+
+_MEANT = re.compile(r"meaning #(\d+)")
 
 
 def build(
@@ -206,10 +209,14 @@ class HybridMemory:
         asked.kin.update(dict.fromkeys(self._names(scope, asked), 1))
         for words in (asked.text, " ".join(asked.kin)):
             hits = self._index.search([key_of(scope)], words, k=DEPTH) if words else []
+            fused = any("meaning" in hit.why for hit in hits)
             for hit in hits:
                 if words is asked.text:
-                    found[hit.id] = hit.score / hits[0].score
-                    meant |= {hit.id} if "meaning" in hit.why else set()
+                    near = _MEANT.search(hit.why)
+                    # Fused ranks lie close together: the last of them is worth nothing.
+                    last = hits[-1].score if fused else 0.0
+                    found[hit.id] = (hit.score - last) / ((hits[0].score - last) or 1.0)
+                    meant |= {hit.id} if near and int(near[1]) <= MEANT else set()
                 else:
                     found.setdefault(hit.id, 0.0)
         found |= dict.fromkeys(self._behind.unwritten(key_of(scope))[-UNWRITTEN:], 0.0)
