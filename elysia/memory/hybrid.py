@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 DEPTH = 48  # of the index's hits that are ranked
 REACH = 2  # neighbours to each side that are ranked with a hit
-ROOTS = 24  # hits whose neighbours are looked at
+ROOTS = 16  # hits whose neighbours are looked at
 WINDOW = 160  # turns of the days that a question names
-FACTS = 100  # newest facts that are always looked at
+FACTS = 60  # newest facts that are always looked at
 ENDS = 24  # newest or oldest turns, for questions that ask for them
 UNWRITTEN = 100  # newest memories that the index may not find yet
 # Subjects with names of their own, and the slots in which those stand.
@@ -96,7 +96,8 @@ class HybridMemory:
             known = rows.heard_before(connection, scope, [one.message_id for one in heard])
         # An extractor may take its time; nobody waits for the database meanwhile.
         stated = {one.message_id: self._facts(one) for one in heard if one.message_id not in known}
-        new: list[Row] = []
+        turns: list[Row] = []
+        facts_kept: list[Row] = []
         with self._database.write() as connection:
             known = rows.heard_before(connection, scope, [one.message_id for one in heard])
             number = rows.next_number(connection, scope)
@@ -106,11 +107,13 @@ class HybridMemory:
                 known.add(one.message_id)
                 facts = stated.get(one.message_id, ())
                 weight = weight_of(one.text, one.role, len(facts))
-                new.append(rows.put_turn(connection, scope, one, number, weight))
+                turns.append(rows.turn_of(one, number, weight))
                 for fact in facts:
                     row = rows.put_fact(connection, scope, one, number, fact)
-                    new += [row] if row else []
+                    facts_kept += [row] if row else []
                 number += 1
+            rows.put(connection, scope, turns)
+        new = sorted([*turns, *facts_kept], key=lambda row: row.number)
         self._behind.add(key_of(scope), [(row.id, row.text) for row in new])
         return [row.memory() for row in new]
 
@@ -208,7 +211,8 @@ class HybridMemory:
         meant: set[str] = set()
         asked.kin.update(dict.fromkeys(self._names(scope, asked), 1))
         for words in (asked.text, " ".join(asked.kin)):
-            hits = self._index.search([key_of(scope)], words, k=DEPTH) if words else []
+            depth = DEPTH if words is asked.text else DEPTH // 2
+            hits = self._index.search([key_of(scope)], words, k=depth) if words else []
             fused = any("meaning" in hit.why for hit in hits)
             for hit in hits:
                 if words is asked.text:
