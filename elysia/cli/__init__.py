@@ -96,6 +96,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "card show": ("elysia.cli.card:show_parser", "show who a character card is"),
     "card convert": ("elysia.cli.card:convert_parser", "write a card as another kind or version"),
     "card check": ("elysia.cli.card:check_parser", "say what is odd in a card or lorebook"),
+    "kb add": ("elysia.cli.kb:add_parser", "put documents where a character looks things up"),
+    "kb list": ("elysia.cli.kb:list_parser", "list the documents"),
+    "kb search": ("elysia.cli.kb:search_parser", "find the spans that answer a question"),
+    "kb remove": ("elysia.cli.kb:remove_parser", "take documents off a shelf"),
     "demo": ("elysia.cli.demo:demo_parser", "the whole road with a tiny model, on a CPU"),
     "help": ("elysia.cli.help:help_parser", "show this, or a verb's own help"),
     "version": ("elysia.cli.help:version_parser", "print the version"),
@@ -107,6 +111,11 @@ LOCKS = {
         ("gguf", "xllamacpp", "fastapi", "uvicorn", "starlette", "prometheus_client", "httpx"),
         "requirements/serve.lock",
     ),
+    **dict.fromkeys(
+        ("sqlalchemy", "alembic", "chromadb", "langchain_core", "opencc", "tantivy"),
+        "requirements/chat.lock",
+    ),
+    **dict.fromkeys(("pypdf", "docx", "bs4", "lxml"), "requirements/chat.lock"),
     **dict.fromkeys(("pypinyin", "jieba", "eng_to_ipa", "onnxruntime"), "requirements/voice.lock"),
 }
 GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}

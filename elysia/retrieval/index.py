@@ -11,19 +11,22 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from elysia.core.errors import ElysiaError, StoreError
+from elysia.core.errors import StoreError
 from elysia.core.files import write_atomic
 from elysia.retrieval.dense import Dense
 from elysia.retrieval.embed import Embedder
 from elysia.retrieval.lexical import Damaged, Lexical
 
 Result = TypeVar("Result")
+# Called for all of an owner's texts, in parts of one scope each.
+Everything = Callable[[], Iterable[tuple[str, Sequence[tuple[str, str]]]]]
 log = logging.getLogger(__name__)
 
-FORM = "1"  # of the terms and the fields; another one is built anew
+FORM = "2"  # of the terms and the fields; another one is built anew
 DEPTH = 50  # hits of each kind that are fused
 # Reciprocal rank fusion (Cormack et al., SIGIR 2009): a hit is worth 1 / (SMOOTH + its rank).
 SMOOTH = 60
@@ -42,7 +45,7 @@ class Index:
     """Texts under scopes. May be called from several threads; made by `open_index`.
 
     `fresh` is true while the index may lack texts (it was new, damaged, or of another form): then
-    the owner adds every text again, in any order, and calls `filled`.
+    the owner adds every text again, by `refill`, or in any order by `add` and then `filled`.
     """
 
     def __init__(self, folder: Path, embedder: Embedder | None, server: str | None) -> None:
@@ -50,6 +53,8 @@ class Index:
         self._embedder = embedder
         self._said: set[str] = set()
         self._lock = threading.Lock()
+        self._filling: threading.Thread | None = None
+        self._gave_up = self._closing = False
         self._lexical = self._open_words()
         self._dense = self._open_vectors(server) if embedder else None
 
@@ -65,6 +70,30 @@ class Index:
         write_atomic(self._folder / "words.whole", FORM)
         if self._dense is not None:
             write_atomic(self._folder / "vectors.whole", self._vectors_form())
+
+    def refill(self, everything: Everything) -> None:
+        """Add what the owner has: words before this returns, vectors after it, in a thread.
+
+        `everything` is called for each of the two and gives (scope, [(id, text), ...]) in parts.
+        """
+        if self._mark("words") != FORM:
+            for scope, items in everything():
+                self._words(partial(Lexical.add, scope=scope, items=items))
+            write_atomic(self._folder / "words.whole", FORM)
+        if (
+            self.fresh
+            and not self._gave_up
+            and (self._filling is None or not self._filling.is_alive())
+        ):
+            self._filling = threading.Thread(
+                target=self._fill_vectors, args=(everything,), name="vectors", daemon=True
+            )
+            self._filling.start()
+
+    def wait(self) -> None:
+        """Until vectors that are being filled are complete."""
+        if self._filling is not None:
+            self._filling.join()
 
     def add(self, scope: str, items: Sequence[tuple[str, str]]) -> None:
         """Put (id, text) in; an id that is there is replaced."""
@@ -104,8 +133,23 @@ class Index:
 
     def close(self) -> None:
         """Let go of the folder."""
+        self._closing = True
+        self.wait()
         if self._dense is not None:
             self._dense.close()
+
+    def _fill_vectors(self, everything: Everything) -> None:
+        log.info("Embedding every text of %s anew; words find them meanwhile.", self._folder)
+        try:
+            for scope, items in everything():
+                with self._lock:
+                    if self._dense is None or self._closing:
+                        return
+                    self._dense.add(scope, items)
+            write_atomic(self._folder / "vectors.whole", self._vectors_form())
+        except Exception as error:
+            self._gave_up = True
+            self._say(f"The vectors were not made ({error}); they are made at the next start.")
 
     def _by_words(self, scopes: Sequence[str], question: str, k: int) -> list[tuple[str, float]]:
         return self._words(lambda words: words.search(scopes, question, k))
@@ -142,9 +186,6 @@ class Index:
         try:
             with self._lock:  # Chroma's folder bears one writer
                 change(self._dense)
-        except ElysiaError:
-            self._unmark("vectors")
-            raise
         except Exception as error:
             self._say(f"The vectors were not written ({error}); they are made up for later.")
             self._unmark("vectors")

@@ -16,7 +16,7 @@ from typing import Any
 import tantivy
 
 from elysia.core.errors import StoreError
-from elysia.retrieval.words import terms
+from elysia.retrieval.words import asked, terms
 
 PATIENCE = 30.0  # seconds to wait for another process that writes
 SMALL, LARGE = 15_000_000, 100_000_000  # bytes that a writer may collect before it writes
@@ -76,7 +76,7 @@ class Lexical:
 
     def search(self, scopes: Sequence[str], question: str, k: int) -> list[tuple[str, float]]:
         """The best `k` of these scopes as (id, BM25 score), best first; without a shared term, none."""
-        wanted = list(dict.fromkeys(self._analyzer.analyze(" ".join(terms(question)))))
+        wanted = list(dict.fromkeys(self._analyzer.analyze(" ".join(asked(question)))))
         if not wanted or not scopes or k < 1:
             return []
         with _sound():

@@ -25,6 +25,7 @@ from elysia.core.errors import StoreError
 
 log = logging.getLogger(__name__)
 
+DEFAULT = "work_dirs/chat/elysia.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE = 10.0  # seconds to wait for another process that writes
 
@@ -101,6 +102,16 @@ def open_database(url: str) -> Database:
         engine.dispose()
         raise
     return database
+
+
+def folder_beside(url: str) -> Path:
+    """Where what is derived from a database lies: a SQLite file's folder, else that of DEFAULT."""
+    if "://" not in url:
+        return Path(url).parent
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return Path(str(parsed.database)).parent
+    return Path(DEFAULT).parent
 
 
 def sentence_of(error: DBAPIError, shown: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from elysia.retrieval.words import LONGEST, fold, terms
+from elysia.retrieval.words import LONGEST, asked, fold, terms
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,27 @@ def test_two_spellings_give_the_same_terms(one, other):
 
 
 def test_unspaced_scripts_give_characters_and_neighbours_and_words_stay_whole():
-    assert terms("爱莉a1花") == ["爱", "爱莉", "莉", "a1", "花"]
+    assert terms("爱莉 a1 花") == ["爱", "爱莉", "莉", "a1", "花"]
     assert terms("ガーデン") == ["ガ", "ガー", "ー", "ーデ", "デ", "デン", "ン"]
     assert terms("Don't stop-now") == ["don't", "stop", "now"]
     assert terms("𠮷野家")[0] == "𠮷"
+
+
+def test_a_word_and_a_character_that_touch_are_a_pair():
+    assert terms("1786年GPT") == ["1786", "1786年", "年", "年gpt", "gpt"]
+
+
+@pytest.mark.parametrize(
+    ("question", "telling"),
+    [
+        ("玫瑰什麼時候種", ["玫", "玫瑰", "瑰", "时", "时候", "候", "候种", "种"]),
+        ("请问多少", ["请", "请问", "问", "问多", "多", "多少", "少"]),
+        ("何时种", ["种"]),
+        ("谁？", ["谁"]),
+    ],
+)
+def test_what_only_asks_is_left_out_unless_there_is_nothing_else(question, telling):
+    assert asked(question) == telling
 
 
 def test_neighbours_do_not_reach_over_punctuation():
