@@ -172,14 +172,15 @@ class HybridMemory:
         self._mend(scope)
         with self._database.write() as connection:
             row = rows.one(connection, scope, memory_id)
-            going = [row, *rows.replaced(connection, scope, row)] if row.kind == "fact" else [row]
-            messages = {one.message_id for one in going if one.message_id}
-            going += [
-                one
-                for one in rows.of_messages(connection, scope, messages)
-                # A turn takes its facts along; a fact takes its turn, but no other fact of it.
-                if one.kind == "turn" or row.kind == "turn"
-            ]
+            facts = [row]
+            if row.kind == "turn":
+                said = rows.of_messages(connection, scope, [str(row.message_id)])
+                facts = [one for one in said if one.kind == "fact"]
+            facts += [old for one in facts for old in rows.replaced(connection, scope, one)]
+            messages = {str(one.message_id) for one in [row, *facts]}
+            # Other facts that were said in the same breath stay.
+            turns = rows.of_messages(connection, scope, messages)
+            going = [*facts, *(one for one in turns if one.kind == "turn")]
             rows.remove(connection, scope, {one.id: one for one in going}.values())
             rows.bury(connection, scope, messages)
         self._behind.remove(key_of(scope), [one.id for one in going])
