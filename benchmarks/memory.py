@@ -34,6 +34,7 @@ from elysia.store.tables import users
 QUESTIONS = Path(__file__).with_name("memory_questions.json")
 DATA = Path(__file__).resolve().parents[2] / "shared/data/memory/memorybank_en.json"
 HALVES = ("tuned", "held out")
+LANGUAGES = ("English", "Chinese")
 ANSWERED = ("plain", "paraphrased", "multi-hop", "temporal", "update")
 
 
@@ -49,9 +50,9 @@ class Talk:
 
 @dataclass
 class Tally:
-    """What a way of finding gave: (kind, half) → recalls at 5 and 10; scores with and without gold."""
+    """What a way of finding gave: (kind, half, language) → recalls at 5 and 10; best scores."""
 
-    recall: dict[tuple[str, str], list[tuple[float, float]]] = field(
+    recall: dict[tuple[str, str, str], list[tuple[float, float]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     best: dict[bool, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -180,7 +181,7 @@ def count(
         return
     tally.best[True].append(found[0].score if found else 0.0)
     gold = [f"{talk.name}|{one}" for one in asked["gold"]]
-    tally.recall[asked["kind"], asked["half"]].append((share(ids, gold, 5), share(ids, gold, 10)))
+    tally.recall[key(asked)].append((share(ids, gold, 5), share(ids, gold, 10)))
 
 
 def explain(asked: dict[str, Any], talk: Talk, found: list[Recalled], ids: list[str]) -> None:
@@ -207,36 +208,44 @@ def plain(heard: list[Talk], questions: list[dict[str, Any]]) -> Tally:
         if asked["gold"]:
             ids = made[asked["talk"]].search(asked["question"], 10)
             gold = [f"{asked['talk']}|{one}" for one in asked["gold"]]
-            tally.recall[asked["kind"], asked["half"]].append(
-                (share(ids, gold, 5), share(ids, gold, 10))
-            )
+            tally.recall[key(asked)].append((share(ids, gold, 5), share(ids, gold, 10)))
     return tally
 
 
 def mean_of(
-    tally: Tally, kinds: tuple[str, ...], halves: tuple[str, ...]
+    tally: Tally,
+    kinds: tuple[str, ...],
+    halves: tuple[str, ...],
+    languages: tuple[str, ...] = LANGUAGES,
 ) -> tuple[float, float, int]:
     """Mean recall at 5 and 10, and of how many questions."""
-    rows = [row for kind in kinds for half in halves for row in tally.recall[kind, half]]
+    keys = [(kind, half, language) for kind in kinds for half in halves for language in languages]
+    rows = [row for key in keys for row in tally.recall[key]]
     return statistics.mean(r[0] for r in rows), statistics.mean(r[1] for r in rows), len(rows)
 
 
 def table(base: Tally, ours: dict[str, Tally]) -> None:
     """Recall by kind and half, plain BM25 first."""
-    print(f"{'':22}{'n':>4}  {'BM25':>13}" + "".join(f"  {name:>22}" for name in ours))
+    print(f"{'':20}{'n':>4}  {'BM25':>13}" + "".join(f"  {name:>22}" for name in ours))
     print(
-        f"{'recall at':22}{'':>4}  {'5':>6} {'10':>6}"
-        + "  {:>6} {:>6} {:>8}".format("5", "10", "gain") * len(ours)
+        f"{'recall at':20}{'':>4}  {'5':>6} {'10':>6}"
+        + f"  {'5':>6} {'10':>6} {'gain':>8}" * len(ours)
     )
-    lines = [(kind, (kind,), HALVES) for kind in ANSWERED]
-    lines += [(f"all, {half}", ANSWERED, (half,)) for half in HALVES] + [("all", ANSWERED, HALVES)]
-    for label, kinds, halves in lines:
-        five, ten, many = mean_of(base, kinds, halves)
-        line = f"{label:22}{many:>4}  {five:6.3f} {ten:6.3f}"
+    lines = [(kind, (kind,), HALVES, LANGUAGES) for kind in ANSWERED]
+    lines += [(f"all, {language}", ANSWERED, HALVES, (language,)) for language in LANGUAGES]
+    lines += [(f"all, {half}", ANSWERED, (half,), LANGUAGES) for half in HALVES]
+    for label, *which in [*lines, ("all", ANSWERED, HALVES, LANGUAGES)]:
+        five, ten, many = mean_of(base, *which)
+        line = f"{label:20}{many:>4}  {five:6.3f} {ten:6.3f}"
         for tally in ours.values():
-            ours5, ours10, _ = mean_of(tally, kinds, halves)
+            ours5, ours10, _ = mean_of(tally, *which)
             line += f"  {ours5:6.3f} {ours10:6.3f} {ours10 / ten - 1:+8.1%}"
         print(line)
+
+
+def key(asked: dict[str, Any]) -> tuple[str, str, str]:
+    """Kind, half and language of a question."""
+    return asked["kind"], asked["half"], LANGUAGES[not asked["question"].isascii()]
 
 
 def honesty(name: str, tally: Tally) -> None:

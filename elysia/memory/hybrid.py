@@ -35,20 +35,23 @@ log = logging.getLogger(__name__)
 
 DEPTH = 48  # of the index's hits that are ranked
 REACH = 2  # neighbours to each side that are ranked with a hit
-ROOTS = 24  # hits whose neighbours are looked at
+ROOTS = 16  # hits whose neighbours are looked at
 WINDOW = 160  # turns of the days that a question names
-FACTS = 100  # newest facts that are always looked at
+FACTS = 60  # newest facts that are always looked at
 ENDS = 24  # newest or oldest turns, for questions that ask for them
 UNWRITTEN = 100  # newest memories that the index may not find yet
 # Subjects with names of their own, and the slots in which those stand.
 PEOPLE = {"pet", "partner", "family", "mother", "father", "siblings", "baby", "friend"}
 NAMED_SLOTS = ("pet:", "partner", "family:", "acquaintance:")
+MEANT = 8  # nearest by meaning that need no word in common
 LOWEST = 0.02  # what scores less shares nothing with the question
 
 _NAME = re.compile(
     r"叫做?([\u4e00-\u9fff]{1,4}|[A-Z][a-z]+)|[和跟与]([\u4e00-\u9fff]{2,3})(?:分手|离婚|结婚|"
     r"订婚)|\b(?:called|named) ([A-Z][\w'-]+)"
 )
+
+_MEANT = re.compile(r"meaning #(\d+)")
 
 
 def build(
@@ -93,7 +96,8 @@ class HybridMemory:
             known = rows.heard_before(connection, scope, [one.message_id for one in heard])
         # An extractor may take its time; nobody waits for the database meanwhile.
         stated = {one.message_id: self._facts(one) for one in heard if one.message_id not in known}
-        new: list[Row] = []
+        turns: list[Row] = []
+        facts_kept: list[Row] = []
         with self._database.write() as connection:
             known = rows.heard_before(connection, scope, [one.message_id for one in heard])
             number = rows.next_number(connection, scope)
@@ -103,11 +107,13 @@ class HybridMemory:
                 known.add(one.message_id)
                 facts = stated.get(one.message_id, ())
                 weight = weight_of(one.text, one.role, len(facts))
-                new.append(rows.put_turn(connection, scope, one, number, weight))
+                turns.append(rows.turn_of(one, number, weight))
                 for fact in facts:
                     row = rows.put_fact(connection, scope, one, number, fact)
-                    new += [row] if row else []
+                    facts_kept += [row] if row else []
                 number += 1
+            rows.put(connection, scope, turns)
+        new = sorted([*turns, *facts_kept], key=lambda row: row.number)
         self._behind.add(key_of(scope), [(row.id, row.text) for row in new])
         return [row.memory() for row in new]
 
@@ -166,14 +172,15 @@ class HybridMemory:
         self._mend(scope)
         with self._database.write() as connection:
             row = rows.one(connection, scope, memory_id)
-            going = [row, *rows.replaced(connection, scope, row)] if row.kind == "fact" else [row]
-            messages = {one.message_id for one in going if one.message_id}
-            going += [
-                one
-                for one in rows.of_messages(connection, scope, messages)
-                # A turn takes its facts along; a fact takes its turn, but no other fact of it.
-                if one.kind == "turn" or row.kind == "turn"
-            ]
+            facts = [row]
+            if row.kind == "turn":
+                said = rows.of_messages(connection, scope, [str(row.message_id)])
+                facts = [one for one in said if one.kind == "fact"]
+            facts += [old for one in facts for old in rows.replaced(connection, scope, one)]
+            messages = {str(one.message_id) for one in [row, *facts]}
+            # Other facts that were said in the same breath stay.
+            turns = rows.of_messages(connection, scope, messages)
+            going = [*facts, *(one for one in turns if one.kind == "turn")]
             rows.remove(connection, scope, {one.id: one for one in going}.values())
             rows.bury(connection, scope, messages)
         self._behind.remove(key_of(scope), [one.id for one in going])
@@ -205,11 +212,16 @@ class HybridMemory:
         meant: set[str] = set()
         asked.kin.update(dict.fromkeys(self._names(scope, asked), 1))
         for words in (asked.text, " ".join(asked.kin)):
-            hits = self._index.search([key_of(scope)], words, k=DEPTH) if words else []
+            depth = DEPTH if words is asked.text else DEPTH // 2
+            hits = self._index.search([key_of(scope)], words, k=depth) if words else []
+            fused = any("meaning" in hit.why for hit in hits)
             for hit in hits:
                 if words is asked.text:
-                    found[hit.id] = hit.score / hits[0].score
-                    meant |= {hit.id} if "meaning" in hit.why else set()
+                    near = _MEANT.search(hit.why)
+                    # Fused ranks lie close together: the last of them is worth nothing.
+                    last = hits[-1].score if fused else 0.0
+                    found[hit.id] = (hit.score - last) / ((hits[0].score - last) or 1.0)
+                    meant |= {hit.id} if near and int(near[1]) <= MEANT else set()
                 else:
                     found.setdefault(hit.id, 0.0)
         found |= dict.fromkeys(self._behind.unwritten(key_of(scope))[-UNWRITTEN:], 0.0)

@@ -115,11 +115,16 @@ def next_number(connection: Connection, scope: Scope) -> int:
     return 0 if last is None else int(last) + 1
 
 
-def put_turn(
-    connection: Connection, scope: Scope, heard: Heard, number: int, importance: float
-) -> Row:
-    """Keep a message."""
-    return _put(connection, scope, heard, number, "turn", heard.text.strip(), importance)
+def turn_of(heard: Heard, number: int, importance: float) -> Row:
+    """A message as a row, not kept yet."""
+    return _row(heard, number, "turn", heard.text.strip(), importance)
+
+
+def put(connection: Connection, scope: Scope, rows: Sequence[Row]) -> None:
+    """Keep new rows."""
+    owner = {"user_id": scope.user, "character": scope.character}
+    if rows:
+        connection.execute(insert(table), [owner | vars(row) for row in rows])
 
 
 def put_fact(
@@ -133,10 +138,9 @@ def put_fact(
         return None
     slot = now.slot if now is not None else fact.slot
     late = now is not None and now.created > heard.at  # an older conversation, heard after
-    row = _put(
-        connection, scope, heard, number, "fact", fact.text, fact.importance, slot,
-        now.id if now is not None and late else None,
-    )  # fmt: skip
+    heir = now.id if now is not None and late else None
+    row = _row(heard, number, "fact", fact.text, fact.importance, slot, heir)
+    put(connection, scope, [row])
     if now is not None and not late:
         connection.execute(update(table).where(table.c.id == now.id).values(replaced_by=row.id))
     return row
@@ -159,9 +163,7 @@ def _current(connection: Connection, scope: Scope, fact: Fact) -> Row | None:
     return rows[0] if rows else None
 
 
-def _put(
-    connection: Connection,
-    scope: Scope,
+def _row(
     heard: Heard,
     number: int,
     kind: str,
@@ -170,7 +172,7 @@ def _put(
     slot: str | None = None,
     replaced_by: str | None = None,
 ) -> Row:
-    row = Row(
+    return Row(
         id=new_id(),
         kind=kind,
         number=number,
@@ -185,10 +187,6 @@ def _put(
         corrected=False,
         created=heard.at,
     )
-    connection.execute(
-        insert(table).values(user_id=scope.user, character=scope.character, **vars(row))
-    )
-    return row
 
 
 def replaced(connection: Connection, scope: Scope, newest: Row) -> list[Row]:

@@ -32,7 +32,7 @@ _HOLLOW = re.compile(
 
 def weight_of(text: str, role: str, facts: int = 0) -> float:
     """The importance of a text between 0 and 1; `facts`: how many were found in it."""
-    text = text.strip()
+    text = text.strip()[:2_000]
     if _HOLLOW.search(text):
         return 0.1 + (0.4 if facts else 0.0)
     weight = 0.3 if role == "user" else 0.2

@@ -137,6 +137,14 @@ def test_a_forgotten_fact_takes_what_it_replaced_and_does_not_come_back(open_sto
         assert reopened.remember(scope, [old, new]) == []
 
 
+def test_a_forgotten_turn_takes_its_facts_and_what_they_had_replaced(store, scope, say):
+    store.remember(scope, [say("我住在北京，我喜欢爬山"), say("我搬到上海了")])
+    turn = next(one for one in store.known(scope, kind="turn") if "上海" in one.text)
+    store.forget(scope, turn.id)
+    assert facts(store, scope, current=False) == {"我喜欢爬山"}
+    assert store.recall(scope, "北京还是上海") == []
+
+
 def test_what_is_forgotten_is_gone_from_the_database_and_the_index(
     store, scope, say, tmp_path, database
 ):
