@@ -21,11 +21,11 @@ architecture = dict(
 discriminator_scale = 0.0625
 
 batch_size = 4
-max_steps = 1200
+max_steps = 500
 lr = 1e-3
 mel_bands = 40
 
-save_steps = 400
+save_steps = 250
 logging_interval = 20
-listen_steps = 400
+listen_steps = 250
 seed = 0

@@ -32,7 +32,7 @@ from elysia.voice.speaker import MOST_SENTENCES, Speakers, Spoken, Utterance
 from elysia.voice.text.explain import prepare
 from elysia.voice.voices import VoiceFile
 
-TOGETHER = 8  # requests that are spoken side by side; one voice is made by one thread anyway
+TOGETHER = 4  # requests that are spoken side by side; one voice is made by one thread anyway
 
 
 class Voices:

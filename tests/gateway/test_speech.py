@@ -16,6 +16,7 @@ import openai
 import pytest
 
 from elysia.core.errors import VoiceError
+from elysia.gateway.speech import TOGETHER
 from elysia.voice.audio import Resampler, resampled
 from elysia.voice.base import Pcm
 from elysia.voice.voices import VoiceFile
@@ -249,7 +250,7 @@ def test_too_many_at_once_are_told_to_come_again(client):
     whistle = WHISTLES["whistle"]
     whistle.gate.clear()
     with ThreadPoolExecutor(12) as pool:
-        waiting = [pool.submit(ask, client, f"wait {n}") for n in range(10)]
+        waiting = [pool.submit(ask, client, f"wait {n}") for n in range(TOGETHER + 2)]
         voices = client.app.state.voices
         assert until(lambda: voices.slots.waiting == 2)
         refused = ask(client, "abc.")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from elysia.voice.training.alignment import likelihoods, mask_of, path
+from elysia.voice.training.durations import stochastic_bound
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def duration_loss(
     """
     lasting = durations[:, None]
     if model.config.use_stochastic_duration_prediction:
-        bound: Tensor = model.duration_predictor(hidden, mask, speaker, durations=lasting)
+        bound = stochastic_bound(model.duration_predictor, hidden, mask, lasting, speaker)
         return bound.sum() / mask.sum()
     guessed: Tensor = model.duration_predictor(hidden, mask, speaker)
     wanted = (lasting + 1e-6).log() * mask

@@ -10,10 +10,12 @@ from elysia.core.errors import VoiceError
 from elysia.voice.recordings.spectrogram import Shape, mels
 from elysia.voice.training import alignment, generator, losses
 from elysia.voice.training.discriminators import PERIODS, Discriminators, from_original
+from elysia.voice.training.durations import spline
 from elysia.voice.training.generator import Batch
 from elysia.voice.training.model import trainable
 from elysia.voice.training.settings import VoiceSettings
 from elysia.voice.training.start import fresh
+from elysia.voice.vits_parts import FlowPart, inverse_spline, sample_durations
 from tests.voice.training.conftest import SMALL
 
 SHAPE = Shape(8000, 100, 400)
@@ -72,7 +74,8 @@ def test_the_divergence_is_that_of_two_gaussians_on_average():
 
 
 def small(**changes):
-    settings = VoiceSettings(data_path="x", architecture=SMALL, cleaner="pinyin", **changes)
+    changes = {"architecture": SMALL, **changes}
+    settings = VoiceSettings(data_path="x", cleaner="pinyin", **changes)
     torch.manual_seed(0)
     return trainable(fresh(settings, SHAPE)[1])
 
@@ -127,11 +130,62 @@ def test_every_weight_of_the_generator_learns(stochastic):
     assert len(still) <= 4, still
 
 
+def test_the_prior_that_is_learned_is_the_one_that_is_said():
+    model = small().eval()
+    for layer in model.flow.flows:
+        torch.nn.init.normal_(layer.conv_post.weight, std=0.2)
+    latents, mask = torch.randn(1, 32, 20), torch.ones(1, 1, 20)
+    with torch.no_grad():
+        priors = model.flow(latents, mask)
+        back = FlowPart(model)(priors)
+    assert not torch.allclose(priors, latents, atol=0.1)
+    assert torch.allclose(back, latents, atol=1e-4)
+
+
 def test_the_text_encoder_learns_nothing_from_durations():
     model = small()
     generator.forward(model, batch([(5, 40)]), 16).duration_loss.backward()
     assert all(p.grad is None for p in model.text_encoder.parameters())
     assert model.duration_predictor.conv_pre.weight.grad is not None
+
+
+def test_a_spline_is_undone_by_the_one_that_speaks_and_knows_its_slope():
+    torch.manual_seed(0)
+    inputs = (8 * torch.randn(2, 1, 50, dtype=torch.float64)).requires_grad_()
+    shapes = [torch.randn(2, 1, 50, count, dtype=torch.float64) for count in (10, 10, 9)]
+    made, steepness = spline(inputs, *shapes, 5.0)
+    (slope,) = torch.autograd.grad(made.sum(), inputs)
+    assert torch.allclose(slope.log(), steepness, atol=1e-6)
+    assert torch.allclose(inverse_spline(made, *shapes, 5.0), inputs, atol=1e-6)
+    assert (inputs.abs() > 5).any() and torch.equal(
+        made[inputs.abs() > 5], inputs[inputs.abs() > 5]
+    )
+
+
+@pytest.mark.parametrize("stochastic", [True, False])
+def test_what_is_learned_of_durations_is_what_is_said(stochastic):
+    """Symbols that always last alike, learned without dropout: what is drawn then lasts as long."""
+    fewer = SMALL | {"duration_predictor_num_flows": 2, "hidden_size": 16}
+    model = small(stochastic_durations=stochastic, architecture=fewer)
+    predictor = model.duration_predictor.eval()
+    torch.manual_seed(0)
+    ids = torch.arange(24) % 4
+    hidden = torch.randn(4, 16)[ids].T[None]
+    mask, lasting = torch.ones(1, 1, 24), torch.tensor([2.0, 4.0, 9.0, 20.0])[ids][None]
+    optimizer = torch.optim.Adam(predictor.parameters(), 1e-2)
+    for _ in range(100):
+        loss = generator.duration_loss(model, hidden, mask, lasting, None)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        if stochastic:
+            noise = 0.3 * torch.randn(1, 2, 24)
+            guessed = sample_durations(predictor, hidden, mask, None, noise).exp().ceil()
+        else:
+            guessed = predictor(hidden, mask)[:, 0].exp()
+    apart = (guessed - lasting).abs() / lasting
+    assert apart.mean() < 0.15, guessed
 
 
 def test_pieces_are_cut_where_they_were_made():

@@ -89,14 +89,16 @@ def overfit(tmp_path, settings, config, steps):
 
 def test_the_mel_loss_on_four_clips_falls_by_two_fifths(tmp_path, settings, config):
     mel = overfit(tmp_path, settings, config, 14)
-    print(mel)
     assert len(mel) == 14
-    assert sum(mel[-3:]) / 3 < 0.6 * sum(mel[:2]) / 2
+    assert sum(mel[-3:]) / 3 < 0.6 * mel[0]
 
 
 @pytest.mark.slow
-def test_it_goes_on_falling_when_the_first_steps_are_not_counted(tmp_path, settings, config):
-    mel = overfit(tmp_path, settings | {"segment_frames": 32, "lr": 1e-3}, config, 700)
+def test_it_goes_on_falling_when_the_first_steps_are_not_counted(tmp_path, spoken):
+    options = {"data_path": str(spoken), "logging_interval": 1, "save_steps": 0, "listen_steps": 0}
+    train("tiny_voice", work_dir=str(tmp_path / "w"), cfg_options=options)
+    mel = losses(tmp_path / "w")
+    assert len(mel) == 500
     assert sum(mel[-20:]) < 0.6 * sum(mel[20:40])
 
 
