@@ -41,8 +41,9 @@ lmdeploy:
 bench-voice: $(VENV)/.voice
 	$(BIN)/python benchmarks/voice.py
 
-web:
-	@echo "The web page is not part of this version; talk in the terminal: $(BIN)/xtuner chat work_dirs/demo/merged"
+# The page at http://127.0.0.1:6006, over the newest model of work_dirs or ELYSIA_MODEL.
+web: $(VENV)/.chat
+	$(BIN)/streamlit run web_demo/app.py
 
 lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py

@@ -79,6 +79,21 @@ class Accounts:
         right = _fits(password, known or _NOBODY)
         return User(row.id, row.name) if row is not None and known and right else None
 
+    def get(self, id: str) -> User | None:
+        """The user of an id; None when there is none any more."""
+        with self._database.read() as connection:
+            row = connection.execute(select(users).where(users.c.id == id)).first()
+        return User(row.id, row.name) if row is not None else None
+
+    def stamp(self, id: str) -> str | None:
+        """A text that changes with the user's password, for logins that end with it; None without
+        a password.
+        """
+        with self._database.read() as connection:
+            query = select(users.c.password).where(users.c.id == id)
+            kept = connection.execute(query).scalar()
+        return hashlib.sha256(kept.encode()).hexdigest() if kept else None
+
     def all(self) -> list[User]:
         """Everybody, by name."""
         with self._database.read() as connection:

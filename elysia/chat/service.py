@@ -109,7 +109,7 @@ class ChatService:
             self.store.rewind(user, made.id, first[min(max(greeting, 0), len(first) - 1)])
         return self.store.get(user, made.id)
 
-    def set(self, user: str, id: str, **values: Any) -> Conversation:
+    def set(self, user: str, id: str, /, **values: Any) -> Conversation:
         """Change settings of a conversation; UsageError for one that is out of range."""
         settings = TalkSettings.of({**self.store.get(user, id).settings, **values})
         return self.store.change(user, id, settings=settings.values())

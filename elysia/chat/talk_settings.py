@@ -39,6 +39,7 @@ class TalkSettings:
     system: str = ""
     user: Mapping[str, str] = field(default_factory=dict)
     voice: bool = False
+    voice_name: str = ""  # of tts/voices; "": each character's own
     speed: float = 1.0
 
     def __post_init__(self) -> None:

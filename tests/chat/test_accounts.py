@@ -77,3 +77,12 @@ def test_a_name_that_others_vouch_for_is_one_user(accounts):
     first = accounts.of_name("openid:alice@example.org")
     assert accounts.of_name("openid:alice@example.org") == first
     assert [user.name for user in accounts.all()] == ["openid:alice@example.org"]
+
+
+def test_a_user_is_found_by_id_and_the_stamp_changes_with_the_password(accounts):
+    anna = accounts.add("anna", "a long password")
+    assert accounts.get(anna.id) == anna and accounts.get("0" * 32) is None
+    before = accounts.stamp(anna.id)
+    accounts.set_password("anna", "another password")
+    assert before and accounts.stamp(anna.id) not in (None, before)
+    assert accounts.stamp(accounts.local().id) is None

@@ -292,6 +292,11 @@ def test_an_empty_message_is_refused(service, user, text):
     assert len(service.lines(user, id)) == 1
 
 
+def test_who_the_user_is_may_be_set(service, user):
+    id = talk(service, user)
+    assert service.set(user, id, user={"name": "阿明"}).settings["user"] == {"name": "阿明"}
+
+
 def test_settings_out_of_range_or_unknown_are_refused_and_nothing_changes(service, user):
     id = talk(service, user)
     for values in ({"temperature": -1}, {"top_p": 0}, {"round": 9}, {"tempurature": 1}):

@@ -1,0 +1,126 @@
+"""Who may come in: nobody is asked on this machine alone; else a password, an OpenID, or all may.
+
+A login is a cookie that scripts cannot read: user, end and a signature that a new password voids.
+Knows nothing of pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from elysia.chat.accounts import Accounts, User
+from elysia.core.errors import UsageError, nearest
+
+LOCAL, PASSWORD, OPENID, OPEN = "local", "password", "openid", "open"
+SETTING = "ELYSIA_ACCESS"
+LASTS = 30 * 24 * 3600.0  # seconds of a login
+TRIES, EVERYBODYS_TRIES, WINDOW = 5, 60, 60.0  # failed tries in so many seconds: of a name, of all
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
+
+
+def access_of(environ: Mapping[str, str], accounts: Accounts) -> str:
+    """How people come in: as ELYSIA_ACCESS says; by password where anybody has one; else as the one
+    local user. UsageError for another word.
+    """
+    asked = environ.get(SETTING, "").strip().lower()
+    if not asked:
+        return PASSWORD if accounts.any_password() else LOCAL
+    if asked not in (PASSWORD, OPENID, OPEN):
+        raise UsageError(
+            f"{SETTING} is '{asked}'; it may be {PASSWORD}, {OPENID} or {OPEN}."
+            f"{nearest(asked, (PASSWORD, OPENID, OPEN))}"
+        )
+    return asked
+
+
+def refused(access: str, address: str | None) -> str | None:
+    """Why a page may not be served at an address; None when it may."""
+    if access != LOCAL or address in LOOPBACK:
+        return None
+    return (
+        f"This page would be open to everybody who reaches {address or 'any address'} of this "
+        f"machine. Give people passwords (elysia user add NAME), or set {SETTING}={OPENID}, or, if "
+        f"all may come in as one user, {SETTING}={OPEN}."
+    )
+
+
+class Logins:
+    """Cookies of logged-in users, and a limit to guessing. May be used from several threads."""
+
+    def __init__(
+        self, accounts: Accounts, key: bytes, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._accounts = accounts
+        self._key = key
+        self._clock = clock
+        self._failed: dict[str, deque[float]] = {}
+        self._lock = threading.Lock()
+        self._at_once = threading.BoundedSemaphore(4)  # each try takes 16 MB
+
+    def enter(self, name: str, password: str) -> str | None:
+        """The cookie's value when the password is hers. UsageError after too many failures."""
+        name = name.strip()[:100]
+        self._refuse_guessing(name)
+        with self._at_once:
+            user = self._accounts.verified(name, password)
+        if user is None:
+            with self._lock:
+                for whose in (name, ""):
+                    self._failed.setdefault(whose, deque(maxlen=1000)).append(self._clock())
+            return None
+        return self._signed(user.id, int(self._clock() + LASTS))
+
+    def user(self, cookie: str | None) -> User | None:
+        """Whose cookie it is; None for none, an old or a forged one."""
+        user, _, rest = (cookie or "").partition(".")
+        end, _, _ = rest.partition(".")
+        if not (user.isalnum() and end.isascii() and end.isdigit() and len(end) < 15):
+            return None
+        if int(end) < self._clock():
+            return None
+        good = self._signed(user, int(end))
+        if not hmac.compare_digest(good.encode(), str(cookie).encode()):
+            return None
+        return self._accounts.get(user)
+
+    def _signed(self, user: str, end: int) -> str:
+        said = f"{user}.{end}"
+        stamp = self._accounts.stamp(user) or secrets.token_hex()  # none: fits nothing
+        made = hmac.new(self._key, f"{said}.{stamp}".encode(), hashlib.sha256)
+        return f"{said}.{made.hexdigest()}"
+
+    def _refuse_guessing(self, name: str) -> None:
+        now = self._clock()
+        with self._lock:
+            for whose in [*self._failed]:
+                while self._failed[whose] and self._failed[whose][0] < now - WINDOW:
+                    self._failed[whose].popleft()
+                if not self._failed[whose]:
+                    del self._failed[whose]
+            mine, all_ = (len(self._failed.get(whose, ())) for whose in (name, ""))
+        if mine >= TRIES or all_ >= EVERYBODYS_TRIES:
+            raise UsageError("Too many wrong passwords; wait a minute.")
+
+
+def signing_key(file: Path) -> bytes:
+    """The key that signs logins, made at first use and readable by its owner alone."""
+    try:
+        made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        key = file.read_bytes()
+        if len(key) >= 32:
+            return key
+        raise UsageError(f"{file} is no key; delete it, and everybody logs in once more.") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
+    with os.fdopen(made, "wb") as stream:
+        stream.write(key := secrets.token_bytes(32))
+    return key

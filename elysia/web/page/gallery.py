@@ -1,0 +1,148 @@
+"""The gallery: who can be talked to; one for a talk of two, several for a table; cards come in here.
+
+Knows nothing of how a card is read.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from elysia.chat.cast import Member
+from elysia.chat.transcript import imported
+from elysia.web.page.visit import Visit, go, notice, told
+from elysia.web.text import plain
+
+CARD_MB, TALK_MB = 20, 20
+HOST = "elysia"  # she opens the door
+KINDS = ["png", "json", "charx"]
+
+
+def show(visit: Visit) -> None:
+    """Everybody, and the ways to begin."""
+    say = visit.say
+    st.header(say("choose"), anchor=False)
+    st.caption(say("choose_more"))
+    cast = sorted(visit.service.cast.all(visit.user), key=lambda member: member.key != HOST)
+    seated = [m for m in cast if st.session_state.get(f"seat_{m.key}")]
+    if seated:
+        label = say("start_group", count=len(seated)) if len(seated) > 1 else say("start")
+        st.button(
+            label, key="start", type="primary", icon=":material/local_cafe:",
+            on_click=_begin, args=(visit, [m.key for m in seated]),
+        )  # fmt: skip
+    with st.container(horizontal=True, key="gallery", gap="medium"):
+        for member in cast:
+            _card(visit, member)
+    with st.expander(say("import_card"), icon=":material/person_add:", key="import_card"):
+        _import_card(visit)
+    with st.expander(say("import_talk"), icon=":material/upload_file:", key="import_talk"):
+        _import_talk(visit, cast)
+
+
+def about(member: Member, language: str) -> str:
+    """What a card says to people, not to the model: its notes, else its description."""
+    extra = member.persona.extra
+    notes = extra.get("creator_notes_multilingual")
+    if isinstance(notes, dict) and isinstance(notes.get(language), str) and notes[language].strip():
+        return str(notes[language])
+    said = extra.get("creator_notes")
+    text = said if isinstance(said, str) and said.strip() else member.persona.description
+    return member.persona.fill(text)
+
+
+def name_in(member: Member, language: str) -> str:
+    """Her name; in English the English one where our card has one."""
+    english = member.persona.ours.get("english_name")
+    return english if language == "en" and isinstance(english, str) and english else member.name
+
+
+def _card(visit: Visit, member: Member) -> None:
+    say = visit.say
+    with st.container(key=f"card_{member.key}", border=True, width=212, gap="small"):
+        st.image(visit.picture(member), width="stretch", alt=member.name)
+        st.markdown(f"**{plain(name_in(member, visit.language), 40)}**")
+        st.caption(plain(about(member, visit.language), 74))
+        st.button(
+            say("talk_to"), key=f"begin_{member.key}", type="primary", width="stretch",
+            icon=":material/chat_bubble:", on_click=_begin, args=(visit, [member.key]),
+        )  # fmt: skip
+        with st.container(horizontal=True, horizontal_alignment="distribute", gap="small"):
+            st.toggle(say("seat"), key=f"seat_{member.key}")
+            if st.button(
+                "",
+                key=f"about_{member.key}",
+                icon=":material/info:",
+                type="tertiary",
+                help=say("about"),
+            ):
+                _about(visit, member)
+
+
+def _about(visit: Visit, member: Member) -> None:
+    say, persona = visit.say, member.persona
+
+    @st.dialog(plain(member.name, 60))
+    def dialog() -> None:
+        st.image(visit.picture(member), width=160)
+        st.text(about(member, visit.language))
+        creator = persona.extra.get("creator")
+        if isinstance(creator, str) and creator:
+            st.caption(plain(say("by", name=creator), 100))
+        book = persona.extra.get("character_book")
+        entries = book.get("entries") if isinstance(book, dict) else None
+        counts = [say("greetings", count=len(member.card.greetings))]
+        if isinstance(entries, list) and entries:
+            counts.append(say("lore_count", count=len(entries)))
+        st.caption(" · ".join(counts))
+        st.text(persona.fill(persona.description))
+        if member.owner is not None:
+            with st.popover(say("remove_card"), icon=":material/delete:", key="remove_card"):
+                st.caption(say("really"))
+                if st.button(say("yes_remove"), key="yes_remove"):
+                    with told():
+                        visit.service.cast.remove(visit.user, member.key)
+                    st.rerun()
+
+    dialog()
+
+
+def _begin(visit: Visit, keys: list[str]) -> None:
+    with told():
+        go(visit.service.new(visit.user, keys).id)
+        for key in [key for key in st.session_state if str(key).startswith("seat_")]:
+            st.session_state[key] = False
+
+
+def _import_card(visit: Visit) -> None:
+    say = visit.say
+    number = st.session_state.setdefault("cards_taken", 0)
+    file = st.file_uploader(
+        say("import_help"), type=KINDS, key=f"card_file_{number}", max_upload_size=CARD_MB
+    )
+    if file is not None:
+        with told():
+            made = visit.service.cast.add(visit.user, file.name, file.getvalue())
+            notice(say("imported", name=made.name))
+        st.session_state["cards_taken"] = number + 1  # an empty uploader
+        st.rerun()
+
+
+def _import_talk(visit: Visit, cast: list[Member]) -> None:
+    say = visit.say
+    names = {member.key: member.name for member in cast}
+    guests = st.multiselect(
+        say("table"),
+        list(names),
+        default=list(names)[:1],
+        format_func=names.__getitem__,
+        key="import_guests",
+    )
+    number = st.session_state.setdefault("talks_taken", 0)
+    file = st.file_uploader(
+        say("import_talk"), type=["jsonl"], key=f"talk_file_{number}", max_upload_size=TALK_MB
+    )
+    if file is not None:
+        with told():
+            go(imported(visit.service, visit.user, guests, file.getvalue()))
+        st.session_state["talks_taken"] = number + 1
+        st.rerun()

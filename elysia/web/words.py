@@ -1,0 +1,189 @@
+"""What the pages say, in Chinese and in English; a test holds both to the same keys.
+
+Knows nothing of where it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+LANGUAGES = {"zh": "中文", "en": "English"}
+
+# key: (Chinese, English)
+WORDS: dict[str, tuple[str, str]] = {
+    "title": ("爱莉希雅", "Elysia"),
+    "tagline": ("坐下来，慢慢聊。", "Sit down; there is time."),
+    # Side
+    "new_talk": ("新的对话", "New talk"),
+    "search": ("搜索对话", "Search talks"),
+    "no_talks": ("还没有对话。", "No talks yet."),
+    "nothing_found": ("没有找到。", "Nothing found."),
+    "more_talks": ("更多", "More"),
+    "language": ("语言", "Language"),
+    "logged_in": ("你是 {name}", "You are {name}"),
+    "log_out": ("退出登录", "Log out"),
+    "log_in": ("登录", "Log in"),
+    "log_in_first": ("请先登录。", "Please log in first."),
+    # Gallery
+    "choose": ("今天想和谁聊？", "Who would you like to talk to?"),
+    "choose_more": (
+        "选一位，就两个人聊；选几位，就开一桌茶话会。",
+        "Choose one for a talk of two, several for a table of friends.",
+    ),
+    "talk_to": ("和她聊", "Talk"),
+    "seat": ("入座", "Seat"),
+    "seated": ("已入座", "Seated"),
+    "start": ("开始聊天", "Start"),
+    "start_group": ("开茶话会（{count} 位）", "Sit down, {count} of you"),
+    "import_card": ("带一位新角色来", "Bring a character"),
+    "import_help": (
+        "角色卡：PNG、JSON 或 CHARX，最大 20 MB",
+        "A character card: PNG, JSON or CHARX, up to 20 MB",
+    ),
+    "imported": ("{name} 来了。", "{name} has come."),
+    "about": ("关于", "About"),
+    "remove_card": ("移除角色", "Remove"),
+    "by": ("作者：{name}", "by {name}"),
+    "greetings": ("{count} 种开场", "{count} greetings"),
+    "lore_count": ("{count} 条设定", "{count} lore entries"),
+    "really": ("确定？无法恢复。", "Sure? It cannot be undone."),
+    "yes_remove": ("确定移除", "Yes, remove"),
+    # Talk
+    "say": ("说点什么……", "Say something…"),
+    "view_talk": ("聊天", "Talk"),
+    "view_memory": ("记忆", "Memory"),
+    "view_documents": ("资料", "Documents"),
+    "view_settings": ("设置", "Settings"),
+    "more": ("更多", "More"),
+    "rename": ("改名", "Rename"),
+    "name_of_talk": ("对话的名字", "Name of the talk"),
+    "save": ("保存", "Save"),
+    "cancel": ("取消", "Cancel"),
+    "export": ("导出 (JSONL)", "Export (JSONL)"),
+    "prepare_export": ("准备导出", "Prepare the export"),
+    "import_talk": ("导入对话 (JSONL)", "Import a talk (JSONL)"),
+    "delete_talk": ("删除这个对话", "Delete this talk"),
+    "delete_talk_help": ("对话和由它记住的事都会消失。", "The talk and what was remembered of it are gone."),
+    "earlier": ("显示更早的 {count} 条", "Show {count} earlier messages"),
+    "stop": ("停", "Stop"),
+    "thinking": ("……", "…"),
+    "again": ("重新回答", "Answer anew"),
+    "try_again": ("再试一次", "Try again"),
+    "edit": ("修改", "Edit"),
+    "delete": ("删除这条及之后", "Delete from here on"),
+    "undo": ("撤回", "Undo"),
+    "undone": ("已撤回：{text}", "Taken back: {text}"),
+    "before": ("上一个分支", "Branch before"),
+    "after": ("下一个分支", "Next branch"),
+    "receipt": ("看她想了什么", "What she was told"),
+    "listen": ("听", "Listen"),
+    "edited": ("改过", "edited"),
+    "was_stopped": ("停在这里", "stopped here"),
+    "was_cut": ("被打断了", "cut short"),
+    "at_limit": ("到了长度上限", "ended at the length limit"),
+    "gone": ("她已不在这里：{name}", "Not here any more: {name}"),
+    "you": ("你", "You"),
+    "source": ("引用的原文", "The source"),
+    # Why somebody speaks
+    "reason": ("为什么是她", "Why her"),
+    # Receipt
+    "entered": ("进入提示的内容", "What entered the prompt"),
+    "tokens_line": (
+        "提示 {prompt} / 上下文 {context} · 留给回答 {reply}",
+        "prompt {prompt} of a context of {context} · {reply} kept for the reply",
+    ),
+    "part": ("部分", "part"),
+    "tokens": ("词元", "tokens"),
+    "system": ("人设", "card"),
+    "talk": ("对话", "talk"),
+    "lore": ("设定", "lore"),
+    "memories": ("记忆", "memories"),
+    "documents": ("资料", "documents"),
+    "summary": ("小结", "summary"),
+    "dropped": ("没有放下", "left out for room"),
+    "left_out": ("更早的 {count} 条没有放进去。", "{count} earlier messages were left out."),
+    "no_receipt": ("这条没有记录。", "There is no receipt for this message."),
+    "whole_prompt": ("完整的提示", "The whole prompt"),
+    "score": ("分数 {score}", "score {score}"),
+    "timing": (
+        "准备 {prepared:.0f} 毫秒 · 回答 {tokens} 词元",
+        "prepared in {prepared:.0f} ms · {tokens} tokens of reply",
+    ),
+    # Memory
+    "no_memory": ("这里没有开启记忆。", "There is no memory here."),
+    "remembers": ("{name} 记得你的这些事", "What {name} remembers of you"),
+    "remembers_nothing": ("她还什么都没记住。", "Nothing is remembered yet."),
+    "facts": ("事实", "Facts"),
+    "turns": ("说过的话", "Turns"),
+    "correct": ("改正", "Correct"),
+    "forget": ("忘记", "Forget"),
+    "forget_all": ("全部忘记", "Forget everything"),
+    "forgotten": ("忘了。", "Forgotten."),
+    "replaced": ("已被新的取代", "replaced by a newer one"),
+    "corrected": ("你改过", "corrected by you"),
+    "whose": ("谁的记忆", "Whose memory"),
+    # Documents
+    "no_knowledge": ("这里没有开启资料库。", "There is no knowledge base here."),
+    "shelf": ("{name} 的资料", "Documents for {name}"),
+    "own_documents": ("你给的", "Yours"),
+    "her_documents": ("她自带的", "Her own"),
+    "upload": ("添加文件", "Add files"),
+    "upload_help": (
+        "txt、md、PDF、docx、html、csv、epub，每个最大 20 MB；只有你和她能看到。",
+        "txt, md, PDF, docx, html, csv, epub, up to 20 MB each; only you and she see them.",
+    ),
+    "reading": ("在读 {name}", "Reading {name}"),
+    "read": ("读完了 {name}：{spans} 段", "{name} is read: {spans} passages"),
+    "no_documents": ("还没有文件。", "No documents yet."),
+    "spans": ("{spans} 段 · {characters} 字", "{spans} passages · {characters} characters"),
+    "remove": ("移除", "Remove"),
+    "ask_shelf": ("在资料里找", "Search the documents"),
+    # Settings
+    "preset": ("风格", "Preset"),
+    "faithful": ("忠实", "Faithful"),
+    "balanced": ("平衡", "Balanced"),
+    "lively": ("活泼", "Lively"),
+    "generation": ("生成", "Generation"),
+    "max_length": ("最大长度", "Max length"),
+    "top_p": ("Top P", "Top P"),
+    "temperature": ("温度", "Temperature"),
+    "top_k": ("Top K", "Top K"),
+    "repetition": ("重复惩罚", "Repetition penalty"),
+    "use_memory": ("使用记忆", "Use memory"),
+    "use_documents": ("使用资料", "Use documents"),
+    "use_examples": ("使用示例对话", "Use example dialogue"),
+    "round": ("每轮最多几位说话", "Replies a round"),
+    "who_you_are": ("你是谁", "Who you are"),
+    "your_name": ("你的名字", "Your name"),
+    "your_description": ("关于你（她会知道）", "About you (she is told)"),
+    "system_prompt": ("系统提示（代替默认）", "System prompt (in place of the default)"),
+    "table": ("在座的", "At the table"),
+    "voice": ("声音", "Voice"),
+    "voice_on": ("她念给你听", "She speaks"),
+    "voice_own": ("各自的声音", "Each her own"),
+    "voice_name": ("用哪个声音", "Which voice"),
+    "speed": ("语速", "Speed"),
+    # Faults
+    "gone_talk": ("没有这个对话，可能已经删掉了。", "There is no such talk; it may have been deleted."),
+    "too_large": ("{name} 太大了，最多 {limit} MB。", "{name} is too large; the limit is {limit} MB."),
+    "busy": ("她还在写。", "She is still writing."),
+    "openid_missing": (
+        "OpenID 还没有配置：安装 Authlib，并在 .streamlit/secrets.toml 里填写 [auth]（见 docs/web.md）。",
+        "OpenID is not set up: install Authlib and fill [auth] in .streamlit/secrets.toml (see docs/web.md).",
+    ),
+}  # fmt: skip
+
+
+def speech(language: str) -> Callable[..., str]:
+    """A function from key (and values) to words.
+
+    >>> speech("en")("seat"), speech("zh")("seat"), speech("en")("start_group", count=2)
+    ('Seat', '入座', 'Sit down, 2 of you')
+    """
+    column = 0 if language == "zh" else 1
+
+    def say(key: str, **values: object) -> str:
+        said = WORDS[key][column]
+        return said.format(**values) if values else said
+
+    return say

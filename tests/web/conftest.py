@@ -1,0 +1,129 @@
+"""The Streamlit page served from a process of its own, and a browser to look at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--autoplay-policy=user-gesture-required",
+]  # fmt: skip
+PATIENCE = 40_000  # milliseconds
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def served(
+    folder: Path,
+    *flags: str,
+    script: str = "tests/web/served.py",
+    wait: bool = True,
+    **environ: str,
+):
+    """A page over the stand-in engine, at a free port; its URL."""
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("ELYSIA_")},
+        "PYTHONPATH": str(ROOT), **environ,
+    }  # fmt: skip
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port), *flags, "--", str(folder)],
+            cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            url = f"http://127.0.0.1:{port}"
+            end = time.monotonic() + 60
+            while not answers(url + ("/" if wait else "/_stcore/health")):
+                if time.monotonic() > end or process.poll() is not None:
+                    raise AssertionError((folder / "server.log").read_text())
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The URL of a page, and the folder of its data."""
+    folder = tmp_path_factory.mktemp("site")
+    with served(folder) as url:
+        yield url, folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; skips where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"no chromium at {CHROMIUM}: apt-get install chromium")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def window(browser):
+    """A window that keeps what it has loaded: a new one takes seconds to begin."""
+    context = browser.new_context(locale="en-US", viewport={"width": 1200, "height": 850})
+    context.set_default_timeout(PATIENCE)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def look(browser, window, request):
+    """Open the page in a new tab; with options, as somebody new: look(locale="zh-CN")."""
+    opened = []
+
+    def look(path: str = "/", *, url: str | None = None, **options):
+        if not options:
+            page = window.new_page()
+            opened.append(page)
+            page.goto((url or request.getfixturevalue("site")[0]) + path)
+            return page
+        context = browser.new_context(
+            **{"locale": "en-US", "viewport": {"width": 1200, "height": 850}, **options}
+        )
+        context.set_default_timeout(PATIENCE)
+        opened.append(context)
+        page = context.new_page()
+        page.goto((url or request.getfixturevalue("site")[0]) + path)
+        return page
+
+    yield look
+    for one in opened:
+        one.close()

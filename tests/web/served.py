@@ -1,0 +1,18 @@
+"""The Streamlit page over a stand-in engine, for browser tests and screenshots. FOLDER holds its data."""
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from elysia.web import page
+from elysia.web.server import around
+from tests.web.stand_in import open_stand_in
+
+folder = Path(sys.argv[1])
+script = Path(page.__file__).with_name("script.py")
+app = st.App(
+    script, **around(lambda: open_stand_in(folder), lambda: st.get_option("server.address"))
+)

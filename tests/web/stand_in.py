@@ -1,0 +1,247 @@
+"""A site for browser tests: a stand-in engine that obeys words in the message, memory and knowledge in
+dicts.
+
+«slowly …» is said slowly; «fail» fails while the file `gone` lies in the folder; a prompt with documents
+is answered with their number. All else is echoed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+from elysia.chat.cast import Cast
+from elysia.chat.round import Model, Surroundings
+from elysia.chat.service import ChatService
+from elysia.core import templates
+from elysia.core.errors import EngineError, KnowledgeError, MemoryFault
+from elysia.engines.base import Delta, Usage
+from elysia.engines.text import StopTexts
+from elysia.knowledge.base import Document, Found
+from elysia.memory.base import Memory, Recalled
+from elysia.store.database import open_database
+from elysia.voice.base import Pcm
+from elysia.voice.speaker import Speakers
+from elysia.web.site import Site, site_of
+
+PERSONAS = Path(__file__).parents[2] / "configs" / "personas"
+TABLE = 6  # characters that it says at once
+
+
+class ObedientEngine:
+    """Echoes; slowly, failing or citing when it is told so."""
+
+    abilities: frozenset = frozenset()
+    slots = 4
+    context_length = 4096
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def count_tokens(self, messages, template) -> int:
+        return sum(len(message.text) // 2 + 4 for message in messages)
+
+    def stream(self, request, cancel=None):
+        asked = next(m.text for m in reversed(request.messages) if m.role == "user")
+        system = request.messages[0].text
+        if "fail" in asked and (self.folder / "gone").exists():
+            yield Delta("I was just about")
+            raise EngineError(
+                "The server at http://127.0.0.1:1 does not answer; start it, then try again."
+            )
+        found = re.search(r"^\[1\] .*?: (.*)$", system, re.M)
+        scripted = self.folder / "replies.txt"  # for screenshots: QUESTION<tab>REPLY
+        rows = (
+            dict(row.split("\t", 1) for row in scripted.read_text("utf-8").splitlines())
+            if scripted.exists()
+            else {}
+        )
+        spoken = next((said for key, said in rows.items() if key in asked + system[:40]), None)
+        text = spoken or (f"It is written: {found[1][:80]} [1]" if found else f"heard: {asked}")
+        pause = 0.05 if "slowly" in asked else 0.002
+        stops = StopTexts(request.stop)
+        for start in range(0, len(text), TABLE):
+            if cancel is not None and cancel.wait(pause):
+                yield Delta(stops.rest(), "cancelled", Usage(1, start))
+                return
+            if piece := stops.push(text[start : start + TABLE]):
+                yield Delta(piece)
+            if stops.found:
+                break
+        yield Delta(stops.rest(), "stop", Usage(1, len(text) // 2))
+
+    def embed(self, texts):
+        raise EngineError("none")
+
+    def close(self) -> None:
+        pass
+
+
+class DictMemory:
+    """Every message that begins with «I » or 我 is a fact, every other a turn; recalls by shared words."""
+
+    def __init__(self) -> None:
+        self._of: dict = {}
+        self._lock = threading.Lock()
+
+    def remember(self, scope, heard):
+        made = []
+        with self._lock:
+            kept = self._of.setdefault(scope, {})
+            for one in heard:
+                if one.role == "user" and all(
+                    m.message_id != one.message_id for m in kept.values()
+                ):
+                    kind = "fact" if one.text.startswith(("I ", "我")) else "turn"
+                    id = uuid.uuid4().hex
+                    kept[id] = Memory(
+                        id,
+                        kind,
+                        one.text,
+                        one.at,
+                        conversation_id=one.conversation_id,
+                        message_id=one.message_id,
+                    )
+                    made.append(kept[id])
+        return made
+
+    def recall(self, scope, question, *, k=8, without=()):
+        words = set(re.findall(r"\w{3,}|[\u4e00-\u9fff]", question.lower()))
+        found = []
+        for one in self.known(scope):
+            shared = words & set(re.findall(r"\w{3,}|[\u4e00-\u9fff]", one.text.lower()))
+            if shared and one.current and one.message_id not in without:
+                found.append(
+                    Recalled(
+                        one, len(shared) / len(words), "words: " + ", ".join(sorted(shared)[:3])
+                    )
+                )
+        return sorted(found, key=lambda one: -one.score)[:k]
+
+    def known(self, scope, *, kind=None, limit=200):
+        found = [m for m in self._of.get(scope, {}).values() if kind in (None, m.kind)]
+        return sorted(found, key=lambda m: -m.at)[:limit]
+
+    def correct(self, scope, memory_id, text):
+        self._of[scope][memory_id] = replace(self._get(scope, memory_id), text=text, corrected=True)
+        return self._of[scope][memory_id]
+
+    def forget(self, scope, memory_id):
+        self._get(scope, memory_id)
+        del self._of[scope][memory_id]
+
+    def _get(self, scope, memory_id):
+        if memory_id not in self._of.get(scope, {}):
+            raise MemoryFault("There is no such memory.")
+        return self._of[scope][memory_id]
+
+    def forget_messages(self, scope, message_ids):
+        kept = self._of.get(scope, {})
+        for id in [id for id, m in kept.items() if m.message_id in message_ids]:
+            del kept[id]
+
+    def forget_all(self, scope):
+        self._of.pop(scope, None)
+
+
+class DictKnowledge:
+    """Paragraphs are spans, found by shared words."""
+
+    def __init__(self) -> None:
+        self._shelves: dict = {}
+        self._number = itertools.count()
+
+    def add(self, shelf, name, content, progress=None):
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            raise KnowledgeError(f"{name} is not UTF-8 text.") from None
+        for share in (0.3, 1.0):
+            if progress:
+                progress(share)
+        spans, place = [], 0
+        for part in re.split(r"(\n\s*\n)", text):
+            if part.strip():
+                spans.append((place, place + len(part)))
+            place += len(part)
+        made = Document(f"d{next(self._number)}", shelf, name, len(text), len(spans), time.time())
+        here = self._shelves.setdefault(shelf, {})
+        for id in [id for id, (old, _, _) in here.items() if old.name == name]:
+            del here[id]
+        here[made.id] = (made, text, spans)
+        return made
+
+    def sync(self, shelf, folder):
+        raise NotImplementedError
+
+    def documents(self, shelf):
+        return sorted(
+            (made for made, _, _ in self._shelves.get(shelf, {}).values()), key=lambda d: d.name
+        )
+
+    def text(self, shelf, document_id):
+        if document_id not in self._shelves.get(shelf, {}):
+            raise KnowledgeError("There is no such document on this shelf.")
+        return self._shelves[shelf][document_id][1]
+
+    def remove(self, shelf, document_id):
+        self.text(shelf, document_id)
+        del self._shelves[shelf][document_id]
+
+    def search(self, shelves, question, *, k=4):
+        words = set(re.findall(r"\w{4,}|[\u4e00-\u9fff]{2}", question.lower()))
+        found = []
+        for shelf in shelves:
+            for made, text, spans in self._shelves.get(shelf, {}).values():
+                for start, end in spans:
+                    shared = [word for word in words if word in text[start:end].lower()]
+                    if shared:
+                        heading = (
+                            text[:start].strip().splitlines()[-1].lstrip("# ")
+                            if "#" in text[:start]
+                            else ""
+                        )
+                        found.append(
+                            Found(
+                                made.id,
+                                made.name,
+                                start,
+                                end,
+                                text[start:end],
+                                len(shared) / len(words),
+                                "words",
+                                heading[:40],
+                            )
+                        )
+        return sorted(found, key=lambda one: -one.score)[:k]
+
+
+class ToneVoice:
+    """A second of a quiet tone for each sentence; says whose it is by its height."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def synthesize(self, text, speed=1.0):
+        for _ in range(4):
+            yield Pcm(b"\x00\x01\x00\xff" * 2000, 16_000)
+
+    def close(self) -> None:
+        pass
+
+
+def open_stand_in(folder: Path) -> Site:
+    """A site whose data lies in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    database = open_database(str(folder / "chat.db"))
+    model = Model(ObedientEngine(folder), templates.get_template("internlm2_chat"))
+    around = Surroundings(memory=DictMemory(), knowledge=DictKnowledge())
+    service = ChatService(database, Cast(database, PERSONAS), model, around)
+    site = site_of(service, folder / "web.key")
+    site.speakers = Speakers(lambda name: (ToneVoice(name), 1.0))
+    return site

@@ -1,0 +1,106 @@
+"""Who comes in: cookies that cannot be forged, passwords that cannot be guessed, no open door by accident."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from elysia.chat.accounts import Accounts
+from elysia.core.errors import UsageError
+from elysia.store.database import open_database
+from elysia.web.access import LASTS, Logins, access_of, refused, signing_key
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def accounts(tmp_path):
+    database = open_database(str(tmp_path / "chat.db"))
+    yield Accounts(database)
+    database.close()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def logins(accounts, clock):
+    return Logins(accounts, b"k" * 32, clock)
+
+
+def test_a_login_lasts_until_its_end_or_a_new_password(accounts, logins, clock):
+    anna = accounts.add("anna", "a long password")
+    cookie = logins.enter(" anna ", "a long password")
+    assert logins.user(cookie) == anna
+    clock.now += LASTS + 1
+    assert logins.user(cookie) is None
+    clock.now -= LASTS + 1
+    accounts.set_password("anna", "another password")
+    assert logins.user(cookie) is None
+    accounts.remove("anna")
+    assert logins.user(cookie) is None
+
+
+def test_a_forged_or_foreign_cookie_is_nobodys(accounts, logins, clock):
+    anna, bela = (accounts.add(name, "a long password") for name in ("anna", "bela"))
+    cookie = logins.enter("anna", "a long password")
+    user, end, signature = cookie.split(".")
+    later = str(int(end) + 1)
+    for forged in (
+        None, "", ".", "..", cookie[:-1], cookie + "0", f"{bela.id}.{end}.{signature}",
+        f"{user}.{later}.{signature}", f"{user}.²{end}.{signature}", f"{user}.{end}.é", "é.1.2",
+        f"{accounts.local().id}.{end}.{signature}",
+    ):  # fmt: skip
+        assert logins.user(forged) is None, forged
+    assert Logins(accounts, b"x" * 32, clock).user(cookie) is None  # another key
+    assert logins.user(cookie) == anna
+
+
+def test_guessing_is_slowed_for_a_name_and_for_all(accounts, logins, clock, monkeypatch):
+    accounts.add("anna", "a long password")
+    monkeypatch.setattr(accounts, "verified", lambda name, password: None)  # scrypt takes its time
+    for _ in range(5):
+        assert logins.enter("anna", "guess") is None
+    with pytest.raises(UsageError, match="wait a minute"):
+        logins.enter("anna", "a long password")
+    for number in range(55):
+        assert logins.enter(f"n{number}", "guess") is None
+    with pytest.raises(UsageError, match="wait a minute"):
+        logins.enter("somebody", "guess")
+    clock.now += 61
+    assert logins.enter("somebody", "guess") is None
+
+
+def test_access_is_as_set_else_as_the_users_are(accounts):
+    assert access_of({}, accounts) == "local"
+    accounts.add("anna", "a long password")
+    assert access_of({}, accounts) == "password"
+    assert access_of({"ELYSIA_ACCESS": "Open"}, accounts) == "open"
+    with pytest.raises(UsageError, match="Did you mean 'password'"):
+        access_of({"ELYSIA_ACCESS": "pasword"}, accounts)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "", None, "192.168.1.4", "example.org"])
+def test_only_a_local_page_of_nobody_in_particular_is_kept_to_this_machine(address):
+    assert "elysia user add" in refused("local", address)
+    for access in ("password", "openid", "open"):
+        assert refused(access, address) is None
+    assert refused("local", "127.0.0.1") is None
+
+
+def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path):
+    file = tmp_path / "web.key"
+    key = signing_key(file)
+    assert len(key) == 32 and signing_key(file) == key
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.write_bytes(b"short")
+    with pytest.raises(UsageError, match="is no key"):
+        signing_key(file)

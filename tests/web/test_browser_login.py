@@ -1,0 +1,98 @@
+"""Two people with passwords: each logs in, stays so over a refresh, and sees nothing of the other."""
+
+from __future__ import annotations
+
+import threading
+
+import httpx
+import pytest
+
+from elysia.chat.accounts import Accounts
+from elysia.store.database import open_database
+from tests.web.conftest import served
+from tests.web.steps import MESSAGE, begin, say, texts
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A page with two users that have passwords."""
+    folder = tmp_path_factory.mktemp("people")
+    database = open_database(str(folder / "chat.db"))
+    for name in ("anna", "bela"):
+        Accounts(database).add(name, f"password of {name}")
+    database.close()
+    with served(folder) as url:
+        yield url
+
+
+def log_in(page, name):
+    page.fill("#name", name)
+    page.fill("#password", f"password of {name}")
+    page.click("button")
+    page.wait_for_selector(".st-key-begin_elysia")
+
+
+def test_two_people_talk_at_once_and_nothing_crosses(look, people):
+    pages = {}
+    for name in ("anna", "bela"):
+        pages[name] = look(url=people, locale="en-GB")
+        log_in(pages[name], name)
+        pages[name].reload()
+        pages[name].get_by_text(f"You are {name}").wait_for()
+    talks = {name: begin(page) for name, page in pages.items()}
+    for name, page in pages.items():
+        say(page, f"slowly the secret of {name} " + "so " * 20, wait=False)
+    for name, page in pages.items():
+        page.locator('[class*="st-key-again_"]').wait_for()
+        other = {"anna": "bela", "bela": "anna"}[name]
+        assert texts(page)[-1].startswith(f"heard: slowly the secret of {name}")
+        assert f"secret of {other}" not in page.locator("body").inner_text()
+    # A talk of somebody else is as one that is not there.
+    pages["bela"].goto(f"{people}/?talk={talks['anna']}")
+    pages["bela"].get_by_text("There is no such talk").wait_for()
+    assert pages["bela"].locator(MESSAGE).count() == 0
+    pages["anna"].locator("a.log-out").click()
+    pages["anna"].wait_for_selector("#password")
+    pages["anna"].goto(f"{people}/?talk={talks['anna']}")
+    pages["anna"].wait_for_selector("#password")
+
+
+def test_without_a_login_no_page_file_or_socket_opens(people):
+    with httpx.Client(base_url=people) as client:
+        for path in ("/", "/?talk=1", "/media/x.png", "/_stcore/host-config", "/voice/a/b"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
+        upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
+                   "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
+        assert client.get("/_stcore/stream", headers=upgrade).status_code == 403
+        forged = client.get("/", cookies={"elysia": f"{'a' * 32}.9999999999.{'0' * 64}"})
+        assert forged.status_code == 303
+
+
+def test_a_wrong_password_is_told_and_guessing_is_slowed(people):
+    with httpx.Client(base_url=people, timeout=30) as client:
+        wrong = {"name": "nobody<b>", "password": "guess"}
+        for _ in range(5):
+            answer = client.post("/login", data=wrong)
+            assert answer.status_code == 401 and "set-cookie" not in answer.headers
+        assert client.post("/login", data=wrong).status_code == 429
+        elsewhere = client.post("/login", data=wrong, headers={"origin": "http://evil.example"})
+        assert elsewhere.status_code == 403
+        assert client.post("/login", content=b"x" * 100_000).status_code == 413
+        answer = client.post("/login", data={"name": "anna", "password": "password of anna"})
+        cookie = answer.headers["set-cookie"].lower()
+        assert answer.status_code == 303 and "httponly" in cookie and "samesite=lax" in cookie
+
+
+def test_beyond_this_machine_nothing_is_served_without_a_login(tmp_path):
+    """A page of one local user at all addresses answers with the reason, and opens no socket."""
+    with served(tmp_path, "--server.address", "0.0.0.0", wait=False) as url:
+        wait = threading.Event()
+        for _ in range(100):
+            answer = httpx.get(url + "/")
+            if "ELYSIA_ACCESS" in answer.text:
+                break
+            wait.wait(0.2)
+        assert answer.status_code == 503 and "elysia user add" in answer.text

@@ -1,0 +1,20 @@
+# python web_demo/gradio_app.py [--model FOLDER|FILE.gguf|URL --adapter FOLDER ...]
+"""The Gradio page. What may be said to it may also stand in the environment: ELYSIA_MODEL and so on."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where elysia is not installed
+
+from elysia.core.errors import ElysiaError
+from elysia.web.gradio_page import launch
+from elysia.web.site import home_of, open_site
+
+try:
+    site = open_site(home_of(sys.argv[1:]))
+    try:
+        launch(site)
+    finally:
+        site.close()
+except ElysiaError as error:
+    sys.exit(str(error))
