@@ -57,6 +57,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "lmdeploy proxy": ("elysia.cli.lmdeploy:proxy_parser", "one door to several LMDeploy servers"),
     "quantize gguf": ("elysia.cli.quantize:gguf_parser", "write a model as one GGUF file, proved"),
+    "quantize awq": ("elysia.cli.quantize:awq_parser", "write 4-bit weights for LMDeploy, proved"),
     "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
     "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),
     "list-dataset-format": (
