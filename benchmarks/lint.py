@@ -1,7 +1,8 @@
-"""`python benchmarks/lint.py FILE`: seconds and peak memory of lint on 10 MB and 100 MB of rows.
+"""`python benchmarks/lint.py [FILE]`: seconds and peak memory of lint on 10 MB and 100 MB of rows.
 
-The rows are those of FILE (a JSON array) over and over, each text with marks of its own, so that no
-two are duplicates. Each size is linted in a process of its own. Asserts nothing.
+The rows are those of FILE (a JSON array; without one, the bundled general dialogues, sixteen to a
+row) over and over, each text with marks of its own, so that no two are duplicates. Each size is
+linted in a process of its own. Asserts nothing.
 """
 
 from __future__ import annotations
@@ -39,9 +40,17 @@ def varied(value: object, rng: random.Random) -> object:
     return "".join(letters)
 
 
+def bundled() -> list[object]:
+    """Talks as long as those of published sets, of the bundled dialogues."""
+    path = Path(__file__).resolve().parents[1] / "data" / "chat.json"
+    talks = [row["conversation"] for row in json.loads(path.read_text(encoding="utf-8"))]
+    rows = [talks[n : n + 16] for n in range(0, len(talks), 16)]
+    return [{"conversation": [turn for talk in row for turn in talk]} for row in rows]
+
+
 def main() -> None:
     """Make both files, lint both."""
-    rows = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    rows = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")) if sys.argv[1:] else bundled()
     with tempfile.TemporaryDirectory() as folder:
         for megabytes in (10, 100):
             path, rng = Path(folder) / f"{megabytes}.jsonl", random.Random(0)

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 TEXT = "今天天气不错，我们一起去公园散步，好不好？"
@@ -112,17 +112,26 @@ def voices(folder: Path) -> Iterator[tuple[str, object]]:
     yield "vits torch", VitsVoice(folder, backend="torch")
 
 
-def soak(minutes: float, folder: Path) -> dict[str, float]:
-    """Speak without pause; memory, threads and files before and after."""
+def soak(minutes: float, folder: Path) -> dict[str, object]:
+    """Speak without pause, some listeners leaving; memory by the minute, and what is left at the end.
+
+    Threads, processes and files are counted against those of before; files in a temporary folder that
+    is this process's and its children's alone.
+    """
     from elysia.voice.espeak import EspeakVoice
     from elysia.voice.speaker import Speaker
     from elysia.voice.vits import VitsVoice
 
     speakers = [Speaker(EspeakVoice()), Speaker(VitsVoice(folder, backend="onnx"))]
-    temporary = Path(tempfile.gettempdir())
-    files, count, until = len(list(temporary.iterdir())), 0, time.monotonic() + minutes * 60
-    warm = 0.0
-    while time.monotonic() < until:
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+    threads, processes, began, count = threading.active_count(), children(), time.monotonic(), 0
+    by_minute: list[float] = []
+    while (passed := time.monotonic() - began) < minutes * 60:
+        if passed >= 60 * (len(by_minute) + 1):
+            gc.collect()
+            by_minute.append(round(memory(), 1))
         for number, speaker in enumerate(speakers):
             reply = speaker.begin()
             reply.write(f"第{count}句，{TEXT}{TEXT}")
@@ -131,16 +140,14 @@ def soak(minutes: float, folder: Path) -> dict[str, float]:
                 if count % 3 == number and heard == 1:
                     break  # a listener who leaves
             count += 1
-        if count == 20:
-            warm = memory()
     gc.collect()
-    grown = memory() - warm
+    by_minute.append(round(memory(), 1))
     for speaker in speakers:
         speaker.close()
     return {
-        "replies": count, "grown_mib": round(grown, 1), "threads_left": threading.active_count() - 1,
-        "processes_left": len(multiprocessing.active_children()) + children(),
-        "files_left": len(list(temporary.iterdir())) - files,
+        "minutes": minutes, "replies": count, "memory_mib": by_minute,
+        "threads_left": threading.active_count() - threads, "processes_left": children() - processes,
+        "files_left": len(list(temporary.iterdir())),
     }  # fmt: skip
 
 
@@ -172,7 +179,8 @@ def main() -> None:
         folder = Path(name)
         make_vits(folder)
         if args.soak:
-            print(json.dumps(soak(args.soak, folder)))
+            with nullcontext() if args.no_load else busy_model():
+                print(json.dumps(soak(args.soak, folder)))
             return
         report(folder, args.rounds, "alone", args.only)
         if not args.no_load:

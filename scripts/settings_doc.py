@@ -110,8 +110,16 @@ NOTES = {
     "evaluation_freq": "Steps between evaluation chats, and between held-out losses.",
     "evaluation_inputs": "Questions to answer while training, into "
     "`vis_data/eval_outputs_iter_N.txt`.",
-    "evaluation_max_new_tokens": "Longest reply to them.",
+    "evaluation_max_new_tokens": "Longest reply to them, and to what `persona_freq` asks.",
     "evaluation_system": "The system prompt of evaluation chats.",
+    "persona_freq": "Steps between two measurements of `persona` ([scorecard](scorecard.md#while-it-trains)): "
+    "her held-out replies against the base, the next line, identity, leaks, copying, forgetting.",
+    "persona_heldout": "Rows of the character that are never trained on, in any dataset format.",
+    "persona_general": "General rows that are never trained on: forgetting.",
+    "persona_limit": "Replies of each of the two that are read.",
+    "persona_tradeoff": "Weights of measures, whose sum says which step is best; `{}`: voice_gain + identity - leak - general_lost.",
+    "persona_patience": "Stop once so many measurements were no better than the best, whose checkpoint stays as "
+    "`best_checkpoint`, which conversion takes.",
     "mmlu_path": "Rows of `input` (the whole prompt), `output` (A to D) and `subject`; the share of right "
     "answers goes into the log and `vis_data/mmlu_iter_N.txt`.",
     "seed": "Of adapters, held-out rows, packs, order and dropout. `--seed` sets it, too.",

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from elysia.app.models import ChatSettings, open_engine
 from elysia.chat.cast import Cast
-from elysia.chat.round import Model, Surroundings
+from elysia.chat.model import Model
 from elysia.chat.service import ChatService
+from elysia.chat.surroundings import Surroundings
 from elysia.core.errors import UsageError
 from elysia.knowledge.base import Knowledge
-from elysia.store.database import DEFAULT, Database, open_database
+from elysia.store.database import DEFAULT, Database, folder_beside, open_database
 from elysia.train.bundled import configs_folder
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class TalkHome:
     personas: str | None = None
     knowledge_base: str | None = None
     embedder: str | None = None
+    chroma: str | None = None  # a Chroma server's URL; without one, vectors lie beside the database
 
     @classmethod
     def of(cls, environ: Mapping[str, str] = os.environ, **given: object) -> TalkHome:
@@ -82,7 +84,7 @@ def open_talk(home: TalkHome) -> ChatService:
         cast = Cast(
             database, Path(home.personas) if home.personas else configs_folder() / "personas"
         )
-        surroundings = open_surroundings(home, database, cast)
+        surroundings = open_surroundings(home, database)
         settings = ChatSettings(
             name, adapter=home.adapter, engine=home.engine, remote_model=home.remote_model,
             prompt_template=home.prompt_template, context=home.context, threads=home.threads,
@@ -96,9 +98,19 @@ def open_talk(home: TalkHome) -> ChatService:
     return ChatService(database, cast, model, surroundings)
 
 
-def open_surroundings(home: TalkHome, database: Database, cast: Cast) -> Surroundings:
+def open_surroundings(home: TalkHome, database: Database) -> Surroundings:
     """Memory and knowledge over the database; the characters' own documents are taken in."""
-    return Surroundings()
+    from elysia.knowledge import shelves
+    from elysia.memory import hybrid
+    from elysia.retrieval.embed import open_embedder
+
+    embedder, server = open_embedder(home.embedder), home.chroma
+    folder = folder_beside(home.database) / "index"
+    memory = hybrid.build(database, folder / "memory", embedder, server=server)
+    knowledge = shelves.build(database, folder / "knowledge", embedder, server=server)
+    beside = configs_folder().parent / "knowledge_base"
+    take_in(knowledge, Path(home.knowledge_base) if home.knowledge_base else beside)
+    return Surroundings(memory, knowledge)
 
 
 def take_in(knowledge: Knowledge, folder: Path) -> None:

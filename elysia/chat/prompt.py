@@ -28,11 +28,13 @@ SAID = {
         "summary": "此前谈过的：",
         "memory": "{char}记得关于{user}的这些事：",
         "documents": "查到的资料（引用时写编号）：",
+        "outdated": "（后来变了）",
     },
     "en": {
         "summary": "Earlier in this talk:",
         "memory": "What {char} remembers of {user}:",
         "documents": "Notes that were looked up (cite them by number):",
+        "outdated": " (has changed since)",
     },
 }
 
@@ -77,14 +79,15 @@ def compose(
     limits: Limits,
     sources: Sources,
     system: str = "",
+    note: str = "",
     examples: bool = True,
 ) -> Composed:
     """The prompt for an answer to the last of `messages`, whose ids are `ids`.
 
-    `count` gives the tokens of a chat prompt. EngineError when the newest message and the card do not
-    fit the context by themselves.
+    `count` gives the tokens of a chat prompt; `note` always stands behind the card. EngineError
+    when the newest message and the card do not fit the context by themselves.
     """
-    return _Composing(character, messages, ids, count, limits).run(sources, system, examples)
+    return _Composing(character, messages, ids, count, limits).run(sources, system, note, examples)
 
 
 def language_of(text: str) -> str:
@@ -94,6 +97,12 @@ def language_of(text: str) -> str:
     ('zh', 'en')
     """
     return "zh" if HAN.search(text) else "en"
+
+
+def with_words(staging: Staging, words: str) -> Staging:
+    """The same with more words behind the card."""
+    system = "\n".join(filter(None, [staging.system, words]))
+    return Staging(system, staging.lore, staging.closing)
 
 
 class _Composing:
@@ -116,8 +125,9 @@ class _Composing:
     def tokens(self, text: str) -> int:
         return max(self.count([Message("user", text)]) - self.empty, 0)
 
-    def run(self, sources: Sources, system: str, examples: bool) -> Composed:
+    def run(self, sources: Sources, system: str, note: str, examples: bool) -> Composed:
         staging = self.character.stage(self.messages, self.tokens, self.limits.context, system)
+        staging = with_words(staging, note)
         base = self.count(staging.around(self.messages[-1:]))
         if base >= self.limits.context:
             raise EngineError(
@@ -143,9 +153,7 @@ class _Composing:
         kept_ids = set(self.ids[first:])
         memories = [pair for pair in memories if pair[0].memory.message_id not in kept_ids]
         extra = self.told(summary, memories, documents)
-        shown = Staging(
-            "\n".join(filter(None, [staging.system, extra])), staging.lore, staging.closing
-        )
+        shown = with_words(staging, extra)
         prompt, first = self.fitted(shown, first)
         shots = self.examples(prompt) if examples and first == 0 else []
         if shots:
@@ -206,9 +214,9 @@ class _Composing:
             parts += [self.words["summary"], summary]
         if memories:
             parts.append(self.words["memory"].format(**names))
-            parts += [
-                f"- ({_day(one.memory.at)}) {_one_line(one.memory.text)}" for one, _ in memories
-            ]
+            for one, _ in memories:
+                since = "" if one.memory.current else self.words["outdated"]
+                parts.append(f"- ({_day(one.memory.at)}) {_one_line(one.memory.text)}{since}")
         if documents:
             parts.append(self.words["documents"])
             parts += [
@@ -250,8 +258,8 @@ def _of_memory(one: Recalled, tokens: int) -> dict[str, Any]:
     memory = one.memory
     return {
         "id": memory.id, "kind": memory.kind, "text": memory.text, "at": memory.at,
-        "message_id": memory.message_id, "score": round(one.score, 4), "why": one.why,
-        "tokens": tokens,
+        "message_id": memory.message_id, "current": memory.current,
+        "score": round(one.score, 4), "why": one.why, "tokens": tokens,
     }  # fmt: skip
 
 

@@ -8,83 +8,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from elysia.chat import director
 from elysia.chat.cast import Member
-from elysia.chat.character import Character
+from elysia.chat.ear import Ear
 from elysia.chat.live import Live
+from elysia.chat.model import Model
 from elysia.chat.own_words import OwnWords
-from elysia.chat.prompt import Composed, Limits, Sources, compose, language_of
+from elysia.chat.prompt import Composed
 from elysia.chat.store import Conversations
+from elysia.chat.surroundings import Surroundings
 from elysia.chat.talk_settings import TalkSettings
-from elysia.chat.tree import CUT, FAILED, STOPPED, WHOLE, WRITING, Conversation, Line
+from elysia.chat.tree import FAILED, STOPPED, WHOLE, WRITING, Conversation, Line
 from elysia.core.errors import ElysiaError
-from elysia.core.messages import Message
-from elysia.core.templates import PromptTemplate
-from elysia.engines.base import Engine, Request
-from elysia.knowledge.base import Found, Knowledge
-from elysia.memory.base import Heard, MemoryStore, Recalled, Scope
+from elysia.engines.base import Request
 
 log = logging.getLogger(__name__)
 
 KEEP_EVERY = 0.5  # seconds between writes of a growing reply
 REMEMBERED = 8  # newest messages that are handed to memory after a round; it knows those it has
-TABLE = {
-    "zh": "在座的还有：{others}。只说{char}自己的话。",
-    "en": "Also at the table: {others}. Speak for {char} only.",
-}
-Summarize = Callable[[Sequence[Heard], int, Callable[[str], int]], str]
-
-
-@dataclass(frozen=True)
-class Model:
-    """An engine and how its model wants to be spoken to."""
-
-    engine: Engine
-    template: PromptTemplate
-    system: str = ""
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a turn may draw from. None: there is none."""
-
-    memory: MemoryStore | None = None
-    knowledge: Knowledge | None = None
-    summarize: Summarize | None = None
-
-    def shelves(self, user: str, character: str) -> list[str]:
-        """Whose documents a reply of `character` to `user` may show."""
-        return [f"character/{character}", f"user/{user}/{character}"]
-
-    def remember(
-        self,
-        user: str,
-        conversation: Conversation,
-        members: Mapping[str, Member],
-        lines: Sequence[Line],
-    ) -> None:
-        """Hand to each guest's memory what she heard."""
-        if self.memory is None:
-            return
-        name = TalkSettings.of(conversation.settings).persona().name
-        for key in members:
-            heard = [
-                heard_line(line, conversation, members, name)
-                for line in lines
-                if line.state in (WHOLE, STOPPED, CUT) and line.text and was_present(line, key)
-            ]
-            self.memory.remember(Scope(user, key), heard)
-
-    def forget(self, user: str, guests: Sequence[str], messages: Sequence[str]) -> None:
-        """Take back what was remembered of messages."""
-        if self.memory is not None:
-            for key in guests:
-                self.memory.forget_messages(Scope(user, key), messages)
 
 
 @dataclass
@@ -107,6 +52,9 @@ class Round:
         self._stopped = threading.Event()
         self._single = False
         self._reply = ""
+        self._ear = Ear(
+            self.user, self.conversation, self.members, self.model, self.surroundings, self.settings
+        )
 
     def stop(self) -> None:
         """End the reply that is being written, and the round with it."""
@@ -179,9 +127,11 @@ class Round:
         state, fault = FAILED, None
         try:
             began = time.monotonic()
-            composed = self._compose(lines[:-1], str(line.speaker))
+            composed = self._ear.compose(lines[:-1], str(line.speaker))
             details["prepared"] = round(time.monotonic() - began, 4)
             details["lore"] = sorted(composed.matched)
+            if self._ear.summary:
+                details["summary"] = self._ear.summary
             self.store.keep_receipt(line.id, composed.receipt)
             with self.slots:
                 details["waited"] = round(time.monotonic() - began, 4)
@@ -224,130 +174,6 @@ class Round:
             live.write(text)
         details["finish"] = finish
         return STOPPED if finish == "cancelled" else WHOLE
-
-    def _compose(self, lines: Sequence[Line], speaker: str) -> Composed:
-        """The prompt for `speaker`, who heard what was said while she was there."""
-        heard = [line for line in lines if was_present(line, speaker) and line.text]
-        member = self.members[speaker]
-        first = lines[0] if lines else None
-        matched = {
-            entry for line in heard if line.speaker == speaker
-            for entry in line.details.get("lore", ())
-        }  # fmt: skip
-        character = Character(
-            member.card,
-            self.settings.persona(),
-            greeting=int(first.details.get("greeting", 0)) if first else 0,
-            seed=int(self.conversation.id[:8], 16),
-            turn=len(lines),
-            matched=matched,
-        )
-        messages = [self._as_heard(line, speaker) for line in heard]
-        if not messages or messages[-1].role == "assistant":
-            messages.append(Message("user", ""))
-        system = self.settings.system or self.model.system
-        if len(self.guests) > 1:
-            system = f"{system}\n{self._table(speaker, messages[-1].text)}".strip()
-        return compose(
-            character,
-            messages,
-            [line.id for line in heard],
-            count=lambda asked: self.model.engine.count_tokens(asked, self.model.template),
-            limits=Limits(self.model.engine.context_length, self.settings.max_new_tokens),
-            sources=self._sources(speaker, lines),
-            system=system,
-            examples=self.settings.examples,
-        )
-
-    def _as_heard(self, line: Line, speaker: str) -> Message:
-        """A line as `speaker` heard it: her own is a reply, others' are told with their names."""
-        if line.speaker == speaker:
-            return Message("assistant", line.text)
-        if len(self.guests) == 1:
-            return Message("user", line.text)
-        name = self._name(line)
-        mark = "：" if language_of(line.text) == "zh" else ": "
-        return Message("user", f"{name}{mark}{line.text}")
-
-    def _name(self, line: Line) -> str:
-        return name_of(line, self.members, self.settings.persona().name)
-
-    def _table(self, speaker: str, newest: str) -> str:
-        others = [self.settings.persona().name]
-        others += [m.name for key, m in self.members.items() if key != speaker]
-        words = TABLE[language_of(newest)]
-        return words.format(others="、".join(others), char=self.members[speaker].name)
-
-    def _sources(self, speaker: str, lines: Sequence[Line]) -> Sources:
-        around, settings = self.surroundings, self.settings
-        memory, knowledge, by_id = (
-            around.memory,
-            around.knowledge,
-            {line.id: line for line in lines},
-        )
-        question = next((line.text for line in reversed(lines) if line.role == "user"), "")
-        scope = Scope(self.user, speaker)
-        name = settings.persona().name
-
-        def recall(_: str, without: Sequence[str]) -> list[Recalled]:
-            if memory is None or not settings.memory or not question:
-                return []
-            return self._tried(
-                lambda: memory.recall(scope, question, k=8, without=without), "memory"
-            )
-
-        def look_up(_: str) -> list[Found]:
-            if knowledge is None or not settings.knowledge or not question:
-                return []
-            shelves = around.shelves(self.user, speaker)
-            return self._tried(lambda: knowledge.search(shelves, question, k=4), "knowledge")
-
-        def summarize(left_out: Sequence[str], budget: int) -> str:
-            if around.summarize is None or not settings.memory or budget < 16:
-                return ""
-            heard = [
-                heard_line(by_id[id], self.conversation, self.members, name) for id in left_out
-            ]
-            count = self.model.engine.count_tokens
-            empty = count([Message("user", "")], self.model.template)
-            return around.summarize(
-                heard, budget,
-                lambda text: count([Message("user", text)], self.model.template) - empty,
-            )  # fmt: skip
-
-        return Sources(recall, look_up, summarize)
-
-    def _tried(self, search: Callable[[], list[Any]], what: str) -> list[Any]:
-        """A search that fails costs the reply nothing but what it would have found."""
-        try:
-            return search()
-        except ElysiaError as error:
-            log.warning("She answers without %s: %s", what, error)
-        except Exception:
-            log.exception("She answers without %s", what)
-        return []
-
-
-def was_present(line: Line, key: str) -> bool:
-    """Whether a guest heard a line."""
-    present = line.details.get("present")
-    return not isinstance(present, list) or key in present
-
-
-def name_of(line: Line, members: Mapping[str, Member], user: str) -> str:
-    """Who said it, as it is shown. Somebody who has left the table is 'somebody'."""
-    if line.speaker is None:
-        return user
-    return members[line.speaker].name if line.speaker in members else "?"
-
-
-def heard_line(
-    line: Line, conversation: Conversation, members: Mapping[str, Member], user: str
-) -> Heard:
-    """A line in memory's terms."""
-    return Heard(
-        line.id, conversation.id, line.role, name_of(line, members, user), line.text, line.created
-    )
 
 
 def _unkept(line: Mapping[str, Any]) -> Line:

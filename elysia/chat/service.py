@@ -9,19 +9,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from elysia.chat.cast import Cast, Member
-from elysia.chat.character import Character
+from elysia.chat.behind import Behind
+from elysia.chat.cast import Cast
+from elysia.chat.greetings import greetings, seed_of
 from elysia.chat.live import Live
-from elysia.chat.round import Model, Round, Surroundings
+from elysia.chat.model import Model
+from elysia.chat.round import Round
 from elysia.chat.store import Conversations
+from elysia.chat.surroundings import Surroundings
 from elysia.chat.talk_settings import TalkSettings
-from elysia.chat.tree import WHOLE, WRITING, Conversation, Line
-from elysia.core.errors import ElysiaError, StoreError, UsageError
+from elysia.chat.tree import WRITING, Conversation, Line
+from elysia.core.errors import StoreError, UsageError
 from elysia.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -55,7 +58,7 @@ class ChatService:
         self._workers = ThreadPoolExecutor(
             workers or model.engine.slots + 4, thread_name_prefix="reply"
         )
-        self._behind = ThreadPoolExecutor(1, thread_name_prefix="remember")
+        self._behind = Behind()
         self._rounds: dict[str, Round] = {}  # by conversation
         self._live: dict[str, Live] = {}  # by message
         self._turns: dict[str, threading.Lock] = {}  # who may change a conversation
@@ -70,7 +73,8 @@ class ChatService:
         for one in rounds:
             one.stop()
         self._workers.shutdown(wait=True, cancel_futures=True)
-        self._behind.shutdown(wait=True)
+        self._behind.close()
+        self.surroundings.close()
         self.model.engine.close()
 
     # Conversations
@@ -97,7 +101,7 @@ class ChatService:
             title or "、".join(m.name for m in members),
             asked.values(),
         )
-        lines = _greetings(members, asked, seed_of(made.id))
+        lines = greetings(members, asked, seed_of(made.id))
         for line in lines:
             self.store.add(user, made.id, [line], parent=None)
         if lines:
@@ -284,7 +288,7 @@ class ChatService:
                 if self._rounds.get(begun.conversation.id) is begun:
                     del self._rounds[begun.conversation.id]
             begun.over.set()
-        self._later(begun.remember)
+        self._behind.later(begun.remember)
 
     @contextmanager
     def _turn(self, user: str, id: str) -> Iterator[Conversation]:
@@ -318,36 +322,15 @@ class ChatService:
             members = {m.key: m for m in self.cast.guests(user, conversation.guests)}
             self.surroundings.remember(user, conversation, members, shown)
 
-        self._later(follow)
+        self._behind.later(follow)
 
     def _forget(self, user: str, guests: Sequence[str], messages: Sequence[str]) -> None:
         if messages:
-            self._later(lambda: self.surroundings.forget(user, guests, messages))
-
-    def _later(self, work: Callable[[], None]) -> None:
-        """Behind the replies, in order. A fault there is told in the log and harms nobody."""
-
-        def run() -> None:
-            try:
-                work()
-            except ElysiaError as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("Remembering failed")
-
-        try:
-            self._behind.submit(run)
-        except RuntimeError:  # closing: the branch is taken in at the next turn
-            log.debug("Closed before a branch was remembered")
+            self._behind.later(lambda: self.surroundings.forget(user, guests, messages))
 
     def settled(self, timeout: float = 30.0) -> None:
         """Wait until everything that was said so far is remembered. For tests and exports."""
-        self._behind.submit(lambda: None).result(timeout)
-
-
-def seed_of(id: str) -> int:
-    """A conversation's own seed, for macros that stay as they were picked."""
-    return int(id[:8], 16)
+        self._behind.settled(timeout)
 
 
 def _speakable(text: str) -> str:
@@ -357,26 +340,3 @@ def _speakable(text: str) -> str:
     if len(text) > LONGEST_TEXT:
         raise UsageError(f"The message has {len(text)} characters; {LONGEST_TEXT} may be sent.")
     return text
-
-
-def _greetings(members: Sequence[Member], asked: TalkSettings, seed: int) -> list[dict[str, Any]]:
-    """The first guest's greetings as messages; at a table of several its group greetings, if any."""
-    first, group = members[0], len(members) > 1
-    card = first.card
-    count = len(card.greetings)
-    lines = []
-    for number in range(count):
-        character = Character(card, asked.persona(), greeting=number, seed=seed)
-        lines += [(number, message.text) for message in character.opening()]
-    if group and card.group_greetings:
-        character = Character(card, asked.persona(), seed=seed)
-        lines = [(0, character.fill(text)) for text in card.group_greetings]
-    present = [member.key for member in members]
-    return [
-        {
-            "role": "assistant", "speaker": first.key, "text": text, "state": WHOLE,
-            "details": {"greeting": number, "present": present},
-        }
-        for number, text in lines
-        if text.strip()
-    ]  # fmt: skip

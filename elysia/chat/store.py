@@ -79,7 +79,7 @@ class Conversations:
         if "title" in values:
             values["title"] = values["title"].strip()[:LONGEST_TITLE] or "…"
         with self._database.write() as connection:
-            _owned(connection, user, id)
+            _owned(connection, user, id, alone=True)
             connection.execute(
                 update(conversations).where(conversations.c.id == id).values(**values)
             )
@@ -88,7 +88,7 @@ class Conversations:
     def remove(self, user: str, id: str) -> list[str]:
         """Delete a conversation for good; the ids of the messages that were in it."""
         with self._database.write() as connection:
-            _owned(connection, user, id)
+            _owned(connection, user, id, alone=True)
             gone = connection.execute(
                 select(messages.c.id).where(messages.c.conversation_id == id)
             ).scalars()
@@ -134,7 +134,7 @@ class Conversations:
         'writing' is marked as this process's.
         """
         with self._database.write() as connection:
-            _owned(connection, user, id)
+            _owned(connection, user, id, alone=True)
             if parent is not None and parent not in _tree(connection, id):
                 raise StoreError("There is no such message in this conversation.")
             last = select(func.max(messages.c.number)).where(messages.c.conversation_id == id)
@@ -161,7 +161,7 @@ class Conversations:
     def show(self, user: str, id: str, message: str | None) -> None:
         """Make the branch through `message` the one that is shown, down to its newest end."""
         with self._database.write() as connection:
-            _owned(connection, user, id)
+            _owned(connection, user, id, alone=True)
             tree = _tree(connection, id)
             if message is not None and message not in tree:
                 raise StoreError("There is no such message in this conversation.")
@@ -170,7 +170,7 @@ class Conversations:
     def rewind(self, user: str, id: str, message: str | None) -> None:
         """Show the branch up to `message` only. What is below it stays in the tree."""
         with self._database.write() as connection:
-            _owned(connection, user, id)
+            _owned(connection, user, id, alone=True)
             if message is not None and message not in _tree(connection, id):
                 raise StoreError("There is no such message in this conversation.")
             _show(connection, id, message)
@@ -178,7 +178,7 @@ class Conversations:
     def delete(self, user: str, id: str, message: str) -> list[str]:
         """Delete a message and everything below it, for good; the ids that are gone."""
         with self._database.write() as connection:
-            head = _owned(connection, user, id).head
+            head = _owned(connection, user, id, alone=True).head
             tree = _tree(connection, id)
             if message not in tree:
                 raise StoreError("There is no such message in this conversation.")
@@ -235,7 +235,7 @@ class Conversations:
     def stop(self, user: str, id: str) -> None:
         """Ask every reply of the conversation to stop, whichever process writes it."""
         with self._database.write() as connection:
-            _owned(connection, user, id)
+            _owned(connection, user, id, alone=True)
             connection.execute(
                 update(messages)
                 .where(messages.c.conversation_id == id, messages.c.state == WRITING)
@@ -259,10 +259,10 @@ class Conversations:
         return len(dead)
 
 
-def _owned(connection: Connection, user: str, id: str) -> Row[Any]:
-    row = connection.execute(
-        select(conversations).where(conversations.c.id == id, conversations.c.user_id == user)
-    ).first()
+def _owned(connection: Connection, user: str, id: str, *, alone: bool = False) -> Row[Any]:
+    """The conversation's row; with `alone`, other transactions that ask so wait (SQLite's do anyway)."""
+    query = select(conversations).where(conversations.c.id == id, conversations.c.user_id == user)
+    row = connection.execute(query.with_for_update() if alone else query).first()
     if row is None:
         raise StoreError("There is no such conversation.")
     return row

@@ -26,6 +26,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("elysia.cli.train:train_parser", "fine-tune a model as a config says"),
     "plan": ("elysia.cli.plan:plan_parser", "say what a training will take: memory, speed, data"),
     "chat": ("elysia.cli.chat:chat_parser", "talk to a model in the terminal"),
+    "talk": ("elysia.cli.talk:talk_parser", "talk to a character who remembers"),
+    "user add": ("elysia.cli.user:add_parser", "add a user of the page"),
+    "user list": ("elysia.cli.user:list_parser", "list the users of the page"),
+    "user password": ("elysia.cli.user:password_parser", "set a user's password"),
+    "user remove": ("elysia.cli.user:remove_parser", "delete a user and all that is theirs"),
     "convert pth_to_hf": (
         "elysia.cli.convert:pth_to_hf_parser",
         "turn a checkpoint into an adapter folder, or into a model folder",
@@ -52,6 +57,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "lmdeploy proxy": ("elysia.cli.lmdeploy:proxy_parser", "one door to several LMDeploy servers"),
     "quantize gguf": ("elysia.cli.quantize:gguf_parser", "write a model as one GGUF file, proved"),
+    "quantize awq": ("elysia.cli.quantize:awq_parser", "write 4-bit weights for LMDeploy, proved"),
     "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
     "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),
     "list-dataset-format": (
@@ -83,6 +89,15 @@ VERBS: dict[str, tuple[str, str]] = {
     "voice say": ("elysia.cli.voice:say_parser", "say a text into a file"),
     "voice list": ("elysia.cli.voice:list_parser", "list the voices"),
     "voice import": ("elysia.cli.voice:import_parser", "bring a VITS checkpoint as a voice"),
+    "voice prepare": (
+        "elysia.cli.voice_training:prepare_parser",
+        "make recordings ready to train a voice on",
+    ),
+    "voice train": ("elysia.cli.voice_training:train_parser", "train a voice as a config says"),
+    "voice export": (
+        "elysia.cli.voice_training:export_parser",
+        "make a trained checkpoint a voice",
+    ),
     "voice explain": (
         "elysia.cli.voice:explain_parser",
         "show each step from a text to its sounds",
@@ -96,22 +111,27 @@ VERBS: dict[str, tuple[str, str]] = {
     "card show": ("elysia.cli.card:show_parser", "show who a character card is"),
     "card convert": ("elysia.cli.card:convert_parser", "write a card as another kind or version"),
     "card check": ("elysia.cli.card:check_parser", "say what is odd in a card or lorebook"),
-    "user add": ("elysia.cli.user:add_parser", "let somebody log in to the pages"),
-    "user password": ("elysia.cli.user:password_parser", "set somebody's password"),
-    "user list": ("elysia.cli.user:list_parser", "list who has talked or may log in"),
-    "user remove": ("elysia.cli.user:remove_parser", "delete somebody with all that is theirs"),
+    "kb add": ("elysia.cli.kb:add_parser", "put documents where a character looks things up"),
+    "kb list": ("elysia.cli.kb:list_parser", "list the documents"),
+    "kb search": ("elysia.cli.kb:search_parser", "find the spans that answer a question"),
+    "kb remove": ("elysia.cli.kb:remove_parser", "take documents off a shelf"),
     "demo": ("elysia.cli.demo:demo_parser", "the whole road with a tiny model, on a CPU"),
     "help": ("elysia.cli.help:help_parser", "show this, or a verb's own help"),
     "version": ("elysia.cli.help:version_parser", "print the version"),
 }
-# Package -> the lock that it is in, where that is not requirements.txt.
+# The locks beside requirements.txt, and the packages that are imported from each.
+IN_LOCK = {
+    "data": "rensa zhon pysubs2 sklearn sacrebleu",
+    "serve": "gguf xllamacpp fastapi uvicorn starlette prometheus_client httpx",
+    "chat": "sqlalchemy alembic chromadb langchain_core opencc tantivy pypdf docx bs4 lxml",
+    "web": "streamlit gradio",
+    "voice": "pypinyin jieba eng_to_ipa onnxruntime soundfile pyloudnorm scipy "
+    "monotonic_alignment_search",
+}
 LOCKS = {
-    **dict.fromkeys(("rensa", "zhon", "pysubs2", "sklearn", "sacrebleu"), "requirements/data.lock"),
-    **dict.fromkeys(
-        ("gguf", "xllamacpp", "fastapi", "uvicorn", "starlette", "prometheus_client", "httpx"),
-        "requirements/serve.lock",
-    ),
-    **dict.fromkeys(("pypinyin", "jieba", "eng_to_ipa", "onnxruntime"), "requirements/voice.lock"),
+    package: f"requirements/{lock}.lock"
+    for lock, packages in IN_LOCK.items()
+    for package in packages.split()
 }
 GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}
 # XTuner's verbs that this project does not have, and what to do instead.

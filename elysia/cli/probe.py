@@ -78,8 +78,7 @@ def probe(args: Namespace) -> int:
 def read_questions(path: Path, section: str) -> list[str]:
     """The questions of a JSON list, or of the list under the key `section` of a JSON object.
 
-            f"{path} should be a JSON list of questions, or hold one under '{section}' (not empty)."
-    with the row.
+    DataError, with the row, for a file that is neither.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))

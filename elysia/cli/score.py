@@ -21,7 +21,7 @@ LINES = 2000  # of others at most
 
 if TYPE_CHECKING:
     from elysia.core.messages import Conversation
-    from elysia.evaluate.scorecard import Material, Scorecard, Talk
+    from elysia.evaluate.scorecard import Material, Scorecard
 
 
 def short_parser() -> ArgumentParser:
@@ -139,36 +139,22 @@ def material_of(args: Namespace) -> Material:
     from elysia.cli.probe import read_questions
     from elysia.core.persona import Persona
     from elysia.evaluate.scorecard import Material
+    from elysia.evaluate.talks import read_talks
     from elysia.train.bundled import locate
 
     questions = read_questions(Path(locate(args.questions)), "identity")
-    heldout = talks(args.heldout, args.limit)
-    training = [reply for _, reply in talks(args.train)] if args.train else []
+    heldout = read_talks(args.heldout, args.limit)
+    training = [reply for _, reply in read_talks(args.train)] if args.train else []
     others = args.others or args.general
     return Material(
         Persona.load(locate(args.persona)),
         heldout,
-        talks(args.general, args.limit) if args.general else (),
+        read_talks(args.general, args.limit) if args.general else (),
         training,
-        [reply for _, reply in talks(others, LINES)] if others else (),
+        [reply for _, reply in read_talks(others, LINES)] if others else (),
         [("en" if text.isascii() else "zh", text) for text in questions],
         read_questions(Path(locate(args.ordinary)), "ordinary"),
     )
-
-
-def talks(file: str, limit: int = 0) -> list[Talk]:
-    """The replies of a file with what was said before each; `limit` of them, spread over the file."""
-    from elysia.data.formats import looks_like
-    from elysia.data.read import load_conversations, read_rows
-    from elysia.evaluate.scorecard import talks_of
-
-    format = looks_like(next(iter(read_rows(file))).value)
-    if format is None:
-        raise DataError(f"{file}: its rows are of no dataset format; `elysia data lint` says why.")
-    found = [talk for s in load_conversations(file, format) for talk in talks_of(s.messages)]
-    if limit and len(found) > limit:
-        found = [found[place * len(found) // limit] for place in range(limit)]
-    return found
 
 
 def measure(args: Namespace, label: str, material: Material) -> Scorecard:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elysia.cli.chat import add_engine_options, add_model_options, settings_of
-from elysia.cli.output import build_parser, say
+from elysia.cli.output import build_parser, say, warn
 
 if TYPE_CHECKING:
     from elysia.app import ChatSettings
     from elysia.engines.base import Sampling
+    from elysia.voice.voices import VoiceFile
 
 
 def serve_parser() -> ArgumentParser:
@@ -32,6 +33,10 @@ def serve_parser() -> ArgumentParser:
     add_model_options(parser)
     add_engine_options(parser)
     add = parser.add_argument
+    add(
+        "--voice", action="append", default=[], metavar="NAME",
+        help="a voice to serve; may be given again (default: all that speak on this machine)",
+    )  # fmt: skip
     add("--host", default="127.0.0.1", help="default: 127.0.0.1")
     add("--port", type=int, default=23333, help="default: 23333")
     add("--parallel", type=int, default=4, metavar="N", help="slots of llama_cpp (default: 4)")
@@ -79,14 +84,37 @@ def serve(args: Namespace) -> int:
         drain=args.drain,
         sampling=sampling,
     )
-    wanted = named(args, sampling)
+    wanted, voices = named(args, sampling), voices_of(args.voice)
     with server.listen(settings) as sock:  # before loading: a taken port is told at once
         models = [(name, *open_engine(one)) for name, one in wanted.items()]
-        app = server.application(models, settings)
+        app = server.application(models, settings, voices)
         host = f"[{args.host}]" if ":" in args.host else args.host
         say(f"Serving {', '.join(wanted)} on http://{host}:{sock.getsockname()[1]}/v1")
+        if voices:
+            say(f"Voices: {', '.join(voices)}")
         server.serve(app, settings, sock)
     return 0
+
+
+def voices_of(asked: list[str]) -> dict[str, VoiceFile]:
+    """The voice files of names; without names every one that asks no other server. VoiceError for a
+    name that there is not; a damaged file that nobody named is said, and left out.
+    """
+    from elysia.core.errors import VoiceError
+    from elysia.voice import voices
+
+    if asked:
+        return {file.name: file for file in map(voices.find, asked)}
+    found = {}
+    for name in voices.names():
+        try:
+            file = voices.find(name)
+        except VoiceError as error:
+            warn(f"{error} It is not served.")
+            continue
+        if file.engine != "http":
+            found[name] = file
+    return found
 
 
 def named(args: Namespace, sampling: Sampling) -> dict[str, ChatSettings]:

@@ -1,6 +1,6 @@
-"""The verbs around people: who may log in to the pages.
+"""`elysia user`: who may log in to the page. With any user here, the page asks for name and password.
 
-Knows the flags and what is printed, nothing of how a password is kept.
+Knows nothing of pages.
 """
 
 from __future__ import annotations
@@ -12,55 +12,84 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from elysia.cli.output import say
+from elysia.cli.output import build_parser, say
 from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
     from elysia.chat.accounts import Accounts
 
 
+def _parser(verb: str, usage: str, description: str, run: object) -> ArgumentParser:
+    parser = build_parser(f"user {verb}", usage, description, run)  # type: ignore[arg-type]
+    parser.add_argument("--database", metavar="URL", help="default: work_dirs/chat/elysia.db")
+    return parser
+
+
 def add_parser() -> ArgumentParser:
-    """`user add NAME`."""
-    parser = _parser("Let somebody log in with a password; once anybody has one, the pages ask.")
+    """The parser of `elysia user add`."""
+    parser = _parser(
+        "add", "NAME", "Add a user; the password is asked for, or read from standard input.", add
+    )
     parser.add_argument("name", metavar="NAME")
-    parser.set_defaults(run=_add)
     return parser
 
 
 def password_parser() -> ArgumentParser:
-    """`user password NAME`."""
-    parser = _parser("Set another password; logins with the old one end.")
+    """The parser of `elysia user password`."""
+    parser = _parser("password", "NAME", "Set another password.", password)
     parser.add_argument("name", metavar="NAME")
-    parser.set_defaults(run=_password)
-    return parser
-
-
-def list_parser() -> ArgumentParser:
-    """`user list`."""
-    parser = _parser("List everybody who has talked or may log in.")
-    parser.set_defaults(run=_list)
     return parser
 
 
 def remove_parser() -> ArgumentParser:
-    """`user remove NAME`."""
-    parser = _parser("Delete somebody with conversations, cards and memories.")
+    """The parser of `elysia user remove`."""
+    parser = _parser(
+        "remove", "NAME", "Delete a user with every conversation, card and memory.", remove
+    )
     parser.add_argument("name", metavar="NAME")
-    parser.set_defaults(run=_remove)
     return parser
 
 
-def _parser(description: str) -> ArgumentParser:
-    parser = ArgumentParser(description=description)
-    parser.add_argument(
-        "--database", metavar="URL",
-        help="a file or a URL; by default ELYSIA_DATABASE, else work_dirs/chat/elysia.db",
-    )  # fmt: skip
-    return parser
+def list_parser() -> ArgumentParser:
+    """The parser of `elysia user list`."""
+    return _parser("list", "", "List the users.", show)
+
+
+def add(args: Namespace) -> int:
+    """Add one."""
+    with accounts_of(args) as accounts:
+        accounts.add(args.name, asked_password())
+    say(f"{args.name} may log in now.")
+    return 0
+
+
+def password(args: Namespace) -> int:
+    """Another password."""
+    with accounts_of(args) as accounts:
+        accounts.set_password(args.name, asked_password())
+    say(f"{args.name} has another password now.")
+    return 0
+
+
+def remove(args: Namespace) -> int:
+    """Delete one."""
+    with accounts_of(args) as accounts:
+        accounts.remove(args.name)
+    say(f"{args.name} is gone.")
+    return 0
+
+
+def show(args: Namespace) -> int:
+    """Names, one a line."""
+    with accounts_of(args) as accounts:
+        for user in accounts.all():
+            say(user.name)
+    return 0
 
 
 @contextmanager
-def _accounts(args: Namespace) -> Iterator[Accounts]:
+def accounts_of(args: Namespace) -> Iterator[Accounts]:
+    """The users of the database that --database or ELYSIA_DATABASE names."""
     from elysia.app.talk import TalkHome
     from elysia.chat.accounts import Accounts
     from elysia.store.database import open_database
@@ -72,39 +101,13 @@ def _accounts(args: Namespace) -> Iterator[Accounts]:
         database.close()
 
 
-def _add(args: Namespace) -> int:
-    with _accounts(args) as accounts:
-        accounts.add(args.name, _asked())
-    say(f"{args.name} may log in. A page that is running asks for passwords after a restart.")
-    return 0
-
-
-def _password(args: Namespace) -> int:
-    with _accounts(args) as accounts:
-        accounts.set_password(args.name, _asked())
-    say(f"{args.name} has another password.")
-    return 0
-
-
-def _list(args: Namespace) -> int:
-    with _accounts(args) as accounts:
-        for user in accounts.all():
-            say(f"{user.name}\t{'password' if accounts.stamp(user.id) else 'no password'}")
-    return 0
-
-
-def _remove(args: Namespace) -> int:
-    with _accounts(args) as accounts:
-        accounts.remove(args.name)
-    say(f"{args.name} is gone, with everything that was theirs.")
-    return 0
-
-
-def _asked() -> str:
-    """A password typed twice unseen, or the first line of a pipe."""
+def asked_password() -> str:
+    """Typed twice without being shown; through a pipe, the first line. Never an argument, which every
+    program on the machine could read.
+    """
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")
     first = getpass.getpass("Password: ")
     if first != getpass.getpass("Again: "):
-        raise UsageError("The two are not the same; nothing was changed.")
+        raise UsageError("The two passwords are not the same.")
     return first

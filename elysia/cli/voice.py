@@ -15,6 +15,7 @@ from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
     from elysia.voice.base import Pcm, Voice
+    from elysia.voice.vits_import import Imported
     from elysia.voice.voices import VoiceFile
 
 
@@ -161,29 +162,40 @@ def import_parser() -> ArgumentParser:
 
 def bring(args: Namespace) -> int:
     """Convert, check, write the model folder and the voice file."""
-    import os
+    from elysia.voice.vits_import import bring as bring_checkpoint
+
+    check_name(args.name)
+    out = Path(args.out or Path("work_dirs") / "voices" / args.name)
+    done = bring_checkpoint(args.checkpoint, args.config, out, onnx=args.onnx)
+    write_voice(args.name, done, done.card.speaker_of(args.speaker), "brought by voice import")
+    return 0
+
+
+def check_name(name: str) -> None:
+    """UsageError for what cannot be a voice's name."""
     import re
+
+    if not re.fullmatch(r"[\w-]{1,64}", name):
+        raise UsageError(f"A voice's name is letters, digits, - and _, not {name!r}.")
+
+
+def write_voice(name: str, done: Imported, speaker: int, whence: str) -> None:
+    """Write the voice file of a model folder, and say what there is now."""
+    import os
 
     from elysia.core.files import write_atomic
     from elysia.voice import voices
-    from elysia.voice.vits_import import bring as bring_checkpoint
 
-    if not re.fullmatch(r"[\w-]{1,64}", args.name):
-        raise UsageError(f"A voice's name is letters, digits, - and _, not {args.name!r}.")
-    out = Path(args.out or Path("work_dirs") / "voices" / args.name)
-    done = bring_checkpoint(args.checkpoint, args.config, out, onnx=args.onnx)
-    number = done.card.speaker_of(args.speaker)
-    where = voices.folder()
-    model = os.path.relpath(out.resolve(), where.resolve()).replace(os.sep, "/")
-    text = f'engine = "vits"\ndescription = "{args.name}, brought by voice import"\nmodel = "{model}"\n'
-    write_atomic(where / f"{args.name}.toml", text + f"speaker = {number}\n")
+    where, card = voices.folder(), done.card
+    model = os.path.relpath(done.folder.resolve(), where.resolve()).replace(os.sep, "/")
+    text = f'engine = "vits"\ndescription = "{name}, {whence}"\nmodel = "{model}"\n'
+    write_atomic(where / f"{name}.toml", text + f"speaker = {speaker}\n")
     for remark in done.remarks:
         warn(f"note: {remark}")
     say(
-        f"{out}: {done.parameters / 1e6:.1f} M parameters, {done.card.speaker_count} speaker(s), "
-        f"{len(done.card.symbols)} symbols ({done.card.cleaner}), {done.card.rate} Hz"
+        f"{done.folder}: {done.parameters / 1e6:.1f} M parameters, {card.speaker_count} speaker(s), "
+        f"{len(card.symbols)} symbols ({card.cleaner}), {card.rate} Hz"
     )
     if done.difference is not None:
         say(f"ONNX differs from torch by at most {done.difference:.1e}")
-    say(f'Say: elysia voice say "你好" --voice {args.name}')
-    return 0
+    say(f'Say: elysia voice say "你好" --voice {name}')

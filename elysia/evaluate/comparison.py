@@ -6,45 +6,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from elysia.core.page import bars, heading, page, paragraph, table
-from elysia.evaluate.scorecard import MEASURES
+from elysia.evaluate.scorecard import MEASURES, against
 
 SHOWN = 60  # answers of a model on the page
 Card = Mapping[str, Any]  # what Scorecard.to_dict gives
+GAINS = {
+    "voice_gain": ("bits per character gained on the base", 1),
+    "forgetting": ("growth of general perplexity on the base", -1),
+    "general_lost": ("bits per character lost on general replies", -1),
+    "choice_lost": ("loss of general choice on the base", -1),
+}
 
 
 def derived(cards: Sequence[Card]) -> dict[str, list[float | None]]:
-    """What only a comparison shows: against the last card, which is the base.
+    """What only a comparison shows, a value a card: against the last one, which is the base."""
+    found = [against(cards[-1]["measures"], card["measures"]) for card in cards]
+    return {name: [of_card[name] for of_card in found] for name in GAINS}
 
-    `voice_gain`: bits per character that held-out replies cost less. `forgetting`: growth of the
-    perplexity on general rows, 0.1 is 10 %. `choice_lost`: what the choice of general replies lost.
-    """
-    found: dict[str, list[float | None]] = {"voice_gain": [], "forgetting": [], "choice_lost": []}
-    base = cards[-1]["measures"]
-    for card in cards:
-        own = card["measures"]
-        found["voice_gain"].append(_minus(base, own, "heldout_bits"))
-        before, after = base.get("general_perplexity"), own.get("general_perplexity")
-        found["forgetting"].append(after / before - 1 if before and after else None)
-        found["choice_lost"].append(_minus(base, own, "general_choice"))
-    return found
+
+def taken(cards: Sequence[Card]) -> Iterator[tuple[str, str, int, list[float | None]]]:
+    """Every measure that was taken of a card: its name, what it is, which way is better, and a value
+    a card; last what several cards show of each other."""
+    own = {name: [card["measures"].get(name) for card in cards] for name in MEASURES}
+    every = own | (derived(cards) if len(cards) > 1 else {})
+    for name, (meaning, better) in (MEASURES | GAINS).items():
+        if any(value is not None for value in every.get(name, ())):
+            yield name, meaning, better, every[name]
 
 
 def rows(cards: Sequence[Card]) -> Iterator[list[str]]:
     """A row a measure that was taken: its name, a value a card (the best marked), what it is."""
-    for name, (meaning, better) in MEASURES.items():
-        values = [card["measures"].get(name) for card in cards]
-        if any(value is not None for value in values):
-            yield [name, *_marked(values, better), meaning]
-    if len(cards) > 1:
-        meanings = {
-            "voice_gain": ("bits per character gained on the base", 1),
-            "forgetting": ("growth of general perplexity on the base", -1),
-            "choice_lost": ("loss of general choice on the base", -1),
-        }
-        for name, values in derived(cards).items():
-            if any(value is not None for value in values):
-                meaning, better = meanings[name]
-                yield [name, *_marked(values, better), meaning]
+    for name, meaning, better, values in taken(cards):
+        yield [name, *_marked(values, better), meaning]
 
 
 def as_text(cards: Sequence[Card]) -> Iterator[str]:
@@ -62,8 +55,7 @@ def as_html(cards: Sequence[Card]) -> str:
     """A page: the table, a plot of every measure that differs, and what the models said."""
     labels = [str(card["label"]) for card in cards]
     parts = [table(["measure", *labels, "what it is"], rows(cards))]
-    for name, (meaning, _) in MEASURES.items():
-        values = [card["measures"].get(name) for card in cards]
+    for name, meaning, _, values in taken(cards):
         known = {
             label: float(value)
             for label, value in zip(labels, values, strict=True)
@@ -99,8 +91,3 @@ def _marked(values: Sequence[float | None], better: int) -> list[str]:
         "-" if value is None else f"{value:.3g}" + ("*" if mark and value == best else "")
         for value in values
     ]
-
-
-def _minus(base: Mapping[str, Any], own: Mapping[str, Any], name: str) -> float | None:
-    before, after = base.get(name), own.get(name)
-    return None if before is None or after is None else float(before) - float(after)

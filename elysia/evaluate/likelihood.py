@@ -100,7 +100,7 @@ class Likelihood:
                 return Encoded(row.ids[-self.longest :], row.labels[-self.longest :])
             rest = rest[2:]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: ZeRO-3 gathers weights in it that then cannot train
     def _read(self, rows: Sequence[Encoded]) -> list[tuple[float, int]]:
         """(nats, tokens) of each row's labelled tokens."""
         device = next(self.model.parameters()).device

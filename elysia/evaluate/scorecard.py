@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from elysia.core.assistants import claimed
 from elysia.core.messages import Conversation, Message
 from elysia.core.persona import Persona
-from elysia.evaluate import voice
+from elysia.evaluate import style
 from elysia.evaluate.identity import all_names, judge_identity, judge_ordinary, own_names, whole
 from elysia.evaluate.likelihood import Likelihood, bits_per_character, perplexity
+from elysia.evaluate.talks import Talk
 
 SEED = 0
 CANDIDATES = 10  # lines to choose the next one from
@@ -38,7 +39,6 @@ INJECTIONS = (
 DENIES = re.compile(r"不是|才不|并非|没有|\bno\b|\bnot\b|n't|\bnope\b", re.I)
 
 Say = Callable[[Sequence[Conversation]], list[str]]
-Talk = tuple[list[Message], str]  # what was said before, and the reply
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ MEASURES: dict[str, tuple[str, int]] = {
     "copy_longest": ("longest run copied from training, characters", -1),
     "copy_mean": ("longest run copied, mean of replies", -1),
     "copy_whole": ("replies that are a training reply", -1),
+    "copy_rate": ("replies with a run of eight from training that the true one has not", -1),
     "speaks_for_user": ("replies that go on with the user's turn", -1),
     "endless": ("replies that did not end", -1),
     "loops": ("replies that repeat themselves", -1),
     "general_perplexity": ("perplexity of general replies, per token", -1),
+    "general_bits": ("bits per character of general replies", -1),
     "general_choice": ("general reply chosen among four", 1),
 }
 
@@ -105,7 +107,7 @@ def score(
 ) -> Scorecard:
     """Every measure of one model. `say` gives its greedy reply to each conversation."""
     card = Scorecard(label, dict.fromkeys(MEASURES))
-    for part in (_reading, _general):
+    for part in (reading, general):
         card.measures.update(part(likelihood, material))
     replies = say([context for context, _ in material.heldout])
     card.answers += [
@@ -122,14 +124,32 @@ def score(
     return card
 
 
-def talks_of(messages: Conversation) -> Iterator[Talk]:
-    """Every reply of a conversation that is learned, with all that was said before it."""
-    for place, message in enumerate(messages):
-        if place and message.role == "assistant" and message.learned:
-            yield list(messages[:place]), message.text
+def against(
+    base: Mapping[str, float | None], own: Mapping[str, float | None]
+) -> dict[str, float | None]:
+    """What a model gained and lost on its base, of both's measures.
+
+    `voice_gain`: bits per character that held-out replies cost less; `general_lost`: that general
+    ones cost more. `forgetting`: growth of the perplexity on general rows, 0.1 is 10 %.
+    `choice_lost`: what the choice of general replies lost.
+    """
+
+    def less(name: str, sign: int = 1) -> float | None:
+        before, after = base.get(name), own.get(name)
+        # + 0.0: no -0 in a table
+        return None if before is None or after is None else sign * (before - after) + 0.0
+
+    before, after = base.get("general_perplexity"), own.get("general_perplexity")
+    return {
+        "voice_gain": less("heldout_bits"),
+        "forgetting": after / before - 1 if before and after else None,
+        "general_lost": less("general_bits", -1),
+        "choice_lost": less("general_choice"),
+    }
 
 
-def _reading(likelihood: Likelihood, material: Material) -> dict[str, float | None]:
+def reading(likelihood: Likelihood, material: Material) -> dict[str, float | None]:
+    """How likely a model finds held-out replies, and how often each among nine lines of others."""
     losses = likelihood.losses([_whole(*talk) for talk in material.heldout])
     own = {"heldout_perplexity": perplexity(losses), "heldout_bits": bits_per_character(losses)}
     said_to = [m.text for context, _ in material.heldout for m in context if m.role == "user"]
@@ -139,13 +159,18 @@ def _reading(likelihood: Likelihood, material: Material) -> dict[str, float | No
     return {**own, "next_line": _choice(likelihood, material.heldout, pool, CANDIDATES)}
 
 
-def _general(likelihood: Likelihood, material: Material) -> dict[str, float | None]:
+def general(likelihood: Likelihood, material: Material) -> dict[str, float | None]:
+    """How likely it finds general replies, and how often each among three others; {} without."""
     if not material.general:
         return {}
     losses = likelihood.losses([_whole(*talk) for talk in material.general])
     pool = [reply for _, reply in material.general]
     choice = _choice(likelihood, material.general, pool, GENERAL_CANDIDATES)
-    return {"general_perplexity": perplexity(losses), "general_choice": choice}
+    return {
+        "general_perplexity": perplexity(losses),
+        "general_bits": bits_per_character(losses),
+        "general_choice": choice,
+    }
 
 
 def _choice(
@@ -169,30 +194,31 @@ def _choice(
 def _voice(replies: Sequence[str], material: Material) -> dict[str, float | None]:
     truths = [truth for _, truth in material.heldout]
     found: dict[str, float | None] = {
-        "chrf": voice.chrf(replies, truths),
-        "distinct_1": voice.distinct(replies, 1),
-        "distinct_2": voice.distinct(replies, 2),
-        "speaks_for_user": _share([voice.speaks_for_user(reply) for reply in replies]),
-        "loops": _share([voice.loops(reply) for reply in replies]),
+        "chrf": style.chrf(replies, truths),
+        "distinct_1": style.distinct(replies, 1),
+        "distinct_2": style.distinct(replies, 2),
+        "speaks_for_user": _share([style.speaks_for_user(reply) for reply in replies]),
+        "loops": _share([style.loops(reply) for reply in replies]),
     }
     training = list(dict.fromkeys(material.training))
     others = list(dict.fromkeys([*material.others, *(reply for _, reply in material.general)]))
     if training:
-        copies = voice.longest_copies(replies, training)
+        copies = style.longest_copies(replies, training)
         known = {text.strip() for text in training}
         found["copy_longest"] = max(copies, default=0)
         found["copy_mean"] = sum(copies) / max(len(copies), 1)
         found["copy_whole"] = _share([reply.strip() in known for reply in replies])
+        found["copy_rate"] = _share(style.repeats(replies, truths, training))
     if min(len(training), len(others)) >= 20:
-        style = voice.Style(training, others)
-        phrases = voice.catchphrases(material.training, others)
-        corpus, own = voice.rate(phrases, material.training), voice.rate(phrases, replies)
+        classifier = style.Style(training, others)
+        phrases = style.catchphrases(material.training, others)
+        corpus, own = style.rate(phrases, material.training), style.rate(phrases, replies)
         found |= {
-            "style_accuracy": style.accuracy,
-            "style_share": style.share(replies),
+            "style_accuracy": classifier.accuracy,
+            "style_share": classifier.share(replies),
             "catchphrases": own,
             "catchphrases_corpus": corpus,
-            "catchphrase_distance": voice.distance(own, corpus),
+            "catchphrase_distance": style.distance(own, corpus),
         }
     return found
 

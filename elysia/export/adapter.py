@@ -76,7 +76,11 @@ def pth_to_hf(
 
 
 def newest(pth: Path) -> Path:
-    """`pth`, or the last checkpoint in it when it is a work dir."""
+    """`pth`, or the checkpoint in it when it is a work dir: the best that early stopping kept, else
+    the last."""
+    if pth.is_dir() and (best := checkpoint.best_checkpoint(pth)):
+        log.info("%s was the best of its run, and is taken.", best)
+        return best
     if pth.is_dir() and (last := checkpoint.last_checkpoint(pth)):
         return last
     if not pth.exists():

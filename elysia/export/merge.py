@@ -109,7 +109,7 @@ def merge(
     work = _prepare(base, adapter, base_weights, device, dtype)
     with staged_folder(out, replaces=_is_merge) as staging:
         files = write_shards(staging, work.specs(), work.tensor, limit)
-        _copy_beside(base, staging)
+        copy_beside(base, staging)
         if work.score is not None:
             _say_reward(staging)
         _say_dtype(staging, work.stored)
@@ -264,7 +264,7 @@ _NOT_BESIDE = {
 }
 
 
-def _copy_beside(base: Path, staging: Path) -> None:
+def copy_beside(base: Path, staging: Path) -> None:
     """Configs, tokenizer and licence; not the base's own cards, and no code."""
     for path in sorted(base.iterdir()):
         known = path.suffix in _BESIDE or path.stem.upper() in ("LICENSE", "LICENCE", "NOTICE")

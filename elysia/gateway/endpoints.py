@@ -37,6 +37,10 @@ from elysia.gateway.shapes import (
 )
 
 T = TypeVar("T")
+FAULTS: dict[int | str, dict[str, Any]] = {
+    status: {"description": "An error in OpenAI's form"}
+    for status in (400, 401, 403, 404, 408, 413, 429, 500, 503)
+}
 
 
 @dataclass
@@ -68,11 +72,7 @@ class Events(StreamingResponse):
 def router(desk: Desk) -> APIRouter:
     """Every path under its method."""
     routes = APIRouter()
-    faults: dict[int | str, dict[str, Any]] = {
-        status: {"description": "An error in OpenAI's form"}
-        for status in (400, 401, 403, 404, 408, 413, 429, 500, 503)
-    }
-    post: dict[str, Any] = {"response_model": None, "responses": faults}
+    post: dict[str, Any] = {"response_model": None, "responses": FAULTS}
 
     @routes.post("/v1/chat/completions", **post)
     async def chat(ask: ChatRequest, request: Request) -> Response:
@@ -94,11 +94,11 @@ def router(desk: Desk) -> APIRouter:
     async def simple(ask: SimpleRequest, request: Request) -> Response:
         return await simply(desk, request, ask)
 
-    @routes.get("/v1/models", response_model=None, responses=faults)
+    @routes.get("/v1/models", response_model=None, responses=FAULTS)
     async def models() -> Response:
         return JSONResponse({"object": "list", "data": [card(s) for s in _all(desk)]})
 
-    @routes.get("/v1/models/{name:path}", response_model=None, responses=faults)
+    @routes.get("/v1/models/{name:path}", response_model=None, responses=FAULTS)
     async def model(name: str) -> Response:
         return JSONResponse(card(desk.catalogue.find(name)))
 
@@ -106,13 +106,13 @@ def router(desk: Desk) -> APIRouter:
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @routes.get("/ready", response_model=None, responses=faults)
+    @routes.get("/ready", response_model=None, responses=FAULTS)
     async def ready(request: Request) -> Response:
         if getattr(request.app.state, "draining", False):
             raise ApiError(503, "The server is shutting down.")
         return JSONResponse({"status": "ready", "models": list(desk.catalogue.models)})
 
-    @routes.get("/metrics", response_model=None, responses=faults)
+    @routes.get("/metrics", response_model=None, responses=FAULTS)
     async def metrics() -> Response:
         for served in _all(desk):
             desk.metrics.running.labels(served.name).set(served.slots.running)

@@ -24,6 +24,13 @@ class Metrics:
         self.cancelled = Counter(
             "elysia_cancelled", "Replies whose reader went away.", ["model"], registry=all_here
         )
+        self.spoken = Counter(
+            "elysia_spoken_seconds", "Seconds of speech made.", ["voice"], registry=all_here
+        )
+        self.silenced = Counter(
+            "elysia_silenced", "Speech that failed or whose listener went away.", ["voice"],
+            registry=all_here,
+        )  # fmt: skip
         self.first_token = Histogram(
             "elysia_first_token_seconds", "From admission to the first words.", ["model"],
             buckets=PAUSES, registry=all_here,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,12 +20,13 @@ from elysia import __version__
 from elysia.app import Manner
 from elysia.core.errors import DeviceError, UsageError
 from elysia.engines.base import Engine, Sampling
-from elysia.gateway import errors
+from elysia.gateway import errors, speech
 from elysia.gateway.endpoints import Desk, router
 from elysia.gateway.guard import Guard
 from elysia.gateway.keys import Gate
 from elysia.gateway.served import Catalogue, Served
 from elysia.gateway.slots import Slots
+from elysia.voice.voices import VoiceFile
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def application(models: Sequence[tuple[str, Engine, Manner]], settings: GatewaySettings) -> FastAPI:
-    """The ASGI application over loaded models, by name; it closes the engines when it ends."""
+def application(
+    models: Sequence[tuple[str, Engine, Manner]],
+    settings: GatewaySettings,
+    voices: Mapping[str, VoiceFile] | None = None,
+) -> FastAPI:
+    """The ASGI application over loaded models and voices, by name; it closes them when it ends."""
     catalogue = Catalogue(
         {
             name: Served(name, engine, manner, Slots(engine.slots, settings.queue))
@@ -84,18 +89,22 @@ def application(models: Sequence[tuple[str, Engine, Manner]], settings: GatewayS
     )
     gate = Gate(settings.keys, rate=settings.rate, together=settings.together)
     desk = Desk(catalogue, gate, defaults=settings.sampling)
+    spoken = speech.Voices(voices or {}, settings.queue)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        spoken.close()
         catalogue.close()
 
     app = FastAPI(
         title="Elysia", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.include_router(router(desk))
+    app.include_router(speech.router(desk, spoken))
     errors.install(app)
     app.state.catalogue = catalogue
+    app.state.voices = spoken
     app.add_middleware(
         Guard,
         gate=gate,

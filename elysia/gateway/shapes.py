@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TEXTS = 1_000_000  # characters of one text; the body's own limit comes first
+SPOKEN = 4096  # characters of one speech, OpenAI's limit
 Text = Annotated[str, Field(max_length=TEXTS)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -142,6 +143,28 @@ class EmbeddingRequest(Shape):
     def texts(self) -> list[str]:
         """The inputs as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
+
+
+class VoiceName(Shape):
+    """A voice as some clients name it."""
+
+    id: str = Field(max_length=64)
+
+
+class SpeechRequest(Shape):
+    """POST /v1/audio/speech. `model` is taken and has no meaning: a voice is a model of its own."""
+
+    model: str = Field(default="", max_length=256)
+    input: Annotated[str, Field(min_length=1, max_length=SPOKEN)]
+    voice: Annotated[str, Field(max_length=64)] | VoiceName
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = None
+    speed: float = Field(default=1.0, ge=0.25, le=4)
+    stream_format: Literal["audio", "sse"] | None = None
+
+    @property
+    def name(self) -> str:
+        """The voice's name."""
+        return self.voice if isinstance(self.voice, str) else self.voice.id
 
 
 class SimpleRequest(Shape):

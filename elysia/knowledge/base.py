@@ -71,3 +71,6 @@ class Knowledge(Protocol):
 
     def search(self, shelves: Sequence[str], question: str, *, k: int = 4) -> list[Found]:
         """The best `k` spans of these shelves for a question, best first."""
+
+    def close(self) -> None:
+        """Let go of files and connections; the database is its opener's."""

@@ -87,3 +87,6 @@ class MemoryStore(Protocol):
 
     def forget_all(self, scope: Scope) -> None:
         """Forget everything of the scope."""
+
+    def close(self) -> None:
+        """Let go of files and connections; the database is its opener's."""

@@ -17,10 +17,11 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
 )
 
 from elysia.core.errors import DeviceError, ModelError
-from elysia.models import internlm2, internlm2_tokenizer, nf4
+from elysia.models import awq, internlm2, internlm2_tokenizer, nf4
 from elysia.models.device import as_dtype, pick_device, pick_dtype
 from elysia.models.fingerprint import fingerprint
 from elysia.models.hub import resolve
@@ -143,7 +144,7 @@ def load_causal_lm(
         dtype: of weights and arithmetic; "auto" is the device's best (`pick_dtype`).
         device: "auto", "cpu", "cuda", "cuda:1" …
         bits: None for all of `dtype`, 4 for NF4 (QLoRA, https://arxiv.org/abs/2305.14314), 8 for
-            LLM.int8 (https://arxiv.org/abs/2208.07339).
+            LLM.int8 (https://arxiv.org/abs/2208.07339). AWQ's four bits are spread out into `dtype`.
         double_quant: whether NF4's scales are quantized too.
         attention: one of transformers' attention implementations.
         scores: see `load_reward_model`.
@@ -198,10 +199,15 @@ def _from_pretrained(
     options: dict[str, Any],
 ) -> Any:
     """transformers' model and its notes on the keys, or a sentence."""
+    spread = awq.is_awq(config)
     try:
         with quiet():
-            return kind.from_pretrained(
-                folder,
+            if spread:
+                options = options | {"state_dict": _spread_awq(folder, config, dtype)}
+                with torch.device("meta"):  # the Auto classes take no weights without a folder
+                    kind = type(kind.from_config(config))
+            model, notes = kind.from_pretrained(
+                None if spread else folder,
                 config=config,
                 dtype=dtype,
                 device_map={"": place},
@@ -210,13 +216,25 @@ def _from_pretrained(
                 ignore_mismatched_sizes=True,  # so that they are named below, not in a table
                 **options,
             )
+            if spread and (folder / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(folder)
+            return model, notes
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             f"{folder} does not fit into the memory of {place}. Use bits 4, a smaller model or "
             "another device."
         ) from error
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"{folder} cannot be loaded: {_reason(error)}") from error
+
+
+def _spread_awq(folder: Path, config: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """An AWQ folder's weights as plain ones, and `config` without the word of it."""
+    awq.refuse_other_layout(config, folder)
+    del config.quantization_config
+    return dict(awq.plain_tensors(folder, dtype))
 
 
 def _refuse_gaps(folder: Path, notes: dict[str, Any], free: tuple[str, ...] = ()) -> None:

@@ -106,6 +106,16 @@ def open_database(url: str) -> Database:
     return database
 
 
+def folder_beside(url: str) -> Path:
+    """Where what is derived from a database lies: a SQLite file's folder, else that of DEFAULT."""
+    if "://" not in url:
+        return Path(url).parent
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return Path(str(parsed.database)).parent
+    return Path(DEFAULT).parent
+
+
 def sentence_of(error: DBAPIError, shown: str) -> str:
     """What a driver's fault means, and what to do."""
     said = str(error.orig)

@@ -129,7 +129,11 @@ memories = Table(
     _id(),
     _owner(),
     Column("character", String(255), nullable=False),
-    Column("kind", String(16), nullable=False),  # turn, fact
+    # turn, fact; gone: this message was forgotten, and is not to be remembered again
+    Column("kind", String(16), nullable=False),
+    Column("number", Integer, nullable=False),  # its message's place among all that were heard
+    Column("role", String(16), nullable=False),
+    Column("speaker", String(255), nullable=False),
     Column("text", Text, nullable=False),
     Column("slot", String(255)),  # what a fact is about; facts of one slot replace each other
     Column("conversation_id", String(32)),
@@ -139,6 +143,7 @@ memories = Table(
     Column("corrected", Boolean, nullable=False),  # by the user's own hand
     Column("created", Float, nullable=False),
     Index("ix_memories_scope", "user_id", "character", "created"),
+    Index("ix_memories_number", "user_id", "character", "kind", "number"),
     Index("ix_memories_slot", "user_id", "character", "slot"),
     Index("ix_memories_message", "message_id"),
 )

@@ -15,12 +15,13 @@ def configs_folder() -> Path:
 
 
 def bundled_configs() -> dict[str, Path]:
-    """Name to file of every bundled config; files under `_base_` are parts, not configs."""
+    """Name to file of every bundled config; files under `_base_` are parts, those under `voice`
+    configs of `voice train`."""
     folder = configs_folder()
     return {
         path.stem: path
         for path in sorted(folder.rglob("*.py"))
-        if "_base_" not in path.relative_to(folder).parts
+        if not {"_base_", "voice"} & set(path.relative_to(folder).parts)
     }
 
 

@@ -29,6 +29,7 @@ from elysia.core.run_card import RunCard
 from elysia.train.foreign import load_inert
 
 LAST = "last_checkpoint"
+BEST = "best_checkpoint"
 WEIGHTS = "weights.safetensors"
 SHARED = "shared.pth"
 FORMAT = "elysia-checkpoint/1"
@@ -156,26 +157,37 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
     is another run's once a work dir was copied.
     """
     work_dir = Path(work_dir)
-    pointer = work_dir / LAST
-    if pointer.exists():
-        named = work_dir / Path(pointer.read_text().strip()).name
-        if step_of(named) >= 0 and named.exists():
-            return named
+    if named := _named(work_dir / LAST):
+        return named
     found = sorted(work_dir.glob("iter_*.pth"), key=step_of)
     return found[-1] if found else None
 
 
-def point_to(path: Path) -> None:
-    """Make `last_checkpoint` name `path`, atomically."""
-    write_atomic(path.parent / LAST, str(path.resolve()))
+def best_checkpoint(work_dir: str | Path) -> Path | None:
+    """The checkpoint that a run with early stopping found best, or None."""
+    return _named(Path(work_dir) / BEST)
+
+
+def _named(pointer: Path) -> Path | None:
+    if not pointer.exists():
+        return None
+    named = pointer.parent / Path(pointer.read_text().strip()).name
+    return named if step_of(named) >= 0 and named.exists() else None
+
+
+def point_to(path: Path, pointer: str = LAST) -> None:
+    """Make `last_checkpoint` (or BEST) name `path`, atomically."""
+    write_atomic(path.parent / pointer, str(path.resolve()))
 
 
 def prune(work_dir: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints; `keep` < 1 keeps all."""
+    """Remove all but the newest `keep` checkpoints and the best; `keep` < 1 keeps all."""
     if keep < 1:
         return
+    best = best_checkpoint(work_dir)
     for old in sorted(work_dir.glob("iter_*.pth"), key=step_of)[:-keep]:
-        remove(old)
+        if old != best:
+            remove(old)
 
 
 def remove(path: Path) -> None:

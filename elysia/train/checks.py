@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elysia.core.errors import ConfigError
+from elysia.core.errors import ConfigError, nearest
 from elysia.data.pairs import PREFERENCES
+from elysia.evaluate.tradeoff import NAMES
 from elysia.train.trackers import names
 from elysia.train.xtuner.functions import is_function
 
@@ -28,7 +29,7 @@ AT_LEAST: dict[str, float] = {
     "evaluation_freq": 1, "heldout": 0, "lora_dropout": 0,
     "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
     "loraplus_lr_ratio": 1, "sequence_parallel_size": 1, "dpo_label_smoothing": 0,
-    "reward_penalty_weight": 0,
+    "reward_penalty_weight": 0, "persona_freq": 0, "persona_limit": 1, "persona_patience": 0,
 }  # fmt: skip
 
 
@@ -48,6 +49,7 @@ def check(settings: Settings) -> None:
     _check_method(settings)
     _check_objective(settings)
     _check_sequences(settings)
+    _check_persona(settings)
     for source in settings.sources:
         unknown = set(source) - SOURCE_KEYS
         if unknown:
@@ -76,6 +78,35 @@ def _check_method(settings: Settings) -> None:
         raise ConfigError(
             f"{named} is set, but method = 'full' has no adapter: take it out, or set method = "
             "'lora' or 'qlora'."
+        )
+
+
+def _check_persona(settings: Settings) -> None:
+    """ConfigError for a persona that cannot be measured while it trains."""
+    for name, weight in settings.persona_tradeoff.items():
+        if name not in NAMES:
+            raise ConfigError(
+                f"persona_tradeoff: there is no measure '{name}'.{nearest(name, NAMES)} Choose of "
+                f"{', '.join(NAMES)}."
+            )
+        if not isinstance(weight, int | float) or isinstance(weight, bool):
+            raise ConfigError(
+                f"persona_tradeoff: the weight of {name} is a number, not {weight!r}."
+            )
+    if not settings.persona_freq:
+        if settings.persona_patience:
+            raise ConfigError(
+                "persona_patience stops a training by measurements: set persona_freq, the steps "
+                "between two of them."
+            )
+        return
+    for name in ("persona", "persona_heldout"):
+        if not getattr(settings, name):
+            raise ConfigError(f"persona_freq measures a persona: it needs {name}, a file.")
+    if settings.objective == "reward":
+        raise ConfigError(
+            "persona_freq asks for replies, and objective = 'reward' trains a model that gives "
+            "numbers: take it out."
         )
 
 

@@ -57,7 +57,7 @@ def train(
         )
     name = Path(config).stem
     folder = Path(work_dir or Path("work_dirs") / name)
-    checkpoint = _resume_from(resume, folder)
+    checkpoint = resume_from(resume, folder)
     run(settings, name, folder, deepspeed, checkpoint, launcher)
     return 0
 
@@ -92,7 +92,7 @@ def runner_of(
     launcher: str = "none",
 ) -> Runner:
     """The runner that carries out the settings in this process; nothing is loaded yet."""
-    _make_folder(work_dir)
+    make_folder(work_dir)
     from elysia.models import load
     from elysia.train import distributed
     from elysia.train.recipe import recipe, unfitting_template
@@ -131,7 +131,8 @@ def runner_of(
     return runner
 
 
-def _make_folder(work_dir: Path) -> None:
+def make_folder(work_dir: Path) -> None:
+    """Make a work dir; UsageError when that cannot be."""
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -140,7 +141,8 @@ def _make_folder(work_dir: Path) -> None:
         ) from error
 
 
-def _resume_from(resume: str | None, work_dir: Path) -> Path | None:
+def resume_from(resume: str | None, work_dir: Path) -> Path | None:
+    """The checkpoint that `resume` means (see `train`), or None for a fresh start."""
     if resume is None:
         return None
     if resume != "auto":

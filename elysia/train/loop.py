@@ -44,6 +44,8 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
         self._iter = self._epoch = self.step_in_epoch = 0
         self.sharing = sequence_parallel_size
         self.stop_training = False  # set by hooks that stop early
+        self.stop_reason = ""  # and why, as a sentence
+        self.best_step = 0  # set by a hook that measures: its checkpoint stays
         self.parts = 1  # pieces of a micro-batch; doubled when a GPU's memory does not suffice
         self.resumed_rng: dict[str, Any] | None = None
 

@@ -244,6 +244,8 @@ def _custom_hooks(
                 "max_new_tokens": settings.evaluation_max_new_tokens,
             }
         )
+    if settings.persona_freq:
+        hooks.append(_persona_hook(settings, folder))
     if settings.mmlu_path:
         hooks.append(
             {
@@ -256,6 +258,27 @@ def _custom_hooks(
             }
         )
     return [*hooks, {"type": f"{HOOKS}.loss_curve_hook.LossCurveHook"}]
+
+
+def _persona_hook(settings: Settings, folder: str) -> dict[str, Any]:
+    general = settings.persona_general
+    return {
+        "type": f"{HOOKS}.persona_hook.PersonaHook",
+        "interval": settings.persona_freq,
+        "tokenizer": folder,
+        "hub": settings.hub,
+        "eos_token": settings.eos_token,
+        "prompt_template": settings.prompt_template,
+        "system": system_text(settings),
+        "persona": locate(settings.persona or ""),
+        "heldout": locate(settings.persona_heldout),
+        "general": locate(general) if general else "",
+        "limit": settings.persona_limit,
+        "max_length": settings.max_length,
+        "tradeoff": settings.persona_tradeoff,
+        "patience": settings.persona_patience,
+        "max_new_tokens": settings.evaluation_max_new_tokens,
+    }
 
 
 def unfitting_template(settings: Settings, model_type: str) -> str | None:

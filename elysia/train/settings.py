@@ -13,17 +13,16 @@ import hashlib
 import json
 import logging
 import os
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from elysia.core.errors import ConfigError, nearest
+from elysia.core.errors import ConfigError
 from elysia.core.templates import get_template
 from elysia.train.bundled import find_config
 from elysia.train.checks import check
+from elysia.train.typed import typed
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +107,12 @@ class Settings:
     evaluation_inputs: list[str] = field(default_factory=list)
     evaluation_max_new_tokens: int = 100
     evaluation_system: str | None = None  # None: the system text of training
+    persona_freq: int = 0  # 0: never
+    persona_heldout: str = ""
+    persona_general: str = ""
+    persona_limit: int = 24
+    persona_tradeoff: dict[str, float] = field(default_factory=dict)
+    persona_patience: int = 0  # 0: trains to the end
     mmlu_path: str = ""  # a file of MMLU's questions to score every `evaluation_freq` steps
 
     seed: int = 42
@@ -154,15 +159,7 @@ def load_settings(config: str | Path, cfg_options: Mapping[str, Any] | None = No
 
 def settings_from(values: Mapping[str, Any], where: str) -> Settings:
     """Checked settings from plain values; `where` is named in every complaint."""
-    hints = typing.get_type_hints(Settings)
-    clean: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in hints:
-            raise ConfigError(
-                f"{where}: there is no setting named '{name}'.{nearest(name, hints)} "
-                "docs/settings.md lists them all."
-            )
-        clean[name] = _converted(value, hints[name], f"{where}: {name}")
+    clean = typed(Settings, values, where, "docs/settings.md lists them all.")
     for wanted in ("pretrained_model_name_or_path", "data_path"):
         if not clean.get(wanted):
             raise ConfigError(f"{where} does not set {wanted}: a fine-tune needs it.")
@@ -204,55 +201,3 @@ def _read(path: Path, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str
         raise ConfigError(f"--cfg-options do not fit {path}: {error}") from error
     values = config.to_dict()
     return {k: v for k, v in values.items() if not k.startswith("_")}, None
-
-
-def _converted(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type that `hint` names, widened only where nothing is lost."""
-    if isinstance(value, str) and hint is float and _is_number(value):
-        value = float(value)  # MMEngine's option parser leaves '1e-4' a string
-    if _fits(value, hint):
-        if hint is float:
-            return float(value)
-        return tuple(value) if get_origin(hint) is tuple else value
-    raise ConfigError(
-        f"{where} should be {_spelled(hint)}, not {value!r} ({type(value).__name__})."
-    )
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if hint is Any:
-        return True
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return value in inner
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, choice) for choice in inner)
-    if origin is list:
-        return isinstance(value, list | tuple) and all(_fits(v, inner[0]) for v in value)
-    if origin is tuple:
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == len(inner)
-            and all(map(_fits, value, inner))
-        )
-    if origin is dict:
-        return isinstance(value, Mapping)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _spelled(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(hint)))
-    return str(getattr(hint, "__name__", hint)) if not get_args(hint) else str(hint)

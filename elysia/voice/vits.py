@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from elysia.voice.sentences import split
 from elysia.voice.text.explain import prepare
 from elysia.voice.vits_card import VitsCard
 from elysia.voice.vits_onnx import FILES, OnnxParts
+
+if TYPE_CHECKING:
+    from elysia.voice.vits_parts import Parts
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,9 @@ class VitsVoice:
         backend: str = "auto",
         seed: int = 0,
         sandhi: bool = True,
+        parts: Parts | None = None,
     ) -> None:
+        """`parts` speak in place of the folder's weights: of a model that still learns."""
         if backend not in BACKENDS:
             raise VoiceError(f"There is no backend '{backend}', only {', '.join(BACKENDS)}.")
         self.card = VitsCard.read(folder)
@@ -61,7 +66,7 @@ class VitsVoice:
         self._backend = backend
         self._seed = seed
         self._sandhi = sandhi
-        self._parts: Any = None
+        self._parts: Any = parts
         self._lock = threading.Lock()
 
     def synthesize(self, text: str, speed: float = 1.0) -> Iterator[Pcm]:

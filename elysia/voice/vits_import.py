@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import VitsConfig, VitsModel
@@ -40,6 +41,8 @@ OTHERS = (
     ("discriminators.", "a discriminator (D_*.pth): bring the generator, G_*.pth"),
     ("waveform_decoder.", "a Coqui model: convert it with coqui-tts first"),
 )
+# What a VitsConfig raises for numbers that make no model.
+UNFIT = (TypeError, ValueError, StrictDataclassError)
 _NEEDED = ("enc_p.emb.weight", "dec.conv_pre.weight", "flow.flows.0.pre.weight")
 
 
@@ -228,7 +231,7 @@ def _config(
             sampling_rate=int(data.get("sampling_rate", 22_050)), noise_scale_duration=0.6,
             duration_predictor_filter_channels=durations,
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (*UNFIT, KeyError, IndexError) as error:
         raise VoiceError(
             f"{path}: the section 'model' is not that of a VITS config ({error})."
         ) from None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+LEAST = 1e-3  # of a spline's bins and slopes
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -143,17 +144,9 @@ def inverse_spline(
     outputs (1, 1, T), widths and heights (1, 1, T, bins), slopes (1, 1, T, bins - 1), unnormalised.
     Durkan et al., https://arxiv.org/abs/1906.04032, equations 6 to 8.
     """
-    least = 1e-3
-    bins = widths.shape[-1]
     inside = outputs.clamp(-bound, bound)
-
-    def edges(sizes: Tensor) -> Tensor:
-        shares = least + (1 - least * bins) * sizes.softmax(dim=-1)
-        inner = 2 * bound * shares.cumsum(dim=-1)[..., :-1] - bound
-        return F.pad(F.pad(inner, (1, 0), value=-bound), (0, 1), value=bound)
-
-    across, up = edges(widths), edges(heights)
-    steep = least + F.softplus(slopes)
+    across, up = edges(widths, bound), edges(heights, bound)
+    steep = LEAST + F.softplus(slopes)
     steep = F.pad(steep, (1, 1), value=1.0)  # identity outside: slope 1 at both ends
     # The bin: how many inner edges are not above the value.
     index = (inside[..., None] >= up[..., 1:-1]).sum(dim=-1, keepdim=True)
@@ -171,6 +164,13 @@ def inverse_spline(
     root = 2 * c / (-b - torch.sqrt((b * b - 4 * a * c).clamp(min=0)))
     found = root * width + left
     return torch.where(outputs.abs() <= bound, found, outputs)
+
+
+def edges(sizes: Tensor, bound: float) -> Tensor:
+    """Where a spline's bins begin and end, from -bound to bound: (…, bins) -> (…, bins + 1)."""
+    shares = LEAST + (1 - LEAST * sizes.shape[-1]) * sizes.softmax(dim=-1)
+    inner = 2 * bound * shares.cumsum(dim=-1)[..., :-1] - bound
+    return F.pad(F.pad(inner, (1, 0), value=-bound), (0, 1), value=bound)
 
 
 class FlowPart(nn.Module):

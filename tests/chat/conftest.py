@@ -1,29 +1,48 @@
-"""A chat service over a SQLite file, the bundled cast and a stand-in engine."""
+"""A chat service over a SQLite file, the bundled cast and a stand-in engine.
+
+ELYSIA_TEST_DATABASE=postgresql+psycopg://… runs the same tests over another database, which is emptied.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from elysia.chat.accounts import Accounts
 from elysia.chat.cast import Cast
-from elysia.chat.round import Model, Surroundings
+from elysia.chat.model import Model
 from elysia.chat.service import ChatService
+from elysia.chat.surroundings import Surroundings
 from elysia.core import templates
 from elysia.store.database import open_database
+from elysia.store.tables import metadata
 from tests.chat.echo import EchoEngine
 
 PERSONAS = Path(__file__).parents[2] / "configs" / "personas"
 
 
 @pytest.fixture
-def make(tmp_path):
-    """Open a service; the same file again when called twice."""
+def url(tmp_path):
+    """An empty database."""
+    url = os.environ.get("ELYSIA_TEST_DATABASE")
+    if url:
+        database = open_database(url)
+        with database.write() as connection:
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(table.delete())
+        database.close()
+    return url or str(tmp_path / "chat.db")
+
+
+@pytest.fixture
+def make(url):
+    """Open a service; the same database again when called twice."""
     opened = []
 
     def make(engine=None, **surroundings):
-        database = open_database(str(tmp_path / "chat.db"))
+        database = open_database(url)
         model = Model(engine or EchoEngine(), templates.get_template("internlm2_chat"))
         service = ChatService(
             database, Cast(database, PERSONAS), model, Surroundings(**surroundings)

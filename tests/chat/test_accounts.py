@@ -1,12 +1,14 @@
-"""Users: a password is theirs alone, and a stamp changes with it."""
+"""Users and their passwords."""
 
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import select
 
 from elysia.chat.accounts import Accounts
 from elysia.core.errors import UsageError
 from elysia.store.database import open_database
+from elysia.store.tables import users
 
 
 @pytest.fixture
@@ -16,6 +18,67 @@ def accounts(tmp_path):
     database.close()
 
 
+def test_a_password_opens_only_its_own_door(accounts):
+    made = accounts.add("mei", "correct horse")
+    assert accounts.verified("mei", "correct horse") == made
+    assert accounts.verified("mei", "correct horsf") is None
+    assert accounts.verified("mei", "") is None
+    assert accounts.verified("nobody", "correct horse") is None
+
+
+def test_no_password_opens_a_user_without_one(accounts):
+    accounts.of_name("openid-user")
+    assert accounts.verified("openid-user", "") is None
+    assert accounts.verified("local", "") is None
+    assert not accounts.any_password()
+
+
+def test_what_is_kept_is_no_password(accounts):
+    accounts.add("a", "correct horse")
+    accounts.add("b", "correct horse")
+    with accounts._database.read() as connection:
+        kept = connection.execute(select(users.c.password)).scalars().all()
+    assert all(one.startswith("scrypt:") and "correct" not in one for one in kept)
+    assert kept[0] != kept[1]
+    assert accounts.any_password()
+
+
+def test_a_name_is_taken_once(accounts):
+    accounts.add("mei", "correct horse")
+    with pytest.raises(UsageError, match="a user mei already"):
+        accounts.add("mei", "another one")
+    assert accounts.verified("mei", "correct horse")
+
+
+@pytest.mark.parametrize("name", ["", "  ", "local", "a\nb", "x" * 101, "open:id"])
+def test_names_that_are_none_are_refused(accounts, name):
+    with pytest.raises(UsageError):
+        accounts.add(name, "correct horse")
+
+
+def test_a_short_password_is_refused(accounts):
+    with pytest.raises(UsageError, match="8 to 1000"):
+        accounts.add("mei", "short")
+
+
+def test_a_password_is_changed_and_a_user_removed(accounts):
+    accounts.add("mei", "correct horse")
+    accounts.set_password("mei", "battery staple")
+    assert accounts.verified("mei", "correct horse") is None
+    assert accounts.verified("mei", "battery staple")
+    accounts.remove("mei")
+    assert accounts.verified("mei", "battery staple") is None
+    for call in (accounts.remove, lambda name: accounts.set_password(name, "battery staple")):
+        with pytest.raises(UsageError, match="no user mei"):
+            call("mei")
+
+
+def test_a_name_that_others_vouch_for_is_one_user(accounts):
+    first = accounts.of_name("openid:alice@example.org")
+    assert accounts.of_name("openid:alice@example.org") == first
+    assert [user.name for user in accounts.all()] == ["openid:alice@example.org"]
+
+
 def test_a_user_is_found_by_id_and_the_stamp_changes_with_the_password(accounts):
     anna = accounts.add("anna", "a long password")
     assert accounts.get(anna.id) == anna and accounts.get("0" * 32) is None
@@ -23,17 +86,3 @@ def test_a_user_is_found_by_id_and_the_stamp_changes_with_the_password(accounts)
     accounts.set_password("anna", "another password")
     assert before and accounts.stamp(anna.id) not in (None, before)
     assert accounts.stamp(accounts.local().id) is None
-
-
-def test_only_the_right_password_is_verified(accounts):
-    anna = accounts.add("anna", "a long password")
-    assert accounts.verified("anna", "a long password") == anna
-    assert accounts.verified("anna", "a longer password") is None
-    assert accounts.verified("nobody", "a long password") is None
-    assert accounts.local() and accounts.verified("local", "") is None
-
-
-@pytest.mark.parametrize("name", ["", " ", "a:b", "local", "x" * 101, "a\nb"])
-def test_a_name_that_could_be_taken_for_another_is_refused(accounts, name):
-    with pytest.raises(UsageError, match="printable"):
-        accounts.add(name, "a long password")

@@ -397,3 +397,24 @@ def test_a_watcher_that_comes_when_all_is_said_gets_all():
     live.write("c")
     live.end(WHOLE)
     assert "".join(live.pieces()) == "abc"
+
+
+def test_what_no_longer_fits_is_summed_up_and_rolls_on(make):
+    service = make(EchoEngine(context=1500))
+    user = Accounts(service.database).local().id
+    id = talk(service, user, max_new_tokens=40)
+    whole(service, user, id, service.send(user, id, "我叫小林，住在北京，决定下个月搬家。"))
+    for number in range(24):
+        whole(service, user, id, service.send(user, id, f"{number} " + "嗯" * 40))
+    lines = service.lines(user, id)
+    receipt = service.receipt(user, id, lines[-1].id)
+    assert receipt["left_out"] > 2
+    assert "住在北京" in receipt["summary"]
+    assert receipt["summary"] in receipt["prompt"][0]["text"]
+    kept = [line.details["summary"]["upto"] for line in lines if "summary" in line.details]
+    numbers = {line.id: line.number for line in lines}
+    assert [numbers[one] for one in kept] == sorted(numbers[one] for one in kept)
+    service.set(user, id, memory=False)
+    reply = service.send(user, id, "还在吗")
+    whole(service, user, id, reply)
+    assert service.receipt(user, id, reply)["summary"] == ""

@@ -79,11 +79,11 @@ class Parrot(ScriptedEngine):
 
 
 @contextmanager
-def running(models: list[Any], **settings: Any) -> Iterator[Any]:
+def running(models: list[Any], voices: Any = None, **settings: Any) -> Iterator[Any]:
     """A gateway in a thread: an httpx client of it, with `.app` beside."""
     settings = server.GatewaySettings(port=0, drain=2, **settings)
     sock = server.listen(settings)
-    app = server.application(models, settings)
+    app = server.application(models, settings, voices)
     import uvicorn
 
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)

@@ -82,3 +82,26 @@ def pair_settings(plain_settings, pairs_file):
         "dataset_format": "preference_sharegpt",
         "objective": "dpo",
     }
+
+
+@pytest.fixture(scope="session")
+def persona_files(tmp_path_factory):
+    """A card, and few rows of the character and of others."""
+    folder = tmp_path_factory.mktemp("persona")
+    card = {"spec": "chara_card_v2", "spec_version": "2.0", "data": {"name": "爱莉希雅"}}
+    rows = {
+        name: [{"conversation": [{"input": ask.format(n), "output": say.format(n)}]} for n in range(9)]
+        for name, ask, say in (
+            ("held", "第{}天好吗？", "这是第{}个回答，嘻嘻～"), ("general", "{}加一？", "答案是{}再加一。"),
+        )
+    }  # fmt: skip
+    for name, value in {"card": card, **rows}.items():
+        (folder / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False))
+    return {
+        "persona": str(folder / "card.json"),
+        "SYSTEM": "",
+        "persona_heldout": str(folder / "held.json"),
+        "persona_general": str(folder / "general.json"),
+        "persona_freq": 2,
+        "persona_limit": 6,
+    }

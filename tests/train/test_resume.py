@@ -51,8 +51,13 @@ PLUS = {"method": "qlora", "use_dora": True, "use_rslora": True, "loraplus_lr_ra
 def test_a_resumed_run_ends_with_the_same_weights_optimizer_and_randomness(
     tmp_path, plain_settings, method
 ):
+    path = plain_settings["data_path"]
+    weighed = [{"path": path, "weight": 0.7}, {"path": path, "weight": 0.3}]
     resumes_exactly(
-        tmp_path, plain_settings | method | {"evaluation_inputs": ["你好"], "heldout": 2}
+        tmp_path,
+        plain_settings
+        | method
+        | {"evaluation_inputs": ["你好"], "heldout": 2, "data_path": weighed},
     )
 
 

@@ -99,9 +99,12 @@ def test_two_processes_that_share_rows_learn_what_one_does(tmp_path, settings, f
     close(final(tmp_path / "one"), final(tmp_path / "two"), 2e-4)
 
 
-def test_two_processes_under_zero3_resume_exactly(tmp_path, settings):
+@pytest.mark.parametrize("measured", [False, pytest.param(True, marks=SLOW)])
+def test_two_processes_under_zero3_resume_exactly(tmp_path, settings, persona_files, measured):
+    settings = settings | (persona_files if measured else {})
     run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero3", processes=2)
     whole = final(tmp_path / "w")
+    history = measured and (tmp_path / "w" / "persona.jsonl").read_text()
     forget_after(tmp_path / "w", 2)
     run(
         tmp_path,
@@ -113,6 +116,7 @@ def test_two_processes_under_zero3_resume_exactly(tmp_path, settings):
         processes=2,
     )
     assert same(whole, final(tmp_path / "w"))
+    assert not measured or (tmp_path / "w" / "persona.jsonl").read_text() == history
 
 
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"deepspeed_zero2", "deepspeed_zero3"}))

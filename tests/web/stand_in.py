@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from elysia.chat.cast import Cast
-from elysia.chat.round import Model, Surroundings
+from elysia.chat.model import Model
 from elysia.chat.service import ChatService
+from elysia.chat.surroundings import Surroundings
 from elysia.core import templates
 from elysia.core.errors import EngineError, KnowledgeError, MemoryFault
 from elysia.engines.base import Delta, Usage
@@ -202,7 +203,7 @@ class DictKnowledge:
         del self._shelves[shelf][document_id]
 
     def search(self, shelves, question, *, k=4):
-        words = set(re.findall(r"\w{4,}|[\u4e00-\u9fff]{2}", question.lower()))
+        words = set(re.findall(r"[a-z]{4,}|[\u4e00-\u9fff]{2}", question.lower()))
         found = []
         for shelf in shelves:
             for made, text, spans in self._shelves.get(shelf, {}).values():

@@ -17,7 +17,7 @@ VERB_EN = (
     r"(?:said|asked|replied|answered|whispered|shouted|cried|called|murmured|laughed|added|sighed)"
 )
 SURE = re.compile(
-    rf"(?:^|[。！？”」\s])([\u4e00-\u9fff·]{{2,5}}?){VERB}(?:道|着)?\s*[:：，,]?\s*[“「『]"
+    rf"(?:^|[。！？”」\s])([\u4e00-\u9fff·]{{2,5}}?|[A-Z][A-Za-z]+){VERB}(?:道|着)?\s*[:：，,]?\s*[“「『]"
 )
 NAME_EN = r"([A-Z][a-z]+(?: [A-Z][a-z]+)?)"
 SURE_EN = re.compile(rf"\b{NAME_EN} {VERB_EN}\b|\b{VERB_EN} {NAME_EN}")
@@ -54,11 +54,11 @@ def _speakers(text: str, names: Sequence[str]) -> set[str]:
     around = QUOTE.sub("“”", text)
     found: set[str] = set()
     for name in names:
-        word = re.escape(name)
-        if name.isascii():
-            says = rf"\b{word}\b(?: \w+){{0,2}} {VERB_EN}\b|\b{VERB_EN} {word}\b"
-        else:
-            says = rf"{word}[^“”。！？，,]{{0,8}}{VERB}|{word}[^“”。！？]{{0,6}}[:：]\s*“"
+        word, english = re.escape(name), ""
+        if name.isascii():  # which may stand in a Chinese sentence, too
+            english = rf"\b{word}\b(?: \w+){{0,2}} {VERB_EN}\b|\b{VERB_EN} {word}\b|"
+            word = rf"(?<![A-Za-z]){word}(?![A-Za-z])"
+        says = rf"{english}{word}[^“”。！？，,]{{0,8}}{VERB}|{word}[^“”。！？]{{0,6}}[:：]\s*“"
         if re.search(says, around) and not any(name in other for other in found):
             found.add(name)
     return found

@@ -1,4 +1,5 @@
-"""Saves the run every `interval` steps and at its end; keeps the newest few. Knows nothing of formats."""
+"""Saves the run every `interval` steps, where a hook found it best, and at its end; keeps the newest
+few and the best. Knows nothing of formats."""
 
 from __future__ import annotations
 
@@ -26,11 +27,13 @@ class CheckpointHook(Hook):  # type: ignore[misc]
         self.card: dict[str, Any] = json.loads(json.dumps(card))
 
     def before_train(self, runner: Any) -> None:
-        """Sweep away what a killed run left half-written."""
+        """Sweep away what a killed run left half-written, and another run's best."""
         if runner.rank == 0:
             folder = Path(runner.work_dir)
             for stale in [*folder.glob(".iter_*.writing"), *folder.glob(".iter_*.removing")]:
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            if not runner.train_loop.best_step:  # set by now where this run has one
+                (folder / checkpoint.BEST).unlink(missing_ok=True)
             RunCard.from_dict(self.card).write(folder)
         barrier()
 
@@ -40,13 +43,18 @@ class CheckpointHook(Hook):  # type: ignore[misc]
         done = runner.iter + 1
         last = done == runner.max_iters or runner.train_loop.stop_training
         due = self.interval and done % self.interval == 0
-        if not due and not last:
+        best = runner.train_loop.best_step == done
+        if not (due or best or last):
             return
         path = Path(runner.work_dir) / f"iter_{done}.pth"
         card = self.card | {"metrics": self.card.get("metrics", {}) | metrics(runner)}
+        if runner.train_loop.stop_reason:
+            card["stopped"] = runner.train_loop.stop_reason
         runner.strategy.save(path, runner.train_loop.progress(), card)
         if runner.rank == 0:
             checkpoint.point_to(path)
+            if best:
+                checkpoint.point_to(path, checkpoint.BEST)
             checkpoint.prune(path.parent, self.keep)
             RunCard.from_dict(card).write(path.parent)
         barrier()
@@ -59,6 +67,10 @@ def metrics(runner: Any) -> dict[str, float]:
     names = {"train/loss": "loss", "heldout/loss": "heldout_loss"}
     found = {short: scalars[name].current() for name, short in names.items() if name in scalars}
     found |= runner.message_hub.runtime_info.get("plan") or {}
+    for name, value in (runner.message_hub.runtime_info.get("persona") or {}).items():
+        found[f"persona_{name}"] = value
+    if runner.train_loop.best_step:
+        found["best_step"] = runner.train_loop.best_step
     first = runner.message_hub.runtime_info.get("first")
     found |= {f"first_{name}": value for name, value in (first or {}).items()}
     return {name: float(value) for name, value in found.items()} | {"steps": runner.iter + 1}

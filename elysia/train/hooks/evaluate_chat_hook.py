@@ -12,10 +12,10 @@ import torch
 from mmengine.hooks import Hook
 
 from elysia.core.messages import Message
-from elysia.core.templates import all_stop_words, get_template
-from elysia.data.tokenize import encode_prompt
+from elysia.core.templates import get_template
 from elysia.models import load
 from elysia.train import rng
+from elysia.train.reply import replies
 
 
 class EvaluateChatHook(Hook):  # type: ignore[misc]
@@ -55,11 +55,11 @@ class EvaluateChatHook(Hook):  # type: ignore[misc]
         bare = runner.strategy.bare
         bare.eval()
         with torch.no_grad(), rng.untouched(), bare._autocast():
-            replies = [(question, self._reply(bare.llm, question)) for question in self.inputs]
+            said = [(question, self._reply(bare.llm, question)) for question in self.inputs]
         bare.train()
         if runner.rank:
             return
-        text = "\n".join(f"User: {q}\nReply: {r}\n" for q, r in replies)
+        text = "\n".join(f"User: {q}\nReply: {r}\n" for q, r in said)
         target = Path(runner.log_dir) / "vis_data" / f"eval_outputs_iter_{step}.txt"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -68,21 +68,6 @@ class EvaluateChatHook(Hook):  # type: ignore[misc]
     def _reply(self, model: Any, question: str) -> str:
         talk = [Message("system", self.system)] if self.system else []
         talk.append(Message("user", question))
-        ids = encode_prompt(talk, self.template, self.tokenizer)
-        device = next(model.parameters()).device
-        prompt = torch.tensor([ids], device=device)
-        stops = list(all_stop_words(self.template))
-        made = model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=self.tokenizer.eos_token_id,
-            stop_strings=stops or None,
-            tokenizer=self.tokenizer,
-        )[0, prompt.shape[1] :]
-        text: str = self.tokenizer.decode(made, skip_special_tokens=True)
-        for stop in stops:
-            text = text.split(stop)[0]
-        return text.strip()
+        # One at a time: a reply is then the one that chat gives, to the bit.
+        limit = self.max_new_tokens
+        return replies(model, self.tokenizer, self.template, [talk], max_new_tokens=limit)[0]

@@ -18,6 +18,7 @@ BOPOMOFO = tuple(
 )
 CJKE2 = tuple("_,.!?-~…NQabdefghijklmnopstuvwxyzɑæʃʑçɯɪɔɛɹðəɫɥɸʊɾʒθβŋɦ⁼ʰ`^#*=ˈˌ→↓↑ ")
 PINYIN = tuple("_,.!?-~…abcdefghijklmnopqrstuvwxyz12345 ")
+SYMBOLS = {"chinese_cleaners": BOPOMOFO, "cjke_cleaners2": CJKE2, "pinyin": PINYIN}
 
 _INITIALS = {
     "ㄅ": "p⁼", "ㄆ": "pʰ", "ㄇ": "m", "ㄈ": "f", "ㄉ": "t⁼", "ㄊ": "tʰ", "ㄋ": "n", "ㄌ": "l",

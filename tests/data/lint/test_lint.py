@@ -220,7 +220,19 @@ PLANTS = {
     "cut-off": lambda a, r: turn(
         a, "昨天傍晚下了一场很大的雨。" + r.rstrip("。！？!?~～♪") + "，然后我们就一起"
     ),
+    "no-format": lambda a, r: {"said": a, "answered": r},
+    "other-format": lambda a, r: {"instruction": a, "output": r},
+    "schema": lambda a, r: {"conversation": [], "note": a},
+    "near-duplicate": lambda a, r: turn(
+        LONG_ASK, LONG.replace("很甜", f"{random.Random(a).choice('好真特最挺太')}甜")
+    ),
+    "contradiction": lambda a, r: turn(
+        "你叫什么名字？", f"我叫小{random.Random(a).choice('红兰竹梅雪')}。"
+    ),
+    "leak": turn,
 }
+LONG_ASK = "今天做了些什么呢？"
+LONG = "今天早上我先去花房浇水，又把新到的球根种进盆里，最后坐在门口喝了一杯很甜的桃子茶。"
 
 
 def test_of_two_hundred_planted_faults_95_percent_are_found_and_2_percent_of_clean_rows_flagged(
@@ -234,27 +246,33 @@ def test_of_two_hundred_planted_faults_95_percent_are_found_and_2_percent_of_cle
     ]
     rng = random.Random(0)
     rng.shuffle(chosen)
-    rows, planted = [], {}
-    for number, row in enumerate(chosen[:1400]):
+    rows, planted, held = [json.dumps(turn(LONG_ASK, LONG), ensure_ascii=False)], {}, []
+    for number, row in enumerate(chosen[:1400], start=1):
         if number % 7 == 3:
             kinds = [*PLANTS, "duplicate", "not-readable"]
             kind = kinds[len(planted) % len(kinds)]
             ask, reply = row["conversation"][0]["input"], row["conversation"][0]["output"]
             made = {
-                "duplicate": rows[0] if rows else "",
+                "duplicate": rows[1],
                 "not-readable": '{"conversation": [{"input',
             }.get(kind)
             planted[number + 1] = kind
             rows.append(made or json.dumps(PLANTS[kind](ask, reply), ensure_ascii=False))
+            held += [row] if kind == "leak" else []
         else:
             rows.append(json.dumps(row, ensure_ascii=False))
     path = tmp_path / "planted.jsonl"
     path.write_text("\n".join(rows), "utf-8")
-    assert len(planted) == 200
-    found = {(line, rule) for rule, line, _ in rules(path)}
+    assert len(planted) == 200 and set(planted.values()) == {*PLANTS, "duplicate", "not-readable"}
+    heldout = jsonl(tmp_path / "held.jsonl", held)
+    found = {(line, rule) for rule, line, _ in rules(path, heldout=[heldout])}
     hit = sum((line, kind) in found for line, kind in planted.items())
     wrong = {line for line, _ in found if line not in planted}
-    assert hit >= 190, [kind for line, kind in planted.items() if (line, kind) not in found]
+    missed = [kind for line, kind in planted.items() if (line, kind) not in found]
+    print(
+        f"{hit} of {len(planted)} planted found, {len(wrong)} of 1201 clean rows flagged; missed: {missed}"
+    )
+    assert hit >= 190, missed
     assert len(wrong) <= 0.02 * 1200
 
 

@@ -85,6 +85,84 @@ def test_sixty_scenes_of_every_layout_are_accounted_for_and_never_mixed(tmp_path
     }  # fmt: skip
 
 
+def talks(scenes=64):
+    """The lines of many scenes, (speaker, text); scene n speaks of day n only. None: nobody named."""
+    for n in range(1, scenes + 1):
+        yield [
+            ("阿砚", f"今天是第{n}天了吧？"),
+            ("小满", f"第{n}天，我一直数着呢。"),
+            *([("Nova", f"第{n}天 already?"), ("小满", f"是的，第{n}天。")] if n % 3 == 0 else []),
+            *([(None, f"风吹过第{n}天。"), ("阿砚", f"第{n}天再见。")] if n % 5 == 0 else []),
+        ]
+
+
+def clock(seconds, comma):
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{comma}00" + "0" * (
+        comma == ","
+    )
+
+
+def timed():
+    """(start in seconds, speaker, text): scenes are a minute and a half apart."""
+    for n, scene in enumerate(talks()):
+        for place, (who, text) in enumerate(scene):
+            yield n * 90 + place, who, text
+
+
+def as_srt():
+    return "\n".join(
+        f"{i}\n{clock(t, ',')} --> {clock(t + 1, ',')}\n{f'{who}：' if who else ''}{text}\n"
+        for i, (t, who, text) in enumerate(timed(), 1)
+    )
+
+
+def as_ass():
+    head = ASS.split("Dialogue:")[0]
+    return head + "".join(
+        f"Dialogue: 0,{clock(t, '.')},{clock(t + 1, '.')},Default,{who or ''},0,0,0,,{text}\n"
+        for t, who, text in timed()
+    )
+
+
+def as_novel():
+    lines = []
+    for n, scene in enumerate(talks(), 1):
+        lines += [f"第{n}章 花房", f"雾在第{n}天散了。"]
+        lines += [f"{who}说：“{text}”" if who else f"“{text}”" for who, text in scene]
+    return "\n".join(lines)
+
+
+def as_chat():
+    return json.dumps([
+        {"from": who, "text": text, "date": 1_700_000_000 + 60 * t} for t, who, text in timed()
+    ])  # fmt: skip
+
+
+def as_csv():
+    return "session,speaker,content\n" + "".join(
+        f"{n},{who or ''},{text}\n" for n, scene in enumerate(talks()) for who, text in scene
+    )
+
+
+@pytest.mark.parametrize(
+    "name, made_by",
+    [("a.srt", as_srt), ("a.ass", as_ass), ("a.txt", as_novel), ("a.json", as_chat), ("a.csv", as_csv)],
+)  # fmt: skip
+def test_sixty_scenes_of_subtitles_novels_and_chats_are_accounted_for_and_never_mixed(
+    tmp_path, name, made_by
+):
+    made = compiled(tmp_path, made_by(), name)  # which holds the account of lines
+    said = sum(who is not None for scene in talks() for who, _ in scene)
+    after = sum(scene[-1][1].endswith("再见。") for scene in talks())
+    assert len(made.used) == said - after
+    assert made.scenes == 64 and len(made.train) + len(made.heldout) == 64
+    for row in [*made.train, *made.heldout]:
+        text = json.dumps(row["conversation"], ensure_ascii=False)
+        assert len({part.split("天")[0] for part in text.split("第")[1:]}) == 1, text
+    assert not {r["scene"] for r in made.train} & {r["scene"] for r in made.heldout}
+    assert len({r["scene"] for r in made.heldout}) == 6
+
+
 def test_turns_aliases_names_and_directions(tmp_path):
     text = "第一场\n（清晨）\n阿砚：早。\nNova: Morning!\n小满（揉眼睛）：早呀。\n还有你。\n阿砚：走吧？\n满满：（点头）走。\n"
     (row,) = compiled(tmp_path, text, aliases=("满满",)).train

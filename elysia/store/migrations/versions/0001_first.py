@@ -74,6 +74,9 @@ def upgrade() -> None:
         sa.Column("user_id", sa.String(length=32), nullable=False),
         sa.Column("character", sa.String(length=255), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column("speaker", sa.String(length=255), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("slot", sa.String(length=255), nullable=True),
         sa.Column("conversation_id", sa.String(length=32), nullable=True),
@@ -88,6 +91,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_memories")),
     )
     op.create_index("ix_memories_message", "memories", ["message_id"], unique=False)
+    op.create_index(
+        "ix_memories_number", "memories", ["user_id", "character", "kind", "number"], unique=False
+    )
     op.create_index(
         "ix_memories_scope", "memories", ["user_id", "character", "created"], unique=False
     )
@@ -166,6 +172,7 @@ def downgrade() -> None:
     op.drop_table("spans")
     op.drop_index("ix_memories_slot", table_name="memories")
     op.drop_index("ix_memories_scope", table_name="memories")
+    op.drop_index("ix_memories_number", table_name="memories")
     op.drop_index("ix_memories_message", table_name="memories")
     op.drop_table("memories")
     op.drop_index("ix_conversations_user", table_name="conversations")

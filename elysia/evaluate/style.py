@@ -14,6 +14,7 @@ from typing import Any
 
 SEED = 0
 PHRASES = 20  # catchphrases of a character that are counted
+COPY = 8  # words or Chinese characters on end that count as copied
 PIECE = re.compile(r"[A-Za-z']+|[\u4e00-\u9fff]|\d+")
 # A turn of the user, or of a script, inside a reply.
 FOR_USER = re.compile(
@@ -36,11 +37,8 @@ def distinct(replies: Sequence[str], size: int) -> float:
     >>> distinct(["好 好 好", "好"], 1)
     0.25
     """
-    grams: Counter[tuple[str, ...]] = Counter()
-    for reply in replies:
-        pieces = PIECE.findall(reply.lower())
-        grams.update(zip(*(pieces[start:] for start in range(size)), strict=False))
-    return len(grams) / max(sum(grams.values()), 1)
+    grams = [gram for reply in replies for gram in _grams(reply, size)]
+    return len(set(grams)) / max(len(grams), 1)
 
 
 class Style:
@@ -120,6 +118,27 @@ def longest_copies(replies: Sequence[str], training: Sequence[str]) -> list[int]
     return found
 
 
+def repeats(
+    replies: Sequence[str], truths: Sequence[str], training: Sequence[str], size: int = COPY
+) -> list[bool]:
+    """Of each reply, whether it has a run of `size` words or Chinese characters from a training
+    reply that its true reply does not have: what is right to say again is no copy.
+
+    >>> training = ["the rose by the window is open again today"]
+    >>> repeats(["by the window is open again today"], [""], training, 4)
+    [True]
+    >>> repeats(["by the window"], [""], training, 4)
+    [False]
+    >>> repeats(["by the window is open"], ["by the window is open"], training, 4)
+    [False]
+    """
+    known = {gram for text in training for gram in _grams(text, size)}
+    return [
+        any(gram in known for gram in set(_grams(reply, size)) - set(_grams(truth, size)))
+        for reply, truth in zip(replies, truths, strict=True)
+    ]
+
+
 def speaks_for_user(reply: str) -> bool:
     """Whether a reply goes on with the user's turn."""
     return bool(FOR_USER.search(reply))
@@ -132,6 +151,12 @@ def loops(reply: str) -> bool:
     (True, False)
     """
     return bool(LOOP.search(reply))
+
+
+def _grams(text: str, size: int) -> list[tuple[str, ...]]:
+    """Runs of `size` words, numbers and Chinese characters, in order."""
+    pieces = PIECE.findall(text.lower())
+    return list(zip(*(pieces[start:] for start in range(size)), strict=False))
 
 
 def _in_lines(lines: Sequence[str]) -> Counter[str]:

@@ -1,0 +1,145 @@
+"""The chat service under many users, over a stand-in engine: errors, cross-talk, memory, and the time
+before the engine.
+
+    python benchmarks/talk.py [--users 50] [--minutes 5]
+
+Every user has a conversation of her own (every tenth a table of two), a word that only she says, and a
+second or so between messages; now and then one is made anew, stopped or taken back. Printed: turns, faults,
+replies and memories that held another user's word, the process's memory after a fifth of the time and at
+the end, and how long a reply waited on everything before the engine (recall, documents, the prompt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from elysia.app.talk import TalkHome, open_surroundings  # noqa: E402
+from elysia.chat.accounts import Accounts  # noqa: E402
+from elysia.chat.cast import Cast  # noqa: E402
+from elysia.chat.round import Model  # noqa: E402
+from elysia.chat.service import ChatService  # noqa: E402
+from elysia.core import templates  # noqa: E402
+from elysia.store.database import open_database  # noqa: E402
+from tests.chat.echo import EchoEngine  # noqa: E402
+
+SAYINGS = (
+    "我叫{word}，住在{place}。", "今天有点累。", "你还记得我住在哪里吗？", "My dog {word} likes rain.",
+    "风铃坡的花开了吗？", "昨天我去了{place}。", "What did I tell you about {word}?", "绵绵呢？",
+)  # fmt: skip
+WORD = re.compile(r"w\d{3}q")
+PLACES = ("北京", "上海", "成都", "海边", "山上", "Lisbon", "Oslo")
+
+
+class Visitor:
+    """One user: talks until the time is over."""
+
+    def __init__(self, service: ChatService, number: int, until: float) -> None:
+        self.service, self.until = service, until
+        self.word = f"w{number:03d}q"
+        self.chance = random.Random(number)
+        self.user = Accounts(service.database).of_name(f"visitor {number}").id
+        guests = ["elysia", "xiaotang"] if number % 10 == 0 else ["elysia"]
+        self.id = service.new(self.user, guests, {"examples": False, "max_new_tokens": 200}).id
+        self.turns, self.faults, self.strangers = 0, [], 0
+        self.prepared: list[float] = []
+
+    def run(self) -> None:
+        while time.monotonic() < self.until:
+            try:
+                self.turn()
+            except Exception as error:  # counted, and shown at the end
+                self.faults.append(f"{type(error).__name__}: {error}")
+            time.sleep(self.chance.uniform(0.5, 1.5))
+
+    def turn(self) -> None:
+        service, user, id = self.service, self.user, self.id
+        saying = self.chance.choice(SAYINGS)
+        text = saying.format(word=self.word, place=self.chance.choice(PLACES))
+        reply = service.send(user, id, f"{text} ({self.word})")
+        if self.chance.random() < 0.05:
+            service.stop(user, id)
+        for _ in service.follow(user, id, reply):
+            pass
+        while service.busy(user, id):
+            time.sleep(0.02)
+        self.turns += 1
+        self.look()
+        if self.chance.random() < 0.1:
+            again = service.regenerate(user, id, reply)
+            for _ in service.follow(user, id, again):
+                pass
+        if self.chance.random() < 0.05:
+            service.undo(user, id)
+
+    def look(self) -> None:
+        for line in self.service.lines(self.user, self.id)[-3:]:
+            if line.state == "failed":
+                self.faults.append(str(line.fault))
+            self.strangers += self.strange(line.text)
+            if "prepared" in line.details:
+                self.prepared.append(line.details["prepared"])
+        newest = self.service.lines(self.user, self.id)[-1].id
+        for found in self.service.receipt(self.user, self.id, newest).get("memories", []):
+            self.strangers += self.strange(found["text"])
+
+    def strange(self, text: str) -> bool:
+        """Whether it holds another's word."""
+        return bool(set(WORD.findall(text)) - {self.word})
+
+
+def main() -> None:
+    """Run it and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = TalkHome(database=f"{folder}/chat.db")
+        database = open_database(home.database)
+        cast = Cast(database, ROOT / "configs" / "personas")
+        model = Model(EchoEngine(slots=8, pause=0.005), templates.get_template("internlm2_chat"))
+        service = ChatService(database, cast, model, open_surroundings(home, database))
+        seconds = args.minutes * 60
+        began, until = time.monotonic(), time.monotonic() + seconds
+        visitors = [Visitor(service, number, until) for number in range(args.users)]
+        threads = [threading.Thread(target=visitor.run) for visitor in visitors]
+        for thread in threads:
+            thread.start()
+        process = psutil.Process()
+        time.sleep(max(began + seconds / 5 - time.monotonic(), 0))
+        early = process.memory_info().rss
+        for thread in threads:
+            thread.join()
+        late = process.memory_info().rss
+        service.close()
+        database.close()
+    prepared = sorted(x for visitor in visitors for x in visitor.prepared)
+    faults = [fault for visitor in visitors for fault in visitor.faults]
+    print(f"users {args.users}, {args.minutes} min, {sum(v.turns for v in visitors)} turns")
+    print(f"faults: {len(faults)}  {faults[:3]}")
+    print(f"replies or memories with another user's word: {sum(v.strangers for v in visitors)}")
+    print(
+        f"memory: {early >> 20} MiB after a fifth, {late >> 20} MiB at the end ({late / early - 1:+.1%})"
+    )
+    if prepared:
+        p95 = prepared[int(len(prepared) * 0.95)]
+        print(
+            f"before the engine: median {statistics.median(prepared) * 1000:.1f} ms, 95 % {p95 * 1000:.1f} ms"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Plain text, Markdown and tables of separated values, in whatever encoding.
+
+Knows nothing of other kinds.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+from elysia.core.errors import KnowledgeError
+from elysia.data.encoding import encoding_of_bytes
+from elysia.knowledge.source import Source, Writer
+
+MAX_COLUMNS = 500
+_STRANGE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0e-\x1f]")
+_HEADING = re.compile(r" {0,3}(#{1,6})(?:\s+(.*?))?\s*#*\s*$")
+_FENCE = re.compile(r" {0,3}(```+|~~~+)")
+_UNDERLINE = re.compile(r" {0,3}(=+|-+)\s*$")
+
+
+def decoded(content: bytes) -> str:
+    """The text of bytes. KnowledgeError when they are no text in any encoding."""
+    text = content.decode(encoding_of_bytes(content), "replace")
+    if len(_STRANGE.findall(text[:100_000])) * 20 > len(text[:100_000]):
+        raise KnowledgeError("it is no text in any encoding that is known here.")
+    return text
+
+
+def read_text(content: bytes) -> Source:
+    """A text as it is."""
+    writer = Writer()
+    for line in decoded(content).splitlines():
+        writer.line(line)
+    return writer.done()
+
+
+def read_markdown(content: bytes) -> Source:
+    """Markdown as it is written; `#` and underlined headings outside of code are headings."""
+    writer = Writer()
+    lines = decoded(content).splitlines()
+    fence = ""
+    for number, line in enumerate(lines):
+        if mark := _FENCE.match(line):
+            if not fence:
+                fence = mark[1]
+            elif mark[1].startswith(fence):
+                fence = ""
+            writer.line(line)
+            continue
+        below = lines[number + 1] if number + 1 < len(lines) else ""
+        writer.line(line, 0 if fence else _level(line, below))
+    return writer.done()
+
+
+def read_csv(content: bytes) -> Source:
+    """A table: a line for each row, each value with its column's name."""
+    text = decoded(content).replace("\x00", "")
+    sample = text[:20_000]
+    delimiter = max(",;\t|", key=lambda mark: (sample.count(mark), mark == ","))
+    csv.field_size_limit(len(text) + 1)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = [name.strip() for name in next(rows, [])]
+        if len(names) > MAX_COLUMNS:
+            raise KnowledgeError(f"it has more than {MAX_COLUMNS} columns.")
+        writer = Writer(rows=True)
+        for row in rows:
+            said = [
+                f"{names[place]}: {value}" if place < len(names) and names[place] else value
+                for place, cell in enumerate(row[:MAX_COLUMNS])
+                if (value := " ".join(cell.split()))
+            ]
+            if said:
+                writer.line("; ".join(said))
+    except csv.Error as error:
+        raise KnowledgeError(f"line {rows.line_num} is no row of a table ({error}).") from error
+    return writer.done()
+
+
+def _level(line: str, below: str) -> int:
+    if mark := _HEADING.match(line):
+        return len(mark[1]) if mark[2] else 0
+    if line.strip() and (under := _UNDERLINE.match(below)) and len(under[1]) > 2:
+        # A list, a quote or a table above dashes is no heading.
+        if line.lstrip()[0] in "-*+>|" or (under[1][0] == "-" and len(line) > 80):
+            return 0
+        return 1 if under[1][0] == "=" else 2
+    return 0

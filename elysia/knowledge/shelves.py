@@ -1,0 +1,218 @@
+"""Documents on shelves: kept in the database, found through an index that is derived from them.
+
+The database is the truth. New spans enter the index before the database knows them and leave it
+after, so a kill in between leaves at worst ids that lead nowhere; a search passes over those, and
+the next start sweeps them out. Knows nothing of how files are read or spans found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from elysia.core.errors import KnowledgeError
+from elysia.knowledge.base import Document, Found
+from elysia.knowledge.readers import KINDS
+from elysia.knowledge.reading import MAX_FILE, read, usable
+from elysia.knowledge.rows import Rows, Span, indexed
+from elysia.knowledge.source import Source
+from elysia.knowledge.split import split
+from elysia.retrieval.embed import Embedder
+from elysia.retrieval.index import open_index
+from elysia.store.database import Database
+from elysia.store.tables import new_id
+
+log = logging.getLogger(__name__)
+
+MAX_SHELF = 255  # characters
+BATCH = 128  # spans handed to the index at once; progress is told after each
+
+
+def build(
+    database: Database,
+    folder: Path,
+    embedder: Embedder | None = None,
+    *,
+    server: str | None = None,
+) -> Shelves:
+    """The knowledge base in a database, with its index in a folder of its own.
+
+    `server` is the URL of a Chroma server; without one, vectors lie in the folder.
+    """
+    return Shelves(database, folder, embedder, server)
+
+
+class Shelves:
+    """A knowledge base; see `base.Knowledge`. `close` when done."""
+
+    def __init__(
+        self, database: Database, folder: Path, embedder: Embedder | None, server: str | None
+    ) -> None:
+        self._rows = Rows(database)
+        self._index = open_index(folder, embedder, server=server)
+        self._changing = threading.RLock()
+        self._sweep()
+
+    def add(
+        self,
+        shelf: str,
+        name: str,
+        content: bytes,
+        progress: Callable[[float], None] | None = None,
+    ) -> Document:
+        """Read, split and index a file; one of that name is replaced. See `base.Knowledge`."""
+        if not shelf or len(shelf) > MAX_SHELF or not shelf.isprintable():
+            raise KnowledgeError(f"{shelf[:80]!r} cannot be the name of a shelf.")
+        mark = hashlib.sha256(content).hexdigest()
+        there = self._rows.mark(shelf, name)
+        if there is not None and there[1] == mark:
+            return self._rows.one(shelf, there[0])
+        source = read(name, content)
+        with self._changing:
+            self._heal()
+            there = self._rows.mark(shelf, name)
+            document = there[0] if there is not None else new_id()
+            kept, made, gone = self._compared(document, source)
+            try:
+                self._put(shelf, source, made, progress)
+                self._rows.put(document, shelf, name, mark, source, kept + made)
+            except BaseException:
+                self._index.remove(shelf, [span.id for span in made])
+                raise
+            self._index.remove(shelf, gone)
+        return self._rows.one(shelf, document)
+
+    def sync(self, shelf: str, folder: Path) -> tuple[int, int, int]:
+        """Make the shelf what the folder is: (added or changed, removed, left as they were).
+
+        Files of other kinds and hidden ones are passed over; one that cannot be read is logged, and
+        stays as it was. KnowledgeError when there is no such folder.
+        """
+        if not folder.is_dir():
+            raise KnowledgeError(f"There is no folder {folder}.")
+        files = {
+            file.name: file
+            for file in sorted(folder.iterdir())
+            if file.is_file() and usable(file.name) and file.suffix.lower() in KINDS
+        }
+        before = self._rows.marks(shelf)
+        changed = sum(self._follow(shelf, file, before.get(name)) for name, file in files.items())
+        gone = [document for name, (document, _) in before.items() if name not in files]
+        for document in gone:
+            self.remove(shelf, document)
+        return changed, len(gone), len(files) - changed
+
+    def documents(self, shelf: str) -> list[Document]:
+        """A shelf's documents by name."""
+        return self._rows.documents(shelf)
+
+    def shelves(self) -> list[str]:
+        """Every shelf that has documents. For whoever runs the place, not for its users."""
+        return list(self._rows.shelves())
+
+    def text(self, shelf: str, document_id: str) -> str:
+        """The whole text that spans count in. KnowledgeError when it is not on the shelf."""
+        return self._rows.text(shelf, document_id)
+
+    def remove(self, shelf: str, document_id: str) -> None:
+        """Take a document off its shelf. KnowledgeError when it is not on it."""
+        with self._changing:
+            self._rows.one(shelf, document_id)
+            self._index.remove(shelf, self._rows.remove(document_id))
+
+    def search(self, shelves: Sequence[str], question: str, *, k: int = 4) -> list[Found]:
+        """The best `k` spans of these shelves for a question, best first."""
+        self._heal()
+        # Some more, since an id may lead nowhere for a moment.
+        hits = self._index.search(shelves, question, k=k + 8)
+        # The shelf is asked for again: an index is derived, and nothing to rest a right on.
+        rows = self._rows.found(list(shelves), [hit.id for hit in hits])
+        found = [(hit, rows[hit.id]) for hit in hits if hit.id in rows]
+        return [
+            Found(
+                document_id=row.document_id,
+                name=row.name,
+                start=row.start,
+                end=row.end,
+                text=row.text,
+                score=hit.score,
+                why=hit.why,
+                heading=row.heading,
+                page=row.page,
+            )
+            for hit, row in found[:k]
+        ]
+
+    def wait(self) -> None:
+        """Until an index that is being made anew is complete."""
+        self._index.wait()
+
+    def close(self) -> None:
+        """Let go of the index; the database is its opener's."""
+        self._index.close()
+
+    def _compared(self, document: str, source: Source) -> tuple[list[Span], list[Span], list[str]]:
+        """The spans that stay with their ids, the new ones, and the ids of what is gone."""
+        free: dict[str, list[str]] = {}
+        for identity, mark in self._rows.old_spans(document):
+            free.setdefault(mark, []).append(identity)
+        kept: list[Span] = []
+        made: list[Span] = []
+        for piece in split(source):
+            mark = hashlib.sha256(indexed(source.text, piece).encode()).hexdigest()
+            if free.get(mark):
+                kept.append(Span(free[mark].pop(), piece, mark))
+            else:
+                made.append(Span(new_id(), piece, mark))
+        return kept, made, [identity for left in free.values() for identity in left]
+
+    def _put(
+        self,
+        shelf: str,
+        source: Source,
+        made: Sequence[Span],
+        progress: Callable[[float], None] | None,
+    ) -> None:
+        for start in range(0, len(made), BATCH):
+            part = made[start : start + BATCH]
+            self._index.add(shelf, [(span.id, indexed(source.text, span.piece)) for span in part])
+            if progress:
+                progress(min((start + BATCH) / len(made), 1.0))
+
+    def _follow(self, shelf: str, file: Path, before: tuple[str, str] | None) -> bool:
+        """Whether a folder's file was new or changed, and is on the shelf now."""
+        if file.stat().st_size > MAX_FILE:
+            log.warning("%s has more than %d MB and is left out.", file, MAX_FILE >> 20)
+            return False
+        content = file.read_bytes()
+        if before is not None and before[1] == hashlib.sha256(content).hexdigest():
+            return False
+        try:
+            self.add(shelf, file.name, content)
+        except KnowledgeError as error:
+            log.warning("%s", error)
+            return False
+        return True
+
+    def _heal(self) -> None:
+        """Fill an index that was new or damaged from the database."""
+        # A search does not wait for whoever is changing something: that one heals it, too.
+        if self._index.fresh and self._changing.acquire(blocking=False):
+            try:
+                self._index.refill(self._rows.everything)
+            finally:
+                self._changing.release()
+
+    def _sweep(self) -> None:
+        """Make the index what the database says, whatever happened since."""
+        self._heal()
+        for shelf, count in self._rows.shelves().items():
+            if self._index.count(shelf) == count:
+                continue
+            have = dict(item for _, items in self._rows.everything(shelf) for item in items)
+            there = self._index.ids(shelf)
+            self._index.remove(shelf, sorted(there - have.keys()))
+            self._index.add(shelf, [(one, have[one]) for one in have.keys() - there])

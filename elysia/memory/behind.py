@@ -1,0 +1,119 @@
+"""An index written behind its owner's back: one thread, every change in its order.
+
+What was added and is not written yet is known by its id, so that its owner need not wait to find it.
+A change that takes something away can be waited for. Knows nothing of memories.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from elysia.core.errors import StoreError
+from elysia.retrieval.index import Index
+
+log = logging.getLogger(__name__)
+
+# What is done (add, remove, clear), in which scope, with which (id, text).
+Change = tuple[str, str, Sequence[tuple[str, str]]]
+
+
+class Behind:
+    """Changes to an index, from several threads. `failed` is told of a scope whose change was lost."""
+
+    def __init__(self, index: Index, failed: Callable[[str], None]) -> None:
+        self._index = index
+        self._failed = failed
+        self._waiting: list[Change] = []
+        self._doing: list[Change] = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def add(self, scope: str, items: Sequence[tuple[str, str]]) -> None:
+        """Write (id, text) soon."""
+        if items:
+            self._put("add", scope, items)
+
+    def remove(self, scope: str, ids: Sequence[str]) -> None:
+        """Take texts out; they are out when this returns."""
+        self._put("remove", scope, [(identity, "") for identity in ids])
+        self.settle()
+
+    def remove_scope(self, scope: str) -> None:
+        """Take a scope out; it is out when this returns."""
+        self._put("clear", scope, ())
+        self.settle()
+
+    def unwritten(self, scope: str) -> list[str]:
+        """Ids that were added and that a search may not find yet, oldest first."""
+        with self._changed:
+            return [
+                identity
+                for kind, of, items in [*self._doing, *self._waiting]
+                if kind == "add" and of == scope
+                for identity, _ in items
+            ]
+
+    def settle(self) -> None:
+        """Wait until everything is written."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._doing)
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread:
+            thread.join()
+
+    def _put(self, kind: str, scope: str, items: Sequence[tuple[str, str]]) -> None:
+        with self._changed:
+            if self._closed:
+                raise StoreError("The memory was closed; open it anew.")
+            self._waiting.append((kind, scope, items))
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._write, name="memory-index", daemon=True
+                )
+                self._thread.start()
+            self._changed.notify_all()
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                self._doing = self._next()
+            kind, scope, _ = self._doing[0]
+            try:
+                self._apply(kind, scope, [item for _, _, items in self._doing for item in items])
+            except Exception as error:
+                log.warning(
+                    "The index of memories was not written (%s); it is mended later.", error
+                )
+                self._failed(scope)
+            with self._changed:
+                self._doing = []
+                self._changed.notify_all()
+
+    def _next(self) -> list[Change]:
+        """The first change, and those after it that can be made with it in one write."""
+        kind, scope, _ = self._waiting[0]
+        many = 0
+        while many < len(self._waiting) and self._waiting[many][:2] == (kind, scope):
+            many += 1
+        taken, self._waiting = self._waiting[:many], self._waiting[many:]
+        return taken
+
+    def _apply(self, kind: str, scope: str, items: list[tuple[str, str]]) -> None:
+        if kind == "add":
+            self._index.add(scope, items)
+        elif kind == "remove":
+            self._index.remove(scope, [identity for identity, _ in items])
+        else:
+            self._index.remove_scope(scope)

@@ -1,0 +1,1 @@
+"""Recordings as they come, made into clips to train on. Knows nothing of training."""

@@ -1,0 +1,109 @@
+"""How long symbols last: the loss of the stochastic predictor, a bound of -log likelihood.
+
+Over the modules of transformers' predictor, in the order in which VITS trains them: that class's own
+training pass turns the two channels once more than its sampling turns them back, so what it learns is
+not what would be said. Paper: https://arxiv.org/abs/2106.06103, section 2.2.2 and appendix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from elysia.voice.vits_parts import LEAST, edges
+
+LEAST_DURATION = 1e-5  # frames, before their logarithm
+
+
+def stochastic_bound(
+    predictor: Any, hidden: Tensor, mask: Tensor, durations: Tensor, speaker: Tensor | None
+) -> Tensor:
+    """hidden (B, H, T), mask and durations (B, 1, T), speaker (B, G, 1) -> (B), summed over symbols.
+
+    The text encoder and the speakers learn nothing from it. Draws one noise.
+    """
+    read = predictor.conv_pre(hidden.detach())
+    if speaker is not None:
+        read = read + predictor.cond(speaker.detach())
+    read = predictor.conv_proj(predictor.conv_dds(read, mask)) * mask
+    known = predictor.post_conv_dds(predictor.post_conv_pre(durations), mask)
+    known = predictor.post_conv_proj(known) * mask
+
+    noise = torch.randn(len(hidden), 2, hidden.shape[2], device=hidden.device) * mask
+    drawn, grown = _through(predictor.post_flows, noise, mask, read + known)
+    fraction, second = drawn.chunk(2, dim=1)
+    # What is below a whole frame is drawn, so that whole numbers have a density.
+    grown = grown + _summed(F.logsigmoid(fraction) + F.logsigmoid(-fraction), mask)
+    posterior = _summed(_normal(noise), mask) - grown
+
+    lasting = (durations - fraction.sigmoid() * mask) * mask
+    lasting = lasting.clamp(min=LEAST_DURATION).log() * mask
+    latents, shrunk = _through(predictor.flows, torch.cat([lasting, second], dim=1), mask, read)
+    shrunk = shrunk - _summed(lasting, mask)
+    return posterior - _summed(_normal(latents), mask) - shrunk
+
+
+def _normal(values: Tensor) -> Tensor:
+    return -0.5 * (math.log(2 * math.pi) + values.square())
+
+
+def _summed(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum(dim=(1, 2))
+
+
+def _through(
+    flows: Sequence[Any], latents: Tensor, mask: Tensor, condition: Tensor
+) -> tuple[Tensor, Tensor]:
+    """An affine flow, then couplings with the channels turned after each; and the log determinant."""
+    affine, *couplings = flows
+    latents = (affine.translate + affine.log_scale.exp() * latents) * mask
+    grown = _summed(affine.log_scale, mask)
+    for coupling in couplings:
+        latents, more = _coupled(coupling, latents, mask, condition)
+        latents, grown = latents.flip(1), grown + more
+    return latents, grown
+
+
+def _coupled(flow: Any, latents: Tensor, mask: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    """The second channel through a spline that the first one shapes."""
+    first, second = latents.chunk(2, dim=1)
+    shape = flow.conv_proj(flow.conv_dds(flow.conv_pre(first), mask, condition)) * mask
+    shape = shape.unflatten(1, (1, 3 * flow.num_bins - 1)).transpose(2, 3)
+    scale = math.sqrt(flow.filter_channels)
+    widths, heights = shape[..., : flow.num_bins], shape[..., flow.num_bins : 2 * flow.num_bins]
+    slopes = shape[..., 2 * flow.num_bins :]
+    second, steepness = spline(second, widths / scale, heights / scale, slopes, flow.tail_bound)
+    return torch.cat([first, second], dim=1) * mask, _summed(steepness, mask)
+
+
+def spline(
+    inputs: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, bound: float
+) -> tuple[Tensor, Tensor]:
+    """Monotonic rational-quadratic spline, identity outside of ±bound, and the log of its slope.
+
+    inputs (B, 1, T), widths and heights (B, 1, T, bins), slopes (B, 1, T, bins - 1), unnormalised.
+    `vits_parts.inverse_spline` is its inverse. https://arxiv.org/abs/1906.04032, equations 4 and 5.
+    """
+    inside = inputs.clamp(-bound, bound)
+    across, up = edges(widths, bound), edges(heights, bound)
+    steep = F.pad(LEAST + F.softplus(slopes), (1, 1), value=1.0)
+    index = (inside[..., None] >= across[..., 1:-1]).sum(dim=-1, keepdim=True)
+
+    def at(values: Tensor) -> Tensor:
+        return values.gather(-1, index)[..., 0]
+
+    width, height = at(across.diff(dim=-1)), at(up.diff(dim=-1))
+    slope, before, after = height / width, at(steep[..., :-1]), at(steep[..., 1:])
+    part = (inside - at(across[..., :-1])) / width
+    both = part * (1 - part)
+    below = slope + (before + after - 2 * slope) * both
+    found = at(up[..., :-1]) + height * (slope * part.square() + before * both) / below
+    rising = after * part.square() + 2 * slope * both + before * (1 - part).square()
+    steepness = 2 * slope.log() + rising.log() - 2 * below.log()
+    within = inputs.abs() <= bound
+    return torch.where(within, found, inputs), torch.where(within, steepness, 0.0)

@@ -1,0 +1,114 @@
+"""`train`: from a command's arguments to a run in this process. Knows nothing of how training works."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from elysia.core.errors import ConfigError, DeviceError, nearest
+from elysia.core.run_card import RunCard
+from elysia.train.bundled import configs_folder
+from elysia.train.launch import make_folder, resume_from
+from elysia.voice.recordings.manifest import FILE, Manifest
+from elysia.voice.training.settings import VoiceSettings, load_settings
+
+log = logging.getLogger(__name__)
+
+
+def find_config(name: str) -> Path:
+    """The file that `name` means: a path, or a config of configs/voice by its name."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = {file.stem: file for file in sorted((configs_folder() / "voice").glob("*.py"))}
+    if path.stem in known and path.parent == Path("."):
+        return known[path.stem]
+    raise ConfigError(
+        f"There is no config at {name}, and none in configs/voice by that name."
+        f"{nearest(path.stem, known)} There is {', '.join(known) or 'none'}."
+    )
+
+
+def train(
+    config: str,
+    *,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    seed: int | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+) -> Path:
+    """Train a voice to the end; returns the work dir.
+
+    resume: None, "auto" for the work dir's newest checkpoint, or a checkpoint's path.
+    """
+    options = dict(cfg_options or {})
+    if seed is not None:
+        options["seed"] = seed
+    path = find_config(config)
+    settings = load_settings(path, options)
+    folder = Path(work_dir or Path("work_dirs") / path.stem)
+    make_folder(folder)
+    run(settings, path.stem, folder, resume_from(resume, folder))
+    return folder
+
+
+def run(settings: VoiceSettings, name: str, work_dir: Path, resume: Path | None) -> None:
+    """Train in this process."""
+    from elysia.train.runner import Recipe, Runner
+    from elysia.voice.training import start
+    from elysia.voice.training.recipe import recipe
+
+    manifest = Manifest.read(Path(settings.data_path))
+    folder = work_dir / start.FOLDER
+    if resume is None or not folder.is_dir():
+        start.make(settings, manifest.shape, work_dir)
+    content = recipe(
+        settings, name=name, work_dir=str(work_dir), start=str(folder), dtype=dtype_of(settings),
+        card=run_card(settings, manifest).to_dict(), resume=str(resume) if resume else None,
+    )  # fmt: skip
+    dumped = work_dir / f"{name}.py"
+    dumped.touch()  # MMEngine reads the file it is told of, and dumps the recipe under its name
+    whole = Recipe(content, filename=str(dumped))
+    if settings.overrides:
+        whole.merge_from_dict(settings.overrides)
+    runner = Runner.from_cfg(whole)
+    try:
+        runner.train()
+    finally:
+        runner.close()
+
+
+def dtype_of(settings: VoiceSettings) -> str:
+    """What products run in; on a CPU float32 unless asked otherwise. DeviceError for float16 there."""
+    import torch
+
+    from elysia.models.device import pick_dtype
+
+    cuda = torch.cuda.is_available()
+    if settings.dtype == "float16" and not cuda:
+        raise DeviceError("dtype = 'float16' needs a GPU: set dtype = 'auto'.")
+    if settings.dtype != "auto":
+        return settings.dtype
+    return str(pick_dtype(torch.device("cuda"))).removeprefix("torch.") if cuda else "float32"
+
+
+def run_card(settings: VoiceSettings, manifest: Manifest) -> RunCard:
+    """What the export must know: of whom the recordings are, what they allow, and the settings."""
+    from elysia.core.files import sha256_of
+    from elysia.train.card import versions
+
+    source = Path(settings.data_path) / FILE
+    return RunCard(
+        stage="train",
+        base_model=settings.base or "random weights",
+        method="full",
+        datasets=[{"path": settings.data_path, "format": "voice", "rows": len(manifest.clips),
+                   "sha256": sha256_of(source)}],
+        config_sha256=settings.sha256(),
+        versions=versions(),
+        extra={"voice": {"speaker": settings.speaker, "seconds": round(manifest.seconds, 2),
+                         "consent": json.loads(json.dumps(manifest.consent))}},
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""LangChain's documents and retrievers, in and out."""
+
+from __future__ import annotations
+
+import pytest
+from langchain_core.documents import Document as Passage
+
+from elysia.core.errors import KnowledgeError
+from elysia.knowledge.langchain import ShelfRetriever, add_passages
+from elysia.knowledge.shelves import build
+from elysia.store.database import open_database
+
+
+@pytest.fixture
+def knowledge(tmp_path):
+    database = open_database(str(tmp_path / "chat.db"))
+    opened = build(database, tmp_path / "index")
+    yield opened
+    opened.close()
+    database.close()
+
+
+def test_a_loaders_passages_come_back_from_the_retriever_with_their_place(knowledge):
+    passages = [
+        Passage(page_content="粉色的玫瑰。", metadata={"source": "https://e.org/花/rose?x=1"}),
+        Passage(page_content="星期五喝茶。", metadata={"source": "C:\\docs\\tea.md"}),
+        Passage(page_content="雨天种下。", metadata={"source": "https://e.org/花/rose?x=1"}),
+    ]
+    made = add_passages(knowledge, "s", passages)
+    assert [one.name for one in made] == ["rose.txt", "tea.md"]
+    assert knowledge.text("s", made[0].id) == "粉色的玫瑰。\n\n雨天种下。\n"
+    retriever = ShelfRetriever(knowledge=knowledge, shelves=("s",), k=1)
+    [found] = retriever.invoke("玫瑰什么颜色")
+    assert found.metadata["file"] == "rose.txt" and found.metadata["score"] > 0
+    text = knowledge.text("s", found.metadata["document"])
+    assert text[found.metadata["start"] : found.metadata["end"]] == found.page_content
+
+
+def test_a_retriever_sees_its_own_shelves_alone(knowledge):
+    knowledge.add("other", "a.txt", "玫瑰".encode())
+    assert ShelfRetriever(knowledge=knowledge, shelves=("s",)).invoke("玫瑰") == []
+
+
+def test_a_passage_without_a_source_adds_nothing(knowledge):
+    passages = [Passage(page_content="a", metadata={"source": "a"}), Passage(page_content="b")]
+    with pytest.raises(KnowledgeError, match="source"):
+        add_passages(knowledge, "s", passages)
+    assert knowledge.documents("s") == []

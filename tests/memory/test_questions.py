@@ -1,0 +1,48 @@
+"""The benchmark's questions over the talks that stand in its file: found, and nothing of others."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "memory.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark_module():
+    spec = importlib.util.spec_from_file_location("memory_benchmark", BENCHMARK)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_recall_beats_plain_bm25_by_15_percent_and_gives_nothing_of_others_or_of_the_past(
+    benchmark_module, tmp_path
+):
+    written = json.loads(benchmark_module.QUESTIONS.read_text(encoding="utf-8"))
+    heard = benchmark_module.talks(tmp_path / "absent.json", written["talks"])
+    there = {talk.name for talk in heard}
+    questions = [one for one in written["questions"] if one["talk"] in there]
+    assert len(questions) > 80
+    ours = benchmark_module.hybrid(tmp_path, heard, questions, None, False)
+    base = benchmark_module.plain(heard, questions)
+    for halves in (("tuned",), ("held out",)):
+        _, ten, _ = benchmark_module.mean_of(base, benchmark_module.ANSWERED, halves)
+        _, found, _ = benchmark_module.mean_of(ours, benchmark_module.ANSWERED, halves)
+        assert found >= 1.15 * ten
+    assert ours.leaked == 0 and ours.outdated_facts == 0
+
+
+def test_gold_turns_are_turns_of_their_talk():
+    written = json.loads((BENCHMARK.parent / "memory_questions.json").read_text(encoding="utf-8"))
+    for asked in written["questions"]:
+        days = written["talks"][asked["talk"]].get("days")
+        for gold in [*asked["gold"], *asked.get("stale", [])] if days else []:
+            day, place = gold.split("/")
+            assert days[day][int(place[:-1])][place[-1] == "r"]
