@@ -85,14 +85,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "you": ("你", "You"),
     "source": ("引用的原文", "The source"),
     # Why somebody speaks
-    "reason": ("为什么是她", "Why her"),
-    "because_again": ("请她重新回答", "asked to answer anew"),
-    "because_only": ("只有她在", "the only one"),
-    "because_named": ("你叫了她", "named by you"),
+    "reason": ("为什么是这位", "Why this one"),
+    "because_again": ("请求重新回答", "asked to answer anew"),
+    "because_only": ("只有一位", "the only one"),
+    "because_named": ("你叫到的", "named by you"),
     "because_everyone": ("你问了大家", "everyone was asked"),
-    "because_called": ("{name} 叫了她", "named by {name}"),
-    "because_goes_on": ("刚才是她在说，你接着她的话", "spoke last, and you go on with it"),
-    "because_silent": ("她最久没说话", "was silent longest"),
+    "because_called": ("{name} 叫到的", "named by {name}"),
+    "because_goes_on": ("接着刚才的话", "spoke last, and you go on with it"),
+    "because_silent": ("最久没说话", "was silent longest"),
     # Receipt
     "entered": ("进入提示的内容", "What entered the prompt"),
     "tokens_line": (
