@@ -67,7 +67,7 @@ def test_without_a_login_no_page_file_or_socket_opens(people):
         upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
                    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
         assert client.get("/_stcore/stream", headers=upgrade).status_code == 403
-        forged = client.get("/", cookies={"elysia": f"{'a' * 32}.9999999999.{'0' * 64}"})
+        forged = client.get("/", headers={"cookie": f"elysia={'a' * 32}.9999999999.{'0' * 64}"})
         assert forged.status_code == 303
 
 
