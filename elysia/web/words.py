@@ -140,9 +140,9 @@ WORDS: dict[str, tuple[str, str]] = {
         "txt, md, PDF, docx, html, csv, epub, up to 20 MB each; only you and she see them.",
     ),
     "reading": ("在读 {name}", "Reading {name}"),
-    "read": ("读完了 {name}：{spans} 段", "{name} is read: {spans} passages"),
+    "read": ("读完了 {name}：{spans} 段", "{name} is read; passages: {spans}"),
     "no_documents": ("还没有文件。", "No documents yet."),
-    "spans": ("{spans} 段 · {characters} 字", "{spans} passages · {characters} characters"),
+    "spans": ("{spans} 段 · {characters} 字", "passages: {spans} · characters: {characters}"),
     "remove": ("移除", "Remove"),
     "ask_shelf": ("在资料里找", "Search the documents"),
     # Settings

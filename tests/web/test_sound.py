@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import time
 
 import pytest
 
@@ -79,3 +81,27 @@ def test_the_chosen_voice_goes_before_the_cards_and_the_default(service, user): 
 
 def test_the_header_names_the_rate():
     assert struct.unpack("<I", header(24_000)[24:28]) == (24_000,)
+
+
+def test_a_groups_replies_are_said_each_in_her_own_voice(make, tmp_path):  # noqa: F811
+    service = make(EchoEngine(reply=lambda request: SAID))  # noqa: F811
+    user = Accounts(service.database).local().id  # noqa: F811
+    opened = []
+    site = with_voices(service, tmp_path, opened)
+    card = {
+        "name": "Mira",
+        "description": "x",
+        "first_mes": "",
+        "extensions": {"elysia": {"voice": "hers"}},
+    }
+    document = {"spec": "chara_card_v2", "spec_version": "2.0", "data": card}
+    mira = service.cast.add(user, "mira.json", json.dumps(document).encode()).key
+    id = service.new(user, ["elysia", mira], {"examples": False, "round": 2}).id
+    whole(service, user, id, service.send(user, id, "大家好"))
+    while service.busy(user, id):
+        time.sleep(0.01)
+    replies = [line for line in service.lines(user, id) if line.role == "assistant"][-2:]
+    sounds = [b"".join(spoken_reply(site, user, id, line.id)) for line in replies]
+    assert {line.speaker for line in replies} == {"elysia", mira} and len(set(opened)) == 2
+    assert "hers" in opened and all(len(sound) > 44 for sound in sounds)
+    site.speakers.close()

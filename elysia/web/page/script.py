@@ -2,4 +2,5 @@
 
 from elysia.web.page.main import main
 
-main()
+if __name__ == "__main__":  # as Streamlit names what it runs
+    main()
