@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from elysia.chat.cast import Cast
-from elysia.chat.round import Model, Surroundings
+from elysia.chat.model import Model
 from elysia.chat.service import ChatService
+from elysia.chat.surroundings import Surroundings
 from elysia.core import templates
 from elysia.core.errors import EngineError, KnowledgeError, MemoryFault
 from elysia.engines.base import Delta, Usage
