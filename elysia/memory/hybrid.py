@@ -62,7 +62,7 @@ def build(
     extractor: Extractor = facts_of,
     server: str | None = None,
     clock: Callable[[], float] = time.time,
-) -> MemoryStore:
+) -> HybridMemory:
     """The memory in a database, with its index in `folder`. Without an embedder, by words alone.
 
     `server`: a Chroma server's URL for the vectors. `clock`: seconds since 1970.
@@ -70,7 +70,7 @@ def build(
     return HybridMemory(database, open_index(folder, embedder, server=server), extractor, clock)
 
 
-class HybridMemory:
+class HybridMemory(MemoryStore):
     """Made by `build`. May be called from several threads."""
 
     def __init__(
