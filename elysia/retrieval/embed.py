@@ -48,6 +48,8 @@ def open_embedder(name: str | None, hub: str = "huggingface") -> Embedder | None
         _say_once()
         return None
     folder = Path(name).expanduser()
+    if not folder.is_dir() and name.startswith(("/", ".", "~")):
+        raise ModelError(f"There is no folder {name}. Name a local folder, or a hub's owner/name.")
     return Encoder(folder if folder.is_dir() else _fetched(name, hub), name)
 
 
