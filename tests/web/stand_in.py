@@ -7,6 +7,7 @@ is answered with their number. All else is echoed.
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 import threading
@@ -56,13 +57,7 @@ class ObedientEngine:
                 "The server at http://127.0.0.1:1 does not answer; start it, then try again."
             )
         found = re.search(r"^\[1\] .*?: (.*)$", system, re.M)
-        scripted = self.folder / "replies.txt"  # for screenshots: QUESTION<tab>REPLY
-        rows = (
-            dict(row.split("\t", 1) for row in scripted.read_text("utf-8").splitlines())
-            if scripted.exists()
-            else {}
-        )
-        spoken = next((said for key, said in rows.items() if key in asked + system[:40]), None)
+        spoken = self.scripted(asked, system)
         text = spoken or (f"It is written: {found[1][:80]} [1]" if found else f"heard: {asked}")
         pause = 0.05 if "slowly" in asked else 0.002
         stops = StopTexts(request.stop)
@@ -75,6 +70,19 @@ class ObedientEngine:
             if stops.found:
                 break
         yield Delta(stops.rest(), "stop", Usage(1, len(text) // 2))
+
+    def scripted(self, asked, system):
+        """For screenshots: the reply of `replies.txt` whose key is in the question, or, at a table,
+        begins the system prompt of who speaks."""
+        file = self.folder / "replies.txt"
+        rows = (
+            [row.split("\t", 1) for row in file.read_text("utf-8").splitlines()]
+            if file.exists()
+            else []
+        )
+        found = {key: ast.literal_eval(said) for key, said in rows}
+        speaker = next((said for key, said in found.items() if key in system[:12]), None)
+        return speaker or next((said for key, said in found.items() if key in asked), None)
 
     def embed(self, texts):
         raise EngineError("none")

@@ -46,7 +46,8 @@ def test_a_card_is_brought_talked_to_and_removed(look, shared_data):
     say(page, "hello, guest")
     assert texts(page)[-1] == "heard: hello, guest"
     page.click(".st-key-new_talk button")
-    page.locator('[class*="st-key-about_"] button:visible').last.click()
+    mine = page.locator('[class*="st-key-card_"]', has_text=name)
+    mine.locator('[class*="st-key-about_"] button:visible').click()
     expect(page.locator('[role="dialog"]')).to_contain_text(name)
     page.click(".st-key-remove_card button")
     page.click(".st-key-yes_remove button")
