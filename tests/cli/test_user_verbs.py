@@ -26,7 +26,7 @@ def test_somebody_comes_changes_the_password_and_goes(run):
     code, said = run("add", "anna", typed="a long password\n")
     assert code == 2 and "There is a user anna already" in said
     assert run("password", "anna", typed="another password\n")[0] == 0
-    assert "anna\tpassword" in run("list")[1]
+    assert "anna\n" in run("list")[1]
     assert run("remove", "anna")[0] == 0
     assert "anna" not in run("list")[1]
     assert run("remove", "anna")[0] == 2
