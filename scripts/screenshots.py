@@ -21,16 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.web.conftest import CHROMIUM, FLAGS, ROOT, served
 from tests.web.steps import MESSAGE, act, begin, ready, say, upload, view
 
+MOST = 190_000  # bytes of a picture
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 780}
 REPLIES = {
     "今天有点累": "那先把外套挂好，茶刚好七分烫。\n\n今天的累，是**事情太多**的那种，还是**没人听你说**的那种？前一种我陪你一件件放下，后一种我现在就听。",
     "香豌豆什么时候种": "秋天最好，*十月到十一月*，先把种子泡一晚 [1]。\n\n1. 泡水一夜\n2. 埋两指深\n3. 等它自己想出来\n\n等它爬到窗沿，我剪第一束给你。",
-    "Do you remember": "Of course I do: Momo, who sleeps in the bread basket. Did she forgive you for the bath?",
-    "大家晚上好": "晚上好呀！位子给你留着，今天的桃子布丁做多了，正好够一桌人。",
+    "叫团子的猫": "团子！光听名字就想揉一揉。绵绵昨天还霸占着我的窗台，改天让它们认识认识？",
+    "桌你是爱莉希雅": "晚上好呀！位子给你留着，今天的桃子布丁做多了，正好够一桌人。",
 }
 GROUP = {
-    "小棠": "别听她的，布丁是我烤……呃，是我看着它自己好的。面包？面包在炉子里，大概还没焦。",
-    "阿砚": "她说“大概”的时候，一般已经焦了。",
+    "桌你是小棠": "别听她的，布丁是我烤……呃，是我看着它自己好的。面包？面包在炉子里，大概还没焦。",
+    "桌你是阿砚": "她说“大概”的时候，一般已经焦了。",
 }
 NOTES = """# 花房笔记
 
@@ -78,7 +79,7 @@ def everything(browser: Browser, url: str, output: Path) -> None:
     shoot(page, output / "documents.png")
     view(page, "聊天")
     page.wait_for_selector(MESSAGE)
-    say(page, "我养了一只叫团子的猫")
+    say(page, "我养了一只叫团子的猫。")
     say(page, "香豌豆什么时候种？")
     shoot(page, output / "talk-light.png")
     talk = page.url
@@ -135,7 +136,9 @@ def shoot(page: Page, file: Path) -> None:
     page.mouse.move(0, 0)
     page.wait_for_timeout(1500)
     with Image.open(io.BytesIO(page.screenshot())) as shot:
-        shot.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(file, optimize=True)
+        shot.convert("RGB").save(file, optimize=True)
+        if file.stat().st_size > MOST:
+            shot.convert("RGB").quantize(256).save(file, optimize=True)
     print(f"{file.name}: {file.stat().st_size // 1000} kB")
 
 

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from elysia.chat.talk_settings import PRESETS
-from elysia.chat.tree import CUT, FAILED
+from elysia.chat.tree import CUT, FAILED, WHOLE
 from elysia.core.errors import ElysiaError, UsageError
 from elysia.web.access import OPENID, PASSWORD, refused
 from elysia.web.site import Site
+from elysia.web.sound import SILENCE, begun
 from elysia.web.text import reply_markdown
 from elysia.web.words import speech
 
@@ -73,7 +75,9 @@ class _Page:
     def blocks(self) -> gr.Blocks:
         say, start = self.say, PRESETS["balanced"]
         page: gr.Blocks
-        with gr.Blocks(title=say("title"), analytics_enabled=False, fill_height=True) as page:
+        with gr.Blocks(
+            title=say("title"), analytics_enabled=False, fill_height=True, delete_cache=(600, 3600)
+        ) as page:
             talk = gr.State("")
             with gr.Row():
                 with gr.Column(scale=1, min_width=220):
@@ -85,6 +89,8 @@ class _Page:
                     heat = gr.Slider(
                         0, 2, start["temperature"], step=0.01, label=say("temperature")
                     )
+                    voice = gr.Checkbox(False, label=say("voice_on"))
+                    speed = gr.Slider(0.5, 2, 1, step=0.05, label=say("speed"))
                 with gr.Column(scale=4):
                     chat = gr.Chatbot(
                         show_label=False, height="70vh", latex_delimiters=[], allow_tags=False,
@@ -94,6 +100,13 @@ class _Page:
                         placeholder=say("say"), show_label=False, lines=1, max_lines=6, submit_btn=True,
                         max_length=20_000, autofocus=True,
                     )  # fmt: skip
+                    sound = gr.Audio(
+                        autoplay=True,
+                        visible=False,
+                        show_label=False,
+                        interactive=False,
+                        buttons=[],
+                    )
                     with gr.Row():
                         stop = gr.Button(say("stop"))
                         again = gr.Button(say("again"))
@@ -104,10 +117,12 @@ class _Page:
             page.load(self.enter, None, [who, talk, chat], **quiet)
             who.input(self.begin, who, [talk, chat], **quiet)
             clear.click(self.begin, who, [talk, chat], **quiet)
-            text.submit(self.answer, [talk, text, *knobs], [text, chat], **quiet)
-            again.click(self.retry, [talk, *knobs], chat, **quiet)
+            said = text.submit(self.answer, [talk, text, *knobs], [text, chat], **quiet)
+            anew = again.click(self.retry, [talk, *knobs], chat, **quiet)
+            for answered in (said, anew):
+                answered.then(self.speak, [talk, voice, speed], sound, **quiet)
             undo.click(self.undo, talk, [text, chat], **quiet)
-            stop.click(self.stop, talk, None, queue=False, **quiet)
+            stop.click(self.stop, talk, sound, queue=False, **quiet)
         return page
 
     def user(self, request: gr.Request) -> str:
@@ -159,10 +174,25 @@ class _Page:
             text = self.service.undo(user, id)
         return text, self.shown(user, id)
 
-    def stop(self, id: str, request: gr.Request) -> None:
-        """She ends where she is."""
+    def stop(self, id: str, request: gr.Request) -> Any:
+        """She ends where she is, and falls silent."""
         with _told():
             self.service.stop(self.user(request), id)
+        return gr.Audio(value=None, visible=False)
+
+    def speak(self, id: str, wanted: bool, speed: float, request: gr.Request) -> Any:
+        """The newest reply as sound, when it is wanted; nothing when it was stopped."""
+        user = self.user(request)
+        with _told():
+            newest = self.service.lines(user, id)[-1]
+            if not wanted or newest.role != "assistant" or newest.state != WHOLE:
+                return gr.Audio(value=None, visible=False)
+            self.service.set(user, id, speed=speed)
+            pieces = [one.pcm for one in begun(self.site, user, id, newest.id).sound(SILENCE)]
+        if not pieces:
+            return gr.Audio(value=None, visible=False)
+        samples = np.frombuffer(b"".join(pcm.data for pcm in pieces), "<i2")
+        return gr.Audio(value=(pieces[0].rate, samples), visible=True)
 
     def set(self, user: str, id: str, length: float, top_p: float, heat: float) -> None:
         """The sliders' values."""

@@ -29,6 +29,11 @@ def spoken_reply(site: Site, user: str, talk: str, message: str) -> Iterator[byt
 
     Leaving the iterator silences her; so does stopping the reply.
     """
+    return _wav(begun(site, user, talk, message))
+
+
+def begun(site: Site, user: str, talk: str, message: str) -> Utterance:
+    """A reply that is being said, or about to; the errors of `spoken_reply`."""
     line = site.service.store.line(user, talk, message)
     settings = TalkSettings.of(site.service.store.get(user, talk).settings)
     speaker = site.speakers.of(voice_of(site.service, user, str(line.speaker), settings))
@@ -36,7 +41,7 @@ def spoken_reply(site: Site, user: str, talk: str, message: str) -> Iterator[byt
     threading.Thread(
         target=_read_aloud, args=(site.service, user, talk, message, utterance), daemon=True
     ).start()
-    return _wav(utterance)
+    return utterance
 
 
 def voice_of(service: ChatService, user: str, speaker: str, settings: TalkSettings) -> str:

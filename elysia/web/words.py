@@ -30,7 +30,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "选一位，就两个人聊；选几位，就开一桌茶话会。",
         "Choose one for a talk of two, several for a table of friends.",
     ),
-    "talk_to": ("和她聊", "Talk"),
+    "talk_to": ("聊聊", "Talk"),
     "seat": ("入座", "Seat"),
     "seated": ("已入座", "Seated"),
     "start": ("开始聊天", "Start"),
@@ -75,7 +75,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "undone": ("已撤回：{text}", "Taken back: {text}"),
     "before": ("上一个分支", "Branch before"),
     "after": ("下一个分支", "Next branch"),
-    "receipt": ("看她想了什么", "What she was told"),
+    "receipt": ("她看到了什么", "What she was told"),
     "listen": ("听", "Listen"),
     "edited": ("改过", "edited"),
     "was_stopped": ("停在这里", "stopped here"),
@@ -85,7 +85,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "you": ("你", "You"),
     "source": ("引用的原文", "The source"),
     # Why somebody speaks
-    "reason": ("为什么是她", "Why her"),
+    "reason": ("为什么是这位", "Why this one"),
+    "because_again": ("请求重新回答", "asked to answer anew"),
+    "because_only": ("只有一位", "the only one"),
+    "because_named": ("你叫到的", "named by you"),
+    "because_everyone": ("你问了大家", "everyone was asked"),
+    "because_called": ("{name} 叫到的", "named by {name}"),
+    "because_goes_on": ("接着刚才的话", "spoke last, and you go on with it"),
+    "because_silent": ("最久没说话", "was silent longest"),
     # Receipt
     "entered": ("进入提示的内容", "What entered the prompt"),
     "tokens_line": (

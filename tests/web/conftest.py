@@ -44,6 +44,7 @@ def served(
     *flags: str,
     script: str = "tests/web/served.py",
     wait: bool = True,
+    arguments: tuple[str, ...] | None = None,
     **environ: str,
 ):
     """A page over the stand-in engine, at a free port; its URL."""
@@ -55,7 +56,7 @@ def served(
     }  # fmt: skip
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port), *flags, "--", str(folder)],
+            [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port), *flags, "--", *((str(folder),) if arguments is None else arguments)],
             cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         try:

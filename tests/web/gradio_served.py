@@ -8,4 +8,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from elysia.web.gradio_page import launch
 from tests.web.stand_in import open_stand_in
 
-launch(open_stand_in(Path(sys.argv[1])))
+if __name__ == "__main__":
+    launch(open_stand_in(Path(sys.argv[1])))

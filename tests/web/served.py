@@ -11,8 +11,8 @@ from elysia.web import page
 from elysia.web.server import around
 from tests.web.stand_in import open_stand_in
 
-folder = Path(sys.argv[1])
 script = Path(page.__file__).with_name("script.py")
 app = st.App(
-    script, **around(lambda: open_stand_in(folder), lambda: st.get_option("server.address"))
+    script,
+    **around(lambda: open_stand_in(Path(sys.argv[1])), lambda: st.get_option("server.address")),
 )

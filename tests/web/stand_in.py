@@ -72,8 +72,9 @@ class ObedientEngine:
         yield Delta(stops.rest(), "stop", Usage(1, len(text) // 2))
 
     def scripted(self, asked, system):
-        """For screenshots: the reply of `replies.txt` whose key is in the question, or, at a table,
-        begins the system prompt of who speaks."""
+        """For screenshots: the reply of `replies.txt` whose key is in the question; at a table, the one
+        whose key (behind 桌) begins the system prompt of who speaks.
+        """
         file = self.folder / "replies.txt"
         rows = (
             [row.split("\t", 1) for row in file.read_text("utf-8").splitlines()]
@@ -81,8 +82,12 @@ class ObedientEngine:
             else []
         )
         found = {key: ast.literal_eval(said) for key, said in rows}
-        speaker = next((said for key, said in found.items() if key in system[:12]), None)
-        return speaker or next((said for key, said in found.items() if key in asked), None)
+        if "在座" in system:
+            return next(
+                (said for key, said in found.items() if key[0] == "桌" and key[1:] in system[:8]),
+                None,
+            )
+        return next((said for key, said in found.items() if key in asked), None)
 
     def embed(self, texts):
         raise EngineError("none")
@@ -203,7 +208,7 @@ class DictKnowledge:
         del self._shelves[shelf][document_id]
 
     def search(self, shelves, question, *, k=4):
-        words = set(re.findall(r"\w{4,}|[\u4e00-\u9fff]{2}", question.lower()))
+        words = set(re.findall(r"[a-z]{4,}|[\u4e00-\u9fff]{2}", question.lower()))
         found = []
         for shelf in shelves:
             for made, text, spans in self._shelves.get(shelf, {}).values():

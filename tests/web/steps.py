@@ -65,7 +65,8 @@ def texts(page):
 def act(page, name, message=-1):
     """Press a small button of a message."""
     page.wait_for_selector(MESSAGE)
-    one = page.locator(MESSAGE).all()[message]
+    ready(page)
+    one = page.locator(MESSAGE).nth(message)
     one.locator(f'[class*="st-key-{name}_"] button:visible').first.click()
 
 

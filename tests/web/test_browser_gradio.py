@@ -50,6 +50,13 @@ def test_talk_retry_undo_and_another_session_apart(look, gradio_page):
     assert page.locator('[data-testid="bot"] p img, [data-testid="user"] p img').count() == 0
     page.get_by_role("button", name="Answer anew").click()
     expect(bot.last).to_contain_text("heard: hello <img src=x")
+    page.get_by_label("She speaks").check()
+    box.fill("aloud, please")
+    box.press("Enter")
+    expect(bot.last).to_contain_text("heard: aloud, please")
+    expect(page.get_by_role("button", name="Pause").or_(page.locator("audio"))).not_to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(box).to_have_value("aloud, please")
     other = look(url=gradio_page)
     expect(other.locator('[data-testid="bot"]').first).to_contain_text("你来啦")
     assert "hello" not in other.locator("body").inner_text()

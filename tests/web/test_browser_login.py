@@ -67,7 +67,7 @@ def test_without_a_login_no_page_file_or_socket_opens(people):
         upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
                    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
         assert client.get("/_stcore/stream", headers=upgrade).status_code == 403
-        forged = client.get("/", cookies={"elysia": f"{'a' * 32}.9999999999.{'0' * 64}"})
+        forged = client.get("/", headers={"cookie": f"elysia={'a' * 32}.9999999999.{'0' * 64}"})
         assert forged.status_code == 303
 
 
@@ -89,10 +89,25 @@ def test_a_wrong_password_is_told_and_guessing_is_slowed(people):
 def test_beyond_this_machine_nothing_is_served_without_a_login(tmp_path):
     """A page of one local user at all addresses answers with the reason, and opens no socket."""
     with served(tmp_path, "--server.address", "0.0.0.0", wait=False) as url:
-        wait = threading.Event()
-        for _ in range(100):
-            answer = httpx.get(url + "/")
-            if "ELYSIA_ACCESS" in answer.text:
-                break
-            wait.wait(0.2)
+        answer = told(url, "ELYSIA_ACCESS")
         assert answer.status_code == 503 and "elysia user add" in answer.text
+
+
+def test_a_model_that_is_not_there_is_told_in_a_sentence(tmp_path):
+    """The product's own start, with no model behind it."""
+    arguments = ("--model", str(tmp_path / "none"), "--database", str(tmp_path / "chat.db"))
+    with served(tmp_path, script="web_demo/app.py", wait=False, arguments=arguments) as url:
+        answer = told(url, "Nobody can talk yet")
+        assert answer.status_code == 503 and "none" in answer.text
+        assert "Traceback" not in answer.text
+
+
+def told(url, sentence):
+    """The page's answer as soon as it says so; a model may take a while to load, or not to."""
+    wait = threading.Event()
+    for _ in range(200):
+        answer = httpx.get(url + "/", headers={"accept-language": "en"})
+        if sentence in answer.text:
+            return answer
+        wait.wait(0.2)
+    raise AssertionError(answer.text)

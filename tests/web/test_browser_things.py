@@ -148,6 +148,7 @@ def test_a_memory_is_seen_corrected_and_forgotten_for_good(look):
     dog.locator('[class*="st-key-forget_"] button:visible').click()
     expect(dog).to_have_count(0)
     view(page, "Talk")
+    expect(page.locator(MESSAGE)).to_have_count(3)
     act(page, "again")
     expect(page.locator(MESSAGE).last).to_contain_text("2/2")
     idle(page)

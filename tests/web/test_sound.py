@@ -12,7 +12,7 @@ from elysia.core.errors import StoreError, VoiceError
 from elysia.voice.speaker import Speakers
 from elysia.web.site import site_of
 from elysia.web.sound import header, spoken_reply, voice_of
-from tests.chat.conftest import make, service, user, whole  # noqa: F401
+from tests.chat.conftest import make, service, url, user, whole  # noqa: F401
 from tests.chat.echo import EchoEngine
 from tests.web.stand_in import ToneVoice
 

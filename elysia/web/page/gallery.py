@@ -8,11 +8,13 @@ from __future__ import annotations
 import streamlit as st
 
 from elysia.chat.cast import Member
+from elysia.chat.prompt import language_of
 from elysia.chat.transcript import imported
 from elysia.web.page.visit import Visit, go, notice, told
 from elysia.web.text import plain
 
 CARD_MB, TALK_MB = 20, 20
+LONGEST_LINE = 56  # characters of what a card says below its name
 HOST = "elysia"  # she opens the door
 KINDS = ["png", "json", "charx"]
 
@@ -30,7 +32,7 @@ def show(visit: Visit) -> None:
             label, key="start", type="primary", icon=":material/local_cafe:",
             on_click=_begin, args=(visit, [m.key for m in seated]),
         )  # fmt: skip
-    with st.container(horizontal=True, key="gallery", gap="medium"):
+    with st.container(horizontal=True, key="gallery", gap="small"):
         for member in cast:
             _card(visit, member)
     with st.expander(say("import_card"), icon=":material/person_add:", key="import_card"):
@@ -41,13 +43,13 @@ def show(visit: Visit) -> None:
 
 def about(member: Member, language: str) -> str:
     """What a card says to people, not to the model: its notes, else its description."""
-    extra = member.persona.extra
+    persona, extra = member.persona, member.persona.extra
     notes = extra.get("creator_notes_multilingual")
-    if isinstance(notes, dict) and isinstance(notes.get(language), str) and notes[language].strip():
-        return str(notes[language])
-    said = extra.get("creator_notes")
-    text = said if isinstance(said, str) and said.strip() else member.persona.description
-    return member.persona.fill(text)
+    in_it = notes.get(language) if isinstance(notes, dict) else None
+    for text in (in_it, extra.get("creator_notes"), persona.description):
+        if isinstance(text, str) and text.strip() and language_of(text) == language:
+            return persona.fill(text)
+    return persona.fill(str(extra.get("creator_notes") or persona.description))
 
 
 def name_in(member: Member, language: str) -> str:
@@ -58,10 +60,10 @@ def name_in(member: Member, language: str) -> str:
 
 def _card(visit: Visit, member: Member) -> None:
     say = visit.say
-    with st.container(key=f"card_{member.key}", border=True, width=212, gap="small"):
+    with st.container(key=f"card_{member.key}", border=True, width=160, gap="small"):
         st.image(visit.picture(member), width="stretch", alt=member.name)
         st.markdown(f"**{plain(name_in(member, visit.language), 40)}**")
-        st.caption(plain(about(member, visit.language), 74))
+        st.caption(plain(about(member, visit.language), LONGEST_LINE))
         st.button(
             say("talk_to"), key=f"begin_{member.key}", type="primary", width="stretch",
             icon=":material/chat_bubble:", on_click=_begin, args=(visit, [member.key]),

@@ -13,6 +13,7 @@ import streamlit as st
 from elysia.chat.talk_settings import TalkSettings
 from elysia.chat.tree import CUT, FAILED, STOPPED, WRITING, Conversation, Line
 from elysia.web.page import player, receipts
+from elysia.web.page.reasons import because
 from elysia.web.page.visit import AVATAR, Visit, told
 from elysia.web.text import plain, reply_markdown
 
@@ -30,9 +31,8 @@ def show(visit: Visit, talk: Conversation, line: Line, *, newest: bool, busy: bo
     ):
         if line.role == "assistant" and len(talk.guests) > 1:
             name = member.name if member else visit.say("gone", name=line.speaker or "")
-            st.markdown(f"**{plain(name, 60)}**")
-            if reason := line.details.get("reason"):
-                st.caption(f":material/record_voice_over: {plain(str(reason), 120)}")
+            why = f" :small[:gray[{because(visit, line)}]]" if line.details.get("reason") else ""
+            st.markdown(f"**{plain(name, 60)}** {why}")
         if st.session_state.get("editing") == line.id and not busy:
             _editing(visit, talk, line)
             return

@@ -13,6 +13,7 @@ import streamlit as st
 
 from elysia.chat.tree import Conversation, Line
 from elysia.core.errors import ElysiaError
+from elysia.web.page.reasons import because
 from elysia.web.page.visit import Visit
 from elysia.web.text import plain
 
@@ -36,8 +37,8 @@ def _receipt(visit: Visit, line: Line, receipt: Mapping[str, Any]) -> None:
         st.info(say("no_receipt"))
         return
     tokens = receipt["tokens"]
-    if reason := line.details.get("reason"):
-        st.caption(f"{say('reason')}: {plain(str(reason))}")
+    if len(line.details.get("present", ())) > 1 and line.details.get("reason"):
+        st.caption(f"{say('reason')}: {because(visit, line)}")
     st.caption(say("tokens_line", **{key: tokens[key] for key in ("prompt", "context", "reply")}))
     if "prepared" in line.details:
         st.caption(

@@ -13,6 +13,7 @@ from elysia.chat.talk_settings import PRESETS, TalkSettings
 from elysia.chat.tree import Conversation
 from elysia.voice import voices
 from elysia.web.page.visit import Visit, told
+from elysia.web.sound import voice_of
 
 LONGEST_REPLY = 4096  # tokens, on the slider
 
@@ -138,7 +139,12 @@ def _key(talk: Conversation, name: str) -> str:
 
 def _keep(visit: Visit, talk: Conversation, name: str) -> None:
     with told():
-        visit.service.set(visit.user, talk.id, **{name: st.session_state[_key(talk, name)]})
+        value = st.session_state[_key(talk, name)]
+        kept = visit.service.set(visit.user, talk.id, **{name: value})
+        settings = TalkSettings.of(kept.settings)
+        if name in ("voice", "voice_name") and settings.voice:
+            for guest in talk.guests:  # a voice that is not there is told now, not in mid-reply
+                visit.site.speakers.of(voice_of(visit.service, visit.user, guest, settings))
 
 
 def _preset(visit: Visit, talk: Conversation) -> None:

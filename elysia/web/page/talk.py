@@ -14,13 +14,14 @@ from elysia.chat.talk_settings import TalkSettings
 from elysia.chat.transcript import exported
 from elysia.chat.tree import Conversation, Line
 from elysia.core.errors import ElysiaError, StoreError
-from elysia.web.page import documents, lines, memory, player, settings
+from elysia.web.page import documents, lines, memory, player, scroll, settings
 from elysia.web.page.visit import AVATAR, Visit, go, notice, told
 from elysia.web.text import plain
 
 GLANCE = 0.2  # seconds between looks at a reply that grows
 SHOWN, MORE = 24, 60  # newest lines; each has buttons, and a page of hundreds is slow
 LONGEST = 20_000  # characters in the place to write
+LONGEST_TITLE = 36
 VIEWS = ("talk", "memory", "documents", "settings")
 ICONS = {
     "talk": ":material/chat_bubble:", "memory": ":material/psychology:",
@@ -52,7 +53,7 @@ def _head(visit: Visit, talk: Conversation) -> str:
     with st.container(horizontal=True, vertical_alignment="center", key="head", gap="small"):
         for member in members[:4]:
             st.image(visit.picture(member, AVATAR), width=44, alt=member.name)
-        st.markdown(f"#### {plain(talk.title, 60)}")
+        st.markdown(f"#### {plain(talk.title, LONGEST_TITLE)}")
     with st.container(
         horizontal=True,
         vertical_alignment="center",
@@ -127,6 +128,7 @@ def _talk(visit: Visit, talk: Conversation) -> None:
         with told():
             player.begin(talk.id, service.send(visit.user, talk.id, text))
         st.rerun()
+    scroll.follow(f"{talk.id} {len(shown)}", busy)
     chosen = TalkSettings.of(talk.settings)
     if chosen.voice:
         player.show(talk.id, shown)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
@@ -33,6 +33,7 @@ class Visit:
     user: str
     name: str  # to show; "" for the local user
     language: str
+    _met: dict[str, Member | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def service(self) -> ChatService:
@@ -46,10 +47,13 @@ class Visit:
 
     def member(self, key: str | None) -> Member | None:
         """A character, or None when she is gone."""
-        try:
-            return self.service.cast.get(self.user, key or "")
-        except PersonaError:
-            return None
+        key = key or ""
+        if key not in self._met:  # a card is read once a look, not once a line
+            try:
+                self._met[key] = self.service.cast.get(self.user, key)
+            except PersonaError:
+                self._met[key] = None
+        return self._met[key]
 
     def picture(self, member: Member, side: int = SIDE) -> str:
         """Her picture as a data URL; made once."""
