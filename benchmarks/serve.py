@@ -185,6 +185,11 @@ def with_gateway(
         speeds["gateway, all its processes"] = speed(through, lambda: cpu(gateway.pid, inner))
         speeds["gateway, llama.cpp's process"] = speed(through, lambda: cpu(inner))
         in_pairs(bare, through, lambda: cpu(child), lambda: cpu(gateway.pid, inner), pairs)
+        own, all_told = cpu(gateway.pid), cpu(gateway.pid, inner)
+        for _ in range(pairs):
+            through()
+        share = (cpu(gateway.pid) - own) / (cpu(gateway.pid, inner) - all_told)
+        print(f"of the CPU-seconds of {pairs} replies, the gateway's own are {share:.1%}", flush=True)
         base = speeds.get("transformers bf16")
         for name, value in speeds.items():
             ratio = f"   {value / base:.2f}x" if base else ""

@@ -28,6 +28,6 @@ def test_a_mixed_or_broken_reply_would_be_seen():
                 yield faults.Delta(delta.text.replace("-1-", "-2-"), delta.finish, delta.usage)
 
     with running([("m", Wrong(2, 0.0), MANNER)]) as client:
-        told, _ = faults.soak(str(client.base_url), 2, 0.3)
+        told, _ = faults.soak(str(client.base_url), 2, 1.5)
     assert told.mixed > 0
     assert faults.rss([os.getpid()]) > 1_000_000
