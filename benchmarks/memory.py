@@ -153,7 +153,7 @@ def hybrid(folder: Path, heard: list[Talk], questions: list[dict[str, Any]], emb
         count(tally, asked, talk, found, ids)
         if show and asked["half"] == "tuned" and asked["gold"]:
             explain(asked, talk, found, ids)
-    store.close()  # type: ignore[attr-defined]
+    store.close()
     database.close()
     return tally
 
@@ -300,7 +300,7 @@ def speed(folder: Path, many: int, questions: list[dict[str, Any]]) -> None:
     ]
     times = [timed(lambda one=one: store.remember(scope, [one])) for one in new]
     report("adding one", times)
-    store.close()  # type: ignore[attr-defined]
+    store.close()
     database.close()
 
 

@@ -41,12 +41,14 @@ def main() -> None:
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--streams", default="1,8,64", help="numbers of streams at once")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each number of streams")
+    parser.add_argument("--pairs", type=int, default=20, help="turns of raw llama.cpp and gateway")
     parser.add_argument("--skip-engines", action="store_true", help="the gateway only")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     model, file = made(args.work_dir)
     speeds = {} if args.skip_engines else {"transformers bf16": transformers_speed(model)}
-    with_gateway(file, speeds, [int(n) for n in args.streams.split(",")], args.seconds)
+    streams = [int(n) for n in args.streams.split(",") if n]
+    with_gateway(file, speeds, streams, args.seconds, args.pairs)
 
 
 def made(folder: Path) -> tuple[Path, Path]:
@@ -113,7 +115,38 @@ def cpu(*pids: int) -> float:
     return total
 
 
-def with_gateway(file: Path, speeds: dict[str, float], streams: list[int], seconds: float) -> None:
+def in_pairs(
+    bare: Callable[[], int],
+    through: Callable[[], int],
+    bare_cpu: Callable[[], float],
+    through_cpu: Callable[[], float],
+    pairs: int,
+) -> None:
+    """What the gateway costs over raw llama.cpp asked for the same: by turns, so that whatever else
+    the machine does meets both; the median of the pairs, and their quartiles.
+    """
+    costs: dict[str, list[float]] = {"CPU": [], "wall": []}
+    for turn in range(pairs):
+        spent = {}
+        sides = [("raw", bare, bare_cpu), ("gateway", through, through_cpu)]
+        for name, work, clock in sides if turn % 2 else reversed(sides):
+            began = clock(), time.perf_counter()
+            tokens = work()
+            spent[name] = (clock() - began[0]) / tokens, (time.perf_counter() - began[1]) / tokens
+        for place, kind in enumerate(costs):
+            costs[kind].append(spent["gateway"][place] / spent["raw"][place] - 1)
+    for kind, found in costs.items():
+        low, middle, high = statistics.quantiles(found, n=4)
+        print(
+            f"gateway over raw, {kind} a token, {pairs} pairs: {middle:+.1%} "
+            f"(quartiles {low:+.1%}, {high:+.1%})",
+            flush=True,
+        )
+
+
+def with_gateway(
+    file: Path, speeds: dict[str, float], streams: list[int], seconds: float, pairs: int
+) -> None:
     from elysia.engines import llama_cpp
 
     engine = llama_cpp.build(file, threads=1, context=512, slots=4)
@@ -135,8 +168,12 @@ def with_gateway(file: Path, speeds: dict[str, float], streams: list[int], secon
             "top_p": 1.0, "min_p": 0.0, "cache_prompt": True, "ignore_eos": True,
         }  # fmt: skip
 
+        body = engine._body(request(), engine._fitted(request())[0], TOKENS)
+
         def bare() -> int:
-            return int(engine.server.post("/completion", raw)["tokens_predicted"])
+            with engine.server.events("/completion", body) as events:
+                *_, last = events
+            return int(last["tokens_predicted"])
 
         def through() -> int:
             return sum(1 for _ in stream(client, TOKENS))
@@ -147,6 +184,12 @@ def with_gateway(file: Path, speeds: dict[str, float], streams: list[int], secon
         )
         speeds["gateway, all its processes"] = speed(through, lambda: cpu(gateway.pid, inner))
         speeds["gateway, llama.cpp's process"] = speed(through, lambda: cpu(inner))
+        in_pairs(bare, through, lambda: cpu(child), lambda: cpu(gateway.pid, inner), pairs)
+        own, all_told = cpu(gateway.pid), cpu(gateway.pid, inner)
+        for _ in range(pairs):
+            through()
+        share = (cpu(gateway.pid) - own) / (cpu(gateway.pid, inner) - all_told)
+        print(f"of the CPU-seconds of {pairs} replies, the gateway's own are {share:.1%}", flush=True)
         base = speeds.get("transformers bf16")
         for name, value in speeds.items():
             ratio = f"   {value / base:.2f}x" if base else ""

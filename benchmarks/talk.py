@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from elysia.app.talk import TalkHome, open_surroundings  # noqa: E402
 from elysia.chat.accounts import Accounts  # noqa: E402
 from elysia.chat.cast import Cast  # noqa: E402
-from elysia.chat.round import Model  # noqa: E402
+from elysia.chat.model import Model  # noqa: E402
 from elysia.chat.service import ChatService  # noqa: E402
 from elysia.core import templates  # noqa: E402
 from elysia.store.database import open_database  # noqa: E402

@@ -26,6 +26,7 @@ from elysia.data.tokens import IGNORE as IGNORE
 from elysia.data.tokens import Ids
 
 REMEMBERED = 4_000_000  # tokens of pieces that are not encoded twice: 16 MB, and as much of text
+TALKING = 200_000  # the same for a server, whose many short pieces weigh more than their tokens
 
 
 class Encoded(NamedTuple):
@@ -73,9 +74,13 @@ def encode_prompt(
 
 
 class Encoder:
-    """One tokenizer, with what must be known of it looked up once."""
+    """One tokenizer, with what must be known of it looked up once. Threads may share it.
 
-    def __init__(self, tokenizer: Any) -> None:
+    Args:
+        remember: tokens of pieces to keep.
+    """
+
+    def __init__(self, tokenizer: Any, *, remember: int = REMEMBERED) -> None:
         self.tokenizer = tokenizer
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         # Llama 3 lists its header marks only here.
@@ -85,7 +90,7 @@ class Encoder:
         words = sorted(filter(None, special), key=len, reverse=True)
         self.lookalike = re.compile("|".join(map(re.escape, words))) if words else None
         self.remembered: dict[Piece, Ids] = {}
-        self.room = REMEMBERED
+        self.room = self.remember = remember
 
     def encode_many(self, conversations: Sequence[Sequence[Piece]]) -> list[Encoded]:
         """Encodes all plain texts in one batch, each once however often it comes."""
@@ -118,7 +123,8 @@ class Encoder:
     def _ids_of(self, pieces: set[Piece]) -> dict[Piece, Ids]:
         """Ids of every piece. Those of earlier calls are remembered, as far as memory is set aside:
         system prompts, questions of pairs and repeated rows come again and again."""
-        ids = {piece: self.remembered[piece] for piece in pieces & self.remembered.keys()}
+        remembered = self.remembered  # another thread may begin a new one
+        ids = {piece: remembered[piece] for piece in pieces if piece in remembered}
         plain: list[Piece] = []
         mixed: list[Piece] = []
         found: dict[Piece, list[int]] = {}
@@ -132,7 +138,7 @@ class Encoder:
         new = {piece: np.array(numbers, np.int32) for piece, numbers in found.items()}
         self.room -= sum(map(len, new.values()))
         if self.room < 0:
-            self.remembered, self.room = {}, REMEMBERED
+            self.remembered, self.room = {}, self.remember
         self.remembered.update(new)
         return ids | new
 

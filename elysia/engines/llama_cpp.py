@@ -15,7 +15,7 @@ from typing import Any
 from elysia.core.errors import EngineError, ModelError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate, prompt_pieces
-from elysia.data.encode import Encoder
+from elysia.data.encode import TALKING, Encoder
 from elysia.engines.base import Ability, Delta, Finish, Likely, Request, Usage
 from elysia.engines.text import StopTexts
 from elysia.models.gguf_header import read_header
@@ -71,7 +71,7 @@ class LlamaCppEngine:
         self.tokenizer = tokenizer
         self.context_length = context
         self.slots = server.slots
-        self._encoder = Encoder(tokenizer)
+        self._encoder = Encoder(tokenizer, remember=TALKING)
 
     def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
         """Tokens of the chat prompt."""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from elysia.core.errors import EngineError
+from elysia.core.lines import lines_of
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate
 from elysia.engines.base import Ability, Delta, Finish, Likely, Request, Usage
@@ -201,7 +202,7 @@ def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
     """The events of a server-sent stream, up to [DONE]; EngineError for an error among them."""
-    for line in answer.iter_lines():
+    for line in lines_of(answer.iter_bytes()):
         if not line.startswith("data:"):
             continue
         text = line[5:].strip()

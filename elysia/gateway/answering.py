@@ -15,6 +15,9 @@ from typing import Any
 from elysia.engines.base import Delta, Likely, Usage
 
 DONE = b"data: [DONE]\n\n"
+# Allowed inside JSON's strings, and a line's end to many readers of events.
+BREAKS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 @dataclass
@@ -122,8 +125,7 @@ class Answer:
 
 def packed(body: dict[str, Any]) -> bytes:
     """One server-sent event."""
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {text}\n\n".encode()
+    return f"data: {_JSON.encode(body).translate(BREAKS)}\n\n".encode()
 
 
 def counted(choices: Sequence[Choice]) -> dict[str, int]:

@@ -149,6 +149,7 @@ async def generate(
     held = AsyncExitStack()
     try:
         held.enter_context(desk.gate.admitted(request.state.holder))
+        served.slots.refuse_full()
         asked = await wanted()
         slot = desk.catalogue.slot(served, desk.metrics)
         place = await while_here(request, held.enter_async_context(slot))
@@ -240,6 +241,7 @@ async def simply(desk: Desk, request: Request, ask: SimpleRequest) -> Response:
     """A reply and the history with it, as the simple deployments answer."""
     served = desk.catalogue.first
     with desk.gate.admitted(request.state.holder):
+        served.slots.refuse_full()
         asked = await asking.simple_request(ask, served, desk.defaults)
         async with AsyncExitStack() as held:
             slot = desk.catalogue.slot(served, desk.metrics)

@@ -36,8 +36,7 @@ class Slots:
         if self.running < self.size and not self._waiting:
             self.running += 1
             return
-        if len(self._waiting) >= self.queue:
-            raise self.full()
+        self.refuse_full()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -48,6 +47,12 @@ class Slots:
             else:
                 self._waiting.remove(turn)
             raise
+
+    def refuse_full(self) -> None:
+        """The ApiError 429 that `take` would raise now: told before anything is done for nothing."""
+        taken = self.running >= self.size or self._waiting
+        if taken and len(self._waiting) >= self.queue:
+            raise self.full()
 
     def release(self, began: float) -> None:
         """Give a slot back that was used since `began` (time.monotonic)."""

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import select, update
 
 from elysia.core.errors import MemoryFault
 from elysia.memory import rows
 from elysia.memory.base import Heard, Kind, Memory, MemoryStore, Recalled, Scope
 from elysia.memory.behind import Behind
+from elysia.memory.candidates import UNWRITTEN, hits, names_meant, outdated, pool_of
 from elysia.memory.facts import Extractor, Fact, facts_of
 from elysia.memory.question import Question, read_question
 from elysia.memory.rank import LONGEST, Candidate, rank
@@ -33,25 +33,7 @@ from elysia.store.tables import memories as table
 
 log = logging.getLogger(__name__)
 
-DEPTH = 48  # of the index's hits that are ranked
-REACH = 2  # neighbours to each side that are ranked with a hit
-ROOTS = 16  # hits whose neighbours are looked at
-WINDOW = 160  # turns of the days that a question names
-FACTS = 60  # newest facts that are always looked at
-ENDS = 24  # newest or oldest turns, for questions that ask for them
-UNWRITTEN = 100  # newest memories that the index may not find yet
-# Subjects with names of their own, and the slots in which those stand.
-PEOPLE = {"pet", "partner", "family", "mother", "father", "siblings", "baby", "friend"}
-NAMED_SLOTS = ("pet:", "partner", "family:", "acquaintance:")
-MEANT = 8  # nearest by meaning that need no word in common
 LOWEST = 0.02  # what scores less shares nothing with the question
-
-_NAME = re.compile(
-    r"叫做?([\u4e00-\u9fff]{1,4}|[A-Z][a-z]+)|[和跟与]([\u4e00-\u9fff]{2,3})(?:分手|离婚|结婚|"
-    r"订婚)|\b(?:called|named) ([A-Z][\w'-]+)"
-)
-
-_MEANT = re.compile(r"meaning #(\d+)")
 
 
 def build(
@@ -62,7 +44,7 @@ def build(
     extractor: Extractor = facts_of,
     server: str | None = None,
     clock: Callable[[], float] = time.time,
-) -> MemoryStore:
+) -> HybridMemory:
     """The memory in a database, with its index in `folder`. Without an embedder, by words alone.
 
     `server`: a Chroma server's URL for the vectors. `clock`: seconds since 1970.
@@ -70,7 +52,7 @@ def build(
     return HybridMemory(database, open_index(folder, embedder, server=server), extractor, clock)
 
 
-class HybridMemory:
+class HybridMemory(MemoryStore):
     """Made by `build`. May be called from several threads."""
 
     def __init__(
@@ -207,89 +189,22 @@ class HybridMemory:
             return ()
 
     def _candidates(self, scope: Scope, asked: Question, without: set[str]) -> list[Candidate]:
-        """What may answer: the index's hits and their neighbours, facts, days, an end of time."""
-        found: dict[str, float] = {}
-        meant: set[str] = set()
-        asked.kin.update(dict.fromkeys(self._names(scope, asked), 1))
-        for words in (asked.text, " ".join(asked.kin)):
-            depth = DEPTH if words is asked.text else DEPTH // 2
-            hits = self._index.search([key_of(scope)], words, k=depth) if words else []
-            fused = any("meaning" in hit.why for hit in hits)
-            for hit in hits:
-                if words is asked.text:
-                    near = _MEANT.search(hit.why)
-                    # Fused ranks lie close together: the last of them is worth nothing.
-                    last = hits[-1].score if fused else 0.0
-                    found[hit.id] = (hit.score - last) / ((hits[0].score - last) or 1.0)
-                    meant |= {hit.id} if near and int(near[1]) <= MEANT else set()
-                else:
-                    found.setdefault(hit.id, 0.0)
-        found |= dict.fromkeys(self._behind.unwritten(key_of(scope))[-UNWRITTEN:], 0.0)
+        key = key_of(scope)
         with self._database.read() as connection:
-            pool = rows.by_ids(connection, scope, found)
-            best = sorted(pool, key=lambda row: -found[row.id])[:ROOTS]
-            pool += rows.beside(connection, scope, best, REACH)
-            pool += rows.fetch(
-                connection, scope, table.c.kind == "fact", table.c.replaced_by.is_(None),
-                order=[table.c.number.desc()], limit=FACTS,
-            )  # fmt: skip
-            if asked.days:
-                bounds = [span.bounds for span in asked.days]
-                pool += rows.between(connection, scope, bounds, WINDOW)
-            for wanted, order in (
-                (asked.recent, table.c.number.desc()),
-                (asked.first, table.c.number.asc()),
-            ):
-                if wanted:
-                    pool += rows.fetch(
-                        connection, scope, table.c.kind == "turn", order=[order], limit=ENDS
-                    )
-            pool = [
-                row
-                for row in {row.id: row for row in pool}.values()
-                if row.replaced_by is None and row.message_id not in without
-            ]
-            stale = self._outdated(connection, scope, pool)
+            asked.kin.update(dict.fromkeys(names_meant(connection, scope, asked), 1))
+        found, meant = hits(self._index, key, asked)
+        found |= dict.fromkeys(self._behind.unwritten(key)[-UNWRITTEN:], 0.0)
+        with self._database.read() as connection:
+            pool = pool_of(connection, scope, asked, found)
+            pool = [row for row in pool if row.message_id not in without]
+            stale = outdated(connection, scope, pool)
         return [
             Candidate(
-                row,
-                found.get(row.id, 0.0),
-                row.id in meant,
+                row, found.get(row.id, 0.0), row.id in meant,
                 stale=row.kind == "turn" and row.message_id in stale,
             )
             for row in pool
-        ]
-
-    def _names(self, scope: Scope, asked: Question) -> set[str]:
-        """The words of names that the question means: of the mother, the dog, the partner once had."""
-        if not asked.subjects & PEOPLE:
-            return set()
-        with self._database.read() as connection:
-            facts = rows.fetch(
-                connection, scope, table.c.kind == "fact",
-                or_(*(table.c.slot.startswith(head) for head in NAMED_SLOTS)),
-                order=[table.c.number.desc()], limit=FACTS,
-            )  # fmt: skip
-        found: set[str] = set()
-        for row in facts:
-            head = str(row.slot).split(":")[0]
-            if head in asked.subjects or set(content(row.text)) & {*asked.words, *asked.kin}:
-                found |= {word for name in names_in(row.text) for word in content(name)}
-        return found - set(asked.words)
-
-    def _outdated(self, connection: Connection, scope: Scope, pool: list[Row]) -> set[str]:
-        """Messages that said a fact which was replaced or corrected since."""
-        found: set[str] = set()
-        messages = {row.message_id for row in pool if row.kind == "turn" and row.message_id}
-        for part in rows.parts(messages):
-            query = select(table.c.message_id).where(
-                rows.within(scope, last=True),
-                table.c.kind == "fact",
-                table.c.message_id.in_(part),
-                table.c.replaced_by.is_not(None) | table.c.corrected,
-            )
-            found.update(str(one) for one in connection.scalars(query))
-        return found
+        ]  # fmt: skip
 
     def _mend(self, scope: Scope) -> None:
         """Bring the index in line with the rows: once a scope, and whenever the index is new."""
@@ -322,15 +237,6 @@ class HybridMemory:
             self._index.add(key_of(scope), items)
         log.info("The index of memories was made anew: %d scopes.", len(scopes))
         self._index.filled()
-
-
-def names_in(text: str) -> list[str]:
-    """The names in a fact about somebody.
-
-    >>> names_in("我养了一只橘猫，叫年糕"), names_in("My sister is called Grace")
-    (['年糕'], ['Grace'])
-    """
-    return [next(filter(None, hit)) for hit in _NAME.findall(text)]
 
 
 def key_of(scope: Scope) -> str:

@@ -22,6 +22,7 @@ from typing import IO, Any
 import httpx
 
 from elysia.core.errors import EngineError, ModelError
+from elysia.core.lines import lines_of
 
 log = logging.getLogger(__name__)
 
@@ -272,7 +273,7 @@ def refuse_fault(answer: httpx.Response) -> None:
 
 
 def _events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
-    for line in answer.iter_lines():
+    for line in lines_of(answer.iter_bytes()):
         if line.startswith("data: ") and line != "data: [DONE]":
             yield json.loads(line[6:])
         elif line.startswith("error: "):

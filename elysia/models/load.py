@@ -18,6 +18,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    PreTrainedTokenizerFast,
 )
 
 from elysia.core.errors import DeviceError, ModelError
@@ -106,7 +107,8 @@ def load_tokenizer(folder: str | Path) -> Any:
     try:
         if present == ["tokenizer.model"] and internlm2_tokenizer.is_for(folder):
             return internlm2_tokenizer.load(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        kind = PreTrainedTokenizerFast if _is_its_own(folder) else AutoTokenizer
+        tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
         if internlm2_tokenizer.FILE in present:
             tokenizer.sentencepiece_file = str(folder / internlm2_tokenizer.FILE)
         return tokenizer
@@ -114,6 +116,17 @@ def load_tokenizer(folder: str | Path) -> Any:
         raise
     except Exception as error:
         raise ModelError(f"The tokenizer in {folder} cannot be read: {_reason(error)}") from error
+
+
+def _is_its_own(folder: Path) -> bool:
+    """Whether tokenizer.json alone says how text is cut. The Auto class would put the ways of the
+    model's family in its place: Qwen2's adds a token that has no embedding.
+    """
+    path = folder / "tokenizer_config.json"
+    if not path.is_file() or not (folder / "tokenizer.json").is_file():
+        return False
+    said = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class")
+    return said in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def end_with(tokenizer: Any, token: str) -> None:

@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 FORM = "2"  # of the terms and the fields; another one is built anew
 DEPTH = 50  # hits of each kind that are fused
-# Reciprocal rank fusion (Cormack et al., SIGIR 2009): a hit is worth 1 / (SMOOTH + its rank).
-SMOOTH = 60
 
 
 @dataclass(frozen=True)
@@ -244,17 +242,24 @@ def open_index(
     return Index(folder, embedder, server)
 
 
-def fuse(words: Iterable[tuple[str, float]], near: Iterable[tuple[str, float]]) -> list[Hit]:
-    """Two rankings as one, best first.
+def fuse(words: Sequence[tuple[str, float]], near: Sequence[tuple[str, float]]) -> list[Hit]:
+    """Two rankings as one, best first: BM25 as a share of the best one's, and cosine above the last's.
 
-    >>> [hit.id for hit in fuse([("a", 9.0), ("b", 8.0)], [("b", 0.9), ("c", 0.8)])]
+    A model that does not know the language finds all texts about equally near and changes little;
+    reciprocal rank fusion would believe its order.
+
+    >>> [hit.id for hit in fuse([("a", 9.0), ("b", 8.0)], [("b", 0.9), ("c", 0.6)])]
     ['b', 'a', 'c']
     """
     score: dict[str, float] = {}
     why: dict[str, list[str]] = {}
-    for kind, ranking in (("words", words), ("meaning", near)):
-        for rank, (identity, _) in enumerate(ranking, 1):
-            score[identity] = score.get(identity, 0.0) + 1 / (SMOOTH + rank)
+    best = words[0][1] if words else 1.0
+    last = near[-1][1] if len(near) > 1 else 0.0
+    worth = [("words", [(one, value / best) for one, value in words])]
+    worth += [("meaning", [(one, value - last) for one, value in near])]
+    for kind, ranking in worth:
+        for rank, (identity, value) in enumerate(ranking, 1):
+            score[identity] = score.get(identity, 0.0) + value
             why.setdefault(identity, []).append(f"{kind} #{rank}")
-    best = sorted(score, key=lambda identity: -score[identity])
-    return [Hit(identity, score[identity], ", ".join(why[identity])) for identity in best]
+    ranked = sorted(score, key=lambda identity: -score[identity])
+    return [Hit(identity, score[identity], ", ".join(why[identity])) for identity in ranked]

@@ -55,6 +55,13 @@ def test_greedy_replies_and_prompt_ids_are_those_of_transformers(engine, tiny_in
     assert text_of(engine, ask()) == text_of(reference, ask())
 
 
+def test_a_prompt_with_characters_that_some_take_for_line_ends_is_answered(engine):
+    # llama.cpp sends the prompt back in its last event.
+    talk = [Message("user", "a\u2028b\x85c\u2029d")]
+    *_, last = engine.stream(Request(talk, TEMPLATE, (), Sampling(max_new_tokens=3)))
+    assert last.usage.reply_tokens >= 1
+
+
 def test_the_last_delta_tells_why_and_how_much(engine):
     *_, last = engine.stream(ask(max_new_tokens=5))
     assert last.finish == "length"

@@ -49,6 +49,11 @@ def test_a_reply_comes_in_pieces_with_its_usage(engine):
     assert engine.model == "parrot" and engine.context_length == 512
 
 
+def test_characters_that_some_take_for_line_ends_come_through(engine):
+    odd = "a\u2028b\x85c\u2029d\x1ce\x0bf"
+    assert "".join(delta.text for delta in engine.stream(ask(odd))) == odd
+
+
 def test_stop_texts_beyond_what_servers_take_are_watched_here(engine):
     stops = ("1", "2", "3", "4", "你")
     assert "".join(d.text for d in engine.stream(ask("Hello 你好", stops))) == "Hello "

@@ -49,7 +49,7 @@ def test_llama_says_the_same_tokens_in_a_gguf(tiny_llama, tmp_path):
 def test_qwen2_says_the_same_tokens_in_a_gguf(tiny_tokenizer, tmp_path):
     model = tiny.init_model(
         tmp_path / "qwen2", tokenizer=tiny_tokenizer, architecture="qwen2", hidden_size=64,
-        layers=2, heads=4, kv_heads=2, intermediate_size=128, vocab_size=1100,
+        layers=2, heads=4, kv_heads=2, intermediate_size=128,
     )  # fmt: skip
     written = gguf.quantize(model, file_type="f32")
     assert written.path == tmp_path / "qwen2.f32.gguf"

@@ -33,6 +33,7 @@ def refused(answer, status):
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"repetition_penalty": 5e-324}, "repetition_penalty"),  # 0 in llama.cpp's float32
         ({"stop": [""]}, "stop"),
         ({"stream_options": {"include_usage": True}}, None),
         ({"logprobs": True}, "logprobs"),

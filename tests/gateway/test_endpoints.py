@@ -41,6 +41,16 @@ def test_a_stream_says_the_same_in_pieces_and_counts_when_asked(client):
     assert all(event["usage"] is None for event in told[:-1])
 
 
+def test_characters_that_some_take_for_line_ends_are_escaped_in_events(client):
+    odd = "a\u2028b\x85c\u2029d"
+    answer = chat(client, stream=True, messages=[{"role": "user", "content": odd}])
+    raw = answer.content.decode()
+    assert not any(mark in raw for mark in "\u2028\x85\u2029")
+    told, _ = events(answer)
+    texts = [c["delta"].get("content", "") for event in told for c in event["choices"]]
+    assert "".join(texts) == odd
+
+
 def test_a_stop_text_and_a_limit_end_the_reply(client):
     stopped = chat(client, stop=["你"]).json()["choices"][0]
     assert (stopped["message"]["content"], stopped["finish_reason"]) == ("Hello ", "stop")

@@ -171,3 +171,17 @@ def test_an_occupied_folder_is_left_alone_unless_told(tiny_tokenizer: Path, tmp_
     tiny.init_model(tmp_path, tokenizer=tiny_tokenizer, overwrite=True, **SIZES)
     assert (tmp_path / "model.safetensors").is_file()
     assert (tmp_path / "precious.txt").is_file()
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_the_model_s_tokenizer_is_the_one_that_was_given(
+    tiny_tokenizer: Path, tmp_path: Path, architecture: str
+) -> None:
+    folder = tiny.init_model(
+        tmp_path / "m", tokenizer=tiny_tokenizer, architecture=architecture, **SIZES
+    )
+    given, found = load.load_tokenizer(tiny_tokenizer), load.load_tokenizer(folder)
+    assert len(found) == len(given) == load.load_config(folder).vocab_size
+    # Qwen2's own would compose these, and cut digits one by one.
+    text = "cafe\u0301 12345 don't"
+    assert found(text)["input_ids"] == given(text)["input_ids"]

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from elysia.retrieval.index import open_index
+from elysia.retrieval.index import fuse, open_index
 
 TEXTS = [
     ("rose", "爱莉希雅在花园里种了粉色的玫瑰。"),
@@ -201,6 +201,14 @@ def test_vectors_find_what_words_alone_rank_low(tmp_path, pieces):
     index.remove_scope("a")
     assert index.search(["a"], "粉色的玫瑰", k=3) == []
     index.close()
+
+
+def test_a_model_that_finds_everything_equally_near_does_not_overrule_the_words():
+    words = [("right", 20.0), ("other", 9.0)]
+    near = [(f"{number}", 0.31 - number / 1_000) for number in range(9)] + [("right", 0.3)]
+    assert fuse(words, near)[0].id == "right"
+    assert fuse([], near)[0].id == "0"
+    assert [hit.id for hit in fuse(words, [])] == ["right", "other"]
 
 
 def test_what_did_not_change_is_not_embedded_again(tmp_path, pieces):
