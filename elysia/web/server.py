@@ -6,6 +6,7 @@ Knows nothing of what a page shows.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,8 @@ from elysia.web import plain_page, site
 from elysia.web.access import LASTS, OPENID, PASSWORD, refused
 from elysia.web.site import Site
 from elysia.web.sound import spoken_reply
+
+log = logging.getLogger(__name__)
 
 COOKIE = "elysia"
 LOGIN, LOGOUT, VOICE = "/login", "/logout", "/voice"
@@ -94,6 +97,10 @@ class Door:
             here = opening.site()
         except ElysiaError as error:
             return HTMLResponse(plain_page.fault(language, str(error)), 503)
+        except Exception as error:
+            log.exception("The site could not be opened")
+            ours = f"A mistake of ours: {type(error).__name__}: {error}. The terminal says more."
+            return HTMLResponse(plain_page.fault(language, ours), 503)
         if said := refused(here.access, self.address()):
             return HTMLResponse(plain_page.fault(language, said), 503)
         if here.access != PASSWORD or asked.url.path == LOGIN:
