@@ -162,6 +162,9 @@ class DictMemory:
     def forget_all(self, scope):
         self._of.pop(scope, None)
 
+    def close(self):
+        pass
+
 
 class DictKnowledge:
     """Paragraphs are spans, found by shared words."""
@@ -206,6 +209,9 @@ class DictKnowledge:
     def remove(self, shelf, document_id):
         self.text(shelf, document_id)
         del self._shelves[shelf][document_id]
+
+    def close(self):
+        pass
 
     def search(self, shelves, question, *, k=4):
         words = set(re.findall(r"[a-z]{4,}|[\u4e00-\u9fff]{2}", question.lower()))
