@@ -189,7 +189,9 @@ def with_gateway(
         for _ in range(pairs):
             through()
         share = (cpu(gateway.pid) - own) / (cpu(gateway.pid, inner) - all_told)
-        print(f"of the CPU-seconds of {pairs} replies, the gateway's own are {share:.1%}", flush=True)
+        print(
+            f"of the CPU-seconds of {pairs} replies, the gateway's own are {share:.1%}", flush=True
+        )
         base = speeds.get("transformers bf16")
         for name, value in speeds.items():
             ratio = f"   {value / base:.2f}x" if base else ""
