@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 600.0  # seconds for a large model to be read
 MAGIC = b"GGUF"
+BROKEN = (httpx.HTTPError, HTTPException, OSError)  # of a connection to the child
 
 
 def default_threads() -> int:
@@ -115,12 +117,28 @@ class LlamaServer:
 
     @contextmanager
     def events(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
-        """The events of a streamed POST. Leaving the block early ends the generation."""
-        with self._told(), self._answer("POST", path, body) as answer:
-            if answer.status_code != 200:
-                answer.read()
-            refuse_fault(answer)
-            yield _events(answer)
+        """The events of a streamed POST. Leaving the block early ends the generation.
+
+        By the standard library's client: reading a token's event costs half of what httpx takes.
+        """
+        text = json.dumps(body).encode()
+        with self._told():
+            client = self.client()
+            connection = _connection(client)
+            try:
+                try:
+                    answer = _asked(connection, client, path, text)
+                except BROKEN:
+                    if not self._died():
+                        raise
+                    client = self.client()
+                    connection = _connection(client)
+                    answer = _asked(connection, client, path, text)
+                if answer.status != 200:
+                    refuse_fault(httpx.Response(answer.status, content=answer.read()))
+                yield _events(answer)
+            finally:
+                connection.close()
 
     @contextmanager
     def _answer(self, method: str, path: str, body: dict[str, Any]) -> Iterator[httpx.Response]:
@@ -159,7 +177,7 @@ class LlamaServer:
         """Faults of the connection become a sentence: the child died, or hangs."""
         try:
             yield
-        except httpx.HTTPError as error:
+        except BROKEN as error:
             raise EngineError(
                 f"The llama.cpp process of {self.model.name} ended in mid-reply; it is started "
                 f"again for the next request. ({type(error).__name__})"
@@ -272,8 +290,28 @@ def refuse_fault(answer: httpx.Response) -> None:
     raise EngineError(f"llama.cpp refused the request: {words}")
 
 
-def _events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
-    for line in lines_of(answer.iter_bytes()):
+def _connection(client: httpx.Client) -> HTTPConnection:
+    port = client.base_url.port
+    return HTTPConnection(client.base_url.host, port, timeout=PATIENCE)
+
+
+def _asked(
+    connection: HTTPConnection, client: httpx.Client, path: str, body: bytes
+) -> HTTPResponse:
+    headers = {
+        "Authorization": client.headers["Authorization"], "Content-Type": "application/json",
+    }  # fmt: skip
+    connection.request("POST", path, body, headers)
+    return connection.getresponse()
+
+
+def _chunks(answer: HTTPResponse) -> Iterator[bytes]:
+    while chunk := answer.read1(65536):
+        yield chunk
+
+
+def _events(answer: HTTPResponse) -> Iterator[dict[str, Any]]:
+    for line in lines_of(_chunks(answer)):
         if line.startswith("data: ") and line != "data: [DONE]":
             yield json.loads(line[6:])
         elif line.startswith("error: "):
