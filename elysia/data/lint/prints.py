@@ -7,6 +7,8 @@ Knows nothing of files or rows.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ ASKS = 32  # numbers of the signature of the questions alone
 RUN = 4  # characters of a shingle
 SHORTEST = 12  # characters; shorter texts are compared exactly only
 LONGEST = 20_000  # characters of a text that are looked at
+_LOWEST = slice(0 if sys.byteorder == "little" else 3, None, 4)  # byte of each number
 
 
 class Print(NamedTuple):
@@ -48,4 +51,4 @@ def _signature(text: str, size: int) -> bytes:
     text = text[:LONGEST].encode("utf-8", "replace").decode()
     # One text at a time: the library's calls for many start threads, which no fork survives.
     signature.update([text[at : at + RUN] for at in range(max(1, len(text) - RUN + 1))])
-    return bytes([number & 255 for number in signature.digest()])
+    return array("I", signature.digest()).tobytes()[_LOWEST]
