@@ -2,7 +2,8 @@
 
 The rows are those of FILE (a JSON array; without one, the bundled general dialogues, sixteen to a
 row) over and over, each text with marks of its own, so that no two are duplicates. Each size is
-linted in a process of its own. Asserts nothing.
+linted by a program of its own; its start is in the CPU, not in the seconds. The machine's load is
+that of all programs, before and after. Asserts nothing.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import tempfile
 from pathlib import Path
 
 CHILD = """
-import resource, sys, time
+import os, resource, sys, time
 from pathlib import Path
 from elysia.data.lint.run import lint
-wall, cpu = time.perf_counter(), time.process_time()
+wall, load = time.perf_counter(), os.getloadavg()[0]
 (report,) = lint([Path(sys.argv[1])])
-wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(f"{report.shape.rows:>9,} rows  {wall:6.1f} s  {cpu:6.1f} s of CPU  peak {peak:.0f} MB")
+wall = time.perf_counter() - wall
+this, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+cpu = [used.ru_utime + used.ru_stime for used in (this, others)]
+peak = [used.ru_maxrss / 1024 for used in (this, others)]
+print(f"{report.shape.rows:>9,} rows  {wall:6.1f} s  {sum(cpu):6.1f} s of CPU ({cpu[0]:.1f} in the first "
+      f"process)  peak {peak[0]:.0f} MB, of each other process {peak[1]:.0f} MB  "
+      f"load {load:.1f} to {os.getloadavg()[0]:.1f}")
 """
 
 

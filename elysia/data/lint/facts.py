@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -58,37 +59,48 @@ _NUMERALS = {ch: n for n, ch in enumerate("零一二三四五六七八九")} | {
 
 
 class Said(NamedTuple):
-    """One answer: the value it gives a fact, and where."""
+    """One answer: the fact, the value it gives it, and which text of the row says so."""
 
+    fact: str
     value: str
-    line: int
-    row: int
     where: str
 
 
+def heard(ask: str, reply: str, where: str) -> Iterator[Said]:
+    """What `reply` says of the character, if `ask` asks for it."""
+    if len(ask) > LONGEST_QUESTION or not any(you in ask.lower() for you in ("你", "您", "you")):
+        return
+    for fact, pattern in _ASKS.items():
+        if pattern.search(ask) and (value := value_of(fact, reply)):
+            yield Said(fact, value, where)
+
+
 class Facts:
-    """What a file's answers say of the character."""
+    """What a file's answers say of the character: 16 bytes an answer, and each value once."""
 
     def __init__(self) -> None:
-        self.said: defaultdict[tuple[str, bool], list[Said]] = defaultdict(list)
+        self.texts: dict[str, int] = {}  # values and places, numbered as they come
+        # for each fact, in ASCII or not: four numbers an answer, value, line, row and place
+        self.said: defaultdict[tuple[str, bool], array[int]] = defaultdict(lambda: array("I"))
 
-    def hear(self, ask: str, reply: str, line: int, row: int, where: str) -> None:
-        """Note what `reply` says, if `ask` asks for a fact."""
-        if len(ask) > LONGEST_QUESTION:
-            return
-        for fact, pattern in _ASKS.items():
-            if pattern.search(ask) and (value := value_of(fact, reply)):
-                self.said[fact, value.isascii()].append(Said(value, line, row, where))
+    def hear(self, said: Said, line: int, row: int) -> None:
+        """Note an answer."""
+        value, where = (
+            self.texts.setdefault(text, len(self.texts)) for text in (said.value, said.where)
+        )
+        self.said[said.fact, said.value.isascii()].extend((value, line, row, where))
 
     def findings(self, file: str) -> Iterator[Finding]:
         """Every answer whose value is not the most frequent one, nor a longer or shorter form of it."""
+        texts = list(self.texts)
         for (fact, _), said in self.said.items():
-            counts = Counter(one.value for one in said)
-            true, times = counts.most_common(1)[0]
-            for one in said:
-                if one.value not in true and true not in one.value:
-                    what = f"says that the {fact} is {one.value}; {times} of {len(said)} answers say {true}"
-                    yield Finding("contradiction", file, one.line, one.row, one.where, what)
+            number, times = Counter(said[::4]).most_common(1)[0]
+            true, answers = texts[number], len(said) // 4
+            for at in range(0, len(said), 4):
+                value, line, row, where = said[at : at + 4]
+                if texts[value] not in true and true not in texts[value]:
+                    what = f"says that the {fact} is {texts[value]}; {times} of {answers} answers say {true}"
+                    yield Finding("contradiction", file, line, row, texts[where], what)
 
 
 def value_of(fact: str, reply: str) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from elysia.core.errors import DataError
 from elysia.data.encoding import encoding_of
@@ -31,6 +31,24 @@ class Located:
     line: int
     number: int
     fault: str = ""
+
+
+class Unread(NamedTuple):
+    """A row as it stands in the file, its JSON still to be read; no more than the line's is known."""
+
+    text: str
+    line: int
+    number: int
+
+    def read(self) -> Located:
+        """The row."""
+        try:
+            return Located(json.loads(self.text), self.line, self.number)
+        except json.JSONDecodeError as error:
+            fault = f"not JSON ({error.msg}, column {error.colno})"
+        except (RecursionError, ValueError) as error:
+            fault = _too_deep(error)
+        return Located(None, self.line, self.number, fault)
 
 
 @dataclass(frozen=True)
@@ -56,22 +74,35 @@ class Source:
 
     def rows(self) -> Iterator[Located]:
         """Every row, in order."""
+        if self.layout == "array":
+            with self.open() as stream:
+                yield from (row for row, _ in _array(stream))
+        else:
+            yield from (row if isinstance(row, Located) else row.read() for row in self.unread())
+
+    def unread(self) -> Iterator[Located | Unread]:
+        """Every row, in order; those of JSON as they stand, for whoever will read them."""
         if self.layout == "other":
             for found in read_rows(self.path):
                 yield Located(found.value, 0, found.number)
             return
-        reader = {"csv": _csv, "txt": _txt, "lines": _lines, "array": _array}[self.layout]
         with self.open() as stream:
-            for row in reader(stream):
-                if (
-                    row.fault
-                    and row.number == 1
-                    and self.layout == "lines"
-                    and self.path.suffix.lower() == ".json"
-                ):
-                    yield Located(None, row.line, 1, "no array of rows: [{...}, ...]")
-                    return  # one object over many lines, none of which is a row
-                yield row
+            if self.layout == "array":
+                for row, text in _array(stream):
+                    yield Unread(text, row.line, row.number) if text else row
+            elif self.layout == "lines":
+                yield from self._lines(stream)
+            else:
+                yield from (_csv if self.layout == "csv" else _txt)(stream)
+
+    def _lines(self, stream: TextIO) -> Iterator[Located | Unread]:
+        lines = ((at, line) for at, line in enumerate(stream, start=1) if not line.isspace())
+        for number, (at, line) in enumerate(lines, start=1):
+            row = Unread(line, at, number)
+            if number == 1 and self.path.suffix.lower() == ".json" and row.read().fault:
+                yield Located(None, at, 1, "no array of rows: [{...}, ...]")
+                return  # one object over many lines, none of which is a row
+            yield row
 
     def open(self) -> TextIO:
         """The file as text; bytes that are no UTF-8 become half surrogates."""
@@ -85,22 +116,8 @@ def _first_character(path: Path, encoding: str) -> str:
         return stream.read(4096).strip()[:1]
 
 
-def _lines(stream: TextIO) -> Iterator[Located]:
-    number = 0
-    for line_number, line in enumerate(stream, start=1):
-        if line.isspace():
-            continue
-        number += 1
-        try:
-            yield Located(json.loads(line), line_number, number)
-        except json.JSONDecodeError as error:
-            fault = f"not JSON ({error.msg}, column {error.colno})"
-            yield Located(None, line_number, number, fault)
-        except (RecursionError, ValueError) as error:
-            yield Located(None, line_number, number, _too_deep(error))
-
-
-def _array(stream: TextIO) -> Iterator[Located]:
+def _array(stream: TextIO) -> Iterator[tuple[Located, str]]:
+    """Rows, and the text that each is made of."""
     decoder, window, number = json.JSONDecoder(), _Window(stream), 0
     window.skip(window.text.index("[") + 1)
     while window.begins_row():
@@ -112,13 +129,13 @@ def _array(stream: TextIO) -> Iterator[Located]:
             if window.more():
                 continue
             line = window.line + window.text.count("\n", window.at, error.pos)
-            yield Located(None, line, number + 1, _broken(window.text, error))
+            yield Located(None, line, number + 1, _broken(window.text, error)), ""
             return
         except (RecursionError, ValueError) as error:
-            yield Located(None, window.line, number + 1, _too_deep(error))
+            yield Located(None, window.line, number + 1, _too_deep(error)), ""
             return
         number += 1
-        yield Located(value, window.line, number)
+        yield Located(value, window.line, number), window.text[window.at : end]
         window.skip(end)
 
 

@@ -5,49 +5,24 @@ Knows how the parts go together; nothing of how findings are shown.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from elysia.data.formats import same_shape
-from elysia.data.lint import talk
 from elysia.data.lint.facts import Facts
 from elysia.data.lint.findings import Finding, Findings
-from elysia.data.lint.parts import Part, format_of, parts_of
-from elysia.data.lint.rows import Located, Source
-from elysia.data.lint.text import CHECKS, cut_off
+from elysia.data.lint.judge import Judge, Judged, Shape, Verdict, compared, exchanges, pieces
+from elysia.data.lint.parts import format_of, parts_of
+from elysia.data.lint.prints import print_of
+from elysia.data.lint.rows import Located, Source, Unread
+from elysia.data.lint.talk import Fault
 from elysia.data.lint.twins import Place, Twins
+from elysia.data.lint.workers import Workers, useful
 
-PLAIN = ("pretrain", "oasst1")  # formats without a reply of their own
-BROKEN = ("lost-character",)  # what the format's own reader refuses, too
-
-
-@dataclass
-class Shape:
-    """Sizes of what a file holds. Lengths are in powers of two: bin n holds 2**n and more."""
-
-    rows: int = 0
-    replies: int = 0
-    learned: int = 0
-    total: int = 0
-    lengths: Counter[int] = field(default_factory=Counter)
-    reply_lengths: Counter[int] = field(default_factory=Counter)
-    turns: Counter[int] = field(default_factory=Counter)
-
-    def add(self, parts: Sequence[Part], count: Callable[[str], int]) -> None:
-        """Count one row."""
-        sizes = [(part.role, count(part.text)) for part in parts if isinstance(part.text, str)]
-        whole = sum(size for _, size in sizes)
-        learned = [size for role, size in sizes if role == "assistant"]
-        self.rows += 1
-        self.replies += len(learned)
-        self.learned += sum(learned)
-        self.total += whole
-        self.lengths[whole.bit_length()] += 1
-        self.reply_lengths.update(size.bit_length() for size in learned)
-        self.turns[len(learned)] += 1
+LARGE = 4_000_000  # bytes of files from which on processes are worth their start
+_Workers = Workers[Sequence[Located | Unread], Judged]
 
 
 @dataclass
@@ -85,80 +60,79 @@ def lint(
     ours: Iterable[str] = (),
     count: Callable[[str], int] = len,
     unit: str = "characters",
+    processes: int | None = None,
 ) -> list[FileReport]:
     """The report of each file. Rows that are also in `heldout` are leaks.
 
-    `ours` are names that the character may bear; `count` measures a text in `unit`.
-    DataError where a file is missing.
+    `ours` are names that the character may bear; `count` measures a text in `unit`. Rows are judged
+    in so many `processes` beside this one (0: none; None: what pays for files of this size), with
+    the same report. DataError where a file is missing, DeviceError where a process ended early.
     """
-    run = _Run([str(path) for path in paths], frozenset(name.lower() for name in ours), count)
+    run = _Run([str(path) for path in paths])
     for path in heldout:
         run.hold_out(path)
-    reports = [run.read(index, path, unit) for index, path in enumerate(paths)]
+    if processes is None:
+        large = sum(path.stat().st_size for path in paths if path.is_file()) >= LARGE
+        processes = useful() if large else 0
+    held_out = run.twins.held_out if heldout else None
+    judge = Judge(frozenset(name.lower() for name in ours), count, held_out)
+    with Workers(judge, processes) as workers:
+        reports = [run.read(index, path, unit, workers) for index, path in enumerate(paths)]
     run.tell_near(reports)
     return reports
 
 
 class _Run:
-    """One run over several files: the rows seen so far, and how a row is judged."""
+    """One run over several files, and what is known of the rows so far."""
 
-    def __init__(
-        self, files: Sequence[str], ours: frozenset[str], count: Callable[[str], int]
-    ) -> None:
-        self.files, self.ours, self.count = files, ours, count
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = files
         self.twins = Twins()
 
-    def read(self, index: int, path: Path, unit: str) -> FileReport:
+    def read(self, index: int, path: Path, unit: str, workers: _Workers) -> FileReport:
         """The report of file `index`, without near-duplicates."""
-        source, facts, row = Source.of(path), Facts(), None
+        source, facts, read = Source.of(path), Facts(), 0
         report = FileReport(str(path), source.layout, source.encoding, unit=unit)
         report.findings.add(_of_file(source))
-        for row in source.rows():
-            try:
-                faults = list(self._faults(row, index, report, facts))
-            except RecursionError:
-                faults = [("not-readable", "", "nested too deeply")]
-            report.findings.add(
-                Finding(rule, report.file, row.line, row.number, where, what)
-                for rule, where, what in faults
-            )
+        rows = source.unread() if workers.count else source.rows()
+        for judged in workers.map(pieces(rows)):
+            report.shape.join(judged.shape)
+            read += len(judged.verdicts)
+            for verdict in judged.verdicts:
+                report.findings.add(
+                    Finding(rule, report.file, verdict.line, verdict.number, where, what)
+                    for rule, where, what in self._faults(verdict, index, report)
+                )
+                for said in verdict.said:
+                    facts.hear(said, verdict.line, verdict.number)
         report.findings.add(facts.findings(report.file))
-        if row is None:
+        if not read:
             report.findings.add(
                 [Finding("not-readable", report.file, 0, 0, "", "the file holds no rows")]
             )
         return report
 
-    def _faults(
-        self, row: Located, index: int, report: FileReport, facts: Facts
-    ) -> Iterator[talk.Fault]:
-        value = row.value
-        if row.fault or not isinstance(value, dict):
-            yield "not-readable", "", row.fault or f"a row is an object, not {_kind(value)}"
-            return
-        format = format_of(value)
-        if row.number == 1:
-            report.format = format
-        yield from _of_format(row, format, report.format)
-        parts = parts_of(value, format)
-        report.shape.add(parts, self.count)
-        texts = list(_of_texts(parts))
-        yield from texts
-        if format:
-            damaged = any(rule in BROKEN for rule, *_ in texts)
-            yield from talk.faults(value, format, parts, self.ours, damaged)
-        if format not in PLAIN:
-            yield from _of_replies(parts)
-            _hear(parts, facts, row)
-        yield from self._seen(parts, Place(index, row.line, row.number))
+    def _faults(self, verdict: Verdict, index: int, report: FileReport) -> Iterator[Fault]:
+        """The faults of a row, with those that other rows make one."""
+        if verdict.number == 1:
+            report.format = verdict.format
+        if verdict.readable:
+            yield from _of_format(verdict, report.format)
+        yield from verdict.faults
+        if verdict.readable:
+            yield from self._seen(verdict, Place(index, verdict.line, verdict.number))
 
-    def _seen(self, parts: Sequence[Part], place: Place) -> Iterator[talk.Fault]:
+    def _seen(self, verdict: Verdict, place: Place) -> Iterator[Fault]:
         """Whether a row, or a question of it with its reply, was there before."""
-        if (earlier := self.twins.add(*_texts(parts), place)) is not None:
+        if (earlier := self.twins.add(verdict.print, place)) is not None:
             rule = "leak" if earlier.file < 0 else "duplicate"
             yield rule, "", f"the same as {self._named(earlier, place.file)}"
-        elif held := next(filter(None, map(self.twins.held_out, _exchanges(parts))), None):
-            yield "leak", "", f"holds a question and reply of {self._named(held, place.file)}"
+        elif verdict.held:
+            yield (
+                "leak",
+                "",
+                f"holds a question and reply of {self._named(verdict.held, place.file)}",
+            )
 
     def hold_out(self, path: Path) -> None:
         """Remember the rows of a file that may not be trained on."""
@@ -166,8 +140,8 @@ class _Run:
             if isinstance(row.value, dict):
                 parts = parts_of(row.value, format_of(row.value))
                 place = Place(-1, row.line, row.number)
-                self.twins.add(*_texts(parts), place)
-                for exchange in _exchanges(parts):
+                self.twins.add(print_of(*compared(parts)), place)
+                for exchange in exchanges(parts):
                     self.twins.hold_out(exchange, place)
 
     def tell_near(self, reports: Sequence[FileReport]) -> None:
@@ -189,10 +163,6 @@ class _Run:
         )
 
 
-def _kind(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
-
-
 def _of_file(source: Source) -> Iterator[Finding]:
     file = str(source.path)
     if source.encoding != "utf-8-sig":
@@ -204,47 +174,9 @@ def _of_file(source: Source) -> Iterator[Finding]:
         yield Finding("wrong-ending", file, 0, 0, "", "no JSON array; .jsonl is for a row a line")
 
 
-def _of_format(row: Located, format: str | None, first: str | None) -> Iterator[talk.Fault]:
-    if format is None and (row.number == 1 or first):
-        keys = ", ".join(map(str, row.value))[:100]
-        yield "no-format", "", f"the keys ({keys}) are no dataset format's"
+def _of_format(verdict: Verdict, first: str | None) -> Iterator[Fault]:
+    format = verdict.format
+    if format is None and (verdict.number == 1 or first):
+        yield "no-format", "", f"the keys ({verdict.keys}) are no dataset format's"
     elif format and (first is None or not same_shape(format, first)):
         yield "other-format", "", f"a row of {format} in a file of {first or 'no format'}"
-
-
-def _of_texts(parts: Sequence[Part]) -> Iterator[tuple[str, str, str]]:
-    for part in parts:
-        if isinstance(part.text, str):
-            for rule, check in CHECKS:
-                yield from ((rule, part.where, what) for what in check(part.text))
-
-
-def _of_replies(parts: Sequence[Part]) -> Iterator[tuple[str, str, str]]:
-    for part in parts:
-        if part.role == "assistant" and isinstance(part.text, str):
-            yield from (("cut-off", part.where, what) for what in cut_off(part.text))
-
-
-def _hear(parts: Sequence[Part], facts: Facts, row: Located) -> None:
-    ask = ""
-    for part in parts:
-        if part.role == "user" and isinstance(part.text, str):
-            ask = part.text
-        elif part.role == "assistant" and isinstance(part.text, str):
-            facts.hear(ask, part.text, row.line, row.number, part.where)
-
-
-def _texts(parts: Sequence[Part]) -> tuple[str, str]:
-    """What is compared: everything but the system text, and the questions alone."""
-    said = [(p.role, p.text) for p in parts if p.role != "system" and isinstance(p.text, str)]
-    asks = "\n".join(text for role, text in said if role == "user")
-    return "\n".join(text for _, text in said), asks
-
-
-def _exchanges(parts: Sequence[Part]) -> Iterator[str]:
-    ask = ""
-    for part in parts:
-        if part.role == "user" and isinstance(part.text, str):
-            ask = part.text.strip()
-        elif part.role == "assistant" and isinstance(part.text, str):
-            yield f"{ask}\n{part.text.strip()}"

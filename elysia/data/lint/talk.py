@@ -50,9 +50,16 @@ def faults(
     yield from order
     if not (empty or order or damaged) and (reason := refusal(row, format)):
         yield "schema", "", reason
-    for part in parts:
-        wanted = part.role == "assistant" and not part.where.startswith("rejected")
-        if wanted and isinstance(part.text, str):
+    replies = [
+        part
+        for part in parts
+        if part.role == "assistant"
+        and isinstance(part.text, str)
+        and not part.where.startswith("rejected")
+    ]
+    together = "\n".join(part.text for part in replies)
+    if _may_give_away(together) or _may_claim(together):
+        for part in replies:
             yield from ((rule, part.where, what) for rule, what in identities(part.text, ours))
 
 
@@ -86,15 +93,16 @@ def orders(parts: Sequence[Part]) -> Iterator[Fault]:
 
 def identities(reply: str, ours: frozenset[str]) -> Iterator[tuple[str, str]]:
     """Another assistant in a reply."""
-    if (
-        "odel" in reply
-        or "assistant" in reply
-        or "模型" in reply
-        or "智能" in reply
-        or "AI" in reply
-    ) and (match := GIVEN_AWAY.search(reply)):
+    if _may_give_away(reply) and (match := GIVEN_AWAY.search(reply)):
         yield "other-assistant", f"speaks as an assistant: “{match.group()}”"
-        return
-    low = reply.lower()
-    if any(words in low for words in CLAIMS) and (name := claimed(reply, ours)):
+    elif _may_claim(reply) and (name := claimed(reply, ours)):
         yield "other-assistant", f"says that it is {name}"
+
+
+def _may_give_away(text: str) -> bool:
+    return any(word in text for word in ("odel", "assistant", "模型", "智能", "AI"))
+
+
+def _may_claim(text: str) -> bool:
+    low = text.lower()
+    return any(words in low for words in CLAIMS)

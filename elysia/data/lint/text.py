@@ -148,6 +148,28 @@ CHECKS: tuple[tuple[str, Callable[[str], Iterator[str]]], ...] = (
     ("mixed-script", mixed),
 )
 
+_DAMAGE = re.compile(f"[{LOST}\ud800-\udfff{CONTROL.pattern[1:-1]}ÃÂä-éâð锟烫屯]")
+
+
+def hints(text: str) -> set[str]:
+    """The rules of CHECKS that can find anything in a text, or in several joined by line ends.
+
+    A plain search for what each fault cannot be without, so that a clean row is looked at once.
+    """
+    low, found = text.lower(), set()
+    if _DAMAGE.search(text):
+        found |= {"lost-character", "mojibake", "control-character"}
+    if any(mark in low for mark in ("{{", "[", "<", "【", "某某某", "xxx", "lorem")):
+        found.add("placeholder")
+    if "@" in text or DIGITS.search(text):
+        found.add("personal-data")
+    if any(mark in text for mark in ("<", "[", "#", "&", "{\\")):
+        found.add("markup")
+    if TRADITIONAL.search(text) and SIMPLIFIED.search(text):
+        found.add("mixed-script")
+    return found
+
+
 _ENDS = set("。．.！!？?…~～—”\"’'」』》)）】]}>*`;；:|♪♡❤^_=/%℃°")
 _GOES_ON = tuple("，,、：（(“「『《+—-和与的")
 _LISTED = re.compile(r"^\s*(?:[-*•·#>|]|\d{1,3}[.、)）]|[一二三四五六七八九十]+、|[A-Da-d][.)])")

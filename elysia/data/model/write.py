@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from elysia.core.errors import DataError
+from elysia.data.lint.prints import print_of
 from elysia.data.lint.talk import identities
 from elysia.data.lint.text import CHECKS, cut_off
 from elysia.data.lint.twins import Place, Twins
@@ -48,7 +49,7 @@ def rows_of(
             pairs, reason = [], str(error)
         text = "\n".join(part for pair in pairs for part in pair)
         asks = "\n".join(ask for ask, _ in pairs)
-        if not reason and twins.add(text, asks, Place(0, 0, len(rows))) is not None:
+        if not reason and twins.add(print_of(text, asks), Place(0, 0, len(rows))) is not None:
             reason = "the same as another row"
         if reason:
             reasons[reason] += 1

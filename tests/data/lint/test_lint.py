@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -235,9 +236,8 @@ LONG_ASK = "今天做了些什么呢？"
 LONG = "今天早上我先去花房浇水，又把新到的球根种进盆里，最后坐在门口喝了一杯很甜的桃子茶。"
 
 
-def test_of_two_hundred_planted_faults_95_percent_are_found_and_2_percent_of_clean_rows_flagged(
-    tmp_path,
-):
+def plant(folder):
+    """A file with 200 faults, the kind of each by line, and the rows that are held out of it."""
     clean = json.loads((ROOT / "data" / "elysia.json").read_text("utf-8"))
     chosen = [
         r
@@ -261,10 +261,16 @@ def test_of_two_hundred_planted_faults_95_percent_are_found_and_2_percent_of_cle
             held += [row] if kind == "leak" else []
         else:
             rows.append(json.dumps(row, ensure_ascii=False))
-    path = tmp_path / "planted.jsonl"
+    path = folder / "planted.jsonl"
     path.write_text("\n".join(rows), "utf-8")
+    return path, planted, jsonl(folder / "held.jsonl", held)
+
+
+def test_of_two_hundred_planted_faults_95_percent_are_found_and_2_percent_of_clean_rows_flagged(
+    tmp_path,
+):
+    path, planted, heldout = plant(tmp_path)
     assert len(planted) == 200 and set(planted.values()) == {*PLANTS, "duplicate", "not-readable"}
-    heldout = jsonl(tmp_path / "held.jsonl", held)
     found = {(line, rule) for rule, line, _ in rules(path, heldout=[heldout])}
     hit = sum((line, kind) in found for line, kind in planted.items())
     wrong = {line for line, _ in found if line not in planted}
@@ -289,3 +295,40 @@ def test_lint_finds_what_the_real_files_are_known_for(shared_data):
         assert {rule: report.findings.counts[rule] for rule in counts} == counts
     (report,) = lint([persona / "spc_test_en.csv"])
     assert report.findings.counts["placeholder"] >= 24
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="rows are judged in forks on Linux")
+def test_the_report_is_the_same_however_many_processes_judge(tmp_path, monkeypatch):
+    monkeypatch.setattr("elysia.data.lint.judge.ROWS", 50)
+    path, _, heldout = plant(tmp_path)
+    deep = '{"conversation": ' + "[" * 5000 + "]" * 5000 + "}"
+    array = tmp_path / "array.json"
+    array.write_text(
+        "[" + ",\n".join(path.read_text("utf-8").split("\n")[:9]) + f",{deep}]", "utf-8"
+    )
+    table = tmp_path / "table.csv"
+    table.write_text("instruction,input,output\n说,,好的<br>呀。\n说,好\n", "utf-8")
+    assert same_report([path, array, table], [heldout])
+
+
+def test_the_report_on_real_files_is_the_same_however_many_processes_judge(shared_data):
+    instruct, persona = shared_data / "instruct", shared_data / "persona"
+    files = [instruct / "lf_dpo_zh_demo.json", persona / "emollm_ruozhiba.jsonl"]
+    assert same_report(files, [instruct / "lf_identity.json"])
+
+
+def same_report(files, heldout):
+    one, many = (lint(files, heldout, processes=count) for count in (0, 2))
+    assert sum(report.findings.counts.total() for report in one) > 10
+    return as_json(one) == as_json(many) and as_html(one) == as_html(many)
+
+
+def test_a_large_file_is_judged_in_processes_and_a_small_one_is_not(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("elysia.data.lint.run.useful", lambda: asked.append(1) or 0)
+    path = jsonl(tmp_path / "a.jsonl", GOOD)
+    lint([path])
+    assert asked == []
+    monkeypatch.setattr("elysia.data.lint.run.LARGE", 100)
+    lint([path])
+    assert asked == [1]
