@@ -73,7 +73,8 @@ def lint(
         run.hold_out(path)
     if processes is None:
         large = sum(path.stat().st_size for path in paths if path.is_file()) >= LARGE
-        processes = useful() if large else 0
+        # A tokenizer has threads of its own that Python does not see, and does not bear to be forked.
+        processes = useful() if large and count is len else 0
     held_out = run.twins.held_out if heldout else None
     judge = Judge(frozenset(name.lower() for name in ours), count, held_out)
     with Workers(judge, processes) as workers:
