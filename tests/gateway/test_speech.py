@@ -158,9 +158,9 @@ def test_events_carry_the_sound_and_end_with_a_count(client):
     assert events[-1]["usage"]["input_tokens"] == 4
 
 
-def test_twelve_at_once_hear_each_their_own(client):
+def test_listeners_at_once_hear_each_their_own(client):
     texts = [f"{chr(97 + n) * 9}{n}." for n in range(12)]
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(TOGETHER + 2) as pool:
         answers = list(pool.map(lambda text: ask(client, text), texts))
     for text, answer in zip(texts, answers, strict=True):
         assert heard(answer.content) == levels(text)

@@ -127,7 +127,7 @@ def level(samples: Samples, rate: int) -> tuple[float, Samples]:
 
     block = 0.4
     if len(samples) <= block * rate:
-        raise VoiceError(f"it sounds for {len(samples) / rate:.2f} s alone")
+        raise VoiceError(f"it sounds for {len(samples) / rate:.2f} s: too short to be one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         came = float(pyloudnorm.Meter(rate, block_size=block).integrated_loudness(samples))

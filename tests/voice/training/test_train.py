@@ -94,6 +94,7 @@ def test_the_mel_loss_on_four_clips_falls_by_two_fifths(tmp_path, settings, conf
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_it_goes_on_falling_when_the_first_steps_are_not_counted(tmp_path, spoken):
     options = {"data_path": str(spoken), "logging_interval": 1, "save_steps": 0, "listen_steps": 0}
     train("tiny_voice", work_dir=str(tmp_path / "w"), cfg_options=options)
