@@ -110,7 +110,9 @@ def main() -> None:
         home = TalkHome(database=f"{folder}/chat.db")
         database = open_database(home.database)
         cast = Cast(database, ROOT / "configs" / "personas")
-        model = Model(EchoEngine(slots=8, pause=0.005), templates.get_template("internlm2_chat"))
+        model = Model(
+            EchoEngine(slots=8, pause=0.005, keep=False), templates.get_template("internlm2_chat")
+        )
         service = ChatService(database, cast, model, open_surroundings(home, database))
         seconds = args.minutes * 60
         began, until = time.monotonic(), time.monotonic() + seconds
