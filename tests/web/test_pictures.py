@@ -13,15 +13,15 @@ from PIL import Image
 from elysia.core.persona import Persona
 from elysia.web import pictures
 from elysia.web.pictures import shown_picture
-from elysia.web.portrait import MOTIFS, STYLES, Look, portrait
+from elysia.web.portrait import MOTIFS, OURS, STYLES, Look, portrait
 
 PERSONAS = sorted((Path(__file__).parents[2] / "configs" / "personas").glob("*.json"))
 
 
 @pytest.mark.parametrize("file", PERSONAS, ids=lambda file: file.stem)
-def test_every_bundled_card_brings_the_whole_look(file):
+def test_every_bundled_character_has_a_whole_look(file):
     persona = Persona.load(file)
-    hints = persona.ours["portrait"]
+    hints = persona.ours.get("portrait") or OURS[persona.name]
     assert Look.of(persona) == Look(**hints)
 
 
