@@ -76,5 +76,8 @@ def view(page, label):
 
 
 def upload(page, key, file: Path | dict):
-    """Give a file to an uploader whose key begins so."""
-    page.locator(f'[class*="st-key-{key}"] input[type=file]').set_input_files(file)
+    """Give a file to an uploader whose key begins so, once the one of the last file is gone."""
+    ready(page)
+    chooser = page.locator(f'[class*="st-key-{key}"] input[type=file]')
+    expect(chooser).to_have_count(1)
+    chooser.set_input_files(file)
