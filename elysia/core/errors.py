@@ -58,6 +58,14 @@ class EngineError(ElysiaError):
     """An engine that failed or refused while generating."""
 
 
+class RequestError(EngineError):
+    """A request that an engine will not honour, however often it is sent."""
+
+
+class ContextError(RequestError):
+    """A prompt that leaves no room for a reply."""
+
+
 class StoreError(ElysiaError):
     """A database that is locked, damaged, of a newer version, or without what was asked for."""
 

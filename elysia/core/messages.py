@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -14,6 +15,9 @@ class Message:
 
     `learn` matters to training only: None means that an assistant's message is learned and any other
     is not; False on an assistant's message makes it context.
+
+    `images` are files in training data and URLs in a chat. `calls` are the tools that an assistant
+    called, as OpenAI writes them; `answers` is the id of the call that a tool's message answers.
     """
 
     role: str
@@ -21,6 +25,8 @@ class Message:
     name: str | None = None
     images: tuple[str, ...] = ()
     learn: bool | None = None
+    calls: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    answers: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

@@ -64,7 +64,7 @@ class Request:
 
     `text` stands in for both where plain text is to be continued. Only engines with the ability of
     that name honour `logprobs` (how many likely tokens to tell beside each), `json_schema` ({} is any
-    object) and `tools` (OpenAI's own values, passed on).
+    object), `tools` (OpenAI's values: tools, tool_choice, parallel_tool_calls) and messages with images.
     """
 
     messages: Conversation
@@ -105,7 +105,7 @@ class Delta:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
 
 
-Ability = Literal["logprobs", "json_schema", "tools", "penalties", "embeddings", "text"]
+Ability = Literal["logprobs", "json_schema", "tools", "penalties", "embeddings", "text", "images"]
 
 
 class Engine(Protocol):

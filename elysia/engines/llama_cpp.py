@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elysia.core.errors import EngineError, ModelError
+from elysia.core.errors import ContextError, EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate, prompt_pieces
 from elysia.data.encode import TALKING, Encoder
+from elysia.engines import forms
 from elysia.engines.base import Ability, Delta, Finish, Likely, Request, Usage
+from elysia.engines.calls import offered, spelled
 from elysia.engines.text import StopTexts
 from elysia.models.gguf_header import read_header
 from elysia.models.gguf_tokenizer import GgufTokenizer
@@ -64,7 +67,9 @@ def build(
 class LlamaCppEngine:
     """An Engine over a LlamaServer. Threads may share it; each reply takes a slot."""
 
-    abilities: frozenset[Ability] = frozenset({"logprobs", "json_schema", "penalties", "text"})
+    abilities: frozenset[Ability] = frozenset(
+        {"logprobs", "json_schema", "tools", "penalties", "text"}
+    )
 
     def __init__(self, server: LlamaServer, tokenizer: GgufTokenizer, context: int) -> None:
         self.server = server
@@ -79,11 +84,24 @@ class LlamaCppEngine:
 
     def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
         """Generate one reply. See Engine.stream."""
+        offer = offered(request.tools)
+        if offer is None:
+            schema = request.json_schema
+            form = None if schema is None else forms.checked(forms.of_schema(schema))
+            yield from self._stream(request, cancel, form)
+        else:
+            form = forms.checked(offer.grammar(request.json_schema))
+            asked = replace(request, messages=offer.introduced(request.messages))
+            yield from offer.heard(self._stream(asked, cancel, form))
+
+    def _stream(
+        self, request: Request, cancel: threading.Event | None, form: str | None
+    ) -> Iterator[Delta]:
         ids, room = self._fitted(request)
         stops, stop_ids = StopTexts(request.stop), self._stop_ids(request.stop)
         said, finish = 0, "length"
         last: dict[str, Any] = {}
-        with self.server.events("/completion", self._body(request, ids, room)) as events:
+        with self.server.events("/completion", self._body(request, ids, room, form)) as events:
             for event in events:
                 tokens: list[int] = event.get("tokens", [])
                 said += len(tokens)
@@ -115,7 +133,7 @@ class LlamaCppEngine:
         self.server.close()
 
     def _encode(self, messages: Conversation, template: PromptTemplate) -> list[int]:
-        return self._encoder.encode_many([prompt_pieces(messages, template)])[0].ids
+        return self._encoder.encode_many([prompt_pieces(spelled(messages), template)])[0].ids
 
     def _fitted(self, request: Request) -> tuple[list[int], int]:
         if request.text is not None:
@@ -124,12 +142,12 @@ class LlamaCppEngine:
             ids = self._encode(request.messages, request.template)
         room = min(request.sampling.max_new_tokens, self.context_length - len(ids))
         if room < 1:
-            raise EngineError(
+            raise ContextError(
                 f"The prompt has {len(ids)} tokens and the context is {self.context_length}: there "
                 "is no room for a reply. Shorten the conversation."
             )
         if not ids:
-            raise EngineError("The prompt is empty.")
+            raise RequestError("The prompt is empty.")
         return ids, room
 
     def _stop_ids(self, stop: Sequence[str]) -> frozenset[int]:
@@ -138,7 +156,7 @@ class LlamaCppEngine:
         return frozenset(token for token in found if token is not None)
 
     @staticmethod
-    def _body(request: Request, ids: Sequence[int], room: int) -> dict[str, Any]:
+    def _body(request: Request, ids: Sequence[int], room: int, form: str | None) -> dict[str, Any]:
         """The request in llama.cpp's words. The order of samplers is Hugging Face's."""
         sampling = request.sampling
         body: dict[str, Any] = {
@@ -160,8 +178,8 @@ class LlamaCppEngine:
         }
         if request.logprobs is not None:
             body["n_probs"] = max(1, request.logprobs)
-        if request.json_schema is not None:
-            body["json_schema"] = dict(request.json_schema) or {"type": "object"}
+        if form is not None:
+            body["grammar"] = form
         return body
 
 

@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from elysia.core.errors import EngineError
+from elysia.core.errors import EngineError, RequestError
 from elysia.core.lines import lines_of
-from elysia.core.messages import Conversation
+from elysia.core.messages import Conversation, Message
 from elysia.core.templates import PromptTemplate
 from elysia.engines.base import Ability, Delta, Finish, Likely, Request, Usage
 from elysia.engines.text import StopTexts
 
+REFUSED = (400, 413, 422)  # what no second try will change
 ROLES = {"tool": "user"}  # a tool's message without the id of its call is refused by many
 FINISHES: dict[str, Finish] = {"length": "length"}
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -82,7 +83,7 @@ class OpenAIEngine:
     """An Engine over HTTP. Threads may share it; the server decides how many it serves at once."""
 
     abilities: frozenset[Ability] = frozenset(
-        {"logprobs", "json_schema", "tools", "penalties", "embeddings", "text"}
+        {"logprobs", "json_schema", "tools", "penalties", "embeddings", "text", "images"}
     )
     slots = 64
 
@@ -168,9 +169,7 @@ class OpenAIEngine:
         if request.text is not None:
             body |= {"prompt": request.text, "logprobs": request.logprobs}
         else:
-            body["messages"] = [
-                {"role": ROLES.get(m.role, m.role), "content": m.text} for m in request.messages
-            ]
+            body["messages"] = [_told(message) for message in request.messages]
             if request.logprobs is not None:
                 body |= {"logprobs": True, "top_logprobs": request.logprobs}
         path = "/chat/completions" if request.text is None else "/completions"
@@ -191,6 +190,23 @@ class OpenAIEngine:
         calls = tuple(said.get("tool_calls") or ())
         if text or scores or calls:
             yield Delta(text, logprobs=scores, tool_calls=calls)
+
+
+def _told(message: Message) -> dict[str, Any]:
+    """A message in OpenAI's shape."""
+    if message.calls:
+        return {
+            "role": "assistant",
+            "content": message.text or None,
+            "tool_calls": [*message.calls],
+        }
+    if message.answers:
+        return {"role": "tool", "tool_call_id": message.answers, "content": message.text}
+    content: Any = message.text
+    if message.images:
+        shown = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
+        content = [{"type": "text", "text": message.text}, *shown]
+    return {"role": ROLES.get(message.role, message.role), "content": content}
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +243,8 @@ def refuse_fault(answer: httpx.Response, base: str) -> None:
         words = _words(answer.json())
     except ValueError:
         words = answer.text[:200]
-    raise EngineError(f"{base} refused the request (HTTP {answer.status_code}): {words}")
+    kind = RequestError if answer.status_code in REFUSED else EngineError
+    raise kind(f"{base} refused the request (HTTP {answer.status_code}): {words}")
 
 
 def _words(body: Any) -> str:

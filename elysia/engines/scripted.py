@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
-from elysia.core.errors import EngineError
+from elysia.core.errors import ContextError, EngineError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate, prompt
 from elysia.engines.base import Ability, Delta, Request, Usage
@@ -46,7 +46,7 @@ class ScriptedEngine:
         used = len(request.text) if request.text is not None else used
         room = min(request.sampling.max_new_tokens, self.context_length - used)
         if room < 1:
-            raise EngineError(
+            raise ContextError(
                 f"The prompt has {used} tokens and the context only {self.context_length}."
             )
         reply = next(self._replies, None)

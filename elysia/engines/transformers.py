@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from elysia.core.errors import EngineError, ModelError
+from elysia.core.errors import ContextError, EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate
 from elysia.data.tokenize import encode_prompt
 from elysia.engines.base import Ability, Delta, Finish, Request, Sampling, Usage
+from elysia.engines.calls import spelled
 from elysia.engines.text import Detokenizer, StopTexts
 
 
@@ -132,17 +133,17 @@ class TransformersEngine:
             yield Delta(writer.rest(), finish, Usage(len(prompt), writer.tokens))
 
     def fitted_prompt(self, request: Request) -> tuple[list[int], int]:
-        """The prompt's ids and how many tokens the reply may take; EngineError when there is no
+        """The prompt's ids and how many tokens the reply may take; ContextError when there is no
         room.
         """
         if request.text is not None:
             ids = self.tokenizer(request.text)["input_ids"]
         else:
-            ids = encode_prompt(request.messages, request.template, self.tokenizer)
+            ids = encode_prompt(spelled(request.messages), request.template, self.tokenizer)
         ids = [int(i) for i in ids]
         room = min(request.sampling.max_new_tokens, self.context_length - len(ids))
         if room < 1:
-            raise EngineError(
+            raise ContextError(
                 f"The prompt has {len(ids)} tokens and the model's context is "
                 f"{self.context_length}: there is no room for a reply. Shorten the conversation."
             )
@@ -155,7 +156,7 @@ class TransformersEngine:
         for text in texts:
             ids = self.tokenizer(text)["input_ids"][: self.context_length]
             if not ids:
-                raise EngineError("An empty text has no embedding.")
+                raise RequestError("An empty text has no embedding.")
             with self._turn:
                 out = self.model(
                     input_ids=torch.tensor([ids], device=self.model.device),

@@ -15,14 +15,20 @@ from elysia.core.messages import Message
 from elysia.engines.base import Ability, Request, Sampling
 from elysia.gateway.errors import ApiError
 from elysia.gateway.served import Served
-from elysia.gateway.shapes import ChatRequest, CompletionRequest, Drawing, SimpleRequest
+from elysia.gateway.shapes import (
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    Drawing,
+    SimpleRequest,
+)
 
 ROLES = {"developer": "system"}
 
 
 async def chat_request(ask: ChatRequest, served: Served, defaults: Sampling) -> Request:
     """The first of the `n` requests to the engine; ApiError 400 for what it cannot honour."""
-    messages = [Message(ROLES.get(m.role, m.role), m.text()) for m in ask.messages]
+    messages = [_message(m) for m in ask.messages]
     limit = ask.max_completion_tokens or ask.max_tokens
     form = ask.response_format
     schema = None
@@ -43,6 +49,16 @@ async def chat_request(ask: ChatRequest, served: Served, defaults: Sampling) -> 
     _refuse_unable(request, served)
     await _refuse_overlong(request, served)
     return request
+
+
+def _message(told: ChatMessage) -> Message:
+    return Message(
+        ROLES.get(told.role, told.role),
+        told.text(),
+        images=told.images(),
+        calls=tuple(call.model_dump() for call in told.tool_calls or ()),
+        answers=told.tool_call_id if told.role == "tool" else None,
+    )
 
 
 async def completion_request(ask: CompletionRequest, served: Served, defaults: Sampling) -> Request:
@@ -122,6 +138,7 @@ def _refuse_unable(request: Request, served: Served) -> None:
         (request.logprobs is not None, "logprobs", "logprobs"),
         (request.json_schema is not None, "json_schema", "response_format"),
         (request.tools is not None, "tools", "tools"),
+        (any(message.images for message in request.messages), "images", "images"),
         (request.sampling.penalizes, "penalties", "presence_penalty"),
         (request.text is not None, "text", "prompt"),
     )

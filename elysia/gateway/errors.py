@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from elysia.core.errors import ElysiaError, EngineError
+from elysia.core.errors import ContextError, ElysiaError, EngineError, RequestError
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,9 @@ def as_api_error(error: Exception) -> ApiError:
     """What a client is told of any exception; our own mistakes are logged, and not shown."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, RequestError):
+        code = "context_length_exceeded" if isinstance(error, ContextError) else None
+        return ApiError(400, str(error), code=code)
     if isinstance(error, EngineError):
         return ApiError(503, str(error), code="engine_error", headers={"Retry-After": "1"})
     if isinstance(error, ElysiaError):
@@ -73,7 +76,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
+        # Where one of several shapes would do, the fault that lies deepest is in the one that was meant.
+        first = max(error.errors(), key=lambda fault: len(fault["loc"]))
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         text = first["msg"] if not where else f"{where}: {first['msg']}"
         if first["type"] == "model_attributes_type" and not where:

@@ -22,23 +22,99 @@ class Shape(BaseModel):
 
 
 class TextPart(Shape):
-    """A part of a message; images and sounds are not served."""
+    """Words, as a part of a message."""
 
     type: Literal["text"]
     text: Text
+
+
+class ImageUrl(Shape):
+    """An image: its bytes in base64, or where the engine's server finds it."""
+
+    url: Annotated[str, Field(pattern="^(data:image/|https?://)")]
+
+
+class ImagePart(Shape):
+    """An image, as a part of a message; for engines that see."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class Called(BaseModel):
+    """A function's name and its arguments, which are JSON in a string."""
+
+    name: str = Field(max_length=64)
+    arguments: Text
+
+
+class Call(BaseModel):
+    """A call that the assistant made earlier."""
+
+    id: str = Field(min_length=1, max_length=256)
+    type: Literal["function"] = "function"
+    function: Called
+
+
+class Function(BaseModel):
+    """A function that may be called. Unknown fields are passed on."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    name: str = Field(pattern="^[a-zA-Z0-9_-]{1,64}$")
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(BaseModel):
+    """A tool; functions are the only ones there are."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class Named(BaseModel):
+    """A function by its name."""
+
+    name: str = Field(max_length=64)
+
+
+class ToolChoice(BaseModel):
+    """The one function that must be called."""
+
+    type: Literal["function"]
+    function: Named
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class ChatMessage(Shape):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | Annotated[list[TextPart], Field(max_length=256)] | None = None
+    content: Text | Annotated[list[Part], Field(max_length=256)] | None = None
+    tool_calls: list[Call] | None = Field(default=None, max_length=128)
+    tool_call_id: str | None = Field(default=None, max_length=256)
 
     def text(self) -> str:
         """The content as one text."""
         if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
+            return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
         return self.content or ""
+
+    def images(self) -> tuple[str, ...]:
+        """The URLs of the images among the content."""
+        parts = self.content if isinstance(self.content, list) else []
+        return tuple(part.image_url.url for part in parts if isinstance(part, ImagePart))
+
+    @model_validator(mode="after")
+    def _in_its_role(self) -> ChatMessage:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("tool_calls are an assistant's")
+        if self.tool_call_id and self.role != "tool":
+            raise ValueError("tool_call_id is a tool's")
+        return self
 
 
 class StreamOptions(Shape):
@@ -108,14 +184,26 @@ class ChatRequest(Drawing):
     logprobs: bool = False
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: list[dict[str, Any]] | None = Field(default=None, max_length=128)
-    tool_choice: str | dict[str, Any] | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
     def _scored(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs is only for logprobs = true")
+        return self
+
+    @model_validator(mode="after")
+    def _choosable(self) -> ChatRequest:
+        names = [tool.function.name for tool in self.tools or ()]
+        if len(set(names)) < len(names):
+            raise ValueError("two tools have one name")
+        choice = self.tool_choice
+        if isinstance(choice, ToolChoice) and choice.function.name not in names:
+            raise ValueError(f"tool_choice names {choice.function.name!r}, which is not in tools")
+        if choice == "required" and not names:
+            raise ValueError("tool_choice is 'required' and there are no tools")
         return self
 
 

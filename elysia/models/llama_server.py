@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import httpx
 
-from elysia.core.errors import EngineError, ModelError
+from elysia.core.errors import EngineError, ModelError, RequestError
 from elysia.core.lines import lines_of
 
 log = logging.getLogger(__name__)
@@ -287,7 +287,8 @@ def refuse_fault(answer: httpx.Response) -> None:
         words = str(answer.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         words = answer.text[:300]
-    raise EngineError(f"llama.cpp refused the request: {words}")
+    kind = RequestError if answer.status_code == 400 else EngineError
+    raise kind(f"llama.cpp refused the request: {words}")
 
 
 def _connection(client: httpx.Client) -> HTTPConnection:

@@ -1,5 +1,6 @@
 """llama.cpp behind the protocol: what transformers says, and a child that dies is replaced."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 pytest.importorskip("xllamacpp", reason="requirements/serve.lock is not installed")
 
-from elysia.core.errors import EngineError, ModelError
+from elysia.core.errors import ContextError, EngineError, ModelError, RequestError
 from elysia.core.messages import Message
 from elysia.core.templates import get_template
 from elysia.engines import llama_cpp, transformers
@@ -102,9 +103,46 @@ def test_a_schema_binds_the_reply_and_probabilities_are_told(engine):
     assert scores and all(s.logprob <= 0 and len(s.others) == 3 for s in scores)
 
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"properties": {"rain": {"type": "boolean"}}, "required": ["rain"]},
+    },
+}
+
+
+def called(engine, choice, **changes):
+    tools = {"tools": [TOOL], "tool_choice": choice}
+    sampling = ask(max_new_tokens=60, **changes).sampling
+    deltas = list(engine.stream(Request(TALK, TEMPLATE, ("<|im_end|>",), sampling, tools=tools)))
+    return "".join(d.text for d in deltas), [call for d in deltas for call in d.tool_calls]
+
+
+def test_a_function_that_must_be_called_is_called_by_a_model_that_knows_nothing(engine):
+    for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+        text, (call,) = called(engine, choice)
+        assert text == "" and call["function"]["name"] == "weather"
+        assert isinstance(json.loads(call["function"]["arguments"])["rain"], bool)
+
+
+def test_a_function_that_may_be_called_leaves_words_free(engine):
+    for seed in range(4):
+        text, calls = called(engine, "auto", temperature=1.0, top_k=0, top_p=1.0, seed=seed)
+        assert bool(text) != bool(calls)
+    assert called(engine, "none") == (text_of(engine, ask(max_new_tokens=60)), [])
+
+
+def test_a_form_that_cannot_be_is_refused_and_the_next_is_served(engine):
+    schema = {"type": "no such type"}
+    with pytest.raises(RequestError, match="no such type"):
+        text_of(engine, Request(TALK, TEMPLATE, (), ask().sampling, json_schema=schema))
+    assert text_of(engine, ask())
+
+
 def test_a_prompt_beyond_the_context_is_refused(engine):
     long = [Message("user", "你好" * 600)]
-    with pytest.raises(EngineError, match="no room"):
+    with pytest.raises(ContextError, match="no room"):
         list(engine.stream(Request(long, TEMPLATE)))
 
 

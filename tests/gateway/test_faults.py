@@ -8,9 +8,23 @@ from tests.gateway.parrot import MANNER, running
 
 def test_no_stream_gets_another_s_text_and_only_429_is_a_refusal():
     with running([("m", faults.Echo(3, 0.002), MANNER)], queue=4) as client:
-        told, _ = faults.soak(str(client.base_url), 12, 1.5)
+        told = soaked(str(client.base_url), 12, lambda told: told.whole > 12 and told.busy > 0)
     assert told.whole > 12 and told.busy > 0
     assert (told.faults, told.mixed) == ([], 0)
+
+
+def soaked(url, streams, enough):
+    """What came of streams until there was `enough`: a busy machine may need several goes."""
+    total = faults.Told()
+    for _ in range(20):
+        told, _ = faults.soak(url, streams, 1.5)
+        total.whole += told.whole
+        total.busy += told.busy
+        total.faults += told.faults
+        total.mixed += told.mixed
+        if enough(total):
+            break
+    return total
 
 
 def test_clients_that_leave_at_any_moment_free_their_slots():
@@ -28,6 +42,6 @@ def test_a_mixed_or_broken_reply_would_be_seen():
                 yield faults.Delta(delta.text.replace("-1-", "-2-"), delta.finish, delta.usage)
 
     with running([("m", Wrong(2, 0.0), MANNER)]) as client:
-        told, _ = faults.soak(str(client.base_url), 2, 1.5)
+        told = soaked(str(client.base_url), 2, lambda told: told.mixed > 0)
     assert told.mixed > 0
     assert faults.rss([os.getpid()]) > 1_000_000

@@ -1,0 +1,139 @@
+"""Calls of functions by models that were never taught any: what the model reads of them, the grammar
+that its reply is held to, and the call back from what it said.
+
+For engines that can hold a reply to a form. Functions and calls have OpenAI's shapes. Knows nothing
+of engines or HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from elysia.core.messages import Conversation, Message
+from elysia.engines import forms
+from elysia.engines.base import Delta
+
+INTRODUCTION = """\
+You may call one of these functions. To call one, answer with {"name": ..., "arguments": {...}} and \
+nothing else."""
+MUST = "\nCall one now."
+# Words are anything that does not begin as a call does.
+WORDS = r"said: /\s*[^{\s](.|\n)*/"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The functions of one request, by name, and whether one of them must be called."""
+
+    functions: Mapping[str, Mapping[str, Any]]
+    must: bool
+
+    def introduced(self, messages: Conversation) -> list[Message]:
+        """`messages` with the functions described behind their system messages."""
+        told = [json.dumps(dict(one), ensure_ascii=False) for one in self.functions.values()]
+        text = "\n".join([INTRODUCTION, *told]) + (MUST if self.must else "")
+        at = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+        return [*messages[:at], Message("system", text), *messages[at:]]
+
+    def grammar(self, schema: Mapping[str, Any] | None = None) -> str:
+        """What a reply may be: a call, or words (JSON of `schema` where one is given)."""
+        calls = {"anyOf": [_call(function) for function in self.functions.values()]}
+        call = f"call: {forms.json_of(calls)}"
+        if self.must:
+            return "\n".join([forms.HEAD, "start: call", call])
+        said = WORDS if schema is None else f"said: {forms.json_of(schema)}"
+        return "\n".join([forms.HEAD, "start: call | said", call, said])
+
+    def heard(self, deltas: Iterable[Delta]) -> Iterator[Delta]:
+        """The reply with a call in place of its text. Words pass as they come; what may be a call is
+        held back to its end, and stays text if it was cut short.
+        """
+        held: list[Delta] = []
+        text, words = "", False
+        for delta in deltas:
+            if words:
+                yield delta
+                continue
+            held.append(delta)
+            text += delta.text
+            start = text.lstrip()[:1]
+            if start and start != "{":
+                words = True
+                yield from held
+        if words or not held:
+            return
+        call = self._found(text)
+        if call is None:
+            yield from held
+            return
+        scores = tuple(score for delta in held for score in delta.logprobs)
+        yield Delta("", logprobs=scores, tool_calls=(call,))
+        yield Delta("", held[-1].finish, held[-1].usage)
+
+    def _found(self, text: str) -> dict[str, Any] | None:
+        try:
+            said = json.loads(text)
+            name, arguments = said["name"], said["arguments"]
+        except (ValueError, TypeError, KeyError):
+            return None
+        if name not in self.functions or len(said) != 2:
+            return None
+        return {"index": 0, "id": f"call_{secrets.token_hex(12)}", **_written(name, arguments)}
+
+
+def offered(tools: Mapping[str, Any] | None) -> Offer | None:
+    """What `Request.tools` offers: None where nothing is, or where nothing may be called."""
+    if not tools or tools.get("tool_choice") == "none":
+        return None
+    functions = {tool["function"]["name"]: tool["function"] for tool in tools["tools"]}
+    choice = tools.get("tool_choice") or "auto"
+    if isinstance(choice, str):
+        return Offer(functions, choice == "required")
+    name = choice["function"]["name"]
+    return Offer({name: functions[name]}, True)
+
+
+def spelled(messages: Conversation) -> Conversation:
+    """`messages` with earlier calls and their results written out, as a template's roles can say."""
+    if not any(message.calls or message.answers for message in messages):
+        return messages
+    names = {call["id"]: call["function"]["name"] for m in messages for call in m.calls}
+    return [_spelled(message, names) for message in messages]
+
+
+def _spelled(message: Message, names: Mapping[str, str]) -> Message:
+    if message.calls:
+        calls = [
+            f'{{"name": {json.dumps(f["name"])}, "arguments": {f["arguments"]}}}'
+            for f in (call["function"] for call in message.calls)
+        ]
+        return replace(message, text="\n".join(filter(None, [message.text, *calls])))
+    if message.answers:
+        name = names.get(message.answers, "The function")
+        return replace(message, text=f"{name} returned: {message.text}")
+    return message
+
+
+def _call(function: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a call of `function`. Arguments that it does not name are none of it, unless
+    it says otherwise.
+    """
+    parameters = function.get("parameters") or {"additionalProperties": True}
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": {"type": "object", "additionalProperties": False, **parameters},
+        },
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _written(name: str, arguments: Any) -> dict[str, Any]:
+    text = json.dumps(arguments, ensure_ascii=False)
+    return {"type": "function", "function": {"name": name, "arguments": text}}

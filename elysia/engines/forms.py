@@ -1,0 +1,36 @@
+"""Forms that a reply is held to, as grammars for llguidance, which llama.cpp applies.
+
+https://github.com/guidance-ai/llguidance. Knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from llguidance import LLMatcher
+
+from elysia.core.errors import RequestError
+
+HEAD = "%llguidance {}"
+
+
+def of_schema(schema: Mapping[str, Any]) -> str:
+    """JSON of `schema`; of any object where it is empty."""
+    return f"{HEAD}\nstart: {json_of(schema or {'type': 'object'})}"
+
+
+def json_of(schema: Mapping[str, Any]) -> str:
+    """The rule for JSON of `schema`, without room for blanks: small models would fill it for ever."""
+    return f"%json {json.dumps({**schema, 'x-guidance': {'whitespace_flexible': False}})}"
+
+
+def checked(grammar: str) -> str:
+    """`grammar`; RequestError where none can be made of it. llama.cpp would only log that, and go on
+    without.
+    """
+    if fault := LLMatcher.validate_grammar(grammar):
+        reason = fault.splitlines()[0].partition(": ")[2] or fault
+        raise RequestError(f"A reply cannot be held to this schema: {reason}.")
+    return grammar

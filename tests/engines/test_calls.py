@@ -1,0 +1,87 @@
+"""Calls of functions: what may be called, what the model reads, and the call back from its words."""
+
+import json
+
+import pytest
+
+from elysia.core.messages import Message
+from elysia.engines.base import Delta, Usage
+from elysia.engines.calls import offered, spelled
+
+WEATHER = {
+    "name": "weather",
+    "description": "Weather of a place.",
+    "parameters": {"properties": {"place": {"type": "string"}}, "required": ["place"]},
+}
+TOOLS = [{"type": "function", "function": f} for f in (WEATHER, {"name": "dice"})]
+USAGE = Usage(3, 4)
+
+
+def heard(offer, *texts, finish="stop"):
+    *said, last = texts
+    return list(offer.heard([*map(Delta, said), Delta(last, finish, USAGE)]))
+
+
+def test_who_may_be_called_follows_tool_choice():
+    assert offered(None) is None
+    assert offered({"tools": TOOLS, "tool_choice": "none"}) is None
+    free, bound = offered({"tools": TOOLS}), offered({"tools": TOOLS, "tool_choice": "required"})
+    assert not free.must and bound.must and list(free.functions) == ["weather", "dice"]
+    choice = {"type": "function", "function": {"name": "dice"}}
+    named = offered({"tools": TOOLS, "tool_choice": choice})
+    assert named.must and list(named.functions) == ["dice"]
+
+
+def test_functions_are_described_behind_the_persona():
+    talk = [Message("system", "You are Elysia."), Message("user", "Rain?")]
+    first, told, last = offered({"tools": TOOLS}).introduced(talk)
+    assert (first, last) == tuple(talk)
+    assert told.role == "system" and "Weather of a place." in told.text and '"dice"' in told.text
+
+
+def test_a_call_is_found_however_its_text_is_cut():
+    offer = offered({"tools": TOOLS})
+    text = '{"name": "weather", "arguments": {"place": "上海"}}'
+    for size in (1, 7, len(text)):
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        call, last = heard(offer, "\n", *pieces, "")
+        (one,) = call.tool_calls
+        assert call.text == "" and one["function"]["name"] == "weather" and one["id"]
+        assert json.loads(one["function"]["arguments"]) == {"place": "上海"}
+        assert (last.finish, last.usage) == ("stop", USAGE)
+
+
+def test_words_pass_as_they_come():
+    said = heard(offered({"tools": TOOLS}), " ", "你", "好 {", "}", "")
+    assert [delta.text for delta in said] == [" ", "你", "好 {", "}", ""]
+    assert not any(delta.tool_calls for delta in said) and said[-1].usage == USAGE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "weather", "argum',  # cut short
+        '{"name": "delete_all", "arguments": {}}',
+        '{"name": "dice", "arguments": {}, "more": 1}',
+        '{"a": 1}',
+        "{}",
+        "",
+    ],
+)
+def test_what_is_no_call_stays_text(text):
+    said = heard(offered({"tools": TOOLS}), text, "", finish="length")
+    assert "".join(delta.text for delta in said) == text
+    assert not any(delta.tool_calls for delta in said) and said[-1].finish == "length"
+
+
+def test_earlier_calls_and_their_results_are_spelled_out():
+    called = {"id": "c1", "function": {"name": "dice", "arguments": '{"sides": 6}'}}
+    talk = [
+        Message("user", "Roll."),
+        Message("assistant", "", calls=(called,)),
+        Message("tool", "4", answers="c1"),
+    ]
+    _, call, result = spelled(talk)
+    assert json.loads(call.text) == {"name": "dice", "arguments": {"sides": 6}}
+    assert (result.role, result.text) == ("tool", "dice returned: 4")
+    assert spelled(talk[:1]) is not None and spelled(talk[:1]) == talk[:1]
