@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from elysia.core.errors import CheckpointError, ConfigError
 from elysia.core.messages import Message
@@ -17,23 +16,11 @@ from elysia.train.hooks.persona_hook import FILE, learned, read_history
 from elysia.train.launch import train
 from elysia.train.reply import replies
 from elysia.train.settings import settings_from
-
-STATE = ("state_dict", "optimizer", "param_schedulers", "rng", "progress")
+from tests.exact import STATE, same
 
 
 def final(work_dir):
     return checkpoint.load(checkpoint.last_checkpoint(work_dir))
-
-
-def same(first, second):
-    """Equality of everything that steers a run, tensors bit for bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 def run(folder, settings, **options):

@@ -15,6 +15,7 @@ import torch
 from elysia.core.errors import CheckpointError
 from elysia.train import checkpoint
 from elysia.train.launch import train
+from tests.exact import STATE, same
 
 
 def config(folder, settings):
@@ -26,20 +27,6 @@ def config(folder, settings):
 def final(work_dir):
     path = checkpoint.last_checkpoint(work_dir)
     return checkpoint.load(path)
-
-
-def same(first, second):
-    """Equality of everything that steers a run, tensors bit for bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
-
-
-STATE = ("state_dict", "optimizer", "param_schedulers", "rng", "progress")
 
 
 PLUS = {"method": "qlora", "use_dora": True, "use_rslora": True, "loraplus_lr_ratio": 8.0}

@@ -17,20 +17,8 @@ from elysia.voice.training.export import export
 from elysia.voice.training.launch import find_config, train
 from elysia.voice.training.settings import VoiceSettings, load_settings
 from elysia.voice.vits import VitsVoice
+from tests.exact import STATE, same
 from tests.voice.training.conftest import SMALL
-
-STATE = ("state_dict", "optimizer", "param_schedulers", "rng", "progress")
-
-
-def same(first, second):
-    """Equality of everything that steers a run, tensors bit for bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 def last(work_dir):
