@@ -130,7 +130,7 @@ class Conversations:
             beside = connection.scalars(
                 statements.SIBLINGS, {"the_id": id, "the_parent": row.parent_id}
             )
-            return Line(*(*row, tuple(beside)))
+            return _line(row, tuple(beside))
 
     def busy(self, user: str, id: str) -> bool:
         """Whether a reply is being written in the conversation, by whichever process."""
@@ -302,7 +302,12 @@ def _tree(connection: Connection, id: str) -> dict[str, Line]:
     for row in rows:
         below.setdefault(row[1], []).append(row[0])
     beside = {parent: tuple(ids) for parent, ids in below.items()}
-    return {row[0]: Line(*(*row, beside[row[1]])) for row in rows}
+    return {row[0]: _line(row, beside[row[1]]) for row in rows}
+
+
+def _line(row: Sequence[Any], siblings: tuple[str, ...]) -> Line:
+    values: tuple[Any, ...] = (*row, siblings)
+    return Line(*values)
 
 
 def _show(connection: Connection, id: str, head: str | None) -> None:

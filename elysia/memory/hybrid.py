@@ -76,15 +76,18 @@ class HybridMemory(MemoryStore):
         self._mend(scope)
         with self._database.read() as connection:
             known = rows.heard_before(connection, scope, [one.message_id for one in heard])
+        heard = [one for one in heard if one.message_id not in known and one.text.strip()]
+        if not heard:
+            return []
         # An extractor may take its time; nobody waits for the database meanwhile.
-        stated = {one.message_id: self._facts(one) for one in heard if one.message_id not in known}
+        stated = {one.message_id: self._facts(one) for one in heard}
         turns: list[Row] = []
         facts_kept: list[Row] = []
         with self._database.write() as connection:
             known = rows.heard_before(connection, scope, [one.message_id for one in heard])
             number = rows.next_number(connection, scope)
             for one in heard:
-                if one.message_id in known or not one.text.strip():
+                if one.message_id in known:
                     continue
                 known.add(one.message_id)
                 facts = stated.get(one.message_id, ())
@@ -170,6 +173,9 @@ class HybridMemory(MemoryStore):
     def forget_messages(self, scope: Scope, message_ids: Collection[str]) -> None:
         """Forget what came from these messages; facts that only they replaced are current again."""
         self._mend(scope)
+        with self._database.read() as connection:
+            if not rows.of_messages(connection, scope, message_ids):
+                return
         with self._database.write() as connection:
             going = rows.of_messages(connection, scope, message_ids)
             rows.remove(connection, scope, going)
@@ -235,7 +241,8 @@ class HybridMemory(MemoryStore):
             with self._database.read() as connection:
                 items = [(row.id, row.text) for row in rows.fetch(connection, scope)]
             self._index.add(key_of(scope), items)
-        log.info("The index of memories was made anew: %d scopes.", len(scopes))
+        if scopes:
+            log.info("The index of memories was made anew: %d scopes.", len(scopes))
         self._index.filled()
 
 
