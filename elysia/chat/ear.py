@@ -73,7 +73,7 @@ class Ear:
             character,
             messages,
             [line.id for line in heard],
-            count=lambda asked: self.model.engine.count_tokens(asked, self.model.template),
+            count=self.model.count,
             limits=Limits(self.model.engine.context_length, self.settings.max_new_tokens),
             sources=self._sources(speaker, lines),
             system=self.settings.system or self.model.system,
@@ -142,12 +142,12 @@ class Ear:
             heard_line(by_id[id], self.conversation, self.members, name)
             for id in left_out[upto + 1 :]
         ]
-        count, template = self.model.engine.count_tokens, self.model.template
-        empty = count([Message("user", "")], template)
+        count = self.model.count
+        empty = count([Message("user", "")])
         made = summary.shown(
             summary.summarize(
                 summary.read_summary(before), newer, budget=budget,
-                count=lambda text: count([Message("user", text)], template) - empty,
+                count=lambda text: count([Message("user", text)]) - empty,
             )
         )  # fmt: skip
         self.summary = {"upto": left_out[-1], "text": made} if made else {}

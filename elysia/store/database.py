@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent / "migrations"
 DEFAULT = "work_dirs/chat/elysia.db"
 PATIENCE = 10.0  # seconds to wait for another process that writes
-CONNECTIONS = 16  # that stay open; as many more are opened for a moment when threads ask at once
+CONNECTIONS = 8  # that stay open; as many more are opened for a moment when threads ask at once
 CACHE = 1024  # KiB of pages that each of SQLite's connections may keep; the system keeps the file's
 
 

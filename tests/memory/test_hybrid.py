@@ -377,3 +377,25 @@ def test_known_gives_the_newest_first_and_no_more_than_asked(store, scope, say):
     store.remember(scope, [say(f"boat {n}") for n in range(5)])
     assert [one.text for one in store.known(scope, limit=2)] == ["boat 4", "boat 3"]
     assert time.time() > store.known(scope, kind="turn")[0].at
+
+
+def test_texts_of_many_scopes_are_written_at_once(open_store, scope, say, monkeypatch):
+    store = open_store()
+    scopes = [Scope(scope.user, f"guest {number}") for number in range(12)]
+    for one in scopes:
+        store.recall(one, "hello")  # the first call of a scope looks after its index
+    writes = []
+    write = store._index.add_all
+    monkeypatch.setattr(store._index, "add_all", lambda parts: writes.append(parts) or write(parts))
+    for one in scopes:
+        store.remember(one, [say(f"a marmalade cat of {one.character}")])
+    store._behind.settle()
+    assert len(writes) < len(scopes) / 2
+    for one in scopes:
+        assert texts(store, one, "marmalade") == [f"a marmalade cat of {one.character}"]
+
+
+def test_a_memory_without_memories_says_nothing_of_its_index(open_store, scope, caplog):
+    with caplog.at_level("INFO"):
+        assert open_store().recall(scope, "hello") == []
+    assert "made anew" not in caplog.text
