@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from elysia.chat.cast import Cast
+from elysia.chat.cast import Cast, Member
 from elysia.chat.store import Conversations
 from elysia.chat.surroundings import Surroundings
-from elysia.core.errors import ElysiaError
+from elysia.core.errors import ElysiaError, PersonaError
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,12 @@ class Behind:
         # A process that was killed may have kept words that memory has not seen.
         whole = note.changed or id not in self._met
         lines = shown if whole else shown[-REMEMBERED * note.rounds :]
-        members = {member.key: member for member in self._cast.guests(user, conversation.guests)}
+        # Who has left the table since heard it all the same.
+        heard = [key for line in lines for key in line.details.get("present", ())]
+        members: dict[str, Member] = {}
+        for key in dict.fromkeys([*conversation.guests, *heard]):
+            with suppress(PersonaError):  # her card was removed
+                members[key] = self._cast.get(user, key)
         self._surroundings.remember(user, conversation, members, lines)
         self._met[id] = None
         while len(self._met) > MET:

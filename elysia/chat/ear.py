@@ -109,9 +109,13 @@ class Ear:
         def recall(_: str, without: Sequence[str]) -> list[Recalled]:
             if memory is None or not settings.memory or not question:
                 return []
-            return self._tried(
+            found: list[Recalled] = self._tried(
                 lambda: memory.recall(scope, question, k=8, without=without), "memory"
             )
+            there = set(without)
+            # The same words of another day, a greeting for instance, are in the prompt, too.
+            said = {line.text.strip() for line in lines if line.id in there}
+            return [one for one in found if one.memory.text.strip() not in said]
 
         def look_up(_: str) -> list[Found]:
             if knowledge is None or not settings.knowledge or not question:
