@@ -255,6 +255,8 @@ def honesty(name: str, tally: Tally) -> None:
     known, unknown = tally.best[True], tally.best[False]
     print(f"best score, answer in memory: median {statistics.median(known):.2f}; not in memory "
           f"({len(unknown)} questions): median {statistics.median(unknown):.2f}")  # fmt: skip
+    none, nobody = (sum(not score for score in scores) / len(scores) for scores in (known, unknown))
+    print(f"  nothing is given for {none:.0%} of the answerable, {nobody:.0%} of the others")
     for threshold in (0.3, 0.45, 0.6):
         kept = sum(score >= threshold for score in known) / len(known)
         wrong = sum(score >= threshold for score in unknown) / len(unknown)

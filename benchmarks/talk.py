@@ -5,8 +5,10 @@ before the engine.
 
 Every user has a conversation of her own (every tenth a table of two), a word that only she says, and a
 second or so between messages; now and then one is made anew, stopped or taken back. Printed: turns, faults,
-replies and memories that held another user's word, the process's memory after a fifth of the time and at
-the end, and how long a reply waited on everything before the engine (recall, documents, the prompt).
+replies and memories that held another user's word, the process's memory after a fifth of the time, at
+every further fifth and at the end, the processor's time a turn (the visitors' own and all remembering
+included), and how long a reply waited on everything before the engine (recall, documents, the prompt).
+With --same every user says one sentence for ever: what grows then is no data.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from elysia.app.heap import few_arenas  # noqa: E402
 from elysia.app.talk import TalkHome, open_surroundings  # noqa: E402
 from elysia.chat.accounts import Accounts  # noqa: E402
 from elysia.chat.cast import Cast  # noqa: E402
@@ -46,8 +49,9 @@ PLACES = ("北京", "上海", "成都", "海边", "山上", "Lisbon", "Oslo")
 class Visitor:
     """One user: talks until the time is over."""
 
-    def __init__(self, service: ChatService, number: int, until: float) -> None:
+    def __init__(self, service: ChatService, number: int, until: float, same: bool) -> None:
         self.service, self.until = service, until
+        self.sayings = SAYINGS[:1] if same else SAYINGS
         self.word = f"w{number:03d}q"
         self.chance = random.Random(number)
         self.user = Accounts(service.database).of_name(f"visitor {number}").id
@@ -66,7 +70,7 @@ class Visitor:
 
     def turn(self) -> None:
         service, user, id = self.service, self.user, self.id
-        saying = self.chance.choice(SAYINGS)
+        saying = self.chance.choice(self.sayings)
         text = saying.format(word=self.word, place=self.chance.choice(PLACES))
         reply = service.send(user, id, f"{text} ({self.word})")
         if self.chance.random() < 0.05:
@@ -105,7 +109,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--same", action="store_true", help="every user repeats one sentence")
     args = parser.parse_args()
+    few_arenas()  # as `open_talk` does
     with tempfile.TemporaryDirectory() as folder:
         home = TalkHome(database=f"{folder}/chat.db")
         database = open_database(home.database)
@@ -116,26 +122,31 @@ def main() -> None:
         service = ChatService(database, cast, model, open_surroundings(home, database))
         seconds = args.minutes * 60
         began, until = time.monotonic(), time.monotonic() + seconds
-        visitors = [Visitor(service, number, until) for number in range(args.users)]
+        visitors = [Visitor(service, number, until, args.same) for number in range(args.users)]
         threads = [threading.Thread(target=visitor.run) for visitor in visitors]
         for thread in threads:
             thread.start()
         process = psutil.Process()
-        time.sleep(max(began + seconds / 5 - time.monotonic(), 0))
-        early = process.memory_info().rss
+        before = process.cpu_times()
+        held = []
+        for fifth in range(1, 6):
+            time.sleep(max(began + seconds * fifth / 5 - time.monotonic(), 0))
+            held.append(process.memory_info().rss)
         for thread in threads:
             thread.join()
-        late = process.memory_info().rss
         service.close()
+        after = process.cpu_times()
         database.close()
+    spent = after.user + after.system - before.user - before.system
     prepared = sorted(x for visitor in visitors for x in visitor.prepared)
     faults = [fault for visitor in visitors for fault in visitor.faults]
-    print(f"users {args.users}, {args.minutes} min, {sum(v.turns for v in visitors)} turns")
+    turns = sum(visitor.turns for visitor in visitors)
+    print(f"users {args.users}, {args.minutes} min, {turns} turns")
     print(f"faults: {len(faults)}  {faults[:3]}")
     print(f"replies or memories with another user's word: {sum(v.strangers for v in visitors)}")
-    print(
-        f"memory: {early >> 20} MiB after a fifth, {late >> 20} MiB at the end ({late / early - 1:+.1%})"
-    )
+    shown = ", ".join(str(one >> 20) for one in held)
+    print(f"memory after each fifth: {shown} MiB ({held[-1] / held[0] - 1:+.1%})")
+    print(f"processor: {spent / max(turns, 1) * 1000:.1f} ms a turn")
     if prepared:
         p95 = prepared[int(len(prepared) * 0.95)]
         print(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from elysia.app.heap import few_arenas
 from elysia.app.models import ChatSettings, open_engine
 from elysia.chat.cast import Cast
 from elysia.chat.model import Model
@@ -79,6 +80,7 @@ def open_talk(home: TalkHome) -> ChatService:
             "There is no model to talk to yet. `make demo` trains a small one in some minutes; or name "
             "one: a folder, a .gguf file, or the URL of a server, in ELYSIA_MODEL or with --model."
         )
+    few_arenas()
     database = open_database(home.database)
     try:
         cast = Cast(

@@ -73,7 +73,7 @@ class Ear:
             character,
             messages,
             [line.id for line in heard],
-            count=lambda asked: self.model.engine.count_tokens(asked, self.model.template),
+            count=self.model.count,
             limits=Limits(self.model.engine.context_length, self.settings.max_new_tokens),
             sources=self._sources(speaker, lines),
             system=self.settings.system or self.model.system,
@@ -109,9 +109,13 @@ class Ear:
         def recall(_: str, without: Sequence[str]) -> list[Recalled]:
             if memory is None or not settings.memory or not question:
                 return []
-            return self._tried(
+            found: list[Recalled] = self._tried(
                 lambda: memory.recall(scope, question, k=8, without=without), "memory"
             )
+            there = set(without)
+            # The same words of another day, a greeting for instance, are in the prompt, too.
+            said = {line.text.strip() for line in lines if line.id in there}
+            return [one for one in found if one.memory.text.strip() not in said]
 
         def look_up(_: str) -> list[Found]:
             if knowledge is None or not settings.knowledge or not question:
@@ -142,12 +146,12 @@ class Ear:
             heard_line(by_id[id], self.conversation, self.members, name)
             for id in left_out[upto + 1 :]
         ]
-        count, template = self.model.engine.count_tokens, self.model.template
-        empty = count([Message("user", "")], template)
+        count = self.model.count
+        empty = count([Message("user", "")])
         made = summary.shown(
             summary.summarize(
                 summary.read_summary(before), newer, budget=budget,
-                count=lambda text: count([Message("user", text)], template) - empty,
+                count=lambda text: count([Message("user", text)]) - empty,
             )
         )  # fmt: skip
         self.summary = {"upto": left_out[-1], "text": made} if made else {}

@@ -154,11 +154,12 @@ class _Composing:
         memories = [pair for pair in memories if pair[0].memory.message_id not in kept_ids]
         extra = self.told(summary, memories, documents)
         shown = with_words(staging, extra)
-        prompt, first = self.fitted(shown, first)
-        shots = self.examples(prompt) if examples and first == 0 else []
+        prompt, first, tokens = self.fitted(shown, first)
+        shots = self.examples(tokens) if examples and first == 0 else []
         if shots:
             at = 1 if prompt and prompt[0].role == "system" else 0
             prompt = [*prompt[:at], *shots, *prompt[at:]]
+            tokens = self.count(prompt)
         receipt = {
             "lore": [_of_lore(one) for one in staging.lore.inserted],
             "lore_dropped": [_of_lore(one) for one in staging.lore.dropped],
@@ -170,7 +171,7 @@ class _Composing:
             "left_out": first,
             "examples": len(shots),
             "tokens": {
-                "prompt": self.count(prompt), "context": self.limits.context,
+                "prompt": tokens, "context": self.limits.context,
                 "reply": self.limits.room, "system": self.tokens(shown.system),
                 "lore": sum(one.tokens for one in staging.lore.inserted),
                 "memories": sum(tokens for _, tokens in memories),
@@ -225,20 +226,22 @@ class _Composing:
             ]
         return "\n".join(parts)
 
-    def fitted(self, staging: Staging, first: int) -> tuple[list[Message], int]:
-        """The prompt from message `first`; the counts of parts are not quite the whole's."""
+    def fitted(self, staging: Staging, first: int) -> tuple[list[Message], int, int]:
+        """The prompt from message `first` and its tokens; the counts of parts are not quite the
+        whole's.
+        """
         prompt = staging.around(self.messages[first:])
         limit = self.limits.context - self.limits.room
-        while first < len(self.messages) - 1 and self.count(prompt) > limit:
+        while (tokens := self.count(prompt)) > limit and first < len(self.messages) - 1:
             first += 1
             while first < len(self.messages) - 1 and self.messages[first].role != "user":
                 first += 1
             prompt = staging.around(self.messages[first:])
-        return prompt, first
+        return prompt, first, tokens
 
-    def examples(self, prompt: Sequence[Message]) -> list[Message]:
-        """The card's example dialogue, whole blocks, as far as room is left."""
-        room = self.limits.context - self.limits.room - self.count(prompt)
+    def examples(self, used: int) -> list[Message]:
+        """The card's example dialogue, whole blocks, as far as room is left behind `used` tokens."""
+        room = self.limits.context - self.limits.room - used
         kept: list[Message] = []
         for block in self.character.examples():
             room -= sum(self.tokens(message.text) + self.empty for message in block)

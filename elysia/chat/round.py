@@ -29,7 +29,6 @@ from elysia.engines.base import Request
 log = logging.getLogger(__name__)
 
 KEEP_EVERY = 0.5  # seconds between writes of a growing reply
-REMEMBERED = 8  # newest messages that are handed to memory after a round; it knows those it has
 
 
 @dataclass
@@ -52,6 +51,7 @@ class Round:
         self._stopped = threading.Event()
         self._single = False
         self._reply = ""
+        self._receipt: Mapping[str, Any] | None = None  # of the reply, until it is kept
         self._ear = Ear(
             self.user, self.conversation, self.members, self.model, self.surroundings, self.settings
         )
@@ -63,18 +63,21 @@ class Round:
             live.cancel.set()
 
     def place(
-        self, lines: Sequence[Mapping[str, Any]], parent: str | None, speaker: str | None = None
+        self,
+        above: Sequence[Line],
+        lines: Sequence[Mapping[str, Any]],
+        speaker: str | None = None,
     ) -> str:
-        """Keep `lines` and an empty reply behind them; the reply's id. With a `speaker` there is one
-        reply, hers; else the director chooses.
+        """Keep `lines` below what is `above` and an empty reply behind them; the reply's id. With a
+        `speaker` there is one reply, hers; else the director chooses.
         """
-        above = [*self._above(parent), *(_unkept(line) for line in lines)]
+        said = [*above, *(_unkept(line) for line in lines)]
         choice = (
-            director.Choice(speaker, "asked to answer anew") if speaker else self._next(above, [])
+            director.Choice(speaker, "asked to answer anew") if speaker else self._next(said, [])
         )
         self._single = speaker is not None
         chosen = choice or director.Choice(self.guests[0].key, "the only one")
-        return self._place(lines, parent, chosen)
+        return self._place(lines, above[-1].id if above else None, chosen)
 
     def _place(
         self, lines: Sequence[Mapping[str, Any]], parent: str | None, choice: director.Choice
@@ -106,11 +109,6 @@ class Round:
                 return
             self._place([], self._reply, choice)
 
-    def remember(self) -> None:
-        """Let every guest remember what she heard."""
-        lines = self._above(self._reply)[-REMEMBERED:]
-        self.surroundings.remember(self.user, self.conversation, self.members, lines)
-
     def _above(self, message: str | None) -> list[Line]:
         return self.store.path(self.user, self.conversation.id, message)
 
@@ -125,6 +123,7 @@ class Round:
         line, live = lines[-1], self.live[lines[-1].id]
         details: dict[str, Any] = dict(line.details)
         state, fault = FAILED, None
+        self._receipt = None
         try:
             began = time.monotonic()
             composed = self._ear.compose(lines[:-1], str(line.speaker))
@@ -132,7 +131,7 @@ class Round:
             details["lore"] = sorted(composed.matched)
             if self._ear.summary:
                 details["summary"] = self._ear.summary
-            self.store.keep_receipt(line.id, composed.receipt)
+            self._receipt = composed.receipt
             with self.slots:
                 details["waited"] = round(time.monotonic() - began, 4)
                 state = self._stream(line, live, composed, details)
@@ -142,7 +141,7 @@ class Round:
             fault = f"The reply failed by a mistake of ours: {type(error).__name__}: {error}."
             log.exception("A reply failed")
         try:
-            self.store.finish(line.id, live.text, state, fault, details)
+            self.store.finish(line.id, live.text, state, fault, details, self._receipt)
         finally:
             # Watchers are told last: who then looks into the store finds the end there.
             live.end(state)
@@ -168,7 +167,9 @@ class Round:
                 details["tokens"] = delta.usage.reply_tokens
             if time.monotonic() - kept > KEEP_EVERY:
                 kept = time.monotonic()
-                if not self.store.write(line.id, live.text):
+                if self.store.write(line.id, live.text, self._receipt):
+                    self._receipt = None
+                else:
                     live.cancel.set()
         if text := words.rest():
             live.write(text)

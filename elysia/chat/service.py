@@ -7,30 +7,27 @@ finds nothing of anybody else's. Knows nothing of which engine answers, nor of w
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from elysia.chat.behind import Behind
 from elysia.chat.cast import Cast
 from elysia.chat.greetings import greetings, seed_of
-from elysia.chat.live import Live
 from elysia.chat.model import Model
 from elysia.chat.round import Round
+from elysia.chat.rounds import Rounds
 from elysia.chat.store import Conversations
 from elysia.chat.surroundings import Surroundings
 from elysia.chat.talk_settings import TalkSettings
 from elysia.chat.tree import WRITING, Conversation, Line
-from elysia.core.errors import StoreError, UsageError
+from elysia.core.errors import UsageError
 from elysia.store.database import Database
 
 log = logging.getLogger(__name__)
 
 LONGEST_TEXT = 100_000  # characters of one message
-PATIENCE = 15.0  # seconds that a reply has to end once it was asked to stop
 GLANCE = 0.3  # seconds between looks at a reply that another process writes
 
 
@@ -54,25 +51,15 @@ class ChatService:
         self.surroundings = surroundings or Surroundings()
         self.store = Conversations(database)
         self.database = database
-        self._slots = threading.BoundedSemaphore(max(model.engine.slots, 1))
-        self._workers = ThreadPoolExecutor(
-            workers or model.engine.slots + 4, thread_name_prefix="reply"
-        )
-        self._behind = Behind()
-        self._rounds: dict[str, Round] = {}  # by conversation
-        self._live: dict[str, Live] = {}  # by message
-        self._turns: dict[str, threading.Lock] = {}  # who may change a conversation
-        self._lock = threading.Lock()
+        self._behind = Behind(self.store, cast, self.surroundings)
+        slots = max(model.engine.slots, 1)
+        self._rounds = Rounds(workers or slots + 4, slots, self._behind.said)
         if mended := self.store.mend():
             log.info("%d replies had been cut short when a program ended.", mended)
 
     def close(self) -> None:
         """Stop every reply, keep what was written, let go of everything but the database."""
-        with self._lock:
-            rounds = list(self._rounds.values())
-        for one in rounds:
-            one.stop()
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._rounds.close()
         self._behind.close()
         self.surroundings.close()
         self.model.engine.close()
@@ -123,18 +110,16 @@ class ChatService:
 
     def remove(self, user: str, id: str) -> None:
         """Delete a conversation and what was remembered of it."""
-        guests = self.store.get(user, id).guests
-        self._quiet(user, id)
-        self._forget(user, guests, self.store.remove(user, id))
-        with self._lock:
-            self._turns.pop(id, None)
+        with self._turn(user, id) as conversation:
+            gone = self.store.remove(user, id)
+        self._behind.removed(user, id, conversation.guests, gone)
 
     def lines(self, user: str, id: str) -> list[Line]:
         """The branch that is shown, with what is being written as far as it is."""
         return [self._fresh(line) for line in self.store.branch(user, id)]
 
     def _fresh(self, line: Line) -> Line:
-        live = self._live.get(line.id)
+        live = self._rounds.live.get(line.id)
         if live is None:
             return line
         return Line(**{**line.__dict__, "text": live.text})
@@ -147,11 +132,12 @@ class ChatService:
         """
         text = _speakable(text)
         with self._turn(user, id) as conversation:
-            if not any(line.role == "user" for line in self.store.branch(user, id)):
+            above = self.store.branch(user, id)
+            if not any(line.role == "user" for line in above):
                 title = f"{conversation.title}: {' '.join(text.split())}"
                 conversation = self.store.change(user, id, title=title)
             said = {"role": "user", "text": text, "details": {"present": list(conversation.guests)}}
-            return self._begin(user, conversation, [said], conversation.head)
+            return self._begin(user, conversation, above, [said])
 
     def regenerate(self, user: str, id: str, message: str) -> str:
         """Answer anew: another branch beside a reply. Its id."""
@@ -161,9 +147,9 @@ class ChatService:
                 raise UsageError("Only a reply can be made anew.")
             if line.parent is None:
                 raise UsageError("A greeting is the card's own; there is nothing to make anew.")
-            self.store.rewind(user, id, line.parent)
-            reply = self._begin(user, conversation, [], line.parent, speaker=line.speaker)
-            self._settle(user, id)
+            above = self.store.path(user, id, line.parent)
+            reply = self._begin(user, conversation, above, [], speaker=line.speaker)
+            self._behind.changed(user, id)
             return reply
 
     def edit(self, user: str, id: str, message: str, text: str) -> str | None:
@@ -180,10 +166,11 @@ class ChatService:
             said = {"role": line.role, "speaker": line.speaker, "text": text, "details": details}
             reply = None
             if line.role == "user":
-                reply = self._begin(user, conversation, [said], line.parent)
+                above = self.store.path(user, id, line.parent)
+                reply = self._begin(user, conversation, above, [said])
             else:
                 self.store.add(user, id, [said], parent=line.parent)
-            self._settle(user, id)
+            self._behind.changed(user, id)
             return reply
 
     def swipe(self, user: str, id: str, message: str, step: int) -> str:
@@ -194,7 +181,7 @@ class ChatService:
             if not 0 <= place < len(line.siblings):
                 raise UsageError("There is no further branch.")
             self.store.show(user, id, line.siblings[place])
-            self._settle(user, id)
+            self._behind.changed(user, id)
             return line.siblings[place]
 
     def undo(self, user: str, id: str) -> str:
@@ -204,34 +191,32 @@ class ChatService:
             if not said:
                 raise UsageError("There is nothing to take back.")
             self.store.rewind(user, id, said[-1].parent)
-            self._settle(user, id)
+            self._behind.changed(user, id)
             return said[-1].text
 
     def delete(self, user: str, id: str, message: str) -> None:
         """Delete a message and everything after it, and what was remembered of it."""
         with self._turn(user, id) as conversation:
-            self._forget(user, conversation.guests, self.store.delete(user, id, message))
-            self._settle(user, id)
+            gone = self.store.delete(user, id, message)
+            self._behind.deleted(user, id, conversation.guests, gone)
+            self._behind.changed(user, id)
 
     def stop(self, user: str, id: str) -> None:
         """Stop what is being written; it is kept as far as it came."""
         self.store.stop(user, id)  # says whose it is, and reaches other processes
-        with self._lock:
-            running = self._rounds.get(id)
-        if running is not None:
+        if running := self._rounds.running(id):
             running.stop()
 
     def busy(self, user: str, id: str) -> bool:
         """Whether somebody is writing, or about to."""
-        lines = self.store.branch(user, id)
-        return id in self._rounds or any(line.state == WRITING for line in lines)
+        return self.store.busy(user, id) or self._rounds.running(id) is not None
 
     def follow(self, user: str, id: str, message: str) -> Iterator[str]:
         """A reply's text piece by piece, from its first word to its end, whoever writes it. A piece
         may be ''. The end's state is in `lines`.
         """
         self.store.line(user, id, message)  # says whose it is
-        if live := self._live.get(message):
+        if live := self._rounds.live.get(message):
             yield from live.pieces(GLANCE)
             return
         seen = 0
@@ -247,8 +232,7 @@ class ChatService:
 
     def receipt(self, user: str, id: str, message: str) -> dict[str, Any]:
         """What entered the prompt of a reply; {} for a message without one."""
-        self.store.line(user, id, message)
-        return self.store.receipt(message)
+        return self.store.receipt(user, id, message)
 
     # What is below the calls
 
@@ -256,77 +240,33 @@ class ChatService:
         self,
         user: str,
         conversation: Conversation,
+        above: Sequence[Line],
         lines: Sequence[Mapping[str, Any]],
-        parent: str | None,
         speaker: str | None = None,
     ) -> str:
         """Keep `lines` and the reply's place in one transaction, and hand the round to a worker."""
-        members = {m.key: m for m in self.cast.guests(user, conversation.guests)}
         begun = Round(
             user=user,
             conversation=conversation,
-            members=members,
+            members={m.key: m for m in self.cast.guests(user, conversation.guests)},
             model=self.model,
             store=self.store,
             surroundings=self.surroundings,
-            slots=self._slots,
-            live=self._live,
+            slots=self._rounds.slots,
+            live=self._rounds.live,
         )
-        reply = begun.place(lines, parent, speaker)
-        with self._lock:
-            self._rounds[conversation.id] = begun
-        self._workers.submit(self._run, begun)
+        reply = begun.place(above, lines, speaker)
+        self._rounds.begin(begun)
         return reply
-
-    def _run(self, begun: Round) -> None:
-        try:
-            begun.run()
-        except Exception:  # a mistake of ours must not take the worker, and is in the log
-            log.exception("A reply failed")
-        finally:
-            with self._lock:
-                if self._rounds.get(begun.conversation.id) is begun:
-                    del self._rounds[begun.conversation.id]
-            begun.over.set()
-        self._behind.later(begun.remember)
 
     @contextmanager
     def _turn(self, user: str, id: str) -> Iterator[Conversation]:
         """Alone with a conversation, and nothing being written in it."""
-        self.store.get(user, id)
-        with self._lock:
-            turn = self._turns.setdefault(id, threading.Lock())
-        with turn:
-            self._quiet(user, id)
-            yield self.store.get(user, id)
-
-    def _quiet(self, user: str, id: str) -> None:
-        with self._lock:
-            running = self._rounds.get(id)
-        if running is not None:
-            self.stop(user, id)
-            if not running.over.wait(PATIENCE):
-                raise StoreError("She is still writing and does not stop; try again in a moment.")
-
-    def _settle(self, user: str, id: str) -> None:
-        """Let memory follow the branch that is shown: what is on no branch was not said."""
-        memory = self.surroundings.memory
-        if memory is None:
-            return
-
-        def follow() -> None:
-            conversation = self.store.get(user, id)
-            shown = self.store.branch(user, id)
-            aside = set(self.store.ids(user, id)) - {line.id for line in shown}
-            self._forget(user, conversation.guests, list(aside))
-            members = {m.key: m for m in self.cast.guests(user, conversation.guests)}
-            self.surroundings.remember(user, conversation, members, shown)
-
-        self._behind.later(follow)
-
-    def _forget(self, user: str, guests: Sequence[str], messages: Sequence[str]) -> None:
-        if messages:
-            self._behind.later(lambda: self.surroundings.forget(user, guests, messages))
+        with self._rounds.turn(id):
+            conversation = self.store.get(user, id)  # says whose it is
+            if self._rounds.quiet(id):
+                conversation = self.store.get(user, id)
+            yield conversation
 
     def settled(self, timeout: float = 30.0) -> None:
         """Wait until everything that was said so far is remembered. For tests and exports."""

@@ -10,9 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.sql import ColumnElement
 
+from elysia.chat import statements
 from elysia.chat.tree import (
     CUT,
     STOPPED,
@@ -26,9 +27,10 @@ from elysia.chat.tree import (
 from elysia.chat.writer import this_process, writes_still
 from elysia.core.errors import StoreError
 from elysia.store.database import Database
-from elysia.store.tables import conversations, messages, new_id, receipts
+from elysia.store.tables import conversations, messages, new_id
 
 LONGEST_TITLE = 60
+NO_MESSAGE = "There is no such message in this conversation."
 ENDED = "The program ended while she was writing. Try again."
 
 
@@ -120,10 +122,21 @@ class Conversations:
         """One message of the conversation, of any branch."""
         with self._database.read() as connection:
             _owned(connection, user, id)
-            tree = _tree(connection, id)
-        if message not in tree:
-            raise StoreError("There is no such message in this conversation.")
-        return tree[message]
+            row = connection.execute(
+                statements.LINE, {"the_id": id, "the_message": message}
+            ).first()
+            if row is None:
+                raise StoreError(NO_MESSAGE)
+            beside = connection.scalars(
+                statements.SIBLINGS, {"the_id": id, "the_parent": row.parent_id}
+            )
+            return _line(row, tuple(beside))
+
+    def busy(self, user: str, id: str) -> bool:
+        """Whether a reply is being written in the conversation, by whichever process."""
+        with self._database.read() as connection:
+            _owned(connection, user, id)
+            return connection.execute(statements.IS_WRITING, {"the_id": id}).first() is not None
 
     def add(
         self, user: str, id: str, lines: Sequence[Mapping[str, Any]], *, parent: str | None
@@ -135,28 +148,26 @@ class Conversations:
         """
         with self._database.write() as connection:
             _owned(connection, user, id, alone=True)
-            if parent is not None and parent not in _tree(connection, id):
-                raise StoreError("There is no such message in this conversation.")
-            last = select(func.max(messages.c.number)).where(messages.c.conversation_id == id)
-            number = (connection.execute(last).scalar() or 0) + 1
-            made: list[str] = []
-            for offset, line in enumerate(lines):
-                key = new_id()
+            if parent is not None:
+                _placed(connection, id, parent)
+            last = connection.scalar(statements.LAST_NUMBER, {"the_id": id}) or 0
+            rows = []
+            for number, line in enumerate(lines, last + 1):
                 state = line.get("state", WHOLE)
-                connection.execute(
-                    insert(messages).values(
-                        id=key, conversation_id=id, parent_id=parent, number=number + offset,
-                        role=line["role"], speaker=line.get("speaker"), text=line["text"],
-                        state=state, fault=line.get("fault"),
-                        writer=self.writer if state == WRITING else None,
-                        details=dict(line.get("details") or {}),
-                        created=line.get("created") or time.time(),
-                    )
-                )  # fmt: skip
-                made.append(key)
-                parent = key
+                row = {
+                    "id": new_id(), "conversation_id": id, "parent_id": parent, "number": number,
+                    "role": line["role"], "speaker": line.get("speaker"), "text": line["text"],
+                    "state": state, "fault": line.get("fault"),
+                    "writer": self.writer if state == WRITING else None,
+                    "details": dict(line.get("details") or {}),
+                    "created": line.get("created") or time.time(),
+                }  # fmt: skip
+                rows.append(row)
+                parent = str(row["id"])
+            if rows:
+                connection.execute(statements.ADD, rows)
             _show(connection, id, parent)
-        return made
+        return [str(row["id"]) for row in rows]
 
     def show(self, user: str, id: str, message: str | None) -> None:
         """Make the branch through `message` the one that is shown, down to its newest end."""
@@ -164,15 +175,15 @@ class Conversations:
             _owned(connection, user, id, alone=True)
             tree = _tree(connection, id)
             if message is not None and message not in tree:
-                raise StoreError("There is no such message in this conversation.")
+                raise StoreError(NO_MESSAGE)
             _show(connection, id, newest_end(tree, message) if message else None)
 
     def rewind(self, user: str, id: str, message: str | None) -> None:
         """Show the branch up to `message` only. What is below it stays in the tree."""
         with self._database.write() as connection:
             _owned(connection, user, id, alone=True)
-            if message is not None and message not in _tree(connection, id):
-                raise StoreError("There is no such message in this conversation.")
+            if message is not None:
+                _placed(connection, id, message)
             _show(connection, id, message)
 
     def delete(self, user: str, id: str, message: str) -> list[str]:
@@ -181,7 +192,7 @@ class Conversations:
             head = _owned(connection, user, id, alone=True).head
             tree = _tree(connection, id)
             if message not in tree:
-                raise StoreError("There is no such message in this conversation.")
+                raise StoreError(NO_MESSAGE)
             gone = {message}
             for key, line in tree.items():  # parents come before children
                 if line.parent in gone:
@@ -196,41 +207,43 @@ class Conversations:
 
     # What a reply's writer needs. It was allowed to write when the reply was begun.
 
-    def write(self, message: str, text: str) -> bool:
-        """Keep the text of a reply so far; False when somebody has asked it to stop, or it is gone."""
+    def write(self, message: str, text: str, receipt: Mapping[str, Any] | None = None) -> bool:
+        """Keep the text of a reply so far, and what entered its prompt, if that is not kept yet;
+        False when somebody has asked it to stop, or it is gone.
+        """
         with self._database.write() as connection:
             done = connection.execute(
-                update(messages)
-                .where(messages.c.id == message, messages.c.state == WRITING)
-                .values(text=text)
-            )
-            return bool(done.rowcount)
+                statements.WRITE, {"the_message": message, "the_text": text}
+            ).rowcount
+            if done and receipt is not None:
+                _keep_receipt(connection, message, receipt)
+            return bool(done)
 
     def finish(
-        self, message: str, text: str, state: str, fault: str | None, details: Mapping[str, Any]
+        self,
+        message: str,
+        text: str,
+        state: str,
+        fault: str | None,
+        details: Mapping[str, Any],
+        receipt: Mapping[str, Any] | None = None,
     ) -> None:
-        """The end of a reply."""
+        """The end of a reply, and its receipt, if that is not kept yet."""
+        values = {
+            "the_message": message, "the_text": text, "the_state": state, "the_fault": fault,
+            "the_details": dict(details),
+        }  # fmt: skip
         with self._database.write() as connection:
-            connection.execute(
-                update(messages)
-                .where(messages.c.id == message)
-                .values(text=text, state=state, fault=fault, writer=None, details=dict(details))
-            )
+            done = connection.execute(statements.FINISH, values).rowcount
+            if done and receipt is not None:
+                _keep_receipt(connection, message, receipt)
 
-    def keep_receipt(self, message: str, receipt: Mapping[str, Any]) -> None:
-        """What entered a reply's prompt."""
-        with self._database.write() as connection:
-            if connection.execute(select(messages.c.id).where(messages.c.id == message)).first():
-                connection.execute(delete(receipts).where(receipts.c.message_id == message))
-                connection.execute(
-                    insert(receipts).values(message_id=message, receipt=dict(receipt))
-                )
-
-    def receipt(self, message: str) -> dict[str, Any]:
-        """What entered a reply's prompt; {} when nothing was kept. Ask `line` first whose it is."""
-        query = select(receipts.c.receipt).where(receipts.c.message_id == message)
+    def receipt(self, user: str, id: str, message: str) -> dict[str, Any]:
+        """What entered a reply's prompt; {} when nothing was kept."""
         with self._database.read() as connection:
-            return dict(connection.execute(query).scalar() or {})
+            _owned(connection, user, id)
+            _placed(connection, id, message)
+            return dict(connection.scalar(statements.RECEIPT, {"the_message": message}) or {})
 
     def stop(self, user: str, id: str) -> None:
         """Ask every reply of the conversation to stop, whichever process writes it."""
@@ -261,11 +274,18 @@ class Conversations:
 
 def _owned(connection: Connection, user: str, id: str, *, alone: bool = False) -> Row[Any]:
     """The conversation's row; with `alone`, other transactions that ask so wait (SQLite's do anyway)."""
-    query = select(conversations).where(conversations.c.id == id, conversations.c.user_id == user)
-    row = connection.execute(query.with_for_update() if alone else query).first()
+    query = statements.OWNED_ALONE if alone else statements.OWNED
+    row = connection.execute(query, {"the_id": id, "the_user": user}).first()
     if row is None:
         raise StoreError("There is no such conversation.")
     return row
+
+
+def _placed(connection: Connection, id: str, message: str) -> None:
+    """Refuse a message that is not the conversation's."""
+    place = {"the_id": id, "the_message": message}
+    if connection.execute(statements.PLACE, place).first() is None:
+        raise StoreError(NO_MESSAGE)
 
 
 def _conversation(row: Row[Any]) -> Conversation:
@@ -277,22 +297,23 @@ def _conversation(row: Row[Any]) -> Conversation:
 
 def _tree(connection: Connection, id: str) -> dict[str, Line]:
     """Every message by id, in the order they were begun, so parents come first."""
-    rows = connection.execute(
-        select(messages).where(messages.c.conversation_id == id).order_by(messages.c.number)
-    ).all()
+    rows = connection.execute(statements.TREE, {"the_id": id}).all()
     below: dict[str | None, list[str]] = {}
     for row in rows:
-        below.setdefault(row.parent_id, []).append(row.id)
-    return {
-        row.id: Line(
-            row.id, row.parent_id, row.role, row.speaker, row.text, row.state, row.fault,
-            row.details, row.created, row.number, tuple(below[row.parent_id]),
-        )
-        for row in rows
-    }  # fmt: skip
+        below.setdefault(row[1], []).append(row[0])
+    beside = {parent: tuple(ids) for parent, ids in below.items()}
+    return {row[0]: _line(row, beside[row[1]]) for row in rows}
+
+
+def _line(row: Sequence[Any], siblings: tuple[str, ...]) -> Line:
+    values: tuple[Any, ...] = (*row, siblings)
+    return Line(*values)
 
 
 def _show(connection: Connection, id: str, head: str | None) -> None:
-    connection.execute(
-        update(conversations).where(conversations.c.id == id).values(head=head, updated=time.time())
-    )
+    connection.execute(statements.SHOW, {"the_id": id, "the_head": head, "now": time.time()})
+
+
+def _keep_receipt(connection: Connection, message: str, receipt: Mapping[str, Any]) -> None:
+    connection.execute(statements.NO_RECEIPT, {"the_message": message})
+    connection.execute(statements.KEEP_RECEIPT, {"message_id": message, "receipt": dict(receipt)})

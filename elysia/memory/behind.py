@@ -1,7 +1,8 @@
 """An index written behind its owner's back: one thread, every change in its order.
 
-What was added and is not written yet is known by its id, so that its owner need not wait to find it.
-A change that takes something away can be waited for. Knows nothing of memories.
+A write costs about as much for many texts as for one, so texts wait a moment for others. What was
+added and is not written yet is known by its id, so that its owner need not wait to find it. A change
+that takes something away can be waited for. Knows nothing of memories.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from elysia.core.errors import StoreError
 from elysia.retrieval.index import Index
 
 log = logging.getLogger(__name__)
+
+MOMENT = 0.3  # seconds that texts wait for others
+MOST = 2_000  # changes that may wait; who brings more waits until there is room
 
 # What is done (add, remove, clear), in which scope, with which (id, text).
 Change = tuple[str, str, Sequence[tuple[str, str]]]
@@ -29,6 +33,7 @@ class Behind:
         self._doing: list[Change] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._hurried = 0  # how many wait for everything to be written
         self._closed = False
 
     def add(self, scope: str, items: Sequence[tuple[str, str]]) -> None:
@@ -59,7 +64,10 @@ class Behind:
     def settle(self) -> None:
         """Wait until everything is written."""
         with self._changed:
+            self._hurried += 1
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._waiting and not self._doing)
+            self._hurried -= 1
 
     def close(self) -> None:
         """Write what waits, and end the thread."""
@@ -72,6 +80,7 @@ class Behind:
 
     def _put(self, kind: str, scope: str, items: Sequence[tuple[str, str]]) -> None:
         with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < MOST or self._closed)
             if self._closed:
                 raise StoreError("The memory was closed; open it anew.")
             self._waiting.append((kind, scope, items))
@@ -86,33 +95,34 @@ class Behind:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
+                self._changed.wait_for(lambda: self._hurried or self._closed, MOMENT)
                 if not self._waiting:
                     return
                 self._doing = self._next()
-            kind, scope, _ = self._doing[0]
             try:
-                self._apply(kind, scope, [item for _, _, items in self._doing for item in items])
+                self._apply(self._doing)
             except Exception as error:
                 log.warning(
                     "The index of memories was not written (%s); it is mended later.", error
                 )
-                self._failed(scope)
+                for _, scope, _ in self._doing:
+                    self._failed(scope)
             with self._changed:
                 self._doing = []
                 self._changed.notify_all()
 
     def _next(self) -> list[Change]:
         """The first change, and those after it that can be made with it in one write."""
-        kind, scope, _ = self._waiting[0]
-        many = 0
-        while many < len(self._waiting) and self._waiting[many][:2] == (kind, scope):
+        kind, many = self._waiting[0][0], 1
+        while kind == "add" and many < len(self._waiting) and self._waiting[many][0] == kind:
             many += 1
         taken, self._waiting = self._waiting[:many], self._waiting[many:]
         return taken
 
-    def _apply(self, kind: str, scope: str, items: list[tuple[str, str]]) -> None:
+    def _apply(self, changes: Sequence[Change]) -> None:
+        kind, scope, items = changes[0]
         if kind == "add":
-            self._index.add(scope, items)
+            self._index.add_all([(of, texts) for _, of, texts in changes])
         elif kind == "remove":
             self._index.remove(scope, [identity for identity, _ in items])
         else:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, or_
 
 from elysia.memory import rows
 from elysia.memory.base import Scope
 from elysia.memory.question import Question
 from elysia.memory.rows import Row
+from elysia.memory.statements import FACTS
 from elysia.memory.words import content
 from elysia.retrieval.index import Index
 from elysia.store.tables import memories as table
@@ -22,7 +23,6 @@ DEPTH = 48  # of the index's hits that are ranked
 REACH = 2  # neighbours to each side that are ranked with a hit
 ROOTS = 16  # hits whose neighbours are looked at
 WINDOW = 160  # turns of the days that a question names
-FACTS = 60  # newest facts that are always looked at
 ENDS = 24  # newest or oldest turns, for questions that ask for them
 UNWRITTEN = 100  # newest memories that the index may not find yet
 # Subjects with names of their own, and the slots in which those stand.
@@ -65,10 +65,7 @@ def pool_of(
     pool = rows.by_ids(connection, scope, found)
     best = sorted(pool, key=lambda row: -found[row.id])[:ROOTS]
     pool += rows.beside(connection, scope, best, REACH)
-    pool += rows.fetch(
-        connection, scope, table.c.kind == "fact", table.c.replaced_by.is_(None),
-        order=[table.c.number.desc()], limit=FACTS,
-    )  # fmt: skip
+    pool += rows.newest_facts(connection, scope)
     if asked.days:
         pool += rows.between(connection, scope, [span.bounds for span in asked.days], WINDOW)
     for wanted, order in (
@@ -99,17 +96,8 @@ def names_meant(connection: Connection, scope: Scope, asked: Question) -> set[st
 
 def outdated(connection: Connection, scope: Scope, pool: list[Row]) -> set[str]:
     """Messages that said a fact which was replaced or corrected since."""
-    found: set[str] = set()
     messages = {row.message_id for row in pool if row.kind == "turn" and row.message_id}
-    for part in rows.parts(messages):
-        query = select(table.c.message_id).where(
-            rows.within(scope, last=True),
-            table.c.kind == "fact",
-            table.c.message_id.in_(part),
-            table.c.replaced_by.is_not(None) | table.c.corrected,
-        )
-        found.update(str(one) for one in connection.scalars(query))
-    return found
+    return rows.outdated(connection, scope, messages)
 
 
 def names_in(text: str) -> list[str]:

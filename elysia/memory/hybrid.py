@@ -24,7 +24,7 @@ from elysia.memory.facts import Extractor, Fact, facts_of
 from elysia.memory.question import Question, read_question
 from elysia.memory.rank import LONGEST, Candidate, rank
 from elysia.memory.rows import Row
-from elysia.memory.weigh import weight_of
+from elysia.memory.weigh import says_nothing, weight_of
 from elysia.memory.words import content
 from elysia.retrieval.embed import Embedder
 from elysia.retrieval.index import Index, open_index
@@ -34,6 +34,9 @@ from elysia.store.tables import memories as table
 log = logging.getLogger(__name__)
 
 LOWEST = 0.02  # what scores less shares nothing with the question
+# Below this for the best, nothing answers; below this part of the best, a memory takes room for
+# nothing. Neither costs `benchmarks/memory.py` anything of what it finds.
+FLOOR, PART = 0.08, 0.1
 
 
 def build(
@@ -76,15 +79,18 @@ class HybridMemory(MemoryStore):
         self._mend(scope)
         with self._database.read() as connection:
             known = rows.heard_before(connection, scope, [one.message_id for one in heard])
+        heard = [one for one in heard if one.message_id not in known and one.text.strip()]
+        if not heard:
+            return []
         # An extractor may take its time; nobody waits for the database meanwhile.
-        stated = {one.message_id: self._facts(one) for one in heard if one.message_id not in known}
+        stated = {one.message_id: self._facts(one) for one in heard}
         turns: list[Row] = []
         facts_kept: list[Row] = []
         with self._database.write() as connection:
             known = rows.heard_before(connection, scope, [one.message_id for one in heard])
             number = rows.next_number(connection, scope)
             for one in heard:
-                if one.message_id in known or not one.text.strip():
+                if one.message_id in known:
                     continue
                 known.add(one.message_id)
                 facts = stated.get(one.message_id, ())
@@ -102,7 +108,11 @@ class HybridMemory(MemoryStore):
     def recall(
         self, scope: Scope, question: str, *, k: int = 8, without: Collection[str] = ()
     ) -> list[Recalled]:
-        """The best `k` for a question, best first; replaced facts never."""
+        """The best `k` for a question, best first; replaced facts never. Nothing for a greeting, nor
+        where nothing comes near; no greetings but for who asks with their words.
+        """
+        if says_nothing(question):
+            return []
         self._mend(scope)
         now = self._clock()
         asked = read_question(question, now)
@@ -110,12 +120,19 @@ class HybridMemory(MemoryStore):
         best: list[Recalled] = []
         said: set[str | None] = set()
         texts: set[frozenset[str]] = set()
-        for one in rank(asked, candidates, now):
-            if len(best) == k or one.score < LOWEST:
+        names = {one.row.speaker for one in candidates}
+        ranked = rank(asked, candidates, now)
+        least = max(LOWEST, PART * ranked[0].score) if ranked else LOWEST
+        if ranked and ranked[0].score < FLOOR:
+            return []
+        for one in ranked:
+            if len(best) == k or one.score < least:
                 break
             # A fact and the turn it was said in are one memory; so are two turns of the same words.
             row, plain = one.row, frozenset(content(one.row.text[:LONGEST]))
             if row.message_id in said or (plain and plain in texts):
+                continue
+            if row.kind == "turn" and not one.shares and says_nothing(row.text, names):
                 continue
             said.add(row.message_id)
             texts.add(plain)
@@ -170,6 +187,9 @@ class HybridMemory(MemoryStore):
     def forget_messages(self, scope: Scope, message_ids: Collection[str]) -> None:
         """Forget what came from these messages; facts that only they replaced are current again."""
         self._mend(scope)
+        with self._database.read() as connection:
+            if not rows.of_messages(connection, scope, message_ids):
+                return
         with self._database.write() as connection:
             going = rows.of_messages(connection, scope, message_ids)
             rows.remove(connection, scope, going)
@@ -235,7 +255,8 @@ class HybridMemory(MemoryStore):
             with self._database.read() as connection:
                 items = [(row.id, row.text) for row in rows.fetch(connection, scope)]
             self._index.add(key_of(scope), items)
-        log.info("The index of memories was made anew: %d scopes.", len(scopes))
+        if scopes:
+            log.info("The index of memories was made anew: %d scopes.", len(scopes))
         self._index.filled()
 
 

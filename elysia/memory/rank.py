@@ -40,6 +40,7 @@ class Candidate:
     found: float = 0.0
     meant: bool = False  # the index found it by its meaning, too
     stale: bool = False  # something it says was replaced or corrected since
+    shares: bool = False  # a word of the question stands in it
     base: float = 0.0
     score: float = 0.0
     why: list[str] = field(default_factory=list)
@@ -87,6 +88,7 @@ def by_words(question: Question, candidates: Sequence[Candidate]) -> None:
         # What the index found by words like "what" and "the" alone, it did not find.
         sure = 1.0 if one.meant else min(1.0, UNSURE + 2 * (own + kin))
         one.base = own + kin + INDEX * sure * one.found
+        one.shares = own > 0
         if own:
             one.why.append(f"words {own:.2f}")
         if kin:

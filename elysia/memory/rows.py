@@ -9,15 +9,17 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, insert, or_, select, update
 
 from elysia.core.errors import MemoryFault
+from elysia.memory import statements
 from elysia.memory.base import Heard, Kind, Memory, Scope
 from elysia.memory.facts import Fact
 from elysia.store.tables import memories as table
 from elysia.store.tables import new_id
 
 MANY = 500  # values of one IN
+INSERT = insert(table)
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,9 @@ class Row:
         )
 
 
-_COLUMNS = [table.c[name] for name in Row.__dataclass_fields__]
-
-
-def within(scope: Scope, *, last: bool = False) -> ColumnElement[bool]:
-    """The condition that every query has. With `last`, no index of the scope serves it.
-
-    Where ids are given, SQLite would rather read the whole scope, which it takes for ten rows.
-    """
-    user, character = table.c.user_id, table.c.character
-    if last:
-        return and_(user + "" == scope.user, character + "" == scope.character)
-    return and_(user == scope.user, character == scope.character)
+def within(scope: Scope) -> ColumnElement[bool]:
+    """The condition that every query has."""
+    return statements.within(scope.user, scope.character)
 
 
 def fetch(
@@ -75,12 +68,16 @@ def fetch(
     *conditions: ColumnElement[bool],
     order: Sequence[Any] = (),
     limit: int | None = None,
-    by_key: bool = False,
 ) -> list[Row]:
-    """Rows of a scope; those of forgotten messages never. `by_key`: the conditions name ids."""
-    mine = within(scope, last=by_key)
-    query = select(*_COLUMNS).where(mine, table.c.kind != "gone", *conditions)
+    """Rows of a scope; those of forgotten messages never."""
+    columns = [table.c[name] for name in statements.COLUMNS]
+    query = select(*columns).where(within(scope), table.c.kind != "gone", *conditions)
     return [Row(*row) for row in connection.execute(query.order_by(*order).limit(limit))]
+
+
+def asked(connection: Connection, scope: Scope, query: Select[Any], **values: Any) -> list[Row]:
+    """Rows of a scope by one of `statements`."""
+    return [Row(*row) for row in connection.execute(query, _with(scope, values))]
 
 
 def one(connection: Connection, scope: Scope, identity: str) -> Row:
@@ -99,19 +96,13 @@ def heard_before(
     """Which of these messages were taken in, or forgotten for good."""
     found: set[str | None] = set()
     for part in parts(message_ids):
-        query = select(table.c.message_id).where(
-            within(scope, last=True),
-            table.c.kind.in_(["turn", "gone"]),
-            table.c.message_id.in_(part),
-        )
-        found.update(connection.scalars(query))
+        found.update(connection.scalars(statements.HEARD, _with(scope, {"the_messages": part})))
     return found
 
 
 def next_number(connection: Connection, scope: Scope) -> int:
     """The place of the next message."""
-    query = select(func.max(table.c.number)).where(within(scope), table.c.kind == "turn")
-    last = connection.scalar(query)
+    last = connection.scalar(statements.LAST_NUMBER, _with(scope, {}))
     return 0 if last is None else int(last) + 1
 
 
@@ -124,7 +115,7 @@ def put(connection: Connection, scope: Scope, rows: Sequence[Row]) -> None:
     """Keep new rows."""
     owner = {"user_id": scope.user, "character": scope.character}
     if rows:
-        connection.execute(insert(table), [owner | vars(row) for row in rows])
+        connection.execute(INSERT, [owner | vars(row) for row in rows])
 
 
 def put_fact(
@@ -147,15 +138,14 @@ def put_fact(
 
 
 def _current(connection: Connection, scope: Scope, fact: Fact) -> Row | None:
-    same = (
-        table.c.slot.startswith(fact.slot[:-1], autoescape=True)
-        if fact.slot.endswith("*")
-        else table.c.slot == fact.slot
-    )
-    rows = fetch(
-        connection, scope, same, table.c.kind == "fact", table.c.replaced_by.is_(None),
-        order=[table.c.created.desc()],
-    )  # fmt: skip
+    if fact.slot.endswith("*"):
+        rows = fetch(
+            connection, scope, table.c.slot.startswith(fact.slot[:-1], autoescape=True),
+            table.c.kind == "fact", table.c.replaced_by.is_(None),
+            order=[table.c.created.desc()],
+        )  # fmt: skip
+    else:
+        rows = asked(connection, scope, statements.OF_SLOT, the_slot=fact.slot)
     if fact.against is not None:
         rows = [
             row for row in rows if fact.against.casefold() in f"{row.slot} {row.text}".casefold()
@@ -204,7 +194,7 @@ def of_messages(connection: Connection, scope: Scope, message_ids: Iterable[str]
     """Everything that came from these messages."""
     found: list[Row] = []
     for part in parts(message_ids):
-        found += fetch(connection, scope, table.c.message_id.in_(part), by_key=True)
+        found += asked(connection, scope, statements.OF_MESSAGES, the_messages=part)
     return found
 
 
@@ -212,7 +202,7 @@ def by_ids(connection: Connection, scope: Scope, ids: Iterable[str]) -> list[Row
     """Memories by their ids, in any order; those of other scopes are not seen."""
     found: list[Row] = []
     for part in parts(ids):
-        found += fetch(connection, scope, table.c.id.in_(part), by_key=True)
+        found += asked(connection, scope, statements.BY_IDS, the_ids=part)
     return found
 
 
@@ -226,7 +216,7 @@ def beside(connection: Connection, scope: Scope, rows: Iterable[Row], reach: int
     numbers = sorted({number for _, number in places})
     found: list[Row] = []
     for part in parts(numbers):
-        found += fetch(connection, scope, table.c.kind == "turn", table.c.number.in_(part))
+        found += asked(connection, scope, statements.BESIDE, the_numbers=part)
     return [row for row in found if (row.conversation_id, row.number) in places]
 
 
@@ -239,6 +229,20 @@ def between(
         connection, scope, table.c.kind == "turn", or_(*times),
         order=[table.c.created.desc()], limit=limit,
     )  # fmt: skip
+
+
+def newest_facts(connection: Connection, scope: Scope) -> list[Row]:
+    """The facts that count, the newest first, up to FACTS."""
+    return asked(connection, scope, statements.NEWEST_FACTS)
+
+
+def outdated(connection: Connection, scope: Scope, message_ids: Iterable[str]) -> set[str]:
+    """Those of these messages that said a fact which was replaced or corrected since."""
+    found: set[str] = set()
+    for part in parts(message_ids):
+        values = _with(scope, {"the_messages": part})
+        found.update(map(str, connection.scalars(statements.OUTDATED, values)))
+    return found
 
 
 def remove(connection: Connection, scope: Scope, rows: Iterable[Row]) -> None:
@@ -274,6 +278,10 @@ def parts(values: Iterable[Any]) -> list[list[Any]]:
     """As many at a time as every database takes in one query."""
     values = list(values)
     return [values[start : start + MANY] for start in range(0, len(values), MANY)]
+
+
+def _with(scope: Scope, values: dict[str, Any]) -> dict[str, Any]:
+    return {"the_user": scope.user, "the_character": scope.character, **values}
 
 
 def _plain(text: str) -> str:

@@ -6,8 +6,10 @@ Knows nothing of memories or summaries.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from elysia.memory.words import content
+from elysia.retrieval.words import fold
 
 _DECIDED = re.compile(
     r"决定|打算|准备|计划|答应|约好|改成|改到|辞职|搬|分手|结婚|毕业|考上|录用|通过|放弃|戒|"
@@ -29,6 +31,18 @@ _HOLLOW = re.compile(
     re.I,
 )
 
+# Greetings, thanks, assent and calls, in any order and number; folded, see `retrieval.words.fold`.
+_EMPTY = re.compile(
+    r"(?:你好|您好|大家好|早安|早上好|上午好|中午好|午安|下午好|晚上好|晚安|再见|拜拜|回头见|明天见|回见|"
+    r"谢谢(?:你|您|大家)?|多谢|不客气|没关系|没事|辛苦了|好的|好吧|是的|对的|可以|在吗|在呢|哈喽|哈啰|"
+    r"我(?:来|回来|到)了|(?:你|您)?好久不见|"
+    r"[嗯哦噢喔啊哈嘿呵呀呢吧啦哟诶唉嗨喂早好对行]|"
+    r"hi|hello|hey|there|good ?(?:morning|afternoon|evening|night)|bye|goodbye|see (?:you|ya)|"
+    r"thanks|thank you|you're welcome|no problem|so much|very much|okay|ok|sure|yes|yeah|yep|"
+    r"haha|lol|how are you|nice to (?:meet|see) you|i'm back|again|[\W_])*"
+)
+LONGEST_EMPTY = 40  # characters; what is longer is taken to say something
+
 
 def weight_of(text: str, role: str, facts: int = 0) -> float:
     """The importance of a text between 0 and 1; `facts`: how many were found in it."""
@@ -42,3 +56,18 @@ def weight_of(text: str, role: str, facts: int = 0) -> float:
     weight += 0.1 if _NAMED.search(text) else 0.0
     weight += 0.05 if len(content(text)) > 6 else 0.0
     return round(min(weight, 1.0), 2)
+
+
+def says_nothing(text: str, names: Collection[str] = ()) -> bool:
+    """Whether a text is greetings, thanks or assent alone; `names` are of those who talk.
+
+    >>> says_nothing("早上好呀，爱莉！", ["爱莉"]), says_nothing("好的，周三去医院。")
+    (True, False)
+    """
+    text = text.strip()
+    if len(text) > LONGEST_EMPTY:
+        return False
+    text = fold(text)
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(fold(name), " ") if name.strip() else text
+    return _EMPTY.fullmatch(text) is not None

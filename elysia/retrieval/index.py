@@ -76,7 +76,7 @@ class Index:
         """
         if self._mark("words") != FORM:
             for scope, items in everything():
-                self._words(partial(Lexical.add, scope=scope, items=items))
+                self._words(partial(Lexical.add, parts=[(scope, items)]))
             write_atomic(self._folder / "words.whole", FORM)
         if (
             self.fresh
@@ -95,9 +95,15 @@ class Index:
 
     def add(self, scope: str, items: Sequence[tuple[str, str]]) -> None:
         """Put (id, text) in; an id that is there is replaced."""
-        if items:
-            self._words(lambda words: words.add(scope, items))
-            self._also(lambda dense: dense.add(scope, items))
+        self.add_all([(scope, items)])
+
+    def add_all(self, parts: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
+        """Put (id, text) of several scopes in, the words of all in one write."""
+        parts = [(scope, items) for scope, items in parts if items]
+        if parts:
+            self._words(lambda words: words.add(parts))
+        for scope, items in parts:
+            self._also(partial(Dense.add, scope=scope, items=items))
 
     def remove(self, scope: str, ids: Sequence[str]) -> None:
         """Take texts out; ids that are not there are passed over."""

@@ -49,18 +49,21 @@ class Lexical:
             self._index.config_reader("manual")
             self._searcher = self._now()
 
-    def add(self, scope: str, items: Sequence[tuple[str, str]]) -> None:
-        """Put (id, text) in; an id that is there is replaced."""
+    def add(self, parts: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
+        """Put (id, text) of scopes in, in one write; an id that is there is replaced."""
 
         def put(writer: Any) -> None:
-            for identity, text in items:
-                key = key_of(scope, identity)
-                writer.delete_documents_by_term("key", key)
-                words = " ".join(terms(text))
-                writer.add_document(tantivy.Document(key=key, id=identity, scope=scope, text=words))
+            for scope, items in parts:
+                for identity, text in items:
+                    key = key_of(scope, identity)
+                    writer.delete_documents_by_term("key", key)
+                    words = " ".join(terms(text))
+                    writer.add_document(
+                        tantivy.Document(key=key, id=identity, scope=scope, text=words)
+                    )
 
-        if items:
-            self._write(put, LARGE if len(items) > MANY else SMALL)
+        if many := sum(len(items) for _, items in parts):
+            self._write(put, LARGE if many > MANY else SMALL)
 
     def remove(self, scope: str, ids: Iterable[str]) -> None:
         """Take texts out; ids that are not there are passed over."""

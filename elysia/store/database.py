@@ -8,8 +8,9 @@ Knows nothing of what the rows mean.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent / "migrations"
 DEFAULT = "work_dirs/chat/elysia.db"
 PATIENCE = 10.0  # seconds to wait for another process that writes
+CONNECTIONS = 8  # that stay open; as many more are opened for a moment when threads ask at once
+CACHE = 1024  # KiB of pages that each of SQLite's connections may keep; the system keeps the file's
 
 
 class Database:
@@ -35,6 +38,11 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._writing = engine.execution_options(writes=True)
+        # SQLite bears one writer. Who waits for it inside SQLite sleeps up to 100 ms at a time and
+        # is overtaken; threads of one process wait here, and are woken at once.
+        sqlite = engine.url.get_backend_name() == "sqlite"
+        self._alone: AbstractContextManager[object] = threading.RLock() if sqlite else nullcontext()
 
     @property
     def shown(self) -> str:
@@ -50,7 +58,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction: kept whole when the block ends well, else not at all."""
-        with self._explained(), self.engine.execution_options(writes=True).begin() as connection:
+        with self._explained(), self._alone, self._writing.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -76,9 +84,9 @@ def open_database(url: str) -> Database:
         url = f"sqlite:///{Path(url).absolute()}"
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        if _is_file(parsed):
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, **_options(parsed.get_backend_name()))
+        engine = create_engine(parsed, **_options(parsed))
     except (ArgumentError, ValueError) as error:
         raise StoreError(
             "The database's URL cannot be read; write it like sqlite:////path/chat.db "
@@ -111,7 +119,7 @@ def folder_beside(url: str) -> Path:
     if "://" not in url:
         return Path(url).parent
     parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+    if _is_file(parsed):
         return Path(str(parsed.database)).parent
     return Path(DEFAULT).parent
 
@@ -136,10 +144,17 @@ def sentence_of(error: DBAPIError, shown: str) -> str:
     return f"The database {shown} failed: {said.splitlines()[0] if said else error}."
 
 
-def _options(backend: str) -> dict[str, Any]:
-    if backend == "sqlite":
-        return {"connect_args": {"timeout": PATIENCE, "check_same_thread": False}}
-    return {"pool_pre_ping": True}
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+
+
+def _options(url: URL) -> dict[str, Any]:
+    # The connection that was used last is taken first: few are warm, and hold memory.
+    pool = {"pool_size": CONNECTIONS, "max_overflow": CONNECTIONS, "pool_use_lifo": True}
+    if url.get_backend_name() != "sqlite":
+        return {**pool, "pool_pre_ping": True}
+    mine = {"connect_args": {"timeout": PATIENCE, "check_same_thread": False}}
+    return {**pool, **mine} if _is_file(url) else mine
 
 
 def _on_sqlite(connection: Any, _record: Any) -> None:
@@ -149,13 +164,17 @@ def _on_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     # A commit must outlive the process; a power cut may cost the last ones, not the file.
     cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute(f"PRAGMA cache_size=-{CACHE}")
     cursor.close()
 
 
 def _begin(connection: Connection) -> None:
     # The default begins when the first row is written, and then two readers that both want to write
     # are told "locked" at once, without any patience.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+    if _writes(connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif (driver := connection.connection.driver_connection) is not None:
+        driver.execute("BEGIN").close()  # locks nothing yet, so cannot fail; the short way
 
 
 def _writes(connection: Connection) -> bool:

@@ -18,6 +18,7 @@ from elysia.chat.talk_settings import PRESETS
 from elysia.chat.tree import CUT, FAILED, WHOLE
 from elysia.core.errors import ElysiaError, UsageError
 from elysia.web.access import OPENID, PASSWORD, refused
+from elysia.web.sentences import in_language
 from elysia.web.site import Site
 from elysia.web.sound import SILENCE, begun
 from elysia.web.text import reply_markdown
@@ -70,7 +71,7 @@ class _Page:
 
     def __init__(self, site: Site, language: str) -> None:
         self.site, self.service = site, site.service
-        self.say = speech(language)
+        self.language, self.say = language, speech(language)
 
     def blocks(self) -> gr.Blocks:
         say, start = self.say, PRESETS["balanced"]
@@ -141,7 +142,7 @@ class _Page:
     def begin(self, who: str, request: gr.Request) -> tuple[str, Shown]:
         """A new conversation. The one before stays, and the Streamlit page lists it."""
         user = self.user(request)
-        with _told():
+        with _told(self.language):
             id = self.service.new(user, [who]).id
         return id, self.shown(user, id)
 
@@ -150,7 +151,7 @@ class _Page:
     ) -> Iterator[tuple[str, Shown]]:
         """Send, and show the answer as it grows."""
         user = self.user(request)
-        with _told():
+        with _told(self.language):
             self.set(user, id, length, top_p, heat)
             reply = self.service.send(user, id, text)
         for shown in self.growing(user, id, reply):
@@ -161,7 +162,7 @@ class _Page:
     ) -> Iterator[Shown]:
         """The last reply anew; the one before stays a branch."""
         user = self.user(request)
-        with _told():
+        with _told(self.language):
             self.set(user, id, length, top_p, heat)
             newest = self.service.lines(user, id)[-1]
             reply = self.service.regenerate(user, id, newest.id)
@@ -170,20 +171,20 @@ class _Page:
     def undo(self, id: str, request: gr.Request) -> tuple[str, Shown]:
         """Take the last message back, into the place to write."""
         user = self.user(request)
-        with _told():
+        with _told(self.language):
             text = self.service.undo(user, id)
         return text, self.shown(user, id)
 
     def stop(self, id: str, request: gr.Request) -> Any:
         """She ends where she is, and falls silent."""
-        with _told():
+        with _told(self.language):
             self.service.stop(self.user(request), id)
         return gr.Audio(value=None, visible=False)
 
     def speak(self, id: str, wanted: bool, speed: float, request: gr.Request) -> Any:
         """The newest reply as sound, when it is wanted; nothing when it was stopped."""
         user = self.user(request)
-        with _told():
+        with _told(self.language):
             newest = self.service.lines(user, id)[-1]
             if not wanted or newest.role != "assistant" or newest.state != WHOLE:
                 return gr.Audio(value=None, visible=False)
@@ -210,7 +211,8 @@ class _Page:
         for line in self.service.lines(user, id):
             text = html.escape(reply_markdown(line.text), quote=False)
             if line.state in (FAILED, CUT):
-                text += "\n\n" + html.escape(reply_markdown(f"⚠ {line.fault or ''}"), quote=False)
+                fault = in_language(line.fault or "", self.language)
+                text += "\n\n" + html.escape(reply_markdown(f"⚠ {fault}"), quote=False)
             found.append({"role": line.role, "content": text})
         return found
 
@@ -218,9 +220,13 @@ class _Page:
 class _told:
     """A fault inside is shown as a sentence."""
 
+    def __init__(self, language: str) -> None:
+        self.language = language
+
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, ElysiaError):
-            raise gr.Error(html.escape(str(error)), print_exception=False) from None
+            said = in_language(str(error), self.language)
+            raise gr.Error(html.escape(said), print_exception=False) from None

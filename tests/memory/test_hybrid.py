@@ -266,8 +266,8 @@ def test_what_was_just_said_is_found_before_the_index_has_it(open_store, scope, 
     store.remember(scope, [say("the first")])
     store._behind.settle()
     gate = threading.Event()
-    write = store._index.add
-    monkeypatch.setattr(store._index, "add", lambda *args: gate.wait(20) and write(*args))
+    write = store._index.add_all
+    monkeypatch.setattr(store._index, "add_all", lambda *args: gate.wait(20) and write(*args))
     store.remember(scope, [say("a marmalade cat")])
     assert texts(store, scope, "marmalade")[0] == "a marmalade cat"
     gate.set()
@@ -377,3 +377,47 @@ def test_known_gives_the_newest_first_and_no_more_than_asked(store, scope, say):
     store.remember(scope, [say(f"boat {n}") for n in range(5)])
     assert [one.text for one in store.known(scope, limit=2)] == ["boat 4", "boat 3"]
     assert time.time() > store.known(scope, kind="turn")[0].at
+
+
+def test_texts_of_many_scopes_are_written_at_once(open_store, scope, say, monkeypatch):
+    store = open_store()
+    scopes = [Scope(scope.user, f"guest {number}") for number in range(12)]
+    for one in scopes:
+        store.recall(one, "boats")  # the first call of a scope looks after its index
+    writes = []
+    write = store._index.add_all
+    monkeypatch.setattr(store._index, "add_all", lambda parts: writes.append(parts) or write(parts))
+    for one in scopes:
+        store.remember(one, [say(f"a marmalade cat of {one.character}")])
+    store._behind.settle()
+    assert len(writes) < len(scopes) / 2
+    for one in scopes:
+        assert texts(store, one, "marmalade") == [f"a marmalade cat of {one.character}"]
+
+
+def test_a_memory_without_memories_says_nothing_of_its_index(open_store, scope, caplog):
+    with caplog.at_level("INFO"):
+        assert open_store().recall(scope, "boats") == []
+    assert "made anew" not in caplog.text
+
+
+def test_a_greeting_recalls_nothing_and_greetings_stand_beside_no_answer(open_store, scope, say):
+    store = open_store()
+    store.remember(
+        scope,
+        [say("早上好！"), say("早上好呀，想我了吗", role="assistant"), say("谢谢你，晚安。"),
+         say("我在花店打工，店名叫半夏"), say("嗯嗯", role="assistant")],
+    )  # fmt: skip
+    assert store.recall(scope, "早上好呀") == []
+    found = texts(store, scope, "我打工的花店叫什么？")
+    assert found[0].startswith("我在花店打工")
+    assert not {"早上好！", "谢谢你，晚安。", "嗯嗯"} & set(found)
+    # Who asks with their words, asks for them.
+    assert "谢谢你，晚安。" in texts(store, scope, "我哪天和你说过晚安？")
+
+
+def test_where_nothing_comes_near_nothing_is_recalled(open_store, scope, say):
+    store = open_store()
+    store.remember(scope, [say(f"boat number {n} sails to the island") for n in range(12)])
+    assert texts(store, scope, "which boat sails?")
+    assert texts(store, scope, "巧克力蛋糕怎么做") == []

@@ -15,6 +15,7 @@ from elysia.chat.tree import CUT, FAILED, STOPPED, WRITING, Conversation, Line
 from elysia.web.page import player, receipts
 from elysia.web.page.reasons import because
 from elysia.web.page.visit import AVATAR, Visit, told
+from elysia.web.sentences import in_language
 from elysia.web.text import plain, reply_markdown
 
 CITATION = re.compile(r"\[(\d{1,2})\]|【(\d{1,2})】")
@@ -89,7 +90,8 @@ def _end(visit: Visit, talk: Conversation, line: Line, busy: bool) -> None:
     if notes:
         st.caption(" · ".join(notes))
     if line.state in (FAILED, CUT):
-        st.error(plain(line.fault or say("was_cut")), icon=":material/cloud_off:")
+        fault = in_language(line.fault or say("was_cut"), visit.language)
+        st.error(plain(fault), icon=":material/cloud_off:")
         if not busy:
             st.button(
                 say("try_again"), key=f"try_{line.id}", icon=":material/refresh:",

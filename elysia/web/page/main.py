@@ -14,6 +14,7 @@ from elysia.web import site
 from elysia.web.access import OPENID, PASSWORD
 from elysia.web.page import gallery, side, talk
 from elysia.web.page.visit import HOST, LANGUAGE, TALK, Visit, show_notices
+from elysia.web.sentences import in_language
 from elysia.web.server import COOKIE
 from elysia.web.site import Site
 from elysia.web.text import plain
@@ -31,20 +32,20 @@ def main() -> None:
         here = site.current()
         who = _who(here, language)
     except ElysiaError as error:
-        st.error(plain(str(error)))
+        st.error(plain(in_language(str(error), language)))
         return
     if who is None:
         return
     visit = Visit(here, *who, language)
     side.show(visit)
-    show_notices()
+    show_notices(language)
     try:
         if id := st.query_params.get(TALK):
             talk.show(visit, id)
         else:
             gallery.show(visit)
     except ElysiaError as error:
-        st.error(plain(str(error)))
+        st.error(plain(in_language(str(error), language)))
 
 
 def _language() -> str:

@@ -16,6 +16,7 @@ from elysia.chat.service import ChatService
 from elysia.core.errors import ElysiaError, PersonaError
 from elysia.web.pictures import picture_of
 from elysia.web.portrait import Look, portrait
+from elysia.web.sentences import in_language
 from elysia.web.site import Site
 from elysia.web.text import plain
 from elysia.web.words import speech
@@ -79,10 +80,10 @@ def notice(text: str) -> None:
     st.session_state["notice"] = text
 
 
-def show_notices() -> None:
+def show_notices(language: str) -> None:
     """Tell what there is to tell, once."""
     if text := st.session_state.pop("fault", ""):
-        st.error(plain(text), icon=":material/error:")
+        st.error(plain(in_language(text, language)), icon=":material/error:")
     if text := st.session_state.pop("notice", ""):
         st.toast(plain(text, 200))
 
