@@ -14,6 +14,7 @@ import resource
 import shutil
 import signal
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -103,6 +104,53 @@ def tiny_internlm2(tiny_tokenizer: Path) -> Path:
 def tiny_llama(tiny_tokenizer: Path) -> Path:
     """A folder with a random Llama of the same size."""
     return _tiny_model(tiny_tokenizer, "llama")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL of this run's own; `{}` in its URL is a database's name. Skips where there is none."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    from elysia.store.database import open_database
+    from tests.servers import postgres
+
+    try:
+        with postgres() as url:
+            with _statements(url) as run:
+                run("CREATE DATABASE migrated")
+            open_database(url.format("migrated")).close()
+            yield url
+    except LookupError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def postgres(postgres_server: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a database without rows, a test's own; without tables, too, if it is asked for "empty"."""
+    name = f"t{uuid.uuid4().hex}"
+    template = "template1" if getattr(request, "param", "") == "empty" else "migrated"
+    with _statements(postgres_server) as run:
+        run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield postgres_server.format(name)
+        run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def _statements(url: str) -> Iterator[Callable[[str], object]]:
+    from sqlalchemy import create_engine
+
+    engine = create_engine(url.format("postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        yield connection.exec_driver_sql
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Chroma server on loopback."""
+    from tests.servers import chroma
+
+    with chroma(tmp_path_factory.mktemp("chroma")) as url:
+        yield url
 
 
 @pytest.fixture

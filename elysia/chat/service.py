@@ -274,7 +274,8 @@ class ChatService:
 
 
 def _speakable(text: str) -> str:
-    text = text.replace("\x00", "").strip()
+    # What databases have no place for: NUL, and halves of characters.
+    text = text.replace("\x00", "").encode("utf-8", "replace").decode().strip()
     if not text:
         raise UsageError("Write something first.")
     if len(text) > LONGEST_TEXT:

@@ -1,8 +1,9 @@
 """Finding texts by their vectors, kept in Chroma: in a folder of this machine, or at a server.
 
-A scope is a collection of its own, so a search cannot see another's. The embedded Chroma bears one
-process at a time: a lock keeps the others out. Chroma never embeds anything itself (its default
-would download a model). Knows nothing of words.
+A scope is a collection of its own, so a search cannot see another's; at a server, which others may
+use too, an index's collections bear a name of its own. The embedded Chroma bears one process at a
+time: a lock keeps the others out. Chroma never embeds anything itself (its default would download a
+model). Knows nothing of words.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,13 +31,15 @@ class Dense:
     """Vectors of texts under scopes. StoreError when Chroma is missing, held or out of reach."""
 
     def __init__(self, folder: Path, embedder: Embedder, server: str | None = None) -> None:
-        self.emptied = False  # what was there was damaged, and is gone
+        self.emptied = False  # what was there was damaged or lost, and is gone
         self._embedder = embedder
         self._kind = folder.parent.name
         self._lock: int | None = None
         self._client: Any = None
         if server:
             self._client = _at_server(server)
+            self._kind = _name_at_server(folder)
+            self.emptied = self._is_new_there()
         else:
             self._lock = _hold(folder)
             try:
@@ -117,6 +121,18 @@ class Dense:
         self.emptied = True
         return _embedded(chroma, store)
 
+    def _is_new_there(self) -> bool:
+        """Whether the server does not know this index: a new one, or the server has lost its data."""
+        from chromadb.errors import NotFoundError
+
+        known = f"elysia-{self._kind}"
+        try:
+            self._client.get_collection(known, embedding_function=None)
+        except NotFoundError:
+            self._client.get_or_create_collection(known, embedding_function=None)
+            return True
+        return False
+
     def _collection(self, scope: str, make: bool = False) -> Any:
         name = self._name(scope)
         if make:
@@ -170,6 +186,18 @@ def _at_server(server: str) -> Any:
             f"No Chroma server answers at {where.hostname}:{where.port or ''} ({error}). "
             "Texts are found by their words until it does."
         ) from error
+
+
+def _name_at_server(folder: Path) -> str:
+    """The index's own name, made at first use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "name"
+    try:
+        with file.open("x", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(16))
+    except FileExistsError:
+        pass
+    return file.read_text(encoding="ascii")
 
 
 def _hold(folder: Path) -> int:

@@ -1,7 +1,8 @@
 """One door to the database: a URL becomes an engine whose tables are those of this version.
 
 SQLite by default, with a write-ahead log so that readers never wait for a writer; any URL of
-SQLAlchemy otherwise. A database of an older version is migrated, one of a newer version is refused.
+SQLAlchemy otherwise. Writers take turns, in SQLite and in PostgreSQL: what a writer has read is so
+until it ends. A database of an older version is migrated, one of a newer version is refused.
 Knows nothing of what the rows mean.
 """
 
@@ -31,6 +32,9 @@ DEFAULT = "work_dirs/chat/elysia.db"
 PATIENCE = 10.0  # seconds to wait for another process that writes
 CONNECTIONS = 8  # that stay open; as many more are opened for a moment when threads ask at once
 CACHE = 1024  # KiB of pages that each of SQLite's connections may keep; the system keeps the file's
+TURN = 0x656C79736961  # PostgreSQL's name of the lock that writers of a database take in turn
+
+_migrating = threading.Lock()  # Alembic keeps what it migrates in globals
 
 
 class Database:
@@ -102,9 +106,12 @@ def open_database(url: str) -> Database:
     if engine.url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _on_sqlite)
         event.listen(engine, "begin", _begin)
+    elif engine.url.get_backend_name() == "postgresql":
+        event.listen(engine, "begin", _take_turn)
     database = Database(engine)
     try:
-        _migrate(database)
+        with _migrating:
+            _migrate(database)
     except DBAPIError as error:
         engine.dispose()
         raise StoreError(sentence_of(error, database.shown)) from error
@@ -127,7 +134,7 @@ def folder_beside(url: str) -> Path:
 def sentence_of(error: DBAPIError, shown: str) -> str:
     """What a driver's fault means, and what to do."""
     said = str(error.orig)
-    if "locked" in said or "busy" in said:
+    if "locked" in said or "busy" in said or "lock timeout" in said:
         return (
             f"The database {shown} has been locked by another program for {PATIENCE:.0f} seconds. "
             "Close that program, or try again."
@@ -175,6 +182,16 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     elif (driver := connection.connection.driver_connection) is not None:
         driver.execute("BEGIN").close()  # locks nothing yet, so cannot fail; the short way
+
+
+def _take_turn(connection: Connection) -> None:
+    # Two that read, decide and write at once would both write what one of them should. SQLite lets
+    # one in at a time, and what is written here counts on that.
+    if _writes(connection):
+        connection.exec_driver_sql(
+            f"SELECT set_config('lock_timeout', '{PATIENCE:.0f}s', true), "
+            f"pg_advisory_xact_lock({TURN})"
+        )
 
 
 def _writes(connection: Connection) -> bool:

@@ -1,7 +1,7 @@
 """Who may come in: nobody is asked on this machine alone; else a password, an OpenID, or all may.
 
-A login is a cookie that scripts cannot read: user, end and a signature that a new password voids.
-Knows nothing of pages.
+A login is a cookie that scripts cannot read: user, end and a signature that a new password voids. A
+ticket is good for the sound of one reply and a few hours. Knows nothing of pages.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from elysia.chat.accounts import Accounts, User
 from elysia.core.errors import UsageError, nearest
 
 LOCAL, PASSWORD, OPENID, OPEN = "local", "password", "openid", "open"
-SETTING = "ELYSIA_ACCESS"
+SETTING, ALLOWED = "ELYSIA_ACCESS", "ELYSIA_OPENID_ALLOWED"
 LASTS = 30 * 24 * 3600.0  # seconds of a login
+TICKET = 3600  # seconds; a ticket is good for one to two of these, and the same within one
+LONGEST_NAME = 255  # characters of a user's name
 TRIES, EVERYBODYS_TRIES, WINDOW = 5, 60, 60.0  # failed tries in so many seconds: of a name, of all
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
@@ -39,6 +42,51 @@ def access_of(environ: Mapping[str, str], accounts: Accounts) -> str:
             f"{nearest(asked, (PASSWORD, OPENID, OPEN))}"
         )
     return asked
+
+
+def allowed_of(environ: Mapping[str, str], access: str) -> tuple[str, ...]:
+    """Who may come in by OpenID, as ELYSIA_OPENID_ALLOWED lists them; none listed: everybody whom the
+    provider vouches for. UsageError when there is a list and people come in another way.
+    """
+    listed = tuple(one.strip() for one in environ.get(ALLOWED, "").split(",") if one.strip())
+    if listed and access != OPENID:
+        raise UsageError(
+            f"{ALLOWED} says who may come in by OpenID, but people come in by '{access}' here. "
+            f"Set {SETTING}={OPENID}, or take the list away."
+        )
+    return listed
+
+
+def admitted(allowed: Sequence[str], vouched: Mapping[str, Any]) -> bool:
+    """Whether a list names her of whom an OpenID provider says `vouched`: by e-mail, by its domain, or
+    by the provider's own name of her (`sub`). An e-mail counts where the provider has verified it.
+
+    >>> anna = {"sub": "a1", "email": "Anna@example.org", "email_verified": True}
+    >>> [admitted([one], anna) for one in ("anna@example.org", "@EXAMPLE.org", "a1", "@ample.org")]
+    [True, True, True, False]
+    >>> admitted(["@example.org"], {**anna, "email_verified": False})
+    False
+    """
+    if not allowed:
+        return True
+    email = str(vouched.get("email") or "").casefold()
+    if vouched.get("email_verified") is not True or "@" not in email:
+        email = "@"
+    names = {email, email[email.rindex("@") :]} - {"@"}
+    return any(
+        one.casefold() in names if "@" in one else one == vouched.get("sub") for one in allowed
+    )
+
+
+def openid_name(vouched: Mapping[str, Any]) -> str:
+    """The name under which somebody with an OpenID is kept. UsageError when the provider gives none."""
+    if not (vouched.get("iss") and vouched.get("sub")):
+        raise UsageError("The OpenID provider does not say who this is (iss and sub are wanted).")
+    # A colon, which no name with a password may have: nobody is taken for somebody else.
+    name = f"openid:{vouched['iss']}:{vouched['sub']}"
+    if len(name) > LONGEST_NAME:
+        name = f"openid:{hashlib.sha256(name.encode()).hexdigest()}"
+    return name
 
 
 def refused(access: str, address: str | None) -> str | None:
@@ -90,6 +138,24 @@ class Logins:
         if not hmac.compare_digest(good.encode(), str(cookie).encode()):
             return None
         return self._accounts.get(user)
+
+    def ticket(self, user: str, reply: str) -> str:
+        """What opens the sound of one reply, by its path, to one user, for an hour or two."""
+        end = (int(self._clock()) // TICKET + 2) * TICKET
+        return f"{user}.{end}.{self._stamped(user, end, reply)}"
+
+    def bearer(self, ticket: str | None, reply: str) -> User | None:
+        """Whose ticket to this reply it is; None for none, an old or a forged one."""
+        user, end, mark = [*(ticket or "").split("."), "", ""][:3]
+        if not (end.isascii() and end.isdigit() and len(end) < 15) or int(end) < self._clock():
+            return None
+        if not hmac.compare_digest(self._stamped(user, int(end), reply).encode(), mark.encode()):
+            return None
+        return self._accounts.get(user)
+
+    def _stamped(self, user: str, end: int, reply: str) -> str:
+        said = f"ticket\n{user}\n{end}\n{reply}"
+        return hmac.new(self._key, said.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
     def _signed(self, user: str, end: int) -> str:
         said = f"{user}.{end}"

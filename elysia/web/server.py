@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 COOKIE = "elysia"
 LOGIN, LOGOUT, VOICE = "/login", "/logout", "/voice"
+TICKET = "ticket"  # in the URL of a sound
 LONGEST_FORM = 4096  # bytes
 # Images and sound come from here alone, whatever a reply or a card says; nobody frames the page.
 HEADERS = {
@@ -110,11 +111,21 @@ class Door:
         return RedirectResponse(LOGIN, 303)
 
 
+def voice_url(here: Site, user: str, talk: str, message: str) -> str:
+    """Where a user hears a reply. An OpenID is known to the page alone, which gives a ticket."""
+    path = f"{VOICE}/{talk}/{message}"
+    if here.access != OPENID:
+        return path
+    return f"{path}?{urlencode({TICKET: here.logins.ticket(user, path)})}"
+
+
 def user_of(here: Site, asked: HTTPConnection) -> User | None:
-    """Who asks, by the cookie; the one local user where nobody is asked. An OpenID is the page's."""
+    """Who asks, by the cookie; the one local user where nobody is asked; with an OpenID, by ticket."""
     if here.access == PASSWORD:
         return here.logins.user(asked.cookies.get(COOKIE))
-    return None if here.access == OPENID else here.accounts.local()
+    if here.access == OPENID:
+        return here.logins.bearer(asked.query_params.get(TICKET), asked.url.path)
+    return here.accounts.local()
 
 
 async def show_login(request: Request) -> Response:

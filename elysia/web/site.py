@@ -20,7 +20,7 @@ from elysia.core.errors import UsageError
 from elysia.voice import voices
 from elysia.voice.base import Voice
 from elysia.voice.speaker import Speakers
-from elysia.web.access import Logins, access_of, signing_key
+from elysia.web.access import Logins, access_of, allowed_of, signing_key
 
 KEY = "web.key"
 
@@ -38,6 +38,7 @@ class Site:
     service: ChatService
     logins: Logins
     access: str
+    allowed: tuple[str, ...] = ()  # by OpenID; none: everybody whom the provider vouches for
     speakers: Speakers = field(default_factory=lambda: Speakers(open_voice))
 
     @property
@@ -57,7 +58,8 @@ def site_of(service: ChatService, key_file: Path) -> Site:
     accounts = Accounts(service.database)
     key_file.parent.mkdir(parents=True, exist_ok=True)
     logins = Logins(accounts, signing_key(key_file))
-    return Site(service, logins, access_of(os.environ, accounts))
+    access = access_of(os.environ, accounts)
+    return Site(service, logins, access, allowed_of(os.environ, access))
 
 
 def open_site(home: TalkHome) -> Site:

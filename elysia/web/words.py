@@ -175,8 +175,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "too_large": ("{name} 太大了，最多 {limit} MB。", "{name} is too large; the limit is {limit} MB."),
     "busy": ("她还在写。", "She is still writing."),
     "openid_missing": (
-        "OpenID 还没有配置：安装 Authlib，并在 .streamlit/secrets.toml 里填写 [auth]（见 docs/web.md）。",
-        "OpenID is not set up: install Authlib and fill [auth] in .streamlit/secrets.toml (see docs/web.md).",
+        "OpenID 还没有配置：在 .streamlit/secrets.toml 里填写 [auth]（见 docs/web.md）。",
+        "OpenID is not set up: fill [auth] in .streamlit/secrets.toml (see docs/web.md).",
+    ),
+    "not_allowed": (
+        "{name} 不在可以进来的名单上。请联系开这个页面的人。",
+        "{name} is not on the list of those who may come in. Ask whoever runs this page.",
     ),
 }  # fmt: skip
 

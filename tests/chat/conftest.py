@@ -1,11 +1,7 @@
-"""A chat service over a SQLite file, the bundled cast and a stand-in engine.
-
-ELYSIA_TEST_DATABASE=postgresql+psycopg://… runs the same tests over another database, which is emptied.
-"""
+"""A chat service over a SQLite file, the bundled cast and a stand-in engine."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +13,6 @@ from elysia.chat.service import ChatService
 from elysia.chat.surroundings import Surroundings
 from elysia.core import templates
 from elysia.store.database import open_database
-from elysia.store.tables import metadata
 from tests.chat.echo import EchoEngine
 
 PERSONAS = Path(__file__).parents[2] / "configs" / "personas"
@@ -26,14 +21,7 @@ PERSONAS = Path(__file__).parents[2] / "configs" / "personas"
 @pytest.fixture
 def url(tmp_path):
     """An empty database."""
-    url = os.environ.get("ELYSIA_TEST_DATABASE")
-    if url:
-        database = open_database(url)
-        with database.write() as connection:
-            for table in reversed(metadata.sorted_tables):
-                connection.execute(table.delete())
-        database.close()
-    return url or str(tmp_path / "chat.db")
+    return str(tmp_path / "chat.db")
 
 
 @pytest.fixture

@@ -47,6 +47,13 @@ def test_a_message_is_answered_and_kept(service, user):
     assert "玻璃花房" in request.messages[0].text
 
 
+def test_characters_that_databases_have_no_place_for_cost_no_message(service, user):
+    id = talk(service, user)
+    reply = service.send(user, id, "be\x00fore \ud83d after 𠮷 👩‍🚀")
+    assert whole(service, user, id, reply) == "heard: before ? after 𠮷 👩‍🚀"
+    assert texts(service, user, id)[1] == "before ? after 𠮷 👩‍🚀"
+
+
 def test_a_page_that_leaves_and_comes_back_sees_the_reply_from_its_first_word(make):
     service = make(engine := EchoEngine(pause=0.005))
     user = Accounts(service.database).local().id

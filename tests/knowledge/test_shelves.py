@@ -20,8 +20,14 @@ TEA = "# 茶会\n\n每个星期五下午四点，大家在花房里喝茶，吃�
 
 
 @pytest.fixture
-def database(tmp_path):
-    opened = open_database(str(tmp_path / "chat.db"))
+def url(tmp_path):
+    """An empty database."""
+    return str(tmp_path / "chat.db")
+
+
+@pytest.fixture
+def database(url):
+    opened = open_database(url)
     yield opened
     opened.close()
 
@@ -241,8 +247,8 @@ def test_lost_vectors_are_made_again_and_words_serve_meanwhile(database, tmp_pat
     again.close()
 
 
-def test_two_programs_share_it(database, knowledge, tmp_path):
-    other = build(open_database(str(tmp_path / "chat.db")), tmp_path / "index")
+def test_two_programs_share_it(database, url, knowledge, tmp_path):
+    other = build(open_database(url), tmp_path / "index")
     other.add("character/e", "new.txt", "紫罗兰".encode())
     assert names(knowledge.search(["character/e"], "紫罗兰", k=1)) == ["new.txt"]
     [made] = [one for one in knowledge.documents("character/e") if one.name == "new.txt"]

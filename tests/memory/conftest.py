@@ -18,8 +18,14 @@ NOW = 1_715_600_000.0  # 2024-05-13
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(str(tmp_path / "chat.db"))
+def url(tmp_path: Path) -> str:
+    """An empty database."""
+    return str(tmp_path / "chat.db")
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    opened = open_database(url)
     with opened.write() as connection:
         for name in ("ann", "bob"):
             row = {"id": name, "name": name, "settings": {}, "created": 0.0}

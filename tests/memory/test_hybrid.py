@@ -306,10 +306,10 @@ for n in range(10_000):
 
 
 def test_killed_while_it_remembers_it_keeps_all_that_was_remembered(
-    open_store, scope, database, tmp_path
+    open_store, scope, database, url, tmp_path
 ):
     child = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path / "chat.db"), str(tmp_path / "index")],
+        [sys.executable, "-c", WRITER, url, str(tmp_path / "index")],
         stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     last = -1

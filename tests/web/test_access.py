@@ -9,7 +9,16 @@ import pytest
 from elysia.chat.accounts import Accounts
 from elysia.core.errors import UsageError
 from elysia.store.database import open_database
-from elysia.web.access import LASTS, Logins, access_of, refused, signing_key
+from elysia.web.access import (
+    LASTS,
+    Logins,
+    access_of,
+    admitted,
+    allowed_of,
+    openid_name,
+    refused,
+    signing_key,
+)
 
 
 class Clock:
@@ -86,6 +95,62 @@ def test_access_is_as_set_else_as_the_users_are(accounts):
     assert access_of({"ELYSIA_ACCESS": "Open"}, accounts) == "open"
     with pytest.raises(UsageError, match="Did you mean 'password'"):
         access_of({"ELYSIA_ACCESS": "pasword"}, accounts)
+
+
+def test_a_ticket_opens_one_reply_to_one_user_for_a_while(accounts, logins, clock):
+    anna, bela = accounts.of_name("openid:x:a"), accounts.of_name("openid:x:b")
+    ticket = logins.ticket(anna.id, "/voice/t/m")
+    assert logins.bearer(ticket, "/voice/t/m") == anna
+    assert logins.user(ticket) is None  # it is no login
+    assert logins.bearer(ticket, "/voice/t/n") is None
+    user, end, mark = ticket.split(".")
+    for forged in (
+        None, "", "..", ticket + "0", f"{bela.id}.{end}.{mark}", f"{user}.{int(end) + 1}.{mark}",
+        f"{user}.{end}", f"{user}.x.{mark}", "é.1.é", f"{user}.{'9' * 20}.{mark}",
+    ):  # fmt: skip
+        assert logins.bearer(forged, "/voice/t/m") is None, forged
+    clock.now += 3599
+    assert logins.bearer(ticket, "/voice/t/m") == anna
+    clock.now += 3602
+    assert logins.bearer(ticket, "/voice/t/m") is None
+    fresh = logins.ticket(anna.id, "/voice/t/m")
+    accounts.remove("openid:x:a")
+    assert logins.bearer(fresh, "/voice/t/m") is None
+
+
+def test_the_list_of_the_invited_is_read_and_only_where_it_counts():
+    listed = {"ELYSIA_OPENID_ALLOWED": " anna@example.org, @lab.example ,,"}
+    assert allowed_of(listed, "openid") == ("anna@example.org", "@lab.example")
+    assert allowed_of({}, "password") == ()
+    with pytest.raises(UsageError, match="Set ELYSIA_ACCESS=openid"):
+        allowed_of(listed, "open")
+
+
+@pytest.mark.parametrize(
+    "vouched",
+    [
+        {"email": "anna@example.org", "email_verified": False},
+        {"email": "anna@example.org", "email_verified": "true"},
+        {"email": "anna@example.org"},
+        {"email": "bela@example.org.evil.example", "email_verified": True},
+        {"email": "bela@lab.example@evil.example", "email_verified": True},
+        {"email": "", "email_verified": True},
+        {"email": None, "email_verified": True, "sub": "@lab.example"},
+        {},
+    ],
+)
+def test_who_only_looks_invited_is_not(vouched):
+    assert not admitted(("anna@example.org", "@lab.example"), vouched)
+    assert admitted((), vouched)
+
+
+def test_nobody_with_an_openid_is_taken_for_another():
+    assert openid_name({"iss": "https://a", "sub": "1"}) == "openid:https://a:1"
+    long = [openid_name({"iss": "https://" + "a" * 300, "sub": sub}) for sub in "12"]
+    assert long[0] != long[1] and max(map(len, long)) < 255
+    for nobody in ({}, {"iss": "https://a"}, {"sub": "1"}, {"iss": "https://a", "sub": ""}):
+        with pytest.raises(UsageError, match="does not say who"):
+            openid_name(nobody)
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "", None, "192.168.1.4", "example.org"])

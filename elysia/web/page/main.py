@@ -11,7 +11,7 @@ import streamlit as st
 
 from elysia.core.errors import ElysiaError
 from elysia.web import site
-from elysia.web.access import OPENID, PASSWORD
+from elysia.web.access import OPENID, PASSWORD, admitted, openid_name
 from elysia.web.page import gallery, side, talk
 from elysia.web.page.visit import HOST, LANGUAGE, TALK, Visit, show_notices
 from elysia.web.sentences import in_language
@@ -67,14 +67,23 @@ def _who(here: Site, language: str) -> tuple[str, str] | None:
         return user.id, user.name
     if here.access != OPENID:
         return here.accounts.local().id, ""
+    return _who_by_openid(here, language)
+
+
+def _who_by_openid(here: Site, language: str) -> tuple[str, str] | None:
+    say = speech(language)
     if not st.user.get("is_logged_in"):
         st.title(say("title"))
         if st.button(say("log_in"), type="primary", icon=":material/login:"):
             try:
                 st.login()
-            except Exception:  # Authlib or its settings are missing; Streamlit's own words are long
+            except Exception:  # its settings are missing; Streamlit's own words are long
                 st.error(say("openid_missing"))
         return None
-    # A colon, which no name with a password may have: nobody is taken for somebody else.
-    vouched = here.accounts.of_name(f"openid:{st.user.get('iss')}:{st.user.get('sub')}"[:255])
-    return vouched.id, str(st.user.get("name") or st.user.get("email") or "OpenID")
+    vouched = st.user.to_dict()
+    shown = str(vouched.get("name") or vouched.get("email") or "OpenID")
+    if not admitted(here.allowed, vouched):
+        st.error(plain(say("not_allowed", name=shown)))
+        st.button(say("log_out"), on_click=st.logout)
+        return None
+    return here.accounts.of_name(openid_name(vouched)).id, shown

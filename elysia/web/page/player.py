@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import streamlit as st
 
 from elysia.chat.tree import Line
-from elysia.web.server import VOICE
+from elysia.web.page.visit import Visit
+from elysia.web.server import voice_url
 
 SPEAKING = "speaking"
 _SCRIPT = """
@@ -46,7 +47,7 @@ def silence() -> None:
     st.session_state.pop(SPEAKING, None)
 
 
-def show(talk: str, shown: Sequence[Line]) -> None:
+def show(visit: Visit, talk: str, shown: Sequence[Line]) -> None:
     """The player, when there is something to hear."""
     speaking = st.session_state.get(SPEAKING)
     ids = [line.id for line in shown if line.role == "assistant"]
@@ -55,7 +56,7 @@ def show(talk: str, shown: Sequence[Line]) -> None:
     heard = ids[ids.index(speaking["reply"]) :]
     if speaking["alone"]:
         heard = heard[:1]
-    queue = [f"{VOICE}/{talk}/{id}" for id in heard]
+    queue = [voice_url(visit.site, visit.user, talk, id) for id in heard]
     with st.bottom:
         st.components.v2.component(
             "elysia_player", html="<audio controls></audio>", js=_SCRIPT,

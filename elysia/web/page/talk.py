@@ -131,7 +131,7 @@ def _talk(visit: Visit, talk: Conversation) -> None:
     scroll.follow(f"{talk.id} {len(shown)}", busy)
     chosen = TalkSettings.of(talk.settings)
     if chosen.voice:
-        player.show(talk.id, shown)
+        player.show(visit, talk.id, shown)
 
 
 def _first_new(shown: Sequence[Line]) -> int:
