@@ -62,7 +62,7 @@ class FastConv(nn.Module):
 
     def __init__(self, conv: nn.Conv1d, phases: int) -> None:
         super().__init__()
-        out_channels, in_channels, taps = conv.weight.shape
+        channels, _, taps = conv.weight.shape
         step = conv.dilation[0]
         out, weigh, into = algorithm(phases, taps)
         # Outputs are made `step` apart; row p of the result must be those of phase p.
@@ -72,33 +72,34 @@ class FastConv(nn.Module):
         # Every output sums its products: a bias that comes in as these shares goes out as it was.
         shares = torch.from_numpy(np.linalg.pinv(out) @ np.ones(phases))
         weight = torch.einsum("pr,oir->poi", torch.from_numpy(weigh), conv.weight.detach().double())
-        bias = torch.zeros(out_channels) if conv.bias is None else conv.bias.detach()
-        self.products, self.channels = len(weigh), out_channels
+        bias = torch.zeros(channels) if conv.bias is None else conv.bias.detach()
+        self.products, self.channels = len(weigh), channels
         self.register_buffer("into", torch.from_numpy(into).float())
         self.register_buffer("out", torch.from_numpy(out[order]).float())
-        self.register_buffer("weight", weight.reshape(-1, in_channels, 1).float())
+        self.register_buffer("weight", weight.reshape(-1, channels, 1).float())
         self.register_buffer("bias", (shares[:, None] * bias.double()).reshape(-1).float())
 
     def forward(self, x: Tensor) -> Tensor:
         """(phases, C, A) -> (phases, C, A)."""
-        length, late = x.shape[2], max(self.late)
+        late = max(self.late)
         left = late - min(columns for columns, _ in self.read)
-        padded = F.pad(x, (left, max(columns for columns, _ in self.read)))
-        near = torch.cat(
+        right = max(columns for columns, _ in self.read)
+        padded = F.pad(x, (left, right))
+        near = torch.cat(  # ends are counted from the right: no length is computed in a graph
             [
-                padded[rows, :, left - late + columns : left + columns + length]
+                padded[rows, :, left - late + columns : (columns - right) or None]
                 for columns, rows in _runs(self.read)
             ]
         )
-        forms = (self.into @ near.reshape(near.shape[0], -1)).reshape(
-            1, self.products * x.shape[1], -1
-        )
+        forms = self.into @ near.reshape(len(self.read), -1)
+        forms = forms.reshape(1, self.products * self.channels, -1)
         made = F.conv1d(forms, self.weight, self.bias, groups=self.products)
-        y = (self.out @ made.reshape(self.products, -1)).reshape(x.shape[0], self.channels, -1)
+        y = self.out @ made.reshape(self.products, -1)
+        y = y.reshape(len(self.late), self.channels, -1)
         if not late:
             return y
         return torch.cat(
-            [y[p : p + 1, :, late - by : late - by + length] for p, by in enumerate(self.late)]
+            [y[p : p + 1, :, late - by : -by or None] for p, by in enumerate(self.late)]
         )
 
 
@@ -119,16 +120,17 @@ def _runs(reads: list[tuple[int, int]]) -> list[tuple[int, slice]]:
 
 def to_phases(x: Tensor, phases: int) -> Tensor:
     """(1, C, T) -> (phases, C, T / phases)."""
-    return x.reshape(x.shape[1], -1, phases).permute(2, 0, 1)
+    return x[0].unflatten(1, (-1, phases)).permute(2, 0, 1)
 
 
 def from_phases(x: Tensor) -> Tensor:
     """(phases, C, A) -> (1, C, phases * A)."""
-    return x.permute(1, 2, 0).reshape(1, x.shape[1], -1)
+    return x.permute(1, 2, 0).flatten(1)[None]
 
 
 def fits(conv: Any, phases: int) -> bool:
     """Whether a Conv1d has a fast form over so many phases."""
     taps, step = conv.kernel_size[0], conv.dilation[0]
-    whole = conv.stride[0] == 1 and conv.groups == 1 and conv.padding[0] == step * (taps // 2)
+    square = conv.in_channels == conv.out_channels and conv.groups == 1
+    whole = square and conv.stride[0] == 1 and conv.padding[0] == step * (taps // 2)
     return phases >= 8 and taps % 2 == 1 and step % 2 == 1 and whole
