@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WINDOW = 40  # frames decoded first: 0.46 s at 22.05 kHz
-LARGEST_WINDOW = 160  # each window is twice the one before: overlaps cost less once sound is ahead
-OVERLAP = 16  # frames on each side that the decoder looks at; 8 are audibly too few
+LARGEST_WINDOW = 80  # later windows: overlaps cost less; larger ones fall out of the caches
 LONGEST_SYMBOL = 4.0  # seconds; what an untrained duration predictor may ask for has an end
 LONGEST_SENTENCE = 90.0  # seconds
 BACKENDS = ("auto", "onnx", "torch")
@@ -95,10 +94,9 @@ class VitsVoice:
         start, window = 0, window or frames
         while start < frames:
             end = min(start + window, frames)
-            first, last = max(0, start - OVERLAP), min(frames, end + OVERLAP)
-            sound = parts.decode(np.ascontiguousarray(latents[:, :, first:last]), speaker)
-            hop = self.card.hop
-            yield sound[(start - first) * hop : (end - first) * hop]
+            first, last = max(0, start - parts.reach), min(frames, end + parts.reach)
+            near = np.ascontiguousarray(latents[:, :, first:last])
+            yield parts.decode(near, speaker, start - first, last - end)
             start, window = end, min(2 * window, max(window, LARGEST_WINDOW))
 
     def _latents(

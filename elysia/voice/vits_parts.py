@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from elysia.voice.vits_reach import reaches
+
 LEAST = 1e-3  # of a spline's bins and slopes
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,8 +34,14 @@ class Parts(Protocol):
     def flow(self, latents: Array, speaker: Array | None) -> Array:
         """(1, C, F) of the prior -> (1, C, F) of the decoder."""
 
-    def decode(self, latents: Array, speaker: Array | None) -> Array:
-        """(1, C, F) -> samples from -1 to 1, (F * hop)."""
+    def decode(self, latents: Array, speaker: Array | None, left: int, right: int) -> Array:
+        """(1, C, F) -> samples from -1 to 1, ((F - left - right) * hop): frames at the ends are
+        only looked at. They should be `reach`, but where the sentence begins or ends.
+        """
+
+    @property
+    def reach(self) -> int:
+        """Frames to either side that the decoder looks at."""
 
     def speaker(self, number: int) -> Array | None:
         """A speaker's embedding, (1, G, 1); None for a model of one voice."""
@@ -186,24 +194,13 @@ class FlowPart(nn.Module):
         return self.flow(latents, mask, speaker, reverse=True)  # type: ignore[no-any-return]
 
 
-class DecodePart(nn.Module):
-    """Latents to samples."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.decoder = model.decoder
-
-    def forward(self, latents: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """(1, C, F), (1, G, 1) -> (F * hop)."""
-        return self.decoder(latents, speaker)[0, 0]  # type: ignore[no-any-return]
-
-
 class TorchParts:
     """The three parts on a device, without gradients."""
 
     def __init__(self, model: Any) -> None:
         model = without_weight_norm(model.eval())
-        self._text, self._flow, self._decode = TextPart(model), FlowPart(model), DecodePart(model)
+        self._text, self._flow, self._decoder = TextPart(model), FlowPart(model), model.decoder
+        self.reach = reaches(model.config.to_dict())[0]
         self._speakers = getattr(model, "embed_speaker", None)
 
     @torch.inference_mode()
@@ -220,10 +217,10 @@ class TorchParts:
         return out
 
     @torch.inference_mode()
-    def decode(self, latents: Array, speaker: Array | None) -> Array:
+    def decode(self, latents: Array, speaker: Array | None, left: int, right: int) -> Array:
         """See Parts."""
-        out: Array = self._decode(torch.from_numpy(latents), _tensor(speaker)).numpy()
-        return out
+        out: Array = self._decoder(torch.from_numpy(latents), _tensor(speaker))[0, 0].numpy()
+        return without_ends(out, latents.shape[2], left, right)
 
     def speaker(self, number: int) -> Array | None:
         """See Parts."""
@@ -231,6 +228,12 @@ class TorchParts:
             return None
         out: Array = self._speakers.weight[number].detach().numpy()[None, :, None]
         return out
+
+
+def without_ends(samples: Array, frames: int, left: int, right: int) -> Array:
+    """Samples of `frames` frames, less so many frames at either end."""
+    hop = len(samples) // frames
+    return samples[left * hop : (frames - right) * hop]
 
 
 def _tensor(array: Array | None) -> Tensor | None:

@@ -79,7 +79,7 @@ def test_the_decoder_sounds_as_the_originals_does(make_checkpoint, tmp_path):
     latents = torch.randn(1, 16, 12)
     speaker = tensors["emb_g.weight"][2][None, :, None]
     right = original_decoder(tensors, latents, speaker, json.loads(config.read_text())["model"])
-    ours = load(tmp_path / "v").decode(latents.numpy(), speaker.numpy())
+    ours = load(tmp_path / "v").decode(latents.numpy(), speaker.numpy(), 0, 0)
     assert np.abs(ours - right.numpy()).max() < 1e-5
 
 
