@@ -29,7 +29,7 @@ def ask(tmp_path, tokenizer, monkeypatch):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(ROWS, ensure_ascii=False), encoding="utf-8")
 
-    def asked(cache=True, function=None, limit=None, seed=0, **way):
+    def asked(cache=1.0, function=None, limit=None, seed=0, **way):
         source = {"path": str(path), "format": "default", "limit": limit}
         way = Way(get_template("internlm2_chat"), **{"max_length": 256} | way)
         return tokens_of(source, way, tokenizer, function, seed=seed, cache=cache)
@@ -45,7 +45,7 @@ def digest(tokens):
 
 def test_kept_tokens_are_mapped_and_the_same_as_those_in_memory(ask, caplog):
     caplog.set_level("INFO")
-    made, found, plain = ask(), ask(), ask(cache=False)
+    made, found, plain = ask(), ask(), ask(cache=0)
     assert "kept in" in caplog.messages[0] and "taken from" in caplog.messages[1]
     assert digest(made) == digest(found) == digest(plain)
     assert isinstance(found.ids, np.memmap) and not isinstance(plain.ids, np.memmap)
@@ -126,6 +126,6 @@ def test_what_a_function_of_the_users_own_made_is_not_kept(ask):
 
 
 def test_parts_make_the_same_tokens_as_the_whole(ask, monkeypatch):
-    whole = digest(ask(cache=False))
-    monkeypatch.setattr("elysia.data.prepare.AT_ONCE", 2)
-    assert digest(ask(cache=False)) == digest(ask()) == whole
+    whole = digest(ask(cache=0))
+    monkeypatch.setattr("elysia.data.work.AT_ONCE", 2)
+    assert digest(ask(cache=0)) == digest(ask()) == whole
