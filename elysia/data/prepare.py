@@ -106,14 +106,15 @@ def _chosen(files: Sequence[Path], conversion: Conversion, limit: int, seed: int
     """Places of `limit` rows among all that are kept, drawn by `seed`, in order. All are read for it,
     and none is held."""
     kept = array("q")
-    place = 0
+    place = 0  # of a row, from 1
     for file in files:
-        before = len(kept), place
-        for place, unit in enumerate(conversion.units(conversion.rows(file)), start=place + 1):
+        rows, before = place, len(kept)
+        for unit in conversion.units(conversion.rows(file)):
+            place += 1
             if unit is not None:
                 kept.append(place)
-        conversion.note(file, place - before[1] - (len(kept) - before[0]))
-        if len(kept) == before[0]:
+        conversion.note(file, place - rows - (len(kept) - before))
+        if len(kept) == before:
             raise conversion.left_none(file)
     order = np.random.default_rng(seed).permutation(len(kept))[:limit]
     return np.frombuffer(kept, np.int64)[np.sort(order)]

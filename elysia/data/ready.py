@@ -1,7 +1,8 @@
 """Rows that no template touches: MOSS's marked-up talks, and rows that are tokens already.
 
 XTuner reads them with classes of their own (MOSSSFTDataset, InternRepo's loaders); here each is a
-format by name, beside those of formats.py; convert.py reads files by them. Knows nothing of tokenizers or templates.
+format by name, beside those of formats.py; convert.py reads files by them. Knows nothing of
+tokenizers or templates.
 """
 
 from __future__ import annotations

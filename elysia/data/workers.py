@@ -8,6 +8,7 @@ nothing of what the work is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -57,10 +58,8 @@ class Workers(Generic[Part, Result]):
             process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                try:
+                with contextlib.suppress(OSError):  # what was not sent is of no use any more
                     pipe.close()  # type: ignore[union-attr]
-                except OSError:
-                    pass  # what was not sent is of no use any more
         self.processes = []
 
     def map(self, parts: Iterable[Part]) -> Iterator[Result]:

@@ -9,8 +9,8 @@ import pytest
 
 from elysia.core.errors import DataError
 from elysia.core.templates import get_template
-from elysia.data.pairs import PREFERENCES, looks_like_pairs
 from elysia.data.convert import Conversion, units_of
+from elysia.data.pairs import PREFERENCES, looks_like_pairs
 from elysia.data.tokenize import tokenize
 from elysia.models.load import load_tokenizer
 

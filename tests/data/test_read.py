@@ -9,8 +9,8 @@ import tracemalloc
 import pytest
 
 from elysia.core.errors import DataError
-from elysia.data.formats import FORMATS
 from elysia.data.convert import load_conversations
+from elysia.data.formats import FORMATS
 from elysia.data.read import read_rows
 
 ROWS = [{"input": "你好", "output": "嗨"}, {"input": "晚安\u2028", "output": "好梦"}]

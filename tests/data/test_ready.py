@@ -4,8 +4,8 @@ import pytest
 
 from elysia.core.errors import DataError
 from elysia.core.templates import get_template
-from elysia.data.encode import IGNORE
 from elysia.data.convert import Conversion, units_of
+from elysia.data.encode import IGNORE
 from elysia.data.tokenize import tokenize
 from elysia.models import load
 
