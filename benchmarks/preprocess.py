@@ -1,64 +1,141 @@
 """How fast rows become tokens on disk, and in how much memory. Asserts nothing.
 
-The file is repeated until it has `--mb` megabytes of JSON. `new text` reads the file's own rows, none
-of which was seen before: the tokenizer's speed bounds it. `repeated` reads the repeats after that,
-where every text was encoded before: what remains is reading, checking, rendering and laying down.
-CPU seconds stand beside wall seconds, since others may compute on the machine.
+The file's rows are repeated until there are so many megabytes of JSON. `new text` is the file's own
+rows, none of which was seen before: the tokenizer's speed bounds it. `repeated` is a file of repeats
+(`--mb`, several sizes), start of the processes and the first sight of each row within: of what is
+long, nearly every text was encoded before, and reading, checking, rendering and laying down remain.
+With `--peer`, Hugging Face datasets' `map` (batched) does the same rows by transformers alone.
+
+Each line is a process of its own. CPU seconds count its children and stand beside wall seconds, since
+others may compute on the machine. Memory is the most that it and its children held at once: of the
+pages of files that the system keeps, none.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import os
 import resource
+import subprocess
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from elysia.core.templates import get_template
-from elysia.data import cache
-from elysia.data.encode import Encoder
-from elysia.data.read import conversations
-from elysia.data.tokenize import AT_ONCE, Way, encode_units
-from elysia.data.tokens import Tokens
-from elysia.models import load
+TEMPLATE = "internlm2_chat"
 
 
-def grown(file: Path, folder: Path, megabytes: float) -> tuple[Path, int]:
-    """A JSON array of the file's rows again and again, and how often they are in it."""
+def grown(file: Path, folder: Path, megabytes: float) -> Path:
+    """A JSON array of the file's rows again and again."""
     rows = json.dumps(json.loads(file.read_text(encoding="utf-8")), ensure_ascii=False)[1:-1]
-    times = max(1, round(megabytes * 1e6 / len(rows.encode())))
-    path = folder / "grown.json"
+    path = folder / f"grown{megabytes:g}.json"
     with path.open("w", encoding="utf-8") as out:
         out.write("[")
-        for number in range(times):
+        for number in range(max(1, round(megabytes * 1e6 / len(rows.encode())))):
             out.write(("," if number else "") + rows)
         out.write("]")
-    return path, times
+    return path
 
 
-def parts(path: Path, encoder: Encoder, format: str) -> Iterator[Tokens]:
-    way = Way(get_template("internlm2_chat"), 1 << 20)
-    units = ((sample,) for sample in conversations(path, format))
-    while some := list(itertools.islice(units, AT_ONCE)):
-        yield encode_units(some, way, encoder, (str(path),))
+def ours(path: Path, tokenizer: Path, format: str, processes: int, folder: Path) -> int:
+    """Tokens that Elysia lays down in its cache."""
+    from elysia.core.templates import get_template
+    from elysia.data.prepare import tokens_of
+    from elysia.data.tokenize import Way
+    from elysia.models import load
+
+    os.environ["ELYSIA_CACHE"] = str(folder / "cache")
+    words = load.load_tokenizer(tokenizer)
+    words(["warm"])
+    return started(
+        lambda: len(
+            tokens_of(
+                {"path": str(path), "format": format},
+                Way(get_template(TEMPLATE), 1 << 20),
+                words,
+                cache=1000,
+                processes=processes,
+            ).ids
+        )
+    )
 
 
-def measured(path: Path, encoder: Encoder, format: str, folder: Path) -> dict[str, Any]:
-    """Megabytes a second of JSON, by wall and by CPU, and the peak of memory so far."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    folder.mkdir()
-    cache.write(parts(path, encoder, format), folder, "")
-    size = path.stat().st_size / 1e6
-    return {
-        "mb": size,
-        "wall": size / (time.perf_counter() - wall),
-        "cpu": size / (time.process_time() - cpu),
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+def peer(path: Path, tokenizer: Path, format: str, processes: int, folder: Path) -> int:
+    """Tokens that `datasets` writes: ids and labels of the same pieces, encoded by transformers."""
+    import datasets
+
+    from elysia.core.templates import get_template, render
+    from elysia.data.formats import FORMATS
+    from elysia.models import load
+
+    words = load.load_tokenizer(tokenizer)
+    words(["warm"])
+    template, convert = get_template(TEMPLATE), FORMATS[format]
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
+        rows = [
+            dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)
+        ]
+        talks = [[p for p in render(convert(row), template) if p.text] for row in rows]
+        ids = iter(
+            words([p.text for talk in talks for p in talk], add_special_tokens=False)["input_ids"]
+        )
+        found: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
+        for talk in talks:
+            runs = [(next(ids), piece.learn) for piece in talk]
+            found["input_ids"].append([i for run, _ in runs for i in run])
+            found["labels"].append([i if learn else -100 for run, learn in runs for i in run])
+        return found
+
+    def mapped() -> int:
+        rows = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=folder)
+        made = rows.map(encode, batched=True, num_proc=processes, remove_columns=rows.column_names)
+        return len(made)
+
+    return started(mapped)
+
+
+def started(work: Any) -> int:
+    """What `work` gives; its seconds and memory are printed as JSON."""
+    most = [0.0]
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.2):
+            most[0] = max(most[0], held(os.getpid()))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    wall, cpu = time.perf_counter(), used()
+    count: int = work()
+    wall, cpu = time.perf_counter() - wall, used() - cpu
+    done.set()
+    watcher.join()
+    print(json.dumps({"wall": wall, "cpu": cpu, "peak": most[0], "count": count}))
+    return count
+
+
+def used() -> float:
+    """CPU seconds of this process and of its children that ended."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in both)
+
+
+def held(process: int) -> float:
+    """MB of memory of its own, with its children's."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        own = sum(
+            int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))
+        )
+        tasks = Path(f"/proc/{process}/task").iterdir()
+        children = [int(c) for t in tasks for c in (t / "children").read_text().split()]
+    except (OSError, ValueError):
+        return 0.0  # ended meanwhile
+    return own / 1024 + sum(map(held, children))
 
 
 def main() -> None:
@@ -66,26 +143,48 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="a JSON array of rows")
     parser.add_argument("tokenizer", type=Path, help="a tokenizer's folder")
     parser.add_argument("--format", default="xtuner")
-    parser.add_argument("--mb", type=float, default=100, help="of JSON (default: 100)")
+    parser.add_argument("--mb", type=float, nargs="+", default=[40, 100], help="of JSON")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="that make tokens")
+    parser.add_argument("--peer", action="store_true", help="Hugging Face datasets beside it")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # who, processes, folder
     args = parser.parse_args()
-    encoder = Encoder(load.load_tokenizer(args.tokenizer))
-    encoder.encode_many([])  # what is built on first use
-    print("| | JSON, MB | MB a wall second | MB a CPU second | peak memory so far, MB |")
-    print("|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        once, _ = grown(args.file, folder, 0)
-        found = measured(once, encoder, args.format, folder / "new")
-        show("new text", found)
-        for megabytes in (args.mb / 4, args.mb):
-            path, times = grown(args.file, folder, megabytes)
-            found = measured(path, encoder, args.format, folder / f"times{times}")
-            show(f"repeated, {times} times", found)
+    if args.one:
+        who, processes, folder = args.one
+        {"ours": ours, "peer": peer}[who](
+            args.file, args.tokenizer, args.format, int(processes), Path(folder)
+        )
+        return
+    print("| | processes | JSON, MB | MB a wall second | MB a CPU second | peak memory, MB |")
+    print("|---|---|---|---|---|---|")
+    for number, megabytes in enumerate([0, *args.mb]):
+        with tempfile.TemporaryDirectory() as name:
+            path = grown(args.file, Path(name), megabytes)
+            for processes in args.processes:
+                show("repeated" if number else "new text", "ours", path, processes, args)
+            if args.peer:
+                show("datasets' map", "peer", path, args.processes[-1], args)
 
 
-def show(name: str, row: dict[str, Any]) -> None:
-    figures = [f"{row['mb']:.1f}", f"{row['wall']:.2f}", f"{row['cpu']:.2f}", f"{row['peak']:.0f}"]
-    print(f"| {name} | {' | '.join(figures)} |", flush=True)
+def show(label: str, who: str, path: Path, processes: int, args: argparse.Namespace) -> None:
+    """One line of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            __file__,
+            str(path),
+            str(args.tokenizer),
+            "--format",
+            args.format,
+        ]
+        one = ["--one", who, str(processes), folder]
+        done = subprocess.run([*command, *one], stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    size = path.stat().st_size / 1e6
+    print(
+        f"| {label} | {processes} | {size:.1f} | {size / found['wall']:.2f} "
+        f"| {size / found['cpu']:.2f} | {found['peak']:.0f} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

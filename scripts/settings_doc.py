@@ -58,6 +58,8 @@ NOTES = {
     "sampler": "The order of rows; `length_grouped` puts packs of like length in one micro-batch.",
     "train_on_prompt": "Off, replies alone are learned. On suits a base that has yet to learn to read.",
     "heldout": "Never trained on; their loss is measured every `evaluation_freq` steps.",
+    "map_num_proc": "1 makes them in the training's own process. Rows and errors come in the same order whatever it is.",
+    "token_cache_gb": "What all kept tokens may take; those that were not used for longest go first.",
     "token_cache": "A file whose content, template or tokenizer changed is tokenized anew; False keeps nothing on disk.",
     "method": "4-bit base and LoRA, 16-bit base and LoRA, or every weight.",
     "lora_r": "Rank of the adapter.",

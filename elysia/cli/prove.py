@@ -73,19 +73,14 @@ def training_prompts(adapter: Path, count: int) -> list[str]:
     from elysia.core.messages import Message
     from elysia.core.run_card import RunCard
     from elysia.core.templates import PromptTemplate, prompt
-    from elysia.data.pairs import PREFERENCES
-    from elysia.data.read import load_conversations, load_pairs
+    from elysia.data.convert import load_chosen
     from elysia.train.bundled import locate
 
     card = RunCard.read(adapter)
     said: list[str] = []
     for source in card.datasets if card else []:
         try:
-            if source["format"] in PREFERENCES:
-                pairs = load_pairs(locate(source["path"]), source["format"])
-                samples = [chosen for chosen, _ in pairs]
-            else:
-                samples = load_conversations(locate(source["path"]), source["format"])
+            samples = load_chosen(locate(source["path"]), source["format"])
         except DataError:
             continue  # moved since the training
         users = [m.text for s in samples for m in s.messages[:2] if m.role == "user"]

@@ -10,10 +10,8 @@ token). Knows nothing of token ids (data/tokenize.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from elysia.core.errors import TemplateError
 from elysia.core.messages import Conversation, Message
@@ -40,13 +38,12 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A run of text that is encoded as one, and whether it is learned.
 
     `special` pieces stand for the tokenizer's bos or eos token and have text "". `content` are
     the (start, end) spans of `text`, in characters, that people wrote; the rest is the template's
-    markup.
+    markup. A tuple, since millions are made and looked up by what they hold.
     """
 
     text: str
@@ -54,12 +51,11 @@ class Piece:
     special: Literal["bos", "eos"] | None = None
     content: tuple[tuple[int, int], ...] = ()
 
-    def __post_init__(self) -> None:
-        assert self.special is None or not self.text, "a special piece has no text"
+
+_BOS = Piece("", False, "bos")
 
 
-@dataclass(frozen=True)
-class _Turn:
+class _Turn(NamedTuple):
     """What comes before one reply, and the reply (None while it is awaited)."""
 
     system: str | None
@@ -118,7 +114,7 @@ def all_stop_words(template: PromptTemplate) -> tuple[str, ...]:
 def _document(message: Message) -> list[Piece]:
     learn = message.learned
     return [
-        Piece("", False, "bos"),
+        _BOS,
         Piece(message.text, learn, content=((0, len(message.text)),)),
         Piece("", learn, "eos"),
     ]
@@ -130,40 +126,35 @@ def _turns(conversation: Conversation) -> list[_Turn]:
     system: list[str] = []
     inputs: list[str] = []
     for message in conversation:
-        if message.learned and message.role != "assistant":
-            raise TemplateError(
-                f"A {message.role} message is marked to be learned; only replies can be."
-            )
-        if message.role == "assistant":
-            turns.append(_turn(system, inputs, message))
+        role = message.role
+        if role == "assistant":
+            turns.append(_Turn("\n".join(system) or None, "\n".join(inputs), message))
             system, inputs = [], []
-        elif message.role == "system":
+        elif message.learned:
+            raise TemplateError(f"A {role} message is marked to be learned; only replies can be.")
+        elif role == "system":
             system.append(message.text)
         else:  # what a tool returned reaches the model the way a user's words do
             inputs.append(message.text)
     if system or inputs:
-        turns.append(_turn(system, inputs, None))
+        turns.append(_Turn("\n".join(system) or None, "\n".join(inputs), None))
     return turns
-
-
-def _turn(system: list[str], inputs: list[str], reply: Message | None) -> _Turn:
-    return _Turn("\n".join(system) or None, "\n".join(inputs), reply)
 
 
 def _pieces(turns: list[_Turn], template: PromptTemplate) -> list[Piece]:
     pieces: list[Piece] = []
     needs_bos = True
-    for number, turn in enumerate(turns, start=1):
+    asked = _plan(template.instruction)
+    opened = _plan(template.system) + asked
+    for number, (system, input, reply) in enumerate(turns, start=1):
         if needs_bos:
-            pieces.append(Piece("", False, "bos"))
-        values = {"system": turn.system or "", "input": turn.input, "round": str(number)}
-        head = list(_fields(template.system)) if turn.system is not None else []
-        pieces.append(_fill([*head, *_fields(template.instruction)], values))
-        if turn.reply is None:
+            pieces.append(_BOS)
+        values = {"system": system or "", "input": input, "round": str(number)}
+        pieces.append(_fill(asked if system is None else opened, values))
+        if reply is None:
             break
-        learn = turn.reply.learned
-        text = turn.reply.text
-        pieces.append(Piece(text + template.suffix, learn, content=((0, len(text)),)))
+        learn, text = reply.learned, reply.text
+        pieces.append(Piece(text + template.suffix, learn, None, ((0, len(text)),)))
         if not template.suffix_as_eos:
             pieces.append(Piece("", learn, "eos"))
         # After an eos the next turn is a new sequence to the model, so it gets its own bos.
@@ -173,23 +164,21 @@ def _pieces(turns: list[_Turn], template: PromptTemplate) -> list[Piece]:
     return pieces
 
 
-def _fill(parts: list[tuple[str, bool]], values: dict[str, str]) -> Piece:
+def _fill(plan: tuple[tuple[str, str], ...], values: dict[str, str]) -> Piece:
     """One unlearned piece from markup and fields, with the spans of people's words."""
     text, spans = "", []
-    for part, is_field in parts:
-        if is_field and part != "round":
-            spans.append((len(text), len(text) + len(values[part])))
-        text += values[part] if is_field else part
-    return Piece(text, False, content=tuple(spans))
+    for markup, field in plan:
+        text += markup
+        if field:
+            before = len(text)
+            text += values[field]
+            if field != "round":
+                spans.append((before, len(text)))
+    return Piece(text, False, None, tuple(spans))
 
 
 @lru_cache(maxsize=256)
-def _fields(pattern: str) -> tuple[tuple[str, bool], ...]:
-    """Splits "a{input}b" into (text, False) and (field name, True) parts."""
-    return tuple(_split(pattern))
-
-
-def _split(pattern: str) -> Iterator[tuple[str, bool]]:
-    for index, part in enumerate(re.split(r"\{(system|input|round)\}", pattern)):
-        if part:
-            yield part, index % 2 == 1
+def _plan(pattern: str) -> tuple[tuple[str, str], ...]:
+    """Splits "a{input}b" into (markup, the field behind it): ("a", "input"), ("b", "")."""
+    parts = [*re.split(r"\{(system|input|round)\}", pattern), ""]
+    return tuple(zip(parts[::2], parts[1::2], strict=True))

@@ -12,8 +12,9 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,13 +39,14 @@ def folder() -> Path:
     return Path(base).expanduser() / "elysia"
 
 
-def cached(made_of: dict[str, Any], make: Callable[[], Iterable[Tokens]]) -> Tokens:
+def cached(made_of: dict[str, Any], make: Callable[[], Iterable[Tokens]], room: float) -> Tokens:
     """The tokens that are made of `made_of`: an entry's, mapped from disk, else those that `make`
     gives part by part, kept as a new entry.
 
-    made_of: JSON-ready; two that differ never share an entry. Several processes may ask at once: one
-    makes the entry while the others wait for it. Where nothing can be written, the tokens are kept
-    in memory, with a warning.
+    made_of: JSON-ready; two that differ never share an entry. room: GB that entries may take; those
+    that were not used for longest go first. Several processes may ask at once: one makes the entry
+    while the others wait for it. Where nothing can be written, or the disk becomes full, the tokens
+    are kept in memory, with a warning.
     """
     text = json.dumps(made_of | {"format": FORMAT, "code": _code()}, sort_keys=True)
     entry = folder() / "tokens" / hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -52,37 +54,82 @@ def cached(made_of: dict[str, Any], make: Callable[[], Iterable[Tokens]]) -> Tok
         entry.parent.mkdir(parents=True, exist_ok=True)
         lock = open(entry.with_suffix(".lock"), "w")  # noqa: SIM115
     except OSError as error:
-        log.warning("Tokens are not kept: %s (%s).", error.filename, error.strerror)
-        return joined(list(make()))
+        return _unkept(make, error)
     with lock, _held(lock):
         if entry.is_dir():
             try:
                 found = read(entry, text)
+                os.utime(entry / ABOUT)  # used now
                 _note("Tokens taken from %s", entry)
                 return found
             except DataError as error:
                 log.warning("%s They are made anew.", error)
-        with staged_folder(entry, DataError, replaces=lambda _: True) as staging:
-            write(make(), staging, text)
+        try:
+            with staged_folder(entry, DataError, replaces=lambda _: True) as staging:
+                write(make(), staging, text)
+        except DataError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise  # a row's fault, not the disk's
+            return _unkept(make, error.__cause__)
         _note("Tokens kept in %s", entry)
+        _make_room(entry, room)
         return read(entry, text)
+
+
+def _unkept(make: Callable[[], Iterable[Tokens]], error: OSError) -> Tokens:
+    place = error.filename or folder()
+    log.warning("Tokens are not kept but held in memory: %s (%s).", place, error.strerror)
+    return joined(list(make()))
 
 
 def write(parts: Iterable[Tokens], place: Path, text: str) -> None:
     """Parts of one source into an empty folder, one after another: memory holds one at a time."""
-    files = {name: (place / f"{name}.i4").open("wb") for name in ARRAYS}
     names: tuple[str, ...] = ()
-    try:
+    digests = {name: hashlib.sha256() for name in ARRAYS}
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((place / f"{name}.i4").open("wb")) for name in ARRAYS}
         for part in parts:
             names = part.names
             for name, file in files.items():
-                file.write(np.ascontiguousarray(getattr(part, name), dtype="<i4").tobytes())
-    finally:
-        for file in files.values():
-            file.close()
-    digests = {name: sha256_of(place / f"{name}.i4") for name in ARRAYS}
-    about = {"made_of": text, "names": names, "sha256": digests}
+                content = np.ascontiguousarray(getattr(part, name), dtype="<i4").data
+                file.write(content)
+                digests[name].update(content)
+    sums = {name: digest.hexdigest() for name, digest in digests.items()}
+    about = {"made_of": text, "names": names, "sha256": sums}
     (place / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+
+
+def _make_room(entry: Path, room: float) -> None:
+    """Remove entries beside `entry` until all take at most `room` GB, the longest unused first.
+
+    One that another process reads at this moment stays; what is mapped already outlives its name.
+    """
+    found = []
+    for other in entry.parent.iterdir():
+        try:
+            size = sum(file.stat().st_size for file in other.iterdir())
+            found.append(((other / ABOUT).stat().st_mtime, size, other))
+        except OSError:
+            continue  # a lock, or gone meanwhile
+    total = sum(size for _, size, _ in found)
+    for _, size, other in sorted(found):
+        if total <= room * 1e9:
+            return
+        if other != entry and _removed(other):
+            total -= size
+            _note("Tokens not used for longest removed: %s", other)
+
+
+def _removed(entry: Path) -> bool:
+    with open(entry.with_suffix(".lock"), "w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (ImportError, OSError):
+            return False  # in use, or nobody can tell
+        shutil.rmtree(entry, ignore_errors=True)
+        return not entry.exists()
 
 
 def read(entry: Path, text: str) -> Tokens:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from elysia.core.errors import ModelError
 from elysia.core.messages import Conversation
 from elysia.core.templates import Piece, PromptTemplate, prompt_pieces
+from elysia.data.backend import backend_of
 from elysia.data.tokens import IGNORE as IGNORE
 from elysia.data.tokens import Ids
 
@@ -49,6 +50,19 @@ class Flat(NamedTuple):
         """One sample."""
         start, end = self.offsets[index : index + 2]
         return Encoded(self.ids[start:end].tolist(), self.labels[start:end].tolist())
+
+
+def _laid_between(
+    ids: Ids, labels: Ids, offsets: npt.NDArray[np.int64], ready: Sequence[Encoded | None]
+) -> Flat:
+    """Samples end to end, where `ready[i]` is given that in place of sample i."""
+    parts: list[tuple[Any, Any]] = [
+        given or (ids[start:end], labels[start:end])
+        for given, (start, end) in zip(ready, pairwise(offsets), strict=True)
+    ]
+    lengths = np.array([len(part) for part, _ in parts], np.int32)
+    every = [np.concatenate([np.asarray(p[i], np.int32) for p in parts]) for i in (0, 1)]
+    return Flat(*every, lengths, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
 
 def learned_of(labels: Ids, lengths: Ids) -> Ids:
@@ -81,7 +95,7 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: Any, *, remember: int = REMEMBERED) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer = backend_of(tokenizer) or tokenizer
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         # Llama 3 lists its header marks only here.
         added = getattr(tokenizer, "added_tokens_decoder", {})
@@ -101,49 +115,47 @@ class Encoder:
         self, conversations: Sequence[Sequence[Piece]], ready: Sequence[Encoded | None]
     ) -> Flat:
         """As `encode_many`, end to end; `ready[i]`, where it is given, stands for conversation i."""
-        known = self._ids_of({piece for pieces in conversations for piece in pieces})
-        runs: list[Ids] = [np.zeros(0, np.int32)]
-        learn: list[bool] = [False]
-        counts: list[int] = []
-        for pieces, given in zip(conversations, ready, strict=True):
-            found = [np.array(given.ids, np.int32)] if given else [known[p] for p in pieces]
-            runs += found
-            learn += [True] if given else [piece.learn for piece in pieces]
-            counts.append(sum(map(len, found)))
-        ids = np.concatenate(runs)
-        labels = np.where(np.repeat(learn, [len(run) for run in runs]), ids, np.int32(IGNORE))
-        lengths = np.array(counts, np.int32)
-        flat = Flat(ids, labels, lengths, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
-        for index, given in enumerate(ready):
-            if given:
-                start, end = flat.offsets[index : index + 2]
-                labels[start:end] = given.labels
-        return flat
+        pieces = list(chain.from_iterable(conversations))
+        runs = self._ids_of(pieces)
+        sizes = np.fromiter(map(len, runs), np.int64, len(runs))
+        ids = np.concatenate([np.zeros(0, np.int32), *runs])
+        learned = np.repeat(np.array([piece.learn for piece in pieces], bool), sizes)
+        labels = np.where(learned, ids, np.int32(IGNORE))
+        ends = np.cumsum([0, *map(len, conversations)])  # of each conversation, among the pieces
+        offsets = np.concatenate([[0], np.cumsum(sizes)])[ends]
+        if any(ready):
+            return _laid_between(ids, labels, offsets, ready)
+        return Flat(ids, labels, np.diff(offsets).astype(np.int32), offsets)
 
-    def _ids_of(self, pieces: set[Piece]) -> dict[Piece, Ids]:
-        """Ids of every piece. Those of earlier calls are remembered, as far as memory is set aside:
+    def _ids_of(self, pieces: Sequence[Piece]) -> list[Ids]:
+        """Ids of each piece. Those of earlier calls are remembered, as far as memory is set aside:
         system prompts, questions of pairs and repeated rows come again and again."""
-        remembered = self.remembered  # another thread may begin a new one
-        ids = {piece: remembered[piece] for piece in pieces if piece in remembered}
+        found = list(map(self.remembered.get, pieces))
+        if not any(ids is None for ids in found):
+            return found
+        new = self._encoded({p for p, ids in zip(pieces, found, strict=True) if ids is None})
+        self.room -= sum(map(len, new.values()))
+        if self.room < 0:
+            self.remembered, self.room = {}, self.remember
+        self.remembered.update(new)
+        return [new[p] if ids is None else ids for p, ids in zip(pieces, found, strict=True)]
+
+    def _encoded(self, pieces: set[Piece]) -> dict[Piece, Ids]:
+        """Ids of pieces that were not met before."""
         plain: list[Piece] = []
         mixed: list[Piece] = []
         found: dict[Piece, list[int]] = {}
-        for piece in pieces - ids.keys():
+        for piece in pieces:
             if piece.special:
                 found[piece] = self._special(piece.special)
             else:
                 (mixed if self._holds_lookalike(piece) else plain).append(piece)
         found.update(zip(plain, self._texts([piece.text for piece in plain]), strict=True))
         found.update((piece, self._runs(piece)) for piece in mixed)
-        new = {piece: np.array(numbers, np.int32) for piece, numbers in found.items()}
-        self.room -= sum(map(len, new.values()))
-        if self.room < 0:
-            self.remembered, self.room = {}, self.remember
-        self.remembered.update(new)
-        return ids | new
+        return {piece: np.array(numbers, np.int32) for piece, numbers in found.items()}
 
     def _special(self, special: Literal["bos", "eos"] | None) -> list[int]:
-        kind = type(self.tokenizer).__name__
+        kind = getattr(self.tokenizer, "kind", type(self.tokenizer).__name__)
         if special == "bos":
             if kind.lower().startswith("qwen"):
                 return []  # Qwen has a bos id in some configs and was never trained with one

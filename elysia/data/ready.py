@@ -1,7 +1,8 @@
 """Rows that no template touches: MOSS's marked-up talks, and rows that are tokens already.
 
 XTuner reads them with classes of their own (MOSSSFTDataset, InternRepo's loaders); here each is a
-format by name, beside those of formats.py. Knows nothing of tokenizers or templates.
+format by name, beside those of formats.py; convert.py reads files by them. Knows nothing of
+tokenizers or templates.
 """
 
 from __future__ import annotations
@@ -15,38 +16,13 @@ from elysia.core.errors import DataError
 from elysia.core.templates import Piece
 from elysia.data.dialogues import openai
 from elysia.data.encode import IGNORE, Encoded
-from elysia.data.read import Row, Sample, read_rows, renamed
+from elysia.data.read import Row, read_rows, renamed
+from elysia.data.samples import Sample
 from elysia.data.values import list_at, object_at, text_at
 
 # A tool's answer stands between these marks; the marks are learned and the answer is not.
 RESULTS, END_OF_RESULTS = "<|Results|>:", "<eor>\n"
 TOOL = "Tool Responses"
-
-
-def load_ready(
-    path: str | Path,
-    format: str,
-    *,
-    columns: Mapping[str, str] | None = None,
-    bot_name: str = "",
-    min_length: int = 0,
-) -> list[Sample]:
-    """All samples of a file, read as `format` (a name of `READY`).
-
-    bot_name: stands for "MOSS" in MOSS's rows. min_length: rows of fewer tokens are left out.
-    DataError names file and row.
-    """
-    samples: list[Sample] = []
-    for row in READY[format][0](path, columns):
-        try:
-            sample = READY[format][1](row, bot_name)
-        except DataError as error:
-            raise DataError(f"{row.file}, row {row.number}: {error}") from None
-        if sample.encoded is None or len(sample.encoded.ids) >= min_length:
-            samples.append(sample)
-    if not samples:
-        raise DataError(f"{path}: no row has {min_length} tokens or more.")
-    return samples
 
 
 def moss_sft(row: Row, bot_name: str = "") -> Sample:
@@ -134,7 +110,7 @@ def _lines(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterat
             for number, line in enumerate(file, start=1):
                 value = json.loads(line)
                 value = {"messages": value} if isinstance(value, list) else value
-                yield Row(object_at(value, "the row"), str(path), number)
+                yield Row(object_at(value, "the row"), str(path), number, len(line))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check the path.") from None
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""One source of rows: which files it means, on this machine or on a hub, and the samples in them.
+"""One source of rows: which files it means, on this machine or on a hub, and how their rows are read.
 
 A source is a dict: `path` (a file, a folder, a list of them, or a hub's dataset `owner/name`),
 `format` (a name, of pairs too, or a function from a row to messages), and what narrows it down: `split`,
@@ -11,15 +11,14 @@ import fnmatch
 import importlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elysia.core.errors import DataError, nearest
-from elysia.data.formats import FORMATS, Format
+from elysia.core.errors import DataError
+from elysia.data.convert import Conversion
+from elysia.data.formats import Format
 from elysia.data.pairs import Preference
-from elysia.data.read import Sample, conversations, pairs_of
-from elysia.data.ready import READY, load_ready
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt", ".bin")
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -28,40 +27,17 @@ _SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "eval", "
            "validation": ("validation", "valid", "val", "dev")}  # fmt: skip
 
 
-def load_source(source: Mapping[str, Any], format: Format | None = None) -> list[Sample]:
-    """All samples of a source, file by file; `format`, when given, stands for the source's own."""
-    return list(samples_of(source, format))
-
-
-def samples_of(source: Mapping[str, Any], format: Format | None = None) -> Iterator[Sample]:
-    """As `load_source`, one by one as the files are read."""
-    name = source["format"]
-    if format is None and name not in FORMATS and name not in READY:
-        raise DataError(
-            f"There is no dataset format '{name}'.{nearest(name, [*FORMATS, *READY])} "
-            f"The formats are: {', '.join(sorted([*FORMATS, *READY]))}."
-        )
-    columns = source.get("columns")
-    for file in files_of(source):
-        if format is None and name in READY:
-            yield from load_ready(
-                file,
-                name,
-                columns=columns,
-                bot_name=source.get("bot_name") or "",
-                min_length=source.get("min_length") or 0,
-            )
-        else:
-            yield from conversations(file, format or name, columns)
-
-
-def pairs_of_source(
-    source: Mapping[str, Any], format: Preference | None = None
-) -> Iterator[tuple[Sample, Sample]]:
-    """The preference pairs of a source, (chosen, rejected), one by one, file by file; `format`, when
-    given, stands for the source's own."""
-    for file in files_of(source):
-        yield from pairs_of(file, format or source["format"], source.get("columns"))
+def conversion_of(
+    source: Mapping[str, Any], pairs: bool = False, function: Format | Preference | None = None
+) -> Conversion:
+    """How a source's rows are read; `function`, when given, stands for the source's format."""
+    return Conversion(
+        function or source["format"],
+        pairs,
+        source.get("columns"),
+        source.get("bot_name") or "",
+        source.get("min_length") or 0,
+    )
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:

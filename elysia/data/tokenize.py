@@ -25,7 +25,7 @@ from elysia.data.encode import (
     encode_prompt,
     learned_of,
 )
-from elysia.data.read import Sample
+from elysia.data.samples import Sample, Unit
 from elysia.data.tokens import Ids, TokenizedSet, Tokens, chosen, joined
 
 __all__ = [
@@ -36,11 +36,9 @@ __all__ = [
     "encode",
     "encode_prompt",
     "tokenize",
-    "tokenize_pairs",
 ]
 
 Overlong = Literal["error", "drop", "cut", "truncate"]
-Unit = tuple[Sample, ...]  # what stays together: one sample, or a pair's two
 
 AT_ONCE = 1024  # samples: Python's objects take many times the memory of the arrays they become
 
@@ -73,46 +71,30 @@ class Way:
 
 
 def tokenize(
-    samples: Sequence[Sample],
+    units: Sequence[Sample | Unit],
     template: PromptTemplate,
     tokenizer: Any,
     *,
-    system: str = "",
     max_length: int,
-    overlong: Overlong = "error",
+    **options: Any,
 ) -> TokenizedSet:
-    """All samples as ids and labels, in memory; arguments as of `Way`.
+    """Samples, or pairs, as ids and labels, in memory; arguments as of `Way`. Pair i is samples 2i
+    (chosen) and 2i + 1 (rejected).
 
     DataError, with file and row, for a sample that is refused or would teach nothing, and when no
     sample is left.
     """
-    way = Way(template, max_length, system, overlong)
-    return _whole([(sample,) for sample in samples], way, tokenizer)
-
-
-def tokenize_pairs(
-    pairs: Sequence[tuple[Sample, Sample]],
-    template: PromptTemplate,
-    tokenizer: Any,
-    *,
-    system: str = "",
-    max_length: int,
-    overlong: Overlong = "error",
-) -> TokenizedSet:
-    """Preference pairs as ids and labels: pair i is samples 2i (chosen) and 2i + 1 (rejected)."""
-    return _whole(pairs, Way(template, max_length, system, overlong, pairs=True), tokenizer)
-
-
-def _whole(units: Sequence[Unit], way: Way, tokenizer: Any) -> TokenizedSet:
-    names = tuple(dict.fromkeys(unit[0].file for unit in units))
+    way = Way(template, max_length, **options)
+    every = [(unit,) if isinstance(unit, Sample) else unit for unit in units]
+    names = tuple(dict.fromkeys(unit[0].file for unit in every))
     encoder = Encoder(tokenizer)
     tokens = joined(
         [
-            encode_units(units[start : start + AT_ONCE], way, encoder, names)
-            for start in range(0, len(units), AT_ONCE)
+            encode_units(every[start : start + AT_ONCE], way, encoder, names)
+            for start in range(0, len(every), AT_ONCE)
         ]
     )
-    return chosen([tokens], [np.arange(len(units))], way.max_length, way.overlong)
+    return chosen([tokens], [np.arange(len(every))], way.max_length, way.overlong)
 
 
 def encode_units(
@@ -125,15 +107,44 @@ def encode_units(
         [_pieces(s, t, way.template) for s, t in zip(samples, talks, strict=True)],
         [sample.encoded for sample in samples],
     )
-    _refuse(samples, flat, len(encoder.tokenizer))
-    each = len(samples) // max(len(units), 1)
-    sizes = flat.lengths.reshape(len(units), -1).sum(1)
-    states = np.zeros(len(units), np.int32)
-    counts = np.full(len(units), each, np.int32)
+    learned = learned_of(flat.labels, flat.lengths)
+    _refuse(samples, learned, len(encoder.tokenizer))
+    number = {name: index for index, name in enumerate(names)}
+    tokens = Tokens(
+        ids=flat.ids,
+        labels=flat.labels,
+        lengths=flat.lengths,
+        labelled=learned,
+        samples=np.full(len(units), 2 if way.pairs else 1, np.int32),
+        files=np.array([number[unit[0].file] for unit in units], np.int32),
+        rows=np.array([unit[0].row for unit in units], np.int32),
+        states=np.zeros(len(units), np.int32),
+        names=names,
+    )
+    sizes = flat.lengths.reshape(len(units), 2 if way.pairs else 1).sum(1)
+    long = np.flatnonzero(sizes > way.max_length)
+    return (
+        _shortened(tokens, long, sizes, units, talks, flat, way, encoder) if len(long) else tokens
+    )
+
+
+def _shortened(
+    tokens: Tokens,
+    long: Any,
+    sizes: Any,
+    units: Sequence[Unit],
+    talks: Sequence[Conversation],
+    flat: Flat,
+    way: Way,
+    encoder: Encoder,
+) -> Tokens:
+    """`tokens` with what is kept of the units that are too `long`; the others stay as they are."""
+    each = 2 if way.pairs else 1
+    states, counts = tokens.states.copy(), tokens.samples.copy()
     kept: list[tuple[Ids, Ids]] = []  # runs of what fits, and what was made of the rest
     lengths: list[Any] = []
     done = 0
-    for i in [*np.flatnonzero(sizes > way.max_length), len(units)]:
+    for i in [*long, len(units)]:
         start, end = flat.offsets[done * each], flat.offsets[i * each]
         kept.append((flat.ids[start:end], flat.labels[start:end]))
         lengths.append(flat.lengths[done * each : i * each])
@@ -148,17 +159,14 @@ def encode_units(
             lengths.append([len(ids) for ids, _ in fitted])
     ids, labels = (np.concatenate(part) for part in zip(*kept, strict=True))
     sample_lengths = np.concatenate([np.asarray(part, np.int32) for part in lengths])
-    number = {name: index for index, name in enumerate(names)}
-    return Tokens(
+    return dataclasses.replace(
+        tokens,
         ids=ids,
         labels=labels,
         lengths=sample_lengths,
         labelled=learned_of(labels, sample_lengths),
         samples=counts,
-        files=np.array([number[unit[0].file] for unit in units], np.int32),
-        rows=np.array([unit[0].row for unit in units], np.int32),
         states=states,
-        names=names,
     )
 
 
@@ -222,9 +230,9 @@ def _with_system(messages: Conversation, system: str) -> Conversation:
     return [Message("system", system), *messages]
 
 
-def _refuse(samples: Sequence[Sample], flat: Flat, size: int) -> None:
+def _refuse(samples: Sequence[Sample], learned: Ids, size: int) -> None:
     """DataError for the first sample that teaches nothing, or whose tokens are another tokenizer's."""
-    for index in np.flatnonzero(learned_of(flat.labels, flat.lengths) == 0):
+    for index in np.flatnonzero(learned == 0):
         sample = samples[int(index)]
         raise DataError(
             f"{sample.file}, row {sample.row}: nothing in this row would be learned, since "
@@ -264,7 +272,7 @@ def _cut(
     if sample.encoded:
         return None  # tokens alone do not say where a turn ends
     for count in range(len(sample.turns) - 1, 1, -1):
-        fewer = dataclasses.replace(sample, turns=sample.turns[:count])
+        fewer = sample._replace(turns=sample.turns[:count])
         encoded = encoder.encode_many([_pieces(fewer, talk, template)])[0]
         if len(encoded.ids) <= max_length:
             return _learning(encoded)

@@ -31,7 +31,8 @@ def text_at(row: Mapping[str, Any], key: str, where: str = "", *, optional: bool
         raise DataError(f"'{path}' is null; give it a text or take the row out.")
     if not isinstance(value, str):
         raise DataError(f"'{path}' must be text, not {type(value).__name__} ({str(value)[:40]}).")
-    _refuse_damage(value, path)
+    if not _sound(value):
+        _refuse_damage(value, path)
     return value
 
 
@@ -59,7 +60,8 @@ def list_at(row: Mapping[str, Any], key: str) -> list[Any]:
 def objects_at(row: Mapping[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """("messages[1]", value) for each object of the list at `row[key]`, counted from 1."""
     for number, value in enumerate(list_at(row, key), start=1):
-        yield f"{key}[{number}]", object_at(value, f"{key}[{number}]")
+        where = f"{key}[{number}]"
+        yield where, object_at(value, where)
 
 
 def object_at(value: Any, where: str) -> dict[str, Any]:
@@ -77,6 +79,15 @@ def present(row: Mapping[str, Any], key: str) -> bool:
 def _instead(row: Mapping[str, Any], key: str) -> str:
     keys = [str(name) for name in row]
     return f" The keys are: {', '.join(keys)}.{nearest(key, keys)}" if keys else " There are none."
+
+
+def _sound(text: str) -> bool:
+    """Whether no U+FFFD and no half of a pair, which UTF-8 cannot write, is in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\ufffd" not in text
 
 
 def _refuse_damage(text: str, path: str) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from elysia.core.errors import DataError
 from elysia.core.messages import Conversation, Message
+from elysia.data.convert import load_conversations
 from elysia.data.formats import looks_like
-from elysia.data.read import load_conversations, read_rows
+from elysia.data.read import read_rows
 
 Talk = tuple[list[Message], str]  # what was said before, and the reply
 

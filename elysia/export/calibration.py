@@ -12,8 +12,8 @@ from typing import Any
 from elysia.core.errors import DataError, ExportError
 from elysia.core.run_card import RunCard
 from elysia.core.templates import PromptTemplate
-from elysia.data.pairs import PREFERENCES
-from elysia.data.read import Sample, load_conversations, load_pairs
+from elysia.data.convert import load_chosen
+from elysia.data.samples import Sample
 from elysia.data.tokenize import tokenize
 from elysia.train.bundled import locate
 
@@ -53,11 +53,7 @@ def training_samples(card: RunCard | None) -> list[Sample]:
     found: list[Sample] = []
     for source in card.datasets if card else []:
         try:
-            if source["format"] in PREFERENCES:
-                pairs = load_pairs(locate(source["path"]), source["format"])
-                found += [chosen for chosen, _ in pairs]
-            else:
-                found += load_conversations(locate(source["path"]), source["format"])
+            found += load_chosen(locate(source["path"]), source["format"])
         except DataError:
             continue  # moved since the training
     return found

@@ -24,8 +24,9 @@ SOURCE_KEYS = {
 
 AT_LEAST: dict[str, float] = {
     "max_length": 8, "lora_r": 1, "lora_alpha": 1, "batch_size": 1, "accumulative_counts": 1,
-    "dataloader_num_workers": 0, "max_epochs": 1, "max_steps": 0, "weight_decay": 0, "max_norm": 0,
-    "warmup_ratio": 0, "warmup_steps": 0, "min_lr": 0, "save_steps": 0, "logging_interval": 1,
+    "map_num_proc": 0, "token_cache_gb": 0, "dataloader_num_workers": 0, "max_epochs": 1,
+    "max_steps": 0, "weight_decay": 0, "max_norm": 0, "warmup_ratio": 0, "warmup_steps": 0,
+    "min_lr": 0, "save_steps": 0, "logging_interval": 1,
     "evaluation_freq": 1, "heldout": 0, "lora_dropout": 0,
     "neftune_noise_alpha": 0, "seed": 0, "evaluation_max_new_tokens": 1,
     "loraplus_lr_ratio": 1, "sequence_parallel_size": 1, "dpo_label_smoothing": 0,

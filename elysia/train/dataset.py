@@ -45,7 +45,8 @@ class PackedDialogues(Dataset[Pack]):
         pack: False makes every sample a pack of its own.
         train_on_prompt: True learns every token, as a base model that reads does.
         pairs: rows are preference pairs; packs hold chosen and rejected samples by turns.
-        cache: keep the tokens on disk, and take them from there (data/cache.py).
+        cache: GB of tokens to keep on disk and take from there (data/cache.py); 0 keeps none.
+        processes: that make tokens; 0 is as many as pay (data/prepare.py).
 
     `reference` holds, where it was set, what a reference model gives to each pair, (pairs, 2).
     """
@@ -67,13 +68,14 @@ class PackedDialogues(Dataset[Pack]):
         pack: bool = True,
         seed: int = 0,
         pairs: bool = False,
-        cache: bool = False,
+        cache: float = 0,
+        processes: int = 0,
     ) -> None:
         self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
         load.end_with(self.tokenizer, eos_token)
         self.template = get_template(template)
         way = Way(self.template, max_length, system, overlong, pairs)
-        parts = [_read(source, way, self.tokenizer, seed, cache) for source in sources]
+        parts = [_read(source, way, self.tokenizer, seed, cache, processes) for source in sources]
         units = _split(sources, [len(part) for part in parts], heldout, split, seed)
         self.rows = sum(map(len, units))  # or pairs, repeats counted, before any is left out
         self.reference: torch.Tensor | None = None
@@ -117,12 +119,14 @@ class PackedDialogues(Dataset[Pack]):
         return pack
 
 
-def _read(source: dict[str, Any], way: Way, tokenizer: Any, seed: int, cache: bool) -> Tokens:
+def _read(
+    source: dict[str, Any], way: Way, tokenizer: Any, seed: int, cache: float, processes: int
+) -> Tokens:
     """A source's tokens; its format may be a map function of the user's own."""
     name = source["format"]
     found: Any = load_pair_function if way.pairs else load_function
     function = found(name) if is_function(name) else None
-    return tokens_of(source, way, tokenizer, function, seed=seed, cache=cache)
+    return tokens_of(source, way, tokenizer, function, seed=seed, cache=cache, processes=processes)
 
 
 def _split(

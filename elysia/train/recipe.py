@@ -176,7 +176,8 @@ def dataset_arguments(settings: Settings, folder: str) -> dict[str, Any]:
         "pack": settings.pack_to_max_length,
         "seed": settings.seed,
         "pairs": settings.pairs,
-        "cache": settings.token_cache,
+        "cache": settings.token_cache_gb if settings.token_cache else 0,
+        "processes": settings.map_num_proc,
     }
 
 

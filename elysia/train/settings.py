@@ -52,7 +52,9 @@ class Settings:
     )
     heldout: float = 0.0  # below 1: a share of the rows; from 1 on: that many rows
 
+    map_num_proc: int = 0  # processes that make tokens; 0: a core each where files are large
     token_cache: bool = True  # tokens are kept on disk ($ELYSIA_CACHE, else ~/.cache/elysia)
+    token_cache_gb: float = 50.0
 
     # Method
     method: Literal["qlora", "lora", "full"] = "qlora"

@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 
 from elysia.core.errors import DataError
 from elysia.core.templates import get_template
+from elysia.data.convert import load_conversations
 from elysia.data.pack import _order, best_fit
-from elysia.data.read import load_conversations
 from elysia.data.tokenize import tokenize
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from elysia.core.errors import DataError
 from elysia.core.templates import get_template
+from elysia.data.convert import Conversion, units_of
 from elysia.data.pairs import PREFERENCES, looks_like_pairs
-from elysia.data.read import load_pairs
-from elysia.data.tokenize import tokenize_pairs
+from elysia.data.tokenize import tokenize
 from elysia.models.load import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +36,10 @@ ROWS = {
     },
     "intel_orca_dpo": {"system": "S", "question": "问", "chosen": "好", "rejected": "坏"},
 }
+
+
+def load_pairs(path, name):
+    return list(units_of(path, Conversion(name, pairs=True)))
 
 
 def file_of(folder, *rows):
@@ -131,8 +135,8 @@ def test_the_real_file_is_read_and_its_damaged_rows_are_named(shared_data, tmp_p
 def test_chosen_and_rejected_lie_by_turns_and_only_replies_are_learned(tmp_path, tiny_internlm2):
     tokenizer = load_tokenizer(tiny_internlm2)
     pairs = load_pairs(file_of(tmp_path, ROWS["preference"]), "preference")
-    found = tokenize_pairs(
-        pairs, get_template("internlm2_chat"), tokenizer, system="S", max_length=200
+    found = tokenize(
+        pairs, get_template("internlm2_chat"), tokenizer, system="S", max_length=200, pairs=True
     )
     texts = [tokenizer.decode([i for i in labels if i != -100]) for _, labels in found]
     assert len(found) == 2 and "好" in texts[0] and "坏" in texts[1]
@@ -144,8 +148,8 @@ def test_max_length_is_of_both_together_and_a_pair_is_left_out_whole(tmp_path, t
     long = {"prompt": "问", "chosen": "好", "rejected": "坏" * 200}
     pairs = load_pairs(file_of(tmp_path, ROWS["preference"], long), "preference")
     with pytest.raises(DataError, match=r"row 2: chosen and rejected have \d+ tokens together"):
-        tokenize_pairs(pairs, template, tokenizer, max_length=200)
-    found = tokenize_pairs(pairs, template, tokenizer, max_length=200, overlong="drop")
+        tokenize(pairs, template, tokenizer, pairs=True, max_length=200)
+    found = tokenize(pairs, template, tokenizer, pairs=True, max_length=200, overlong="drop")
     assert found.dropped == 1 and [row for _, row in found.origin] == [1, 1]
 
 

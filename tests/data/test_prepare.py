@@ -1,6 +1,8 @@
 """Tokens are made once, kept whole, found again by what they were made of, and never mistaken."""
 
 import json
+import os
+import resource
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -29,8 +31,8 @@ def ask(tmp_path, tokenizer, monkeypatch):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(ROWS, ensure_ascii=False), encoding="utf-8")
 
-    def asked(cache=True, function=None, limit=None, seed=0, **way):
-        source = {"path": str(path), "format": "default", "limit": limit}
+    def asked(cache=1.0, function=None, limit=None, seed=0, format="default", **way):
+        source = {"path": str(path), "format": format, "limit": limit}
         way = Way(get_template("internlm2_chat"), **{"max_length": 256} | way)
         return tokens_of(source, way, tokenizer, function, seed=seed, cache=cache)
 
@@ -45,7 +47,7 @@ def digest(tokens):
 
 def test_kept_tokens_are_mapped_and_the_same_as_those_in_memory(ask, caplog):
     caplog.set_level("INFO")
-    made, found, plain = ask(), ask(), ask(cache=False)
+    made, found, plain = ask(), ask(), ask(cache=0)
     assert "kept in" in caplog.messages[0] and "taken from" in caplog.messages[1]
     assert digest(made) == digest(found) == digest(plain)
     assert isinstance(found.ids, np.memmap) and not isinstance(plain.ids, np.memmap)
@@ -126,6 +128,70 @@ def test_what_a_function_of_the_users_own_made_is_not_kept(ask):
 
 
 def test_parts_make_the_same_tokens_as_the_whole(ask, monkeypatch):
-    whole = digest(ask(cache=False))
-    monkeypatch.setattr("elysia.data.prepare.AT_ONCE", 2)
-    assert digest(ask(cache=False)) == digest(ask()) == whole
+    whole = digest(ask(cache=0))
+    monkeypatch.setattr("elysia.data.work.AT_ONCE", 2)
+    assert digest(ask(cache=0)) == digest(ask()) == whole
+
+
+def test_the_least_used_entries_go_when_all_take_more_than_they_may(ask, caplog):
+    caplog.set_level("INFO")
+    ask()
+    (first,) = ask.entries()
+    os.utime(first / cache.ABOUT, (1, 1))
+    ask(system="S")
+    assert len(ask.entries()) == 2
+    os.utime(first / cache.ABOUT, (1, 1))
+    size = sum(file.stat().st_size for file in first.iterdir())
+    ask(system="T", cache=2.9 * size / 1e9)
+    assert first not in ask.entries() and len(ask.entries()) == 2
+    assert str(first) in caplog.text
+    found = ask(system="T", cache=1e-9)
+    assert len(found) == 9 and len(ask.entries()) == 2  # what is taken needs no more room
+    assert len(ask(system="U", cache=1e-9)) == 9 and len(ask.entries()) == 1
+
+
+def test_an_entry_that_was_just_used_stays(ask):
+    ask()
+    (first,) = ask.entries()
+    ask(system="S")
+    (second,) = set(ask.entries()) - {first}
+    for entry in (first, second):
+        os.utime(entry / cache.ABOUT, (1, 1))
+    ask()
+    size = sum(file.stat().st_size for file in first.iterdir())
+    ask(system="T", cache=2.9 * size / 1e9)
+    assert first in ask.entries() and second not in ask.entries()
+
+
+def test_a_disk_that_becomes_full_costs_no_run(ask, caplog):
+    """The limit on a file's size is the nearest to a full disk that a test may set."""
+    many = [row | {"input": str(n)} for n in range(900) for row in ROWS[:1]]
+    ask.path.write_text(json.dumps(many), encoding="utf-8")
+    wanted = digest(ask(cache=0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        found = ask()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert digest(found) == wanted and len(found.ids) > 5_000
+    assert "Tokens are not kept but held in memory" in caplog.text
+    assert ask.entries() == [] and not list((ask.path.parent / "cache/tokens").glob(".*"))
+
+
+def test_of_a_limit_the_same_rows_are_drawn_however_they_are_read(ask, monkeypatch):
+    every, some = ask(cache=0), ask(cache=0, limit=4, seed=7)
+    order = np.sort(np.random.default_rng(7).permutation(9)[:4]) + 1
+    assert some.rows.tolist() == order.tolist()
+    ends = np.cumsum(every.lengths)
+    wanted = [every.ids[ends[r - 1] - every.lengths[r - 1] : ends[r - 1]] for r in order]
+    assert np.array_equal(some.ids, np.concatenate(wanted))
+
+
+def test_left_out_rows_are_not_drawn_and_are_told_once(ask, caplog):
+    rows = [{"instruction": str(n), "output": "<nooutput>" if n % 3 else "b"} for n in range(9)]
+    ask.path.write_text(json.dumps(rows), encoding="utf-8")
+    some = ask(cache=0, limit=2, format="alpaca")
+    assert set(some.rows.tolist()) < {1, 4, 7} and len(some) == 2
+    assert caplog.text.count("6 rows hold no reply to learn and were left out") == 1
+    assert ask(cache=0, format="alpaca").rows.tolist() == [1, 4, 7]

@@ -9,8 +9,9 @@ import tracemalloc
 import pytest
 
 from elysia.core.errors import DataError
+from elysia.data.convert import load_conversations
 from elysia.data.formats import FORMATS
-from elysia.data.read import load_conversations, read_rows
+from elysia.data.read import read_rows
 
 ROWS = [{"input": "你好", "output": "嗨"}, {"input": "晚安\u2028", "output": "好梦"}]
 
@@ -146,7 +147,7 @@ def test_an_array_is_streamed(tmp_path, indent):
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 50])
 def test_blocks_may_end_anywhere_in_an_array(tmp_path, monkeypatch, block):
-    monkeypatch.setattr("elysia.data.read._BLOCK", block)
+    monkeypatch.setattr("elysia.data.read_json._BLOCK", block)
     rows = [*ROWS, {"number": -12.5e3, "deep": [{"a": [True, None]}], "quoted": '\\"] , [{\n'}]
     for indent in (None, 2):
         path = write(tmp_path, "a.json", json.dumps(rows, indent=indent) + "\n ")

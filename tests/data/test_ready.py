@@ -4,8 +4,8 @@ import pytest
 
 from elysia.core.errors import DataError
 from elysia.core.templates import get_template
+from elysia.data.convert import Conversion, units_of
 from elysia.data.encode import IGNORE
-from elysia.data.ready import load_ready
 from elysia.data.tokenize import tokenize
 from elysia.models import load
 
@@ -23,6 +23,10 @@ def moss(tmp_path, turns=1, **more):
     path = tmp_path / "moss.jsonl"
     path.write_text(json.dumps(row) + "\n")
     return path
+
+
+def load_ready(path, name, **options):
+    return [sample for (sample,) in units_of(path, Conversion(name, **options))]
 
 
 def tokens_of(samples, tokenizer, **options):

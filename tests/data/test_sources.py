@@ -4,9 +4,15 @@ import sys
 import pytest
 
 from elysia.core.errors import DataError
-from elysia.data.sources import files_of, is_remote, load_source
+from elysia.data.convert import units_of
+from elysia.data.sources import conversion_of, files_of, is_remote
 
 ROW = {"input": "a", "output": "b"}
+
+
+def load_source(source):
+    conversion = conversion_of(source)
+    return [unit[0] for file in files_of(source) for unit in units_of(file, conversion)]
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from elysia.core.errors import DataError
 from elysia.core.messages import Message
 from elysia.core.templates import get_template, render
-from elysia.data.read import Sample, load_conversations
+from elysia.data.convert import load_conversations
+from elysia.data.samples import Sample
 from elysia.data.tokenize import IGNORE, encode, tokenize
 
 TEMPLATE = get_template("internlm2_chat")

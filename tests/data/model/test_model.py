@@ -18,10 +18,10 @@ import pytest
 from elysia import cli
 from elysia.core.errors import DataError
 from elysia.core.persona import Persona
+from elysia.data.convert import load_conversations
 from elysia.data.model.endpoint import Endpoint, Limits
 from elysia.data.model.prompts import prompts, read_grid, turns_of
 from elysia.data.model.write import fault_of, rows_of
-from elysia.data.read import load_conversations
 
 KEY = "sk-very-secret-4711"
 GRID = {"topic": [f"topic {n}" for n in range(30)], "turns": [1]}

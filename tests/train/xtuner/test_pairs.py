@@ -3,7 +3,7 @@
 import pytest
 
 from elysia.core.errors import DataError
-from elysia.data.sources import pairs_of_source
+from elysia.data.convert import Conversion, units_of
 from elysia.train.settings import load_settings, settings_from
 from elysia.train.xtuner.functions import load_pair_function
 from elysia.train.xtuner.judge import judge
@@ -141,7 +141,7 @@ def test_a_map_function_of_ones_own_is_called_for_pairs(pairs_config, tmp_path):
     rows = tmp_path / "rows.json"
     rows.write_text('[{"q": "why", "good": "a", "bad": "b"}, {"q": "why"}]')
     with pytest.raises(DataError, match=r"row 2: the map function swapped of .* KeyError: 'good'"):
-        list(pairs_of_source({"path": str(rows), "format": ""}, convert))
+        list(units_of(rows, Conversion(convert, pairs=True)))
 
 
 def test_the_other_map_function_is_a_format_too(pairs_config):
