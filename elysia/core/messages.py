@@ -35,6 +35,8 @@ class Message:
         name: str | None = None,
         images: tuple[str, ...] = (),
         learn: bool | None = None,
+        calls: tuple[Mapping[str, Any], ...] = (),
+        answers: str | None = None,
     ) -> None:
         if role not in ROLES:
             raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}")
@@ -43,6 +45,7 @@ class Message:
         values = self.__dict__
         values["role"], values["text"], values["name"] = role, text, name
         values["images"], values["learn"] = images, learn
+        values["calls"], values["answers"] = calls, answers
 
     @property
     def learned(self) -> bool:
