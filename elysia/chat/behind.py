@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from elysia.chat.calm import Calm
 from elysia.chat.cast import Cast, Member
 from elysia.chat.store import Conversations
 from elysia.chat.surroundings import Surroundings
@@ -21,6 +22,7 @@ from elysia.core.errors import ElysiaError, PersonaError
 log = logging.getLogger(__name__)
 
 REMEMBERED = 8  # newest messages of a round that memory is shown; it knows those it has
+POLITE = 0.1  # seconds that a note waits, at most, for replies that are being prepared
 MET = 1_000  # conversations of which this process knows that memory was shown the whole
 
 
@@ -38,8 +40,11 @@ class Note:
 class Behind:
     """Notes and the thread that follows them. A fault is told in the log and harms nobody."""
 
-    def __init__(self, store: Conversations, cast: Cast, surroundings: Surroundings) -> None:
+    def __init__(
+        self, store: Conversations, cast: Cast, surroundings: Surroundings, calm: Calm
+    ) -> None:
         self._store, self._cast, self._surroundings = store, cast, surroundings
+        self._calm = calm
         self._notes: dict[tuple[str, str], Note] = {}  # by user and conversation, the oldest first
         self._met: dict[str, None] = {}
         self._working = self._closed = False
@@ -98,6 +103,8 @@ class Behind:
                 self._working = False
                 self._change.notify_all()
                 self._change.wait_for(lambda: self._notes or self._closed)
+            self._calm.wait(POLITE)  # more rounds of a conversation may end meanwhile, too
+            with self._change:
                 if not self._notes:
                     return
                 key = next(iter(self._notes))

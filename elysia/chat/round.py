@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from elysia.chat import director
+from elysia.chat.calm import Calm
 from elysia.chat.cast import Member
 from elysia.chat.ear import Ear
 from elysia.chat.live import Live
@@ -43,6 +44,7 @@ class Round:
     surroundings: Surroundings
     slots: threading.BoundedSemaphore
     live: MutableMapping[str, Live]
+    calm: Calm
     over: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -126,7 +128,8 @@ class Round:
         self._receipt = None
         try:
             began = time.monotonic()
-            composed = self._ear.compose(lines[:-1], str(line.speaker))
+            with self.calm.broken():
+                composed = self._ear.compose(lines[:-1], str(line.speaker))
             details["prepared"] = round(time.monotonic() - began, 4)
             details["lore"] = sorted(composed.matched)
             if self._ear.summary:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from elysia.chat.behind import Behind
+from elysia.chat.calm import Calm
 from elysia.chat.cast import Cast
 from elysia.chat.greetings import greetings, seed_of
 from elysia.chat.model import Model
@@ -51,7 +52,8 @@ class ChatService:
         self.surroundings = surroundings or Surroundings()
         self.store = Conversations(database)
         self.database = database
-        self._behind = Behind(self.store, cast, self.surroundings)
+        self._calm = Calm()
+        self._behind = Behind(self.store, cast, self.surroundings, self._calm)
         slots = max(model.engine.slots, 1)
         self._rounds = Rounds(workers or slots + 4, slots, self._behind.said)
         if mended := self.store.mend():
@@ -254,6 +256,7 @@ class ChatService:
             surroundings=self.surroundings,
             slots=self._rounds.slots,
             live=self._rounds.live,
+            calm=self._calm,
         )
         reply = begun.place(above, lines, speaker)
         self._rounds.begin(begun)

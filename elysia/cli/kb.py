@@ -9,6 +9,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,12 +95,11 @@ def add(args: Namespace) -> int:
     shelf = shelf_of(args)
     failed = 0
     with opened(args) as knowledge:
-        for file in files_of(args.files):
-            try:
-                made = knowledge.add(shelf, file.name, content_of(file))
-            except KnowledgeError as error:
+        files = ((file.name, partial(content_of, file)) for file in files_of(args.files))
+        for _, made in knowledge.add_all(shelf, files):
+            if isinstance(made, KnowledgeError):
                 failed += 1
-                warn(f"error: {printable(str(error))}")
+                warn(f"error: {printable(str(made))}")
                 continue
             pages = f", {made.pages} pages" if made.pages else ""
             say(f"{made.name}: {made.characters:,} characters{pages}, {made.spans} spans")

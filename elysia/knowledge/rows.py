@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from elysia.core.errors import KnowledgeError
 from elysia.knowledge.base import Document
@@ -19,6 +19,18 @@ from elysia.knowledge.split import Piece
 from elysia.store.database import Database
 from elysia.store.tables import documents, spans
 
+# Every turn asks this; SQLAlchemy takes longer to put it together than SQLite to answer it.
+_OWN_TEXT = func.substr(
+    documents.c.text, spans.c.start + 1, spans.c.end - spans.c.start
+)  # fmt: skip
+FOUND = (
+    select(spans, documents.c.name, _OWN_TEXT.label("text"))
+    .join(documents, documents.c.id == spans.c.document_id)
+    .where(
+        spans.c.id.in_(bindparam("the_ids", expanding=True)),
+        documents.c.shelf.in_(bindparam("the_shelves", expanding=True)),
+    )
+)
 Texts = tuple[str, list[tuple[str, str]]]  # a shelf, and ids with what is indexed
 
 
@@ -134,14 +146,11 @@ class Rows:
 
     def found(self, shelves: Sequence[str], ids: Sequence[str]) -> dict[str, Any]:
         """Id to row, with the document's `name` and the span's `text`, of those on these shelves."""
-        length = spans.c.end - spans.c.start
-        text = func.substr(documents.c.text, spans.c.start + 1, length).label("text")
-        query = (
-            select(spans, documents.c.name, text)
-            .join(documents, documents.c.id == spans.c.document_id)
-            .where(spans.c.id.in_(ids), documents.c.shelf.in_(shelves))
-        )
-        return {row.id: row for row in self._all(query)} if ids else {}
+        if not ids:
+            return {}
+        values = {"the_ids": list(ids), "the_shelves": list(shelves)}
+        with self._database.read() as connection:
+            return {row.id: row for row in connection.execute(FOUND, values)}
 
     def everything(self, shelf: str | None = None) -> Iterator[Texts]:
         """What is indexed of every document, or of a shelf's, one document at a time."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from elysia.core.errors import KnowledgeError
@@ -29,6 +30,18 @@ log = logging.getLogger(__name__)
 
 MAX_SHELF = 255  # characters
 BATCH = 128  # spans handed to the index at once; progress is told after each
+TOGETHER = (
+    1_000_000  # characters of files that are written together; each write costs a tenth of a second
+)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file that was read and has no place yet."""
+
+    name: str
+    mark: str  # SHA-256 of the file
+    source: Source
 
 
 def build(
@@ -64,26 +77,31 @@ class Shelves:
         progress: Callable[[float], None] | None = None,
     ) -> Document:
         """Read, split and index a file; one of that name is replaced. See `base.Knowledge`."""
-        if not shelf or len(shelf) > MAX_SHELF or not shelf.isprintable():
-            raise KnowledgeError(f"{shelf[:80]!r} cannot be the name of a shelf.")
-        mark = hashlib.sha256(content).hexdigest()
-        there = self._rows.mark(shelf, name)
-        if there is not None and there[1] == mark:
-            return self._rows.one(shelf, there[0])
-        source = read(name, content)
-        with self._changing:
-            self._heal()
-            there = self._rows.mark(shelf, name)
-            document = there[0] if there is not None else new_id()
-            kept, made, gone = self._compared(document, source)
+        there = self._same(shelf, name, content)
+        if there is None:
+            self._keep(shelf, [_read(name, content)], progress)
+        return there or self._rows.one(shelf, self._id(shelf, name))
+
+    def add_all(
+        self, shelf: str, files: Iterable[tuple[str, Callable[[], bytes]]]
+    ) -> Iterator[tuple[str, Document | KnowledgeError]]:
+        """Several files by name and what reads them, written together where `add` writes each; in
+        their order, each with its document or why it is none.
+        """
+        waiting: list[tuple[str, _Read | Document | KnowledgeError]] = []
+        for name, content in files:
+            if name in [one for one, _ in waiting] or _size(waiting) > TOGETHER:
+                yield from self._kept(shelf, waiting)
+                waiting = []
             try:
-                self._put(shelf, source, made, progress)
-                self._rows.put(document, shelf, name, mark, source, kept + made)
-            except BaseException:
-                self._index.remove(shelf, [span.id for span in made])
+                told = content()
+                waiting.append((name, self._same(shelf, name, told) or _read(name, told)))
+            except KnowledgeError as error:
+                waiting.append((name, error))
+            except OSError:  # what was read before it is kept all the same
+                self._keep(shelf, [one for _, one in waiting if isinstance(one, _Read)])
                 raise
-            self._index.remove(shelf, gone)
-        return self._rows.one(shelf, document)
+        yield from self._kept(shelf, waiting)
 
     def sync(self, shelf: str, folder: Path) -> tuple[int, int, int]:
         """Make the shelf what the folder is: (added or changed, removed, left as they were).
@@ -99,10 +117,20 @@ class Shelves:
             if file.is_file() and usable(file.name) and file.suffix.lower() in KINDS
         }
         before = self._rows.marks(shelf)
-        changed = sum(self._follow(shelf, file, before.get(name)) for name, file in files.items())
+        wanted = [
+            (name, file.read_bytes)
+            for name, file in files.items()
+            if _changed(file, before.get(name))
+        ]
+        changed = 0
+        for _, made in self.add_all(shelf, wanted):
+            if isinstance(made, KnowledgeError):
+                log.warning("%s", made)
+            else:
+                changed += 1
         gone = [document for name, (document, _) in before.items() if name not in files]
-        for document in gone:
-            self.remove(shelf, document)
+        with self._changing:
+            self._index.remove(shelf, [span for one in gone for span in self._rows.remove(one)])
         return changed, len(gone), len(files) - changed
 
     def documents(self, shelf: str) -> list[Document]:
@@ -169,33 +197,67 @@ class Shelves:
                 made.append(Span(new_id(), piece, mark))
         return kept, made, [identity for left in free.values() for identity in left]
 
+    def _same(self, shelf: str, name: str, content: bytes) -> Document | None:
+        """The document of that name, when it is of this very file."""
+        if not shelf or len(shelf) > MAX_SHELF or not shelf.isprintable():
+            raise KnowledgeError(f"{shelf[:80]!r} cannot be the name of a shelf.")
+        there = self._rows.mark(shelf, name)
+        if there is None or there[1] != hashlib.sha256(content).hexdigest():
+            return None
+        return self._rows.one(shelf, there[0])
+
+    def _id(self, shelf: str, name: str) -> str:
+        there = self._rows.mark(shelf, name)
+        return there[0] if there is not None else new_id()
+
+    def _kept(
+        self, shelf: str, waiting: Sequence[tuple[str, _Read | Document | KnowledgeError]]
+    ) -> Iterator[tuple[str, Document | KnowledgeError]]:
+        """The same with documents in place of what was read."""
+        self._keep(shelf, [one for _, one in waiting if isinstance(one, _Read)])
+        for name, one in waiting:
+            if isinstance(one, _Read):
+                yield name, self._rows.one(shelf, self._id(shelf, name))
+            else:
+                yield name, one
+
+    def _keep(
+        self,
+        shelf: str,
+        files: Sequence[_Read],
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Keep files: their new spans enter the index together, then the database knows them."""
+        with self._changing:
+            self._heal()
+            ids = [self._id(shelf, file.name) for file in files]
+            spans = [self._compared(id, one.source) for id, one in zip(ids, files, strict=True)]
+            new = [
+                (span.id, indexed(file.source.text, span.piece))
+                for file, (_, made, _) in zip(files, spans, strict=True)
+                for span in made
+            ]
+            lost, gone = {identity for identity, _ in new}, []
+            try:
+                self._put(shelf, new, progress)
+                for id, file, (kept, made, old) in zip(ids, files, spans, strict=True):
+                    self._rows.put(id, shelf, file.name, file.mark, file.source, kept + made)
+                    lost -= {span.id for span in made}
+                    gone += old
+            finally:
+                self._index.remove(shelf, [*gone, *lost])
+
     def _put(
         self,
         shelf: str,
-        source: Source,
-        made: Sequence[Span],
+        new: Sequence[tuple[str, str]],
         progress: Callable[[float], None] | None,
     ) -> None:
-        for start in range(0, len(made), BATCH):
-            part = made[start : start + BATCH]
-            self._index.add(shelf, [(span.id, indexed(source.text, span.piece)) for span in part])
+        step = BATCH if progress else max(len(new), 1)
+        for start in range(0, len(new), step):
+            self._index.add(shelf, new[start : start + step])
             if progress:
-                progress(min((start + BATCH) / len(made), 1.0))
-
-    def _follow(self, shelf: str, file: Path, before: tuple[str, str] | None) -> bool:
-        """Whether a folder's file was new or changed, and is on the shelf now."""
-        if file.stat().st_size > MAX_FILE:
-            log.warning("%s has more than %d MB and is left out.", file, MAX_FILE >> 20)
-            return False
-        content = file.read_bytes()
-        if before is not None and before[1] == hashlib.sha256(content).hexdigest():
-            return False
-        try:
-            self.add(shelf, file.name, content)
-        except KnowledgeError as error:
-            log.warning("%s", error)
-            return False
-        return True
+                progress(min((start + step) / len(new), 1.0))
 
     def _heal(self) -> None:
         """Fill an index that was new or damaged from the database."""
@@ -216,3 +278,19 @@ class Shelves:
             there = self._index.ids(shelf)
             self._index.remove(shelf, sorted(there - have.keys()))
             self._index.add(shelf, [(one, have[one]) for one in have.keys() - there])
+
+
+def _read(name: str, content: bytes) -> _Read:
+    return _Read(name, hashlib.sha256(content).hexdigest(), read(name, content))
+
+
+def _size(waiting: Sequence[tuple[str, object]]) -> int:
+    return sum(len(one.source.text) for _, one in waiting if isinstance(one, _Read))
+
+
+def _changed(file: Path, before: tuple[str, str] | None) -> bool:
+    """Whether a folder's file is new or another one, and may be read."""
+    if file.stat().st_size > MAX_FILE:
+        log.warning("%s has more than %d MB and is left out.", file, MAX_FILE >> 20)
+        return False
+    return before is None or before[1] != hashlib.sha256(file.read_bytes()).hexdigest()

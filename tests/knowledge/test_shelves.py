@@ -282,3 +282,46 @@ def test_a_file_beyond_the_limit_is_left_out_of_a_folder(knowledge, tmp_path, mo
     (tmp_path / "f" / "big.txt").write_text("more than four")
     assert knowledge.sync("s", tmp_path / "f") == (0, 0, 1)
     assert "left out" in caplog.text
+
+
+def test_a_folders_files_enter_the_index_in_one_write(knowledge, tmp_path, monkeypatch):
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.md").write_text(f"第{number}朵花开了")
+    writes = []
+    write = knowledge._index._lexical._write
+    monkeypatch.setattr(
+        knowledge._index._lexical, "_write", lambda *given: writes.append(1) or write(*given)
+    )
+    assert knowledge.sync("s", folder) == (12, 0, 0)
+    assert len(writes) == 1
+    assert len(knowledge._index.ids("s")) == 12
+    assert names(knowledge.search(["s"], "第7朵", k=1)) == ["7.md"]
+
+
+def test_of_files_written_together_those_before_a_fault_stay_and_no_span_is_left(
+    knowledge, monkeypatch
+):
+    put = knowledge._rows.put
+
+    def fail(id, shelf, name, *rest):
+        if name == "b.md":
+            raise KeyboardInterrupt
+        put(id, shelf, name, *rest)
+
+    monkeypatch.setattr(knowledge._rows, "put", fail)
+    texts = [(f"{name}.md", lambda name=name: f"{name} 玫瑰".encode()) for name in "abc"]
+    with pytest.raises(KeyboardInterrupt):
+        list(knowledge.add_all("s", texts))
+    assert [one.name for one in knowledge.documents("s")] == ["a.md"]
+    assert len(knowledge._index.ids("s")) == 1
+
+
+def test_files_of_one_name_follow_each_other_and_a_bad_one_keeps_no_other_out(knowledge):
+    files = [("a.md", "一朵花"), ("x.pdf", "no pdf"), ("a.md", "两朵花"), ("b.md", "三朵花")]
+    readers = [(name, lambda text=text: text.encode()) for name, text in files]
+    made = dict(knowledge.add_all("s", readers))
+    assert isinstance(made["x.pdf"], KnowledgeError)
+    assert [one.name for one in knowledge.documents("s")] == ["a.md", "b.md"]
+    assert knowledge.text("s", made["a.md"].id).strip() == "两朵花"

@@ -1,0 +1,25 @@
+"""Work that can wait lets the hurried go first, and does not wait for ever."""
+
+from __future__ import annotations
+
+import threading
+
+from elysia.chat.calm import Calm
+
+
+def test_who_can_wait_goes_when_the_last_of_the_hurried_is_through():
+    calm, order = Calm(), []
+    assert calm.wait(0)
+    with calm.broken():
+        waiting = threading.Thread(target=lambda: order.append(calm.wait(20)))
+        with calm.broken():
+            waiting.start()
+        order.append("hurried")
+    waiting.join(20)
+    assert order == ["hurried", True]
+
+
+def test_patience_ends():
+    calm = Calm()
+    with calm.broken():
+        assert not calm.wait(0.01)
