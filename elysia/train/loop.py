@@ -143,13 +143,21 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
         in smaller micro-batches: the loss is a sum over the window, so its gradient is the same.
         """
         while True:
-            pieces = [part for batch in window for part in microbatch.split(batch, self.parts)]
+            pieces = [part for batch in window for part in self.pieces(batch)]
             try:
                 return self._sweep(pieces, scale)
             except torch.OutOfMemoryError as error:
                 reason = error
             # Outside of `except`, whose traceback holds the pass's tensors.
             self._halve(window, reason)
+
+    def pieces(self, batch: Batch) -> list[Batch]:
+        """What goes through the network at once. A CPU gains nothing from more than some hundred tokens,
+        whose tensors then stay in its cache, and keeps that much less for the backward pass."""
+        strategy = self.runner.strategy
+        if self.parts == 1 and strategy.can_repeat and strategy.bare.device_kind == "cpu":
+            return microbatch.within(batch, microbatch.CPU_ROOM)
+        return microbatch.split(batch, self.parts)
 
     def _sweep(self, pieces: list[Batch], scale: float) -> tuple[float, Counter[str]]:
         strategy, summed = self.runner.strategy, 0.0

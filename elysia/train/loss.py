@@ -105,6 +105,14 @@ def _bucketed(part: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
     return part, target, rows
 
 
+def chunk_rows(device: str, vocabulary: int) -> int:
+    """How many rows of logits to hold at once: on a CPU, whose memory they come and go in, 32 MB of them
+    where that is fewer."""
+    if device != "cpu":
+        return 256
+    return min(256, max(32, 2**23 // vocabulary // 32 * 32))
+
+
 def cross_entropy_sum(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: int) -> Tensor:
     """Sum over n positions of -log p(target), a float32 scalar.
 

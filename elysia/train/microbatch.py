@@ -13,6 +13,7 @@ import torch
 from elysia.data.encode import IGNORE
 
 Batch = dict[str, Any]
+CPU_ROOM = 512  # tokens that a CPU takes at once
 
 
 def most_parts(batch: Batch) -> int:
@@ -38,6 +39,34 @@ def split(batch: Batch, parts: int) -> list[Batch]:
         cuts.append(min(max(nearest, cuts[-1] + 1), count - (parts - 1 - number)))
     cuts.append(count)
     return [_piece(batch, a, b) for a, b in itertools.pairwise(cuts)]
+
+
+def within(batch: Batch, room: int) -> list[Batch]:
+    """`batch` in pieces of whole samples, in order: as many together as `room` tokens hold, and
+    a longer one alone. Only flat batches: padded rows are all of one length."""
+    if "segments" not in batch:
+        return [batch]
+    each = 2 if "pairs" in batch else 1
+    sizes = torch.tensor(_sizes(batch)).view(-1, each).sum(1).tolist()
+    cuts = shares(sizes, room)
+    if len(cuts) == 2:
+        return [batch]
+    return [_piece(batch, a, b) for a, b in itertools.pairwise(cuts)]
+
+
+def shares(sizes: list[int], room: int) -> list[int]:
+    """Where to cut a list so that each part sums to `room` at most, or is one larger item.
+
+    >>> shares([300, 200, 100, 700, 50], 512)
+    [0, 2, 3, 4, 5]
+    """
+    cuts, held = [0], 0
+    for number, size in enumerate(sizes):
+        if held and held + size > room:
+            cuts.append(number)
+            held = 0
+        held += size
+    return [*cuts, len(sizes)]
 
 
 def advice(can_repeat: bool) -> str:

@@ -6,12 +6,14 @@ Knows nothing of models, memory or time.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from elysia.models import load
+from elysia.train import microbatch
 from elysia.train.dataset import EpochSampler, PackedDialogues
 from elysia.train.preflight import tokenizer_folder
 from elysia.train.recipe import dataset_arguments
@@ -40,6 +42,15 @@ class Micro:
             length += -length % 64
         segments = None if self.padded else list(self.lengths)
         return {"shape": (rows, length), "segments": segments, "predictions": self.learned}
+
+    def pieces(self, each: int) -> list[Micro]:
+        """As a CPU takes it: `each` samples, or whole pieces of some hundred tokens (`microbatch.within`)."""
+        if self.padded:
+            return [self]
+        sizes = [sum(self.lengths[i : i + each]) for i in range(0, len(self.lengths), each)]
+        cuts = microbatch.shares(sizes, microbatch.CPU_ROOM)
+        parts = [self.lengths[a * each : b * each] for a, b in itertools.pairwise(cuts)]
+        return [Micro(p, False, round(self.learned * sum(p) / self.tokens)) for p in parts]
 
     def within(self, room: int) -> Micro:
         """Its first samples, as far as `room` tokens hold them."""

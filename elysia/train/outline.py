@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from elysia.models import load
 from elysia.train import attention as segments
 from elysia.train.loss import cross_entropy_sum, log_probs
-from elysia.train.sft import Reading, SupervisedFinetune
+from elysia.train.sft import Reading, SupervisedFinetune, with_fill
 
 BLOCK = 64  # weights that share an NF4 scale
 
@@ -62,7 +62,7 @@ class Outline(SupervisedFinetune):
         rows, length = batch["shape"]
         lengths = batch["segments"]
         if lengths is not None and sum(lengths) < length:
-            lengths = [*lengths, length - sum(lengths)]
+            lengths = with_fill(lengths, length - sum(lengths))
         ids = torch.zeros(rows, length, dtype=torch.long)
         tensors = {"input_ids": ids, "position_ids": torch.zeros_like(ids)}
         # Positions by number: a mask's count would have to be read.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from elysia.core.errors import ConfigError, nearest
 from elysia.models import load
 from elysia.train.advice import advise
+from elysia.train.loss import chunk_rows
 from elysia.train.micros import Micro, read
 from elysia.train.outline import Outline
 from elysia.train.recipe import model_arguments
@@ -85,11 +87,13 @@ def plan(settings: Settings, target: Target) -> Plan:
     load.load_config(folder)  # complaints about the model come before those about the data
     micros, data, notes = read(settings, str(folder))
     program = _program(settings, target)
-    memory, trace = _cost(settings, str(folder), target, micros, program)
+    parts = _at_once(settings, target, micros)
+    memory, trace = _cost(settings, str(folder), target, parts, program, len(parts) > len(micros))
     peak = sum(memory.values())
     tokens = float(np.mean([m.tokens for m in micros]))
     learned = float(np.mean([m.learned for m in micros]))
-    step, spent = _step_seconds(settings, target, trace, memory, len(micros))
+    times = len(parts) / len(micros)
+    step, spent = _step_seconds(settings, target, trace, memory, len(micros), times)
     each = -(-len(micros) // target.world)
     an_epoch = -(-each // settings.accumulative_counts)
     # How many rows there are is not known without a tokenizer.
@@ -163,18 +167,33 @@ def _program(settings: Settings, target: Target) -> int:
     return int(psutil.Process().memory_info().rss) + KERNELS
 
 
+def _at_once(settings: Settings, target: Target, micros: list[Micro]) -> list[Micro]:
+    """What goes through the network at once: one process on a CPU takes micro-batches in pieces."""
+    if target.kind != "cpu" or target.world > 1 or target.deepspeed:
+        return micros
+    return [piece for micro in micros for piece in micro.pieces(1 + settings.pairs)]
+
+
 def _cost(
-    settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
+    settings: Settings,
+    folder: str,
+    target: Target,
+    micros: list[Micro],
+    program: int,
+    again: bool,
 ) -> tuple[dict[str, int], Trace]:
-    """Memory by part at the peak, over the largest micro-batch; and the trace of a typical one."""
+    """Memory by part at the peak, over the largest of `micros`; and the trace of a typical one. `again`: a
+    micro-batch is more than one of them."""
     arguments = model_arguments(settings, folder, target.dtype)
     arguments.pop("type")
     arguments["objective"] = settings.objective
+    words = load.load_config(Path(folder)).get_text_config().vocab_size
+    arguments["loss_chunk"] = chunk_rows(target.kind, words)
     outline = Outline(**arguments).train()
     largest = max(micros, key=lambda m: (m.tokens, m.learned))
     mean = np.mean([m.tokens for m in micros])
     typical = min(micros, key=lambda m: abs(m.tokens - mean))
-    keep = settings.accumulative_counts > 1
+    keep = settings.accumulative_counts > 1 or again
     runs = [
         traced(outline, micro.shape(target.kind), target.rates, keep)
         for micro in ([largest, typical] if largest != typical else [largest])
@@ -226,12 +245,19 @@ def optimizer_bytes(settings: Settings) -> int:
 
 
 def _step_seconds(
-    settings: Settings, target: Target, run: Trace, memory: dict[str, int], micros: int
+    settings: Settings,
+    target: Target,
+    run: Trace,
+    memory: dict[str, int],
+    micros: int,
+    times: float,
 ) -> tuple[float, dict[str, float]]:
-    """Seconds of a step, and of its kinds of work."""
+    """Seconds of a step, and of its kinds of work; `times` traces make a micro-batch."""
     rates = target.rates
     count = min(settings.accumulative_counts, -(-micros // target.world))
-    spent: dict[str, float] = {kind: seconds * count for kind, seconds in run.seconds.items()}
+    spent: dict[str, float] = {
+        kind: seconds * count * times for kind, seconds in run.seconds.items()
+    }
     # Adam reads four numbers of a weight and writes three; clipping reads and writes its gradient.
     moved = 10 * memory["gradients"] if settings.max_norm else 7 * memory["gradients"]
     spent["optimizer"] = moved / rates.bytes
@@ -247,5 +273,6 @@ def _suffices(
     """Whether changed settings fit, on the same data as far as they allow it."""
     room = settings.max_length * settings.batch_size
     kept = [micro.within(room) for micro in micros]
-    memory, _ = _cost(settings, folder, target, kept, program)
+    parts = _at_once(settings, target, kept)
+    memory, _ = _cost(settings, folder, target, parts, program, len(parts) > len(kept))
     return sum(memory.values()) <= target.memory

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elysia.core.errors import ModelError
 from elysia.data.encode import IGNORE
 from elysia.models import load, lora
 from elysia.train import attention as segments
-from elysia.train import sequence
-from elysia.train.loss import cross_entropy_sum
+from elysia.train import fused, sequence
+from elysia.train.loss import chunk_rows, cross_entropy_sum
 
 log = logging.getLogger(__name__)
 NETWORK_INPUTS = ("input_ids", "labels", "position_ids", "attention_mask")
@@ -45,6 +46,7 @@ class SupervisedFinetune(nn.Module):
         adapter: arguments of `lora.add_lora`, or None for full fine-tuning.
         dtype: what matrix products run in, "bfloat16", "float16" or "float32"; trained weights
             stay in float32 beside it.
+        loss_chunk: rows of logits that are made at once; 0 is as many as suit the device.
         neftune_noise_alpha: strength of the noise on embeddings while training; 0 is none.
         attention: "segments", or the name of one of transformers' implementations.
         sequence_parallel_size: how many processes share a row in training, each with its slice.
@@ -60,7 +62,7 @@ class SupervisedFinetune(nn.Module):
         attention: str = "segments",
         gradient_checkpointing: bool = False,
         neftune_noise_alpha: float = 0.0,
-        loss_chunk: int = 256,
+        loss_chunk: int = 0,
         sequence_parallel_size: int = 1,
         device: str = "auto",
     ) -> None:
@@ -69,7 +71,6 @@ class SupervisedFinetune(nn.Module):
         self.sequence_group = sequence.join_group(sequence_parallel_size)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device_kind = load.pick_device(device).type
-        self.loss_chunk = loss_chunk
         self.noise = neftune_noise_alpha
         # Full fine-tuning keeps float32 masters; a frozen base need not.
         kept = self.dtype if adapter else torch.float32
@@ -79,8 +80,11 @@ class SupervisedFinetune(nn.Module):
         if gradient_checkpointing:
             base.activation_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
+        vocabulary = base.config.get_text_config().vocab_size
+        self.loss_chunk = loss_chunk or chunk_rows(self.device_kind, vocabulary)
         self.adapted = adapter is not None
         self.llm: Any = lora.add_lora(base, **adapter, scores=self.scores) if adapter else base
+        fused.fuse(self.llm)
         if neftune_noise_alpha:
             self.causal.get_input_embeddings().register_forward_hook(self._noisy)
         if llm.get("bits") == 4:
@@ -131,6 +135,7 @@ class SupervisedFinetune(nn.Module):
         tensors = {k: batch[k].to(device) for k in NETWORK_INPUTS if k in batch}
         labels = tensors.pop("labels")
         group = self.sequence_group if self.training else None
+        lengths = batch.get("segments")
         if "segments" in batch and (device.type == "cpu" or group is not None):
             step = 64 if device.type == "cpu" else 1
             step *= 1 if group is None else group.size()
@@ -143,8 +148,9 @@ class SupervisedFinetune(nn.Module):
         if extra and self.causal.config._attn_implementation != segments.NAME:
             extra = {}  # flash attention reads the samples' bounds from position_ids
         if self.noise:
-            lengths = torch.tensor(batch.get("segments", [labels.shape[1]]), device=device)
-            self._lengths = torch.repeat_interleave(lengths, lengths)[:, None]
+            own = torch.tensor(lengths or [labels.shape[1]], device=device)
+            rows = torch.repeat_interleave(own, own)
+            self._lengths = F.pad(rows, (0, labels.shape[1] - len(rows)), value=1)[:, None]
         if group is not None:
             tensors = {name: sequence.slice_of(tensor, group) for name, tensor in tensors.items()}
             targets = sequence.slice_of(targets, group)
@@ -203,7 +209,7 @@ class SupervisedFinetune(nn.Module):
 def _filled(
     tensors: dict[str, Tensor], labels: Tensor, batch: Batch, step: int
 ) -> tuple[dict[str, Tensor], Tensor, Batch]:
-    """A flat batch filled up to a multiple of `step` tokens by a sample that teaches nothing.
+    """A flat batch filled up to a multiple of `step` tokens by positions that teach nothing.
 
     On a CPU oneDNN compiles a kernel for every new length, which costs more than the step itself.
     """
@@ -214,7 +220,13 @@ def _filled(
     tensors["input_ids"] = torch.cat([tensors["input_ids"], torch.zeros_like(rest)], 1)
     tensors["position_ids"] = torch.cat([tensors["position_ids"], rest], 1)
     labels = torch.cat([labels, torch.full_like(rest, IGNORE)], 1)
-    return tensors, labels, {**batch, "segments": [*batch["segments"], fill]}
+    return tensors, labels, {**batch, "segments": with_fill(batch["segments"], fill)}
+
+
+def with_fill(lengths: list[int], fill: int) -> list[int]:
+    """Samples' lengths when `fill` positions follow them. They belong to a sample that is alone, whose
+    rows never look that far, so that it is attended where it lies; else they are one of their own."""
+    return [lengths[0] + fill] if len(lengths) == 1 else [*lengths, fill]
 
 
 def _head_is_plain(causal: Any) -> bool:

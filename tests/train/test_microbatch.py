@@ -32,6 +32,22 @@ def test_pieces_hold_every_token_once_in_order(rows_file, tiny_tokenizer, collat
             assert torch.equal(torch.cat([piece[name] for piece in pieces], axis), whole)
 
 
+def test_a_cpu_takes_whole_samples_as_far_as_there_is_room(rows_file, tiny_tokenizer):
+    batch = collate_flat(packs(rows_file, tiny_tokenizer))
+    pieces = microbatch.within(batch, 150)
+    assert (
+        len(pieces) > 2 and [n for piece in pieces for n in piece["segments"]] == batch["segments"]
+    )
+    for piece in pieces:
+        assert sum(piece["segments"]) <= 150 or len(piece["segments"]) == 1
+        assert piece["input_ids"].shape[1] == sum(piece["segments"])
+    for name in ("input_ids", "labels", "position_ids"):
+        assert torch.equal(torch.cat([piece[name] for piece in pieces], 1), batch[name])
+    assert microbatch.within(batch, 10**6) == [batch]
+    padded = collate_padded(packs(rows_file, tiny_tokenizer))
+    assert microbatch.within(padded, 150) == [padded]
+
+
 def test_pairs_stay_together_and_silent_ones_do_not_count(pairs_file, tiny_tokenizer):
     first, second = packs(pairs_file, tiny_tokenizer, format="preference_sharegpt", pairs=True)
     count = first["pairs"]

@@ -56,7 +56,8 @@ class ThroughputHook(Hook):  # type: ignore[misc]
         update("train/labelled_per_s", sum(map(count_labelled, data_batch)) * world / seconds)
         if self.work is not None:
             device = runner.strategy.bare.device_kind
-            loads = [flops.load_of(batch, device, self.segments) for batch in data_batch]
+            pieces = [piece for batch in data_batch for piece in runner.train_loop.pieces(batch)]
+            loads = [flops.load_of(piece, device, self.segments) for piece in pieces]
             positions = sum(load.positions for load in loads)
             update("train/padding", 1 - sum(load.tokens for load in loads) / max(positions, 1))
             for name, count in (("mfu", flops.useful), ("hfu", flops.executed)):
