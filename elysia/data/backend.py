@@ -56,7 +56,7 @@ def backend_of(tokenizer: Any) -> Backend | None:
     """The backend of a transformers tokenizer; None for one that has none, or puts work of its own
     around it."""
     inner = getattr(tokenizer, "backend_tokenizer", None)
-    kind = type(tokenizer)
+    kind: Any = type(tokenizer)
     base = next((c for c in kind.__mro__ if c.__name__ == "TokenizersBackend"), None)
     plain = base and kind._encode_plus is base._encode_plus and kind.__call__ is base.__call__
     if not plain or not isinstance(inner, Tokenizer):

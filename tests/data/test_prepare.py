@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -163,17 +162,12 @@ def test_an_entry_that_was_just_used_stays(ask):
     assert first in ask.entries() and second not in ask.entries()
 
 
-def test_a_disk_that_becomes_full_costs_no_run(ask, caplog):
-    """The limit on a file's size is the nearest to a full disk that a test may set."""
+def test_a_disk_that_becomes_full_costs_no_run(ask, small_disk, caplog):
     many = [row | {"input": str(n)} for n in range(900) for row in ROWS[:1]]
     ask.path.write_text(json.dumps(many), encoding="utf-8")
     wanted = digest(ask(cache=0))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
+    with small_disk(20_000):
         found = ask()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert digest(found) == wanted and len(found.ids) > 5_000
     assert "Tokens are not kept but held in memory" in caplog.text
     assert ask.entries() == [] and not list((ask.path.parent / "cache/tokens").glob(".*"))
