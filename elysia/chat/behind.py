@@ -125,13 +125,14 @@ class Behind:
         if not note.rounds and not note.changed:
             return
         conversation = self._store.get(user, id)
-        shown = self._store.branch(user, id)
-        if note.changed:
-            aside = set(self._store.ids(user, id)) - {line.id for line in shown}
-            self._surroundings.forget(user, conversation.guests, list(aside))
         # A process that was killed may have kept words that memory has not seen.
-        whole = note.changed or id not in self._met
-        lines = shown if whole else shown[-REMEMBERED * note.rounds :]
+        if note.changed or id not in self._met:
+            lines = self._store.branch(user, id)
+        else:
+            lines = self._store.newest(user, id, REMEMBERED * note.rounds)
+        if note.changed:
+            aside = set(self._store.ids(user, id)) - {line.id for line in lines}
+            self._surroundings.forget(user, conversation.guests, list(aside))
         # Who has left the table since heard it all the same.
         heard = [key for line in lines for key in line.details.get("present", ())]
         members: dict[str, Member] = {}

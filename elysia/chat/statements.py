@@ -7,7 +7,7 @@ many users that is most of a turn. Their values come as parameters: `the_id` is 
 
 from __future__ import annotations
 
-from sqlalchemy import BindParameter, bindparam, delete, func, insert, select, update
+from sqlalchemy import BindParameter, bindparam, delete, func, insert, literal, select, update
 
 from elysia.chat.tree import WRITING
 from elysia.store.tables import conversations, messages, receipts
@@ -34,6 +34,18 @@ SIBLINGS = (
     .where(_IN, messages.c.parent_id.is_not_distinct_from(bindparam("the_parent")))
     .order_by(messages.c.number)
 )
+# From `the_message` upwards, `the_count` messages, whatever else the conversation has.
+_up = (
+    select(messages.c.id, messages.c.parent_id, literal(1).label("height"))
+    .where(_IN, _IT)
+    .cte("up", recursive=True)
+)
+_up = _up.union_all(
+    select(messages.c.id, messages.c.parent_id, _up.c.height + 1).where(
+        messages.c.id == _up.c.parent_id, _up.c.height < bindparam("the_count")
+    )
+)
+NEWEST = select(*_COLUMNS).join(_up, _up.c.id == messages.c.id).order_by(messages.c.number)
 LAST_NUMBER = select(func.max(messages.c.number)).where(_IN)
 IS_WRITING = select(messages.c.id).where(_IN, messages.c.state == WRITING).limit(1)
 ADD = insert(messages)

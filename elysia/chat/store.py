@@ -106,6 +106,15 @@ class Conversations:
             tree = _tree(connection, id)
         return branch_of(tree, head)
 
+    def newest(self, user: str, id: str, count: int) -> list[Line]:
+        """The last `count` of the branch that is shown, without their siblings; the cost does not
+        grow with the conversation.
+        """
+        with self._database.read() as connection:
+            head = _owned(connection, user, id).head
+            values = {"the_id": id, "the_message": head, "the_count": count}
+            return [_line(row, ()) for row in connection.execute(statements.NEWEST, values)]
+
     def path(self, user: str, id: str, message: str | None) -> list[Line]:
         """The messages from the first to this one, whichever branch is shown."""
         with self._database.read() as connection:

@@ -166,6 +166,19 @@ def test_a_deleted_message_takes_what_follows_with_it(service, user):
     assert len(service.store.ids(user, id)) == 5  # three greetings and one exchange
 
 
+def test_the_newest_lines_are_those_of_the_branch_that_is_shown(service, user):
+    id = talk(service, user)
+    for number in range(4):
+        reply = service.send(user, id, f"turn {number}")
+        whole(service, user, id, reply)
+    whole(service, user, id, service.regenerate(user, id, reply))
+    shown = [line.id for line in service.lines(user, id)]
+    for count in (1, 3, len(shown), 100):
+        assert [line.id for line in service.store.newest(user, id, count)] == shown[-count:]
+    service.swipe(user, id, shown[-1], -1)
+    assert [line.id for line in service.store.newest(user, id, 1)] == [reply]
+
+
 def test_nothing_of_another_user_is_found_by_its_id(service, user):
     other = Accounts(service.database).add("mallory", "a long password").id
     id = talk(service, user)
@@ -173,6 +186,7 @@ def test_nothing_of_another_user_is_found_by_its_id(service, user):
     whole(service, user, id, reply)
     calls = [
         lambda: service.lines(other, id),
+        lambda: service.store.newest(other, id, 3),
         lambda: service.send(other, id, "hi"),
         lambda: service.stop(other, id),
         lambda: service.busy(other, id),
