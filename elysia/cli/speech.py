@@ -114,4 +114,5 @@ def open_speech(name: str, folder: str | None) -> TerminalSpeech:
 
     file = voices.find(name)
     speaker = Speaker(file.open(), speed=file.speed)
+    speaker.warm()  # while the first message is typed
     return TerminalSpeech(speaker, Path(folder) if folder else None)

@@ -11,6 +11,7 @@ import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
@@ -33,19 +34,27 @@ FORMS = ("wav", "pcm", *_WRITTEN)
 
 @dataclass(frozen=True)
 class Form:
-    """One form: whether it `flows`, piece by piece, or is written whole."""
+    """One form, as it is made or whole."""
 
     name: str
     media_type: str
-    flows: bool
 
     async def flow(self, first: Pcm, rest: AsyncIterator[Pcm]) -> AsyncIterator[bytes]:
-        """Bytes as sound comes, at the first piece's rate, or at PCM_RATE where no header names it."""
-        raw = self.name == "pcm"
-        rate = PCM_RATE if raw else first.rate
-        if not raw:
-            yield header(rate)
+        """Bytes as sound comes, at the first piece's rate, or at PCM_RATE where no header names it
+        or the form does not take it. What a file's header says of the whole is left open.
+        """
+        rate = rate_of(self.name, first.rate)
         mould = Resampler(first.rate, rate)
+        if self.name in _WRITTEN:
+            encoder = await run_in_threadpool(Encoder, self.name, rate)
+            yield await run_in_threadpool(encoder.push, mould.push(first.data))
+            async for piece in rest:
+                if data := await run_in_threadpool(encoder.push, mould.push(piece.data)):
+                    yield data
+            yield await run_in_threadpool(encoder.rest, mould.rest())
+            return
+        if self.name == "wav":
+            yield header(rate)
         yield mould.push(first.data)
         async for piece in rest:
             yield mould.push(piece.data)
@@ -74,9 +83,9 @@ def form_of(asked: str | None) -> Form:
             param="response_format", code="unsupported_format",
         )  # fmt: skip
     if name in _WRITTEN:
-        return Form(name, _WRITTEN[name][0], False)
+        return Form(name, _WRITTEN[name][0])
     kinds = {"wav": "audio/wav", "pcm": f"audio/pcm;rate={PCM_RATE}"}
-    return Form(name, kinds[name], True)
+    return Form(name, kinds[name])
 
 
 @cache
@@ -97,19 +106,103 @@ def available() -> tuple[str, ...]:
     )
 
 
+def rate_of(name: str, came: int) -> int:
+    """The rate that a form has of sound that came at `came`."""
+    if name == "pcm":
+        return PCM_RATE
+    rates = _WRITTEN[name][3] if name in _WRITTEN else ()
+    return came if not rates or came in rates else PCM_RATE
+
+
 def encoded(name: str, pieces: list[Pcm]) -> bytes:
     """A file in one of libsndfile's forms, at the pieces' rate where the form takes it."""
     import numpy as np
-    import soundfile
 
-    _, form, subtype, rates = _WRITTEN[name]
-    came = pieces[0].rate
-    rate = came if not rates or came in rates else PCM_RATE
-    mould = Resampler(came, rate)
+    rate = rate_of(name, pieces[0].rate)
+    mould = Resampler(pieces[0].rate, rate)
     data = b"".join([*[mould.push(piece.data) for piece in pieces], mould.rest()])
     stream = io.BytesIO()
-    soundfile.write(stream, np.frombuffer(data, "<i2"), rate, subtype, format=form)
+    with _sound_file(stream, name, rate) as file:
+        file.write(np.frombuffer(data, "<i2"))
     return stream.getvalue()
+
+
+class Encoder:
+    """One of libsndfile's forms as it is written, for a reader who is already there."""
+
+    def __init__(self, name: str, rate: int) -> None:
+        self._stream = Outflow()
+        # Without a count in its header, an MP3's length is told by a bit rate that does not change.
+        even = {"bitrate_mode": "CONSTANT", "compression_level": 0.5} if name == "mp3" else {}
+        self._file = _sound_file(self._stream, name, rate, **even)
+
+    def push(self, data: bytes) -> bytes:
+        """What the form has of these samples by now: nothing, until a page of it is full."""
+        import numpy as np
+
+        self._file.write(np.frombuffer(data, "<i2"))
+        return self._stream.take()
+
+    def rest(self, data: bytes) -> bytes:
+        """The last samples, and the end."""
+        done = self.push(data)
+        self._file.close()
+        return done + self._stream.take()
+
+
+def _sound_file(stream: Any, name: str, rate: int, **how: Any) -> Any:
+    import soundfile
+
+    _, form, subtype, _ = _WRITTEN[name]
+    return soundfile.SoundFile(stream, "w", rate, 1, subtype, format=form, **how)
+
+
+class Outflow:
+    """A file whose bytes are taken away as they come; what is written over them later is lost: the
+    lengths and sums that a header holds, which a reader does without.
+    """
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self._taken = self._at = 0
+
+    def write(self, data: Any) -> int:
+        """Write at the present place."""
+        whole = bytes(data)
+        start = max(self._at, self._taken)
+        fresh = whole[start - self._at :]
+        self._at += len(whole)
+        if fresh:
+            begin = start - self._taken
+            self._kept[begin : begin + len(fresh)] = fresh
+        return len(whole)
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        """Another place."""
+        begins = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._end()}
+        self._at = begins[whence] + place
+        return self._at
+
+    def tell(self) -> int:
+        """The present place."""
+        return self._at
+
+    def read(self, count: int = -1) -> bytes:
+        """Nothing: it is written only."""
+        return b""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def take(self) -> bytes:
+        """What has come since the last time."""
+        data = bytes(self._kept)
+        self._taken += len(data)
+        self._kept.clear()
+        return data
+
+    def _end(self) -> int:
+        return self._taken + len(self._kept)
 
 
 def header(rate: int) -> bytes:

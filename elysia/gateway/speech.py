@@ -169,7 +169,7 @@ async def speak(desk: Desk, voices: Voices, request: Request, ask: SpeechRequest
         first = await while_here(request, _first(counted))
         if ask.stream_format == "sse":
             return Events(_events(form, first, counted, ask), held)
-        if ask.stream_format == "audio" and form.flows:
+        if ask.stream_format == "audio":
             return Sound(form.flow(first, counted), held, form.media_type)
         data = await while_here(request, form.whole(first, counted))
         await held.aclose()
@@ -218,11 +218,8 @@ async def _events(
 ) -> AsyncIterator[bytes]:
     """Events as OpenAI's; the usage counts characters. What fails is an event, and the last one."""
     try:
-        if form.flows:
-            async for data in form.flow(first, pieces):
-                yield _delta(data)
-        else:
-            yield _delta(await form.whole(first, pieces))
+        async for data in form.flow(first, pieces):
+            yield _delta(data)
         read = len(ask.input)
         usage = {"input_tokens": read, "output_tokens": 0, "total_tokens": read}
         yield packed({"type": "speech.audio.done", "usage": usage})

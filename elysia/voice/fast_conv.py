@@ -60,6 +60,11 @@ class FastConv(nn.Module):
     phases a power of two.
     """
 
+    into: Tensor
+    out: Tensor
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, conv: nn.Conv1d, phases: int) -> None:
         super().__init__()
         channels, _, taps = conv.weight.shape
@@ -120,7 +125,7 @@ def _runs(reads: list[tuple[int, int]]) -> list[tuple[int, slice]]:
 
 def to_phases(x: Tensor, phases: int) -> Tensor:
     """(1, C, T) -> (phases, C, T / phases)."""
-    return x[0].unflatten(1, (-1, phases)).permute(2, 0, 1)
+    return x.reshape(x.shape[1], -1, phases).permute(2, 0, 1)
 
 
 def from_phases(x: Tensor) -> Tensor:
@@ -133,4 +138,4 @@ def fits(conv: Any, phases: int) -> bool:
     taps, step = conv.kernel_size[0], conv.dilation[0]
     square = conv.in_channels == conv.out_channels and conv.groups == 1
     whole = square and conv.stride[0] == 1 and conv.padding[0] == step * (taps // 2)
-    return phases >= 8 and taps % 2 == 1 and step % 2 == 1 and whole
+    return bool(phases >= 8 and taps % 2 == 1 and step % 2 == 1 and whole)

@@ -152,6 +152,13 @@ class Speaker:
         self._cache: OrderedDict[tuple[str, float], list[Pcm]] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._warm = not hasattr(voice, "warm")  # a voice that has nothing to load
+
+    def warm(self) -> None:
+        """Let a voice that must be loaded be loaded now, on its own thread; does not wait."""
+        with self._changed:
+            if not self._warm:
+                self._start()
 
     def begin(
         self, speed: float = 1.0, on_fault: Callable[[VoiceError], None] | None = None
@@ -159,12 +166,15 @@ class Speaker:
         """A new reply; `speed` multiplies the voice's own."""
         utterance = Utterance(self, speed * self._speed, on_fault)
         with self._changed:
-            self._closing = False
             self._utterances.append(utterance)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="voice", daemon=True)
-                self._thread.start()
+            self._start()
         return utterance
+
+    def _start(self) -> None:
+        self._closing = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="voice", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Silence everything, end the thread and the voice's processes."""
@@ -179,6 +189,12 @@ class Speaker:
         self._voice.close()
 
     def _work(self) -> None:
+        if not self._warm:
+            self._warm = True
+            try:
+                self._voice.warm()  # type: ignore[attr-defined]
+            except Exception as error:  # the first sentence says it to whoever listens
+                log.info("A voice could not be loaded ahead: %s", error)
         while (chosen := self._chosen()) is not None:
             utterance, number, text = chosen
             try:

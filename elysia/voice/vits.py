@@ -32,6 +32,7 @@ WINDOW = 40  # frames decoded first: 0.46 s at 22.05 kHz
 LARGEST_WINDOW = 80  # later windows: overlaps cost less; larger ones fall out of the caches
 LONGEST_SYMBOL = 4.0  # seconds; what an untrained duration predictor may ask for has an end
 LONGEST_SENTENCE = 90.0  # seconds
+WARMING = "好。"
 BACKENDS = ("auto", "onnx", "torch")
 
 
@@ -145,6 +146,11 @@ class VitsVoice:
 
             self._parts = load(self._folder)
         return self._parts
+
+    def warm(self) -> None:
+        """Load the model and say a word to nobody: the first sentence then finds all that it needs."""
+        for _ in self.synthesize(WARMING):
+            pass
 
     def close(self) -> None:
         """Let go of the model; the next sentence loads it again."""

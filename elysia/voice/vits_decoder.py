@@ -49,6 +49,7 @@ class FastDecoder(nn.Module):
         if speaker is not None:
             x = x + self.decoder.cond(speaker)
         for i, stage in enumerate(self.stages):
+            assert isinstance(stage, nn.ModuleList)
             x = self.decoder.upsampler[i](F.leaky_relu(x, self.slope))
             kept = ends.clamp(max=self.reaches[i])
             x, ends = cut(x, (ends - kept) * self.rates[i]), kept

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from elysia.chat.service import ChatService
 from elysia.chat.talk_settings import TalkSettings
@@ -42,6 +42,15 @@ def begun(site: Site, user: str, talk: str, message: str) -> Utterance:
         target=_read_aloud, args=(site.service, user, talk, message, utterance), daemon=True
     ).start()
     return utterance
+
+
+def warm(site: Site, user: str, guests: Iterable[str], settings: TalkSettings) -> None:
+    """Have the guests' voices loaded before anybody speaks; does not wait, and fails in silence."""
+    for guest in guests:
+        try:
+            site.speakers.of(voice_of(site.service, user, guest, settings)).warm()
+        except VoiceError as error:
+            log.info("No voice to load ahead: %s", error)
 
 
 def voice_of(service: ChatService, user: str, speaker: str, settings: TalkSettings) -> str:

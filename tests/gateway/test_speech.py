@@ -16,6 +16,7 @@ import openai
 import pytest
 
 from elysia.core.errors import VoiceError
+from elysia.gateway.sounds import Encoder, available, encoded
 from elysia.gateway.speech import TOGETHER
 from elysia.voice.audio import Resampler, resampled
 from elysia.voice.base import Pcm
@@ -147,6 +148,47 @@ def test_a_stream_of_audio_begins_before_the_voice_is_done(client):
                 break
     assert got[:4] == b"RIFF" and got[4:8] == b"\xff" * 4
     assert np.frombuffer(got[44:2444], "<i2")[120::240].tolist() == levels("forever")[:5]
+
+
+@pytest.mark.parametrize(
+    ("form", "starts", "header"),
+    [("flac", b"fLaC", 100), ("mp3", b"\xff", 600), ("opus", b"OggS", 900)],
+)
+def test_other_forms_begin_before_the_voice_is_done_too(client, form, starts, header):
+    soundfile = pytest.importorskip("soundfile")
+    if form not in available():
+        pytest.skip(f"this libsndfile writes no {form}")
+    body = {"voice": "other", "input": "forever", "response_format": form, "stream_format": "audio"}
+    with client.stream("POST", "/v1/audio/speech", json=body) as answer:
+        got = b""
+        for data in answer.iter_raw():  # the voice never ends
+            got += data
+            if len(got) > header:
+                break
+    assert got.startswith(starts)
+    with soundfile.SoundFile(io.BytesIO(got)) as file:
+        assert file.samplerate == RATE and file.channels == 1
+
+
+@pytest.mark.parametrize("form", ["flac", "mp3", "opus"])
+def test_a_form_that_was_streamed_says_what_the_whole_file_says(form):
+    soundfile = pytest.importorskip("soundfile")
+    if form not in available():
+        pytest.skip(f"this libsndfile writes no {form}")
+    tone = (np.sin(np.arange(3 * RATE) / 20) * 8000).astype("<i2")
+    pieces = [Pcm(tone[at : at + 4800].tobytes(), RATE) for at in range(0, len(tone), 4800)]
+    encoder = Encoder(form, RATE)
+    came = [encoder.push(piece.data) for piece in pieces]
+    streamed = bytearray(b"".join(came) + encoder.rest(b""))
+    assert len(b"".join(came[:10])) > 1000, "two seconds, and nothing had come"
+    if form == "flac":  # libsndfile alone wants to know the length: 36 bits of STREAMINFO
+        assert streamed[21] & 15 == 0 and not any(streamed[22:26])
+        streamed[22:26] = len(tone).to_bytes(4, "big")
+    whole, _ = soundfile.read(io.BytesIO(encoded(form, pieces)))
+    samples, rate = soundfile.read(io.BytesIO(streamed))
+    assert rate == RATE and abs(len(samples) - len(whole)) <= 2400
+    apart = min(np.abs(samples[late : late + 12000] - whole[:12000]).mean() for late in range(2400))
+    assert apart < 0.005
 
 
 def test_events_carry_the_sound_and_end_with_a_count(client):

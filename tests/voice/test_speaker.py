@@ -234,3 +234,31 @@ def test_the_cache_keeps_to_its_size(begin, monkeypatch):
     utterance.end()
     list(utterance.sound(timeout=5))
     assert sum(p.seconds for sound in one._cache.values() for p in sound) <= 0.2
+
+
+class ColdTape(Tape):
+    """A tape that must be loaded."""
+
+    def __init__(self, fault=None):
+        super().__init__()
+        self.fault = fault
+
+    def warm(self):
+        self.asked.append("warm")
+        if self.fault:
+            raise self.fault
+
+
+@pytest.mark.parametrize("fault", [None, VoiceError("no model.")])
+def test_a_voice_is_loaded_once_before_anybody_speaks(begin, fault):
+    cold = ColdTape(fault)
+    one = begin(cold)
+    one.warm()
+    until(lambda: cold.asked == ["warm"])
+    one.warm()
+    for _ in range(2):
+        utterance = one.begin()
+        utterance.write("好。")
+        utterance.end()
+        assert {s.text for s in utterance.sound(timeout=5)} == {"好。"}
+    assert cold.asked == ["warm", "好。"]

@@ -311,3 +311,22 @@ def test_a_damaged_model_folder_is_a_sentence(make_checkpoint, tmp_path, damage)
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(VoiceError, match=r"no VITS model.*voice import"):
         VitsVoice(tmp_path)
+
+
+def test_a_warm_voice_loads_nothing_and_reads_each_sentence_once(
+    make_checkpoint, tmp_path, monkeypatch
+):
+    from elysia.voice import vits, vits_load
+
+    weights, config, _ = make_checkpoint(3)
+    bring(weights, config, tmp_path / "v")
+    loaded, read = [], []
+    monkeypatch.setattr(vits_load, "load", lambda folder: loaded.append(folder) or load(folder))
+    voice = VitsVoice(tmp_path / "v")
+    voice.warm()
+    assert loaded == [tmp_path / "v"]
+    prepare = vits.prepare
+    monkeypatch.setattr(vits, "prepare", lambda text: read.append(text) or prepare(text))
+    for sentence in ("你好。", "世界。"):
+        assert list(voice.synthesize(sentence))
+    assert loaded == [tmp_path / "v"] and read == ["你好。", "世界。"]

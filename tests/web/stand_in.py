@@ -13,6 +13,7 @@ import re
 import threading
 import time
 import uuid
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,11 +246,13 @@ class ToneVoice:
     """A second of a quiet tone for each sentence; says whose it is by its height."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        half = 1 + zlib.crc32(name.encode()) % 20  # samples of half a wave
+        wave = b"\x00\x01" * half + b"\x00\xff" * half
+        self.piece = (wave * (4000 // half))[:8000]
 
     def synthesize(self, text, speed=1.0):
         for _ in range(4):
-            yield Pcm(b"\x00\x01\x00\xff" * 2000, 16_000)
+            yield Pcm(self.piece, 16_000)
 
     def close(self) -> None:
         pass

@@ -16,6 +16,7 @@ from elysia.chat.tree import Conversation, Line
 from elysia.core.errors import ElysiaError, StoreError
 from elysia.web.page import documents, lines, memory, player, scroll, settings
 from elysia.web.page.visit import AVATAR, Visit, go, notice, told
+from elysia.web.sound import warm
 from elysia.web.text import plain
 
 GLANCE = 0.2  # seconds between looks at a reply that grows
@@ -131,6 +132,7 @@ def _talk(visit: Visit, talk: Conversation) -> None:
     scroll.follow(f"{talk.id} {len(shown)}", busy)
     chosen = TalkSettings.of(talk.settings)
     if chosen.voice:
+        warm(visit.site, visit.user, talk.guests, chosen)
         player.show(visit, talk.id, shown)
 
 
