@@ -164,13 +164,15 @@ def _editing(visit: Visit, talk: Conversation, line: Line) -> None:
 
 
 def kept_receipt(visit: Visit, talk: Conversation, line: Line) -> dict[str, Any]:
-    """A reply's receipt; it does not change any more, so it is read once."""
-    kept = st.session_state.setdefault("receipts", {})
-    if line.id not in kept:
+    """A reply's receipt; once it is there it does not change any more, and is read once."""
+    kept: dict[str, dict[str, Any]] = st.session_state.setdefault("receipts", {})
+    if found := kept.get(line.id):
+        return found
+    found = visit.service.receipt(visit.user, talk.id, line.id)
+    if found:
         while len(kept) >= KEPT_RECEIPTS:
             kept.pop(next(iter(kept)))
-        kept[line.id] = visit.service.receipt(visit.user, talk.id, line.id)
-    found: dict[str, Any] = kept[line.id]
+        kept[line.id] = found
     return found
 
 
