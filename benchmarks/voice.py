@@ -113,8 +113,8 @@ def voices(folder: Path) -> Iterator[tuple[str, object]]:
 
 
 def parts(folder: Path, rounds: int) -> None:
-    """Of each part of full-size VITS: multiply-adds and this process's work a second of sound, beside what
-    a large matrix product reaches on one thread: what plain convolutions could not be faster than.
+    """Of each part of full-size VITS: multiply-adds and this process's work a second of sound,
+    beside what a large matrix product on one thread would take for as many.
     """
     import numpy as np
     import torch
@@ -137,15 +137,18 @@ def parts(folder: Path, rounds: int) -> None:
     model = without_weight_norm(load_model(folder))
     a_second = 22_050 / 256
     print(f"matrix product, one thread: {peak:.1f} G multiply-adds a second")
+    text = macs(model.text_encoder, torch.from_numpy(ids), speaker)
+    flow = macs(model.flow, torch.from_numpy(latents), speaker)
+    decoder = macs(model.decoder, torch.from_numpy(latents), speaker)
     for name, count, work, sound in (
-        ("text", macs(model.text_encoder, torch.from_numpy(ids), speaker), lambda: runs.text(ids, speaker, noise), frames),
-        ("flow", macs(model.flow, torch.from_numpy(latents), speaker), lambda: runs.flow(latents, speaker), frames),
-        ("decoder", macs(model.decoder, torch.from_numpy(latents), speaker), lambda: runs.decode(near, speaker, reach, reach), window),
-    ):  # fmt: skip
-        a_second_of_it = count * a_second / frames / 1e9
+        ("text", text, lambda: runs.text(ids, speaker, noise), frames),
+        ("flow", flow, lambda: runs.flow(latents, speaker), frames),
+        ("decoder", decoder, lambda: runs.decode(near, speaker, reach, reach), window),
+    ):
+        each = count * a_second / frames / 1e9
         print(
-            f"{name:8} {a_second_of_it:6.2f} G plain multiply-adds a second of sound, "
-            f"{least(rounds, work) * a_second / sound:.3f} s of work, at that rate {a_second_of_it / peak:.3f} s",
+            f"{name:8} {each:6.2f} G plain multiply-adds a second of sound, at that rate "
+            f"{each / peak:.3f} s; {least(rounds, work) * a_second / sound:.3f} s of work",
             flush=True,
         )
 
