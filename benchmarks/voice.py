@@ -16,7 +16,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -112,6 +112,75 @@ def voices(folder: Path) -> Iterator[tuple[str, object]]:
     yield "vits torch", VitsVoice(folder, backend="torch")
 
 
+def parts(folder: Path, rounds: int) -> None:
+    """Of each part of full-size VITS: multiply-adds and this process's work a second of sound,
+    beside what a large matrix product on one thread would take for as many.
+    """
+    import numpy as np
+    import torch
+
+    from elysia.voice.vits_load import load_model
+    from elysia.voice.vits_onnx import OnnxParts
+    from elysia.voice.vits_parts import without_weight_norm
+
+    symbols, frames, window = 144, 430, 80
+    runs, random = OnnxParts(folder), np.random.default_rng(0)
+    speaker, reach = runs.speaker(0), runs.reach
+    ids = random.integers(0, 20, (1, symbols))
+    noise = random.standard_normal((1, 2, symbols), dtype=np.float32)
+    latents = random.standard_normal((1, 192, frames), dtype=np.float32)
+    near = np.ascontiguousarray(latents[:, :, : window + 2 * reach])
+    square = random.standard_normal((1024, 1024), dtype=np.float32)
+    left = torch.from_numpy(square)
+    torch.set_num_threads(1)
+    peak = 1024**3 / least(rounds, lambda: left @ left) / 1e9
+    model = without_weight_norm(load_model(folder))
+    a_second = 22_050 / 256
+    print(f"matrix product, one thread: {peak:.1f} G multiply-adds a second")
+    text = macs(model.text_encoder, torch.from_numpy(ids), speaker)
+    flow = macs(model.flow, torch.from_numpy(latents), speaker)
+    decoder = macs(model.decoder, torch.from_numpy(latents), speaker)
+    for name, count, work, sound in (
+        ("text", text, lambda: runs.text(ids, speaker, noise), frames),
+        ("flow", flow, lambda: runs.flow(latents, speaker), frames),
+        ("decoder", decoder, lambda: runs.decode(near, speaker, reach, reach), window),
+    ):
+        each = count * a_second / frames / 1e9
+        print(
+            f"{name:8} {each:6.2f} G plain multiply-adds a second of sound, at that rate "
+            f"{each / peak:.3f} s; {least(rounds, work) * a_second / sound:.3f} s of work",
+            flush=True,
+        )
+
+
+def least(rounds: int, work: Callable[[], object]) -> float:
+    """Seconds of this process's work at the quickest of some rounds."""
+    work()
+    found = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+def macs(part: object, given: object, speaker: object) -> int:
+    """Multiply-adds of the convolutions and products in a plain part."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        name = type(part).__name__
+        mask = torch.ones(1, 1, given.shape[-1])  # type: ignore[attr-defined]
+        if name == "VitsTextEncoder":
+            part(given, mask.transpose(1, 2))  # type: ignore[operator]
+        elif name == "VitsHifiGan":
+            part(given, torch.from_numpy(speaker))  # type: ignore[operator]
+        else:
+            part(given, mask, torch.from_numpy(speaker), reverse=True)  # type: ignore[operator]
+    return counter.get_total_flops() // 2
+
+
 def soak(minutes: float, folder: Path) -> dict[str, object]:
     """Speak without pause, some listeners leaving; memory by the minute, and what is left at the end.
 
@@ -173,11 +242,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
     parser.add_argument("--only", default="", metavar="NAME", help="voices whose name holds this")
+    parser.add_argument("--parts", action="store_true", help="what each part of VITS costs")
     parser.add_argument("--no-load", action="store_true", help="only alone")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_vits(folder)
+        if args.parts:
+            parts(folder, args.rounds)
+            return
         if args.soak:
             with nullcontext() if args.no_load else busy_model():
                 print(json.dumps(soak(args.soak, folder)))

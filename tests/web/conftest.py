@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--autoplay-policy=user-gesture-required",
+    "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PATIENCE = 40_000  # milliseconds
 
@@ -85,13 +85,15 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium; skips where there is none."""
+def browser(request):
+    """Headless Chromium; skips where there is none. A file of tests may name another AUTOPLAY."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not Path(CHROMIUM).exists():
         pytest.skip(f"no chromium at {CHROMIUM}: apt-get install chromium")
     with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        autoplay = getattr(request.module, "AUTOPLAY", "user-gesture-required")
+        flags = [*FLAGS, f"--autoplay-policy={autoplay}"]
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
         browser.close()
 
