@@ -249,10 +249,12 @@ def open_index(
 
 
 def fuse(words: Sequence[tuple[str, float]], near: Sequence[tuple[str, float]]) -> list[Hit]:
-    """Two rankings as one, best first: BM25 as a share of the best one's, and cosine above the last's.
+    """Two rankings as one, best first, by the sum of two shares: a text's BM25 of the best one's, and
+    how far its cosine is on the way from the last one's to 1.
 
     A model that does not know the language finds all texts about equally near and changes little;
-    reciprocal rank fusion would believe its order.
+    reciprocal rank fusion would believe its order. Taking the best one's cosine in place of 1 would,
+    too; taking the bare difference would hang on how close together a model puts all texts.
 
     >>> [hit.id for hit in fuse([("a", 9.0), ("b", 8.0)], [("b", 0.9), ("c", 0.6)])]
     ['b', 'a', 'c']
@@ -262,7 +264,8 @@ def fuse(words: Sequence[tuple[str, float]], near: Sequence[tuple[str, float]]) 
     best = words[0][1] if words else 1.0
     last = near[-1][1] if len(near) > 1 else 0.0
     worth = [("words", [(one, value / best) for one, value in words])]
-    worth += [("meaning", [(one, value - last) for one, value in near])]
+    way = max(1.0 - last, 1e-6)
+    worth += [("meaning", [(one, (value - last) / way) for one, value in near])]
     for kind, ranking in worth:
         for rank, (identity, value) in enumerate(ranking, 1):
             score[identity] = score.get(identity, 0.0) + value

@@ -7,13 +7,11 @@ import pytest
 from tests.memory.test_hybrid import (  # noqa: F401
     test_a_forgotten_fact_takes_what_it_replaced_and_does_not_come_back,
     test_a_forgotten_turn_takes_its_facts_and_what_they_had_replaced,
-    test_a_lost_or_damaged_index_is_made_anew_from_the_rows,
     test_a_message_heard_twice_is_remembered_once,
     test_a_newer_fact_takes_the_older_ones_place,
     test_days_and_ends_of_time_are_asked_for,
     test_deleted_messages_leave_nothing_and_the_fact_before_them_counts_again,
     test_forgetting_everything_leaves_the_other_scopes,
-    test_killed_while_it_remembers_it_keeps_all_that_was_remembered,
     test_nobody_reaches_another_scopes_memory_by_its_id,
     test_the_answer_beside_the_match_is_found,
     test_threads_remember_and_recall_at_once,

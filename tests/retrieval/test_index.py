@@ -211,6 +211,16 @@ def test_a_model_that_finds_everything_equally_near_does_not_overrule_the_words(
     assert [hit.id for hit in fuse(words, [])] == ["right", "other"]
 
 
+def test_how_close_together_a_model_puts_all_texts_does_not_matter():
+    words = [("a", 10.0), ("b", 9.0), ("c", 2.0)]
+    near = [("b", 0.7), ("c", 0.5), ("a", 0.4), ("d", 0.3)]
+    close = [(one, 1 - (1 - cosine) / 8) for one, cosine in near]
+    for hit, other in zip(fuse(words, near), fuse(words, close), strict=True):
+        assert hit.id == other.id and hit.score == pytest.approx(other.score)
+    assert fuse(words, close)[0].id == "b"  # its meaning is worth more than a tenth of the words
+    assert [hit.score for hit in fuse([], [("x", 1.0), ("y", 1.0)])] == [0.0, 0.0]
+
+
 def test_what_did_not_change_is_not_embedded_again(tmp_path, pieces):
     index = open_index(tmp_path, pieces)
     index.add("a", TEXTS)
