@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP
@@ -28,11 +27,11 @@ def fuse(model: nn.Module) -> None:
     merged, DoRA, or weights that ZeRO-3 has scattered and gathers when their modules are called.
     """
     for module in model.modules():
-        if type(module) is LoraLinear or type(module).__name__ == "Linear4bit":
-            if isinstance(module, LoraLayer):
-                module.forward = MethodType(_lora, module)
-        elif type(module) in GATED and module.config.hidden_act in ("silu", "swish"):
-            module.forward = MethodType(_gated_mlp, module)
+        layer: Any = module
+        if isinstance(module, LoraLayer) and type(module).__name__ in ("Linear", "Linear4bit"):
+            layer.forward = MethodType(_lora, module)
+        elif type(module) in GATED and layer.config.hidden_act in ("silu", "swish"):
+            layer.forward = MethodType(_gated_mlp, module)
 
 
 def _lora(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
