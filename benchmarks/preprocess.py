@@ -4,7 +4,6 @@ The file's rows are repeated until there are so many megabytes of JSON. `new tex
 rows, none of which was seen before: the tokenizer's speed bounds it. `repeated` is a file of repeats
 (`--mb`, several sizes), start of the processes and the first sight of each row within: of what is
 long, nearly every text was encoded before, and reading, checking, rendering and laying down remain.
-With `--peer`, Hugging Face datasets' `map` (batched) does the same rows by transformers alone.
 
 Each line is a process of its own. CPU seconds count its children and stand beside wall seconds, since
 others may compute on the machine. Memory is the most that it and its children held at once: of the
@@ -23,7 +22,6 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 TEMPLATE = "internlm2_chat"
 
@@ -40,8 +38,8 @@ def grown(file: Path, folder: Path, megabytes: float) -> Path:
     return path
 
 
-def ours(path: Path, tokenizer: Path, format: str, processes: int, folder: Path) -> int:
-    """Tokens that Elysia lays down in its cache."""
+def prepare(path: Path, tokenizer: Path, format: str, processes: int, folder: Path) -> None:
+    """Lay a file's tokens down in a cache; seconds and memory are printed as JSON."""
     from elysia.core.templates import get_template
     from elysia.data.prepare import tokens_of
     from elysia.data.tokenize import Way
@@ -50,56 +48,6 @@ def ours(path: Path, tokenizer: Path, format: str, processes: int, folder: Path)
     os.environ["ELYSIA_CACHE"] = str(folder / "cache")
     words = load.load_tokenizer(tokenizer)
     words(["warm"])
-    return started(
-        lambda: len(
-            tokens_of(
-                {"path": str(path), "format": format},
-                Way(get_template(TEMPLATE), 1 << 20),
-                words,
-                cache=1000,
-                processes=processes,
-            ).ids
-        )
-    )
-
-
-def peer(path: Path, tokenizer: Path, format: str, processes: int, folder: Path) -> int:
-    """Tokens that `datasets` writes: ids and labels of the same pieces, encoded by transformers."""
-    import datasets
-
-    from elysia.core.templates import get_template, render
-    from elysia.data.formats import FORMATS
-    from elysia.models import load
-
-    words = load.load_tokenizer(tokenizer)
-    words(["warm"])
-    template, convert = get_template(TEMPLATE), FORMATS[format]
-
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        rows = [
-            dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)
-        ]
-        talks = [[p for p in render(convert(row), template) if p.text] for row in rows]
-        ids = iter(
-            words([p.text for talk in talks for p in talk], add_special_tokens=False)["input_ids"]
-        )
-        found: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
-        for talk in talks:
-            runs = [(next(ids), piece.learn) for piece in talk]
-            found["input_ids"].append([i for run, _ in runs for i in run])
-            found["labels"].append([i if learn else -100 for run, learn in runs for i in run])
-        return found
-
-    def mapped() -> int:
-        rows = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=folder)
-        made = rows.map(encode, batched=True, num_proc=processes, remove_columns=rows.column_names)
-        return len(made)
-
-    return started(mapped)
-
-
-def started(work: Any) -> int:
-    """What `work` gives; its seconds and memory are printed as JSON."""
     most = [0.0]
     done = threading.Event()
 
@@ -110,12 +58,17 @@ def started(work: Any) -> int:
     watcher = threading.Thread(target=look)
     watcher.start()
     wall, cpu = time.perf_counter(), used()
-    count: int = work()
+    tokens = tokens_of(
+        {"path": str(path), "format": format},
+        Way(get_template(TEMPLATE), 1 << 20),
+        words,
+        cache=1000,
+        processes=processes,
+    )
     wall, cpu = time.perf_counter() - wall, used() - cpu
     done.set()
     watcher.join()
-    print(json.dumps({"wall": wall, "cpu": cpu, "peak": most[0], "count": count}))
-    return count
+    print(json.dumps({"wall": wall, "cpu": cpu, "peak": most[0], "count": len(tokens.ids)}))
 
 
 def used() -> float:
@@ -145,14 +98,10 @@ def main() -> None:
     parser.add_argument("--format", default="xtuner")
     parser.add_argument("--mb", type=float, nargs="+", default=[40, 100], help="of JSON")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="that make tokens")
-    parser.add_argument("--peer", action="store_true", help="Hugging Face datasets beside it")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # who, processes, folder
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # processes, folder
     args = parser.parse_args()
     if args.one:
-        who, processes, folder = args.one
-        {"ours": ours, "peer": peer}[who](
-            args.file, args.tokenizer, args.format, int(processes), Path(folder)
-        )
+        prepare(args.file, args.tokenizer, args.format, int(args.one[0]), Path(args.one[1]))
         return
     print("| | processes | JSON, MB | MB a wall second | MB a CPU second | peak memory, MB |")
     print("|---|---|---|---|---|---|")
@@ -160,12 +109,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             path = grown(args.file, Path(name), megabytes)
             for processes in args.processes:
-                show("repeated" if number else "new text", "ours", path, processes, args)
-            if args.peer:
-                show("datasets' map", "peer", path, args.processes[-1], args)
+                show("repeated" if number else "new text", path, processes, args)
 
 
-def show(label: str, who: str, path: Path, processes: int, args: argparse.Namespace) -> None:
+def show(label: str, path: Path, processes: int, args: argparse.Namespace) -> None:
     """One line of the table."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -176,7 +123,7 @@ def show(label: str, who: str, path: Path, processes: int, args: argparse.Namesp
             "--format",
             args.format,
         ]
-        one = ["--one", who, str(processes), folder]
+        one = ["--one", str(processes), folder]
         done = subprocess.run([*command, *one], stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     size = path.stat().st_size / 1e6

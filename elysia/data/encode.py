@@ -61,8 +61,11 @@ def _laid_between(
         for given, (start, end) in zip(ready, pairwise(offsets), strict=True)
     ]
     lengths = np.array([len(part) for part, _ in parts], np.int32)
-    every = [np.concatenate([np.asarray(p[i], np.int32) for p in parts]) for i in (0, 1)]
-    return Flat(*every, lengths, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    ids, labels = (
+        np.concatenate([np.asarray(run, np.int32) for run in runs])
+        for runs in zip(*parts, strict=True)
+    )
+    return Flat(ids, labels, lengths, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
 
 def learned_of(labels: Ids, lengths: Ids) -> Ids:
@@ -131,8 +134,6 @@ class Encoder:
         """Ids of each piece. Those of earlier calls are remembered, as far as memory is set aside:
         system prompts, questions of pairs and repeated rows come again and again."""
         found = list(map(self.remembered.get, pieces))
-        if not any(ids is None for ids in found):
-            return found
         new = self._encoded({p for p, ids in zip(pieces, found, strict=True) if ids is None})
         self.room -= sum(map(len, new.values()))
         if self.room < 0:

@@ -105,8 +105,12 @@ class Workers(Generic[Part, Result]):
         """Start the processes, and tell each the work."""
         home = str(Path(elysia.__file__).parents[1])
         paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-        # One process a core: threads of the tokenizer's own would only be in each other's way.
-        own = {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
+        own = {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONSAFEPATH": "1",  # the same code, wherever this is run
+            # One process a core: the tokenizer's own threads would only be in each other's way.
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         for _ in range(self.count):
             process = subprocess.Popen(
                 [sys.executable, "-m", "elysia.data.worker"],
