@@ -1,16 +1,24 @@
-"""DeepSpeed ZeRO on a CPU: one process here, two under torchrun."""
+"""DeepSpeed ZeRO on a CPU: one process, or two.
+
+Starting a run takes ten times what its steps do here, so most runs are done one after another by a crew
+of processes (crew.py) that is started once. That a run resumes in processes that never saw the first, and
+all that torchrun adds, is for the runs of the command line (`run`), and for the slow proofs of
+test_verify.py.
+"""
 
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from elysia.core.errors import CheckpointError, ConfigError, DeviceError
-from elysia.train import checkpoint
+from elysia.core.errors import CheckpointError, ConfigError, DeviceError, ModelError
+from elysia.train import checkpoint, distributed
+from elysia.train.launch import train
 from elysia.train.zero import PRESETS, _refuse_stale_lock, zero_config
 
 pytest.importorskip("deepspeed")
@@ -18,19 +26,70 @@ pytest.importorskip("deepspeed")
 SLOW = pytest.mark.slow
 
 
-def run(tmp_path, settings, work_dir, *flags, processes=1, code=0):
+def written(tmp_path, settings):
     config = tmp_path / "run.py"
     config.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
-    command = [
-        sys.executable,
-        "-m",
-        "elysia",
-        "train",
-        str(config),
-        "--work-dir",
-        str(work_dir),
-        *flags,
-    ]
+    return str(config)
+
+
+class Crew:
+    """Processes that carry out trainings together, one after another."""
+
+    def __init__(self, folder, size):
+        self.folder, self.count, self.size = folder, 0, size
+        env = os.environ | {"OMP_NUM_THREADS": "1", "WORLD_SIZE": str(size)}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(distributed.free_port())}
+        script = str(Path(__file__).with_name("crew.py"))
+        command = [sys.executable, script, str(folder), "pytorch" if size > 1 else "none"]
+        with (folder / "log").open("w") as log:
+            self.members = [
+                subprocess.Popen(
+                    command, stdout=log, stderr=log,
+                    env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                )
+                for rank in range(size)
+            ]  # fmt: skip
+
+    def train(self, tmp_path, settings, work_dir, deepspeed=None, resume=None):
+        """Train to the end."""
+        self.count += 1
+        values = {"config": written(tmp_path, settings), "work_dir": str(work_dir)}
+        asked = self.folder / f"{self.count}.json"
+        asked.with_suffix(".new").write_text(
+            json.dumps(values | {"deepspeed": deepspeed, "resume": resume})
+        )
+        asked.with_suffix(".new").rename(asked)
+        answers = [self.folder / f"{self.count}.{rank}" for rank in range(self.size)]
+        while not all(answer.exists() for answer in answers):
+            ended = [member.poll() for member in self.members]
+            assert ended == [None] * self.size, (self.folder / "log").read_text()[-3000:]
+            time.sleep(0.02)
+        assert [answer.read_text() for answer in answers] == [""] * self.size
+
+    def end(self):
+        for member in self.members:
+            member.kill()
+            member.wait()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    crew = Crew(tmp_path_factory.mktemp("alone"), 1)
+    yield crew
+    crew.end()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    crew = Crew(tmp_path_factory.mktemp("pair"), 2)
+    yield crew
+    crew.end()
+
+
+def run(tmp_path, settings, work_dir, *flags, processes=1, code=0):
+    """`elysia train` from the command line, in processes of its own."""
+    words = ["train", written(tmp_path, settings), "--work-dir", str(work_dir), *flags]
+    command = [sys.executable, "-m", "elysia", *words]
     env = os.environ | {"NPROC_PER_NODE": str(processes), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=280)
     assert (done.returncode == 0) == (code == 0), done.stdout[-3000:] + done.stderr[-3000:]
@@ -67,74 +126,79 @@ def settings(plain_settings):
     }
 
 
-@pytest.mark.parametrize("name", ["deepspeed_zero2", "deepspeed_zero3"])
-def test_a_resumed_zero_run_ends_with_the_same_weights(tmp_path, settings, name):
-    run(tmp_path, settings, tmp_path / "w", "--deepspeed", name)
+def resumes_exactly(crew, tmp_path, settings, deepspeed):
+    """The weights of a run of two checkpoints, after it was found to end with them from its first, too."""
+    work_dir = tmp_path / "w"
+    crew.train(tmp_path, settings, work_dir, deepspeed)
+    whole = final(work_dir)
+    forget_after(work_dir, 2)
+    assert checkpoint.step_of(checkpoint.last_checkpoint(work_dir)) == 2
+    crew.train(tmp_path, settings, work_dir, deepspeed, resume="auto")
+    assert same(whole, final(work_dir))
+    return whole
+
+
+def test_a_resumed_zero2_run_ends_with_the_same_weights(alone, tmp_path, settings):
+    whole = resumes_exactly(alone, tmp_path, settings, "deepspeed_zero2")
+    assert all(t.dtype == torch.float32 for t in whole.values())
+
+
+def test_a_zero3_run_that_is_resumed_by_the_command_line_ends_with_the_same_weights(
+    alone, tmp_path, settings
+):
+    """It goes on in a process that knows of the first only what the work dir holds."""
+    alone.train(tmp_path, settings, tmp_path / "w", "deepspeed_zero3")
     whole = final(tmp_path / "w")
     assert all(t.dtype == torch.float32 for t in whole.values())
     forget_after(tmp_path / "w", 2)
-    run(tmp_path, settings, tmp_path / "w", "--deepspeed", name, "--resume")
+    run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero3", "--resume")
     assert same(whole, final(tmp_path / "w"))
 
 
-def test_two_processes_with_and_without_zero_learn_what_one_does(tmp_path, settings):
+def test_two_processes_with_and_without_zero_learn_what_one_does(pair, tmp_path, settings):
     """Without dropout, which differs by process on purpose; two halves of a batch are one batch."""
     settings = settings | {"lora_dropout": 0.0, "dtype": "float32", "lr": 1e-3}
-    single = settings | {"accumulative_counts": 2}
     double = settings | {"accumulative_counts": 1}
-    run(tmp_path, single, tmp_path / "one")
-    run(tmp_path, double, tmp_path / "ddp", processes=2)
-    run(tmp_path, double, tmp_path / "zero2", "--deepspeed", "deepspeed_zero2", processes=2)
+    train(written(tmp_path, settings | {"accumulative_counts": 2}), work_dir=str(tmp_path / "one"))
+    run(tmp_path, double, tmp_path / "ddp", processes=2)  # by torchrun
+    pair.train(tmp_path, double, tmp_path / "zero2", "deepspeed_zero2")
     for other in ("ddp", "zero2"):
         close(final(tmp_path / "one"), final(tmp_path / other), 2e-4)
 
 
-@pytest.mark.parametrize(
-    "flags", [[], pytest.param(["--deepspeed", "deepspeed_zero2"], marks=SLOW)]
-)
-def test_two_processes_that_share_rows_learn_what_one_does(tmp_path, settings, flags):
+@pytest.mark.parametrize("deepspeed", [None, "deepspeed_zero2"])
+def test_two_processes_that_share_rows_learn_what_one_does(pair, tmp_path, settings, deepspeed):
     settings = settings | {"lora_dropout": 0.0, "dtype": "float32", "lr": 1e-3}
-    run(tmp_path, settings, tmp_path / "one")
-    run(tmp_path, settings | {"sequence_parallel_size": 2}, tmp_path / "two", *flags, processes=2)
+    train(written(tmp_path, settings), work_dir=str(tmp_path / "one"))
+    pair.train(tmp_path, settings | {"sequence_parallel_size": 2}, tmp_path / "two", deepspeed)
     close(final(tmp_path / "one"), final(tmp_path / "two"), 2e-4)
 
 
 @pytest.mark.parametrize("measured", [False, pytest.param(True, marks=SLOW)])
-def test_two_processes_under_zero3_resume_exactly(tmp_path, settings, persona_files, measured):
+def test_two_processes_under_zero3_resume_exactly(
+    pair, tmp_path, settings, persona_files, measured
+):
     settings = settings | (persona_files if measured else {})
-    run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero3", processes=2)
-    whole = final(tmp_path / "w")
-    history = measured and (tmp_path / "w" / "persona.jsonl").read_text()
-    forget_after(tmp_path / "w", 2)
-    run(
-        tmp_path,
-        settings,
-        tmp_path / "w",
-        "--deepspeed",
-        "deepspeed_zero3",
-        "--resume",
-        processes=2,
-    )
-    assert same(whole, final(tmp_path / "w"))
-    assert not measured or (tmp_path / "w" / "persona.jsonl").read_text() == history
+    work_dir = tmp_path / "w"
+    pair.train(tmp_path, settings, work_dir, "deepspeed_zero3")
+    whole = final(work_dir)
+    history = measured and (work_dir / "persona.jsonl").read_text()
+    forget_after(work_dir, 2)
+    pair.train(tmp_path, settings, work_dir, "deepspeed_zero3", resume="auto")
+    assert same(whole, final(work_dir))
+    assert not measured or (work_dir / "persona.jsonl").read_text() == history
 
 
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"deepspeed_zero2", "deepspeed_zero3"}))
-def test_every_other_preset_trains(tmp_path, settings, name):
-    run(tmp_path, settings | {"max_steps": 1}, tmp_path / "w", "--deepspeed", name)
+def test_every_other_preset_trains(alone, tmp_path, settings, name):
+    alone.train(tmp_path, settings | {"max_steps": 1}, tmp_path / "w", name)
     assert final(tmp_path / "w")
 
 
 def test_nf4_under_zero3_is_refused_before_anything_is_loaded(tmp_path, settings):
-    done = run(
-        tmp_path,
-        settings | {"method": "qlora"},
-        tmp_path / "w",
-        "--deepspeed",
-        "deepspeed_zero3",
-        code=1,
-    )
-    assert "ZeRO-3 scatters weights" in done.stderr and "Traceback" not in done.stderr
+    config = written(tmp_path, settings | {"method": "qlora"})
+    with pytest.raises(ModelError, match="ZeRO-3 scatters weights, which 4-bit"):
+        train(config, work_dir=str(tmp_path / "w"), deepspeed="deepspeed_zero3")
 
 
 @pytest.fixture
@@ -151,48 +215,35 @@ def dpo(pair_settings):
         pytest.param("full", "deepspeed_zero3", marks=SLOW),
     ],
 )
-def test_dpo_of_two_processes_resumes_exactly_under_zero(tmp_path, dpo, name, method):
-    dpo |= {"method": method, "lr": 1e-3}
-    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", name, processes=2)
-    whole = final(tmp_path / "w")
-    forget_after(tmp_path / "w", 2)
-    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", name, "--resume", processes=2)
-    assert same(whole, final(tmp_path / "w"))
+def test_dpo_of_two_processes_resumes_exactly_under_zero(pair, tmp_path, dpo, name, method):
+    resumes_exactly(pair, tmp_path, dpo | {"method": method, "lr": 1e-3}, name)
 
 
 @SLOW
-def test_dpo_of_two_processes_learns_what_one_does_with_and_without_zero(tmp_path, dpo):
+def test_dpo_of_two_processes_learns_what_one_does_with_and_without_zero(pair, tmp_path, dpo):
     dpo |= {"method": "lora", "lora_dropout": 0.0, "dtype": "float32", "lr": 1e-3}
-    run(tmp_path, dpo | {"accumulative_counts": 2}, tmp_path / "one")
+    train(written(tmp_path, dpo | {"accumulative_counts": 2}), work_dir=str(tmp_path / "one"))
     double = dpo | {"accumulative_counts": 1}
-    for kind in ("deepspeed_zero2", "deepspeed_zero3"):
-        run(tmp_path, double, tmp_path / kind, "--deepspeed", kind, processes=2)
-        close(final(tmp_path / "one"), final(tmp_path / kind), 2e-4)
-    run(tmp_path, double, tmp_path / "ddp", processes=2)
-    close(final(tmp_path / "one"), final(tmp_path / "ddp"), 2e-4)
+    for kind in (None, "deepspeed_zero2", "deepspeed_zero3"):
+        pair.train(tmp_path, double, tmp_path / str(kind), kind)
+        close(final(tmp_path / "one"), final(tmp_path / str(kind)), 2e-4)
 
 
-@pytest.mark.parametrize("objective", [pytest.param("orpo", marks=SLOW), "reward"])
-def test_orpo_and_rewards_resume_exactly_under_zero2(tmp_path, dpo, objective):
-    dpo |= {"method": "qlora", "objective": objective}
-    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero2")
-    whole = final(tmp_path / "w")
-    forget_after(tmp_path / "w", 2)
-    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero2", "--resume")
-    assert same(whole, final(tmp_path / "w"))
+@pytest.mark.parametrize("objective", ["orpo", "reward"])
+def test_orpo_and_rewards_resume_exactly_under_zero2(alone, tmp_path, dpo, objective):
+    settings = dpo | {"method": "qlora", "objective": objective}
+    resumes_exactly(alone, tmp_path, settings, "deepspeed_zero2")
 
 
-def test_dora_and_lora_plus_resume_under_zero2_and_dora_is_refused_under_zero3(tmp_path, settings):
+def test_dora_and_lora_plus_resume_under_zero2_and_dora_is_refused_under_zero3(
+    alone, tmp_path, settings
+):
     settings |= {"method": "qlora", "use_dora": True, "loraplus_lr_ratio": 8.0}
-    run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero2")
-    whole = final(tmp_path / "w")
+    whole = resumes_exactly(alone, tmp_path, settings, "deepspeed_zero2")
     assert any("magnitude" in name for name in whole)
-    forget_after(tmp_path / "w", 2)
-    run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero2", "--resume")
-    assert same(whole, final(tmp_path / "w"))
-    settings |= {"method": "lora"}
-    done = run(tmp_path, settings, tmp_path / "x", "--deepspeed", "deepspeed_zero3", code=1)
-    assert "rows DoRA must measure" in done.stderr and "Traceback" not in done.stderr
+    config = written(tmp_path, settings | {"method": "lora"})
+    with pytest.raises(ModelError, match="rows DoRA must measure"):
+        train(config, work_dir=str(tmp_path / "x"), deepspeed="deepspeed_zero3")
 
 
 def test_a_childs_exit_code_comes_through_torchrun(tmp_path, settings):
@@ -236,11 +287,7 @@ def test_the_lock_of_a_killed_build_is_told_of_and_a_fresh_one_is_not(tmp_path):
 
 
 @SLOW
-def test_rewards_of_two_processes_resume_exactly_under_zero3(tmp_path, dpo):
-    dpo |= {"method": "lora", "objective": "reward"}
-    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero3", processes=2)
-    whole = final(tmp_path / "w")
+def test_rewards_of_two_processes_resume_exactly_under_zero3(pair, tmp_path, dpo):
+    settings = dpo | {"method": "lora", "objective": "reward"}
+    whole = resumes_exactly(pair, tmp_path, settings, "deepspeed_zero3")
     assert any("score" in name for name in whole)
-    forget_after(tmp_path / "w", 2)
-    run(tmp_path, dpo, tmp_path / "w", "--deepspeed", "deepspeed_zero3", "--resume", processes=2)
-    assert same(whole, final(tmp_path / "w"))
