@@ -1,10 +1,11 @@
 """How far off `elysia plan` is: it plans small trainings, runs them, and prints both side by side.
 
-    python benchmarks/plan.py --data persona.json --small S --large L
+    python benchmarks/plan.py --data persona.json --models S L
 
-S and L are model folders with a small vocabulary and a large one (docs/plan.md says how they are made).
-Each plan and each training is a process of its own. Where other programs share the machine, processor time
-is what to compare (with `--threads 1`). Asserts nothing.
+The models are folders (docs/plan.md says how those of its table are made). Each plan and each training is a
+process of its own. Where other programs share the machine, processor time is what to compare (with
+`--threads 1`), and what the device can do changes by the minute: so each training is planned before and
+after, with rates measured anew, and the mean of both is shown. Asserts nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 
-def plan_it(values: dict[str, Any], folder: Path) -> None:
+def plan_it(values: dict[str, Any], folder: Path, name: str) -> None:
     """What `elysia plan` leaves, with rates measured this minute: an hour ago others used the machine."""
     from elysia.train.plan import plan, target_of
     from elysia.train.settings import settings_from
 
-    os.environ["ELYSIA_CACHE"] = str(folder)
+    os.environ["ELYSIA_CACHE"] = str(folder / name)
     settings = settings_from(values, "the case")
     found = plan(settings, target_of(settings))
-    (folder / "plan.json").write_text(json.dumps(found.to_dict()))
+    (folder / name).with_suffix(".json").write_text(json.dumps(found.to_dict()))
 
 
 def train_it(values: dict[str, Any], folder: Path) -> None:
@@ -59,11 +60,14 @@ def compare(args: argparse.Namespace, model: str, method: str) -> dict[str, Any]
         "max_epochs": 1, "gradient_checkpointing": args.recompute, "save_steps": 0,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
-        alone(plan_it, values, Path(name))
-        alone(train_it, values, Path(name))
-        card = json.loads((Path(name) / "run_card.json").read_text())
-        found: dict[str, Any] = card["metrics"]
-        return found
+        folder = Path(name)
+        alone(plan_it, values, folder, "plan")
+        alone(train_it, values, folder)
+        alone(plan_it, values, folder, "again")
+        found: dict[str, Any] = json.loads((folder / "run_card.json").read_text())["metrics"]
+        after = json.loads((folder / "again.json").read_text())["step_seconds"]
+        both = (found["planned_step_seconds"], after)
+        return found | {"both": both, "planned_step_seconds": sum(both) / 2}
 
 
 def off(planned: float, measured: float) -> str:
@@ -73,8 +77,7 @@ def off(planned: float, measured: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
-    parser.add_argument("--small", required=True, help="a model folder")
-    parser.add_argument("--large", required=True, help="a model folder")
+    parser.add_argument("--models", required=True, nargs="+", help="model folders")
     parser.add_argument("--methods", default="full,lora,qlora")
     parser.add_argument("--tokens", type=int, default=1024, help="of a pack")
     parser.add_argument("--micro", type=int, default=2, help="micro-batches of a step")
@@ -94,22 +97,24 @@ def main() -> None:
     logging.disable(logging.WARNING)
     print(
         f"{args.threads} thread(s), steps of {args.micro} packs of {args.tokens} tokens, {args.steps} "
-        "steps, the first three left out"
+        f"steps, the first three left out{', recomputation' if args.recompute else ''}"
     )
     print(
-        "| vocabulary | method | step planned, s | processor s | off | wall s | peak planned, MB "
-        "| measured | off |"
+        "| width x layers | vocabulary | tokens | method | step planned, s | processor s | off | wall s "
+        "| peak planned, MB | measured | off |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
-    for model in (args.small, args.large):
-        words = json.loads((Path(model) / "config.json").read_text())["vocab_size"]
+    print("|---" * 11 + "|")
+    for model in args.models:
+        config = json.loads((Path(model) / "config.json").read_text())
+        shape = f"{config['hidden_size']} x {config['num_hidden_layers']}"
         for method in args.methods.split(","):
             m = compare(args, model, method)
             own = m["step_cpu_seconds"] / args.threads
             planned, peak = m["planned_step_seconds"], m["planned_peak_mb"]
             print(
-                f"| {words:,} | {method} | {planned:.2f} | {own:.2f} | {off(planned, own)} "
-                f"| {m['step_seconds']:.2f} | {peak:.0f} | {m['peak_mb']:.0f} "
+                f"| {shape} | {config['vocab_size']:,} | {args.tokens} | {method} "
+                f"| {planned:.2f} ({m['both'][0]:.2f}, {m['both'][1]:.2f}) | {own:.2f} "
+                f"| {off(planned, own)} | {m['step_seconds']:.2f} | {peak:.0f} | {m['peak_mb']:.0f} "
                 f"| {off(peak, m['peak_mb'])} |",
                 flush=True,
             )

@@ -2,13 +2,18 @@
 
 A CPU's tensors lie in the C library's heap, where a hole that a tensor left is a little too small for
 the next of its size: an aligned block is asked for with room to align it in. The heap of a training step so
-grows to up to twice what is ever in use. Knows nothing of torch.
+grows to up to twice what is ever in use. Holes that are there before, a tokenizer's for one, are filled
+first. Knows nothing of torch.
 """
 
 from __future__ import annotations
 
+import ctypes
+import tempfile
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
 
 SLACK = 64 + 32  # asked for beyond a block's size, to align it; what is left over is free again
 HEADER = 16
@@ -16,26 +21,68 @@ SMALL = 1024  # smaller blocks have places of their own
 MAPPED = 32 * 2**20  # blocks from here on always come from the system and go back to it
 
 
-def grown(events: Iterable[tuple[int, int]], times: int = 3) -> int:
+def grown(
+    events: Iterable[tuple[int, int]], times: int = 3, holes: Iterable[int] = (), top: int = 0
+) -> int:
     """The most bytes that heap and mapped blocks take while `events` happen `times` times over.
 
-    events: (block, bytes) where a block is taken, (block, 0) where it is given back.
+    events: (block, bytes) where a block is taken, (block, 0) where it is given back. holes, top: as
+    `free_here` gives them; what they hold is counted.
     """
-    heap, sequence = _Heap(), list(events)
+    heap, sequence = _Heap(holes, top), list(events)
     for number in range(times):
         for block, size in sequence:
             heap.take((number, block), size) if size else heap.give((number, block))
     return heap.most
 
 
+def free_here() -> tuple[list[int], int]:
+    """Bytes of each hole in this process's heap, and those free at its top; nothing where the C
+    library is not glibc, which alone tells."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+        libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    except (OSError, AttributeError, TypeError):
+        return [], 0
+    with tempfile.NamedTemporaryFile() as file:
+        stream = libc.fopen(file.name.encode(), b"w")
+        if not stream:
+            return [], 0
+        libc.malloc_info(0, stream)
+        libc.fclose(stream)
+        return _free_of(Path(file.name).read_text())
+
+
+def _free_of(told: str) -> tuple[list[int], int]:
+    """From malloc_info's XML, of the main thread's heap: it names holes by classes of size."""
+    heap = ElementTree.fromstring(told).find("heap")
+    if heap is None:
+        return [], 0
+    holes: list[int] = []
+    for size in heap.iterfind("sizes/*"):
+        count, total = int(size.attrib["count"]), int(size.attrib["total"])
+        if count and total // count >= SMALL:
+            holes += [total // count] * count
+    rest = sum(int(t.attrib["size"]) for t in heap.iterfind("total[@type='rest']"))
+    named = sum(int(s.attrib["total"]) for s in heap.iterfind("sizes/*"))
+    return holes, max(rest - named, 0)
+
+
 class _Heap:
-    def __init__(self) -> None:
+    def __init__(self, holes: Iterable[int] = (), top: int = 0) -> None:
         self.holes: list[tuple[int, int]] = []  # (size, start), sorted: the best fit is found first
         self.begins: dict[int, int] = {}  # start of a hole -> its size
         self.ends: dict[int, int] = {}
         self.top = self.mapped = self.most = 0
         self.threshold = 128 * 1024  # from here on blocks are mapped; grows as such are given back
         self.held: dict[tuple[int, int], tuple[int, int]] = {}  # block -> (start or -1, size)
+        for size in holes:
+            self._open(self.top, size)
+            self.top += size + HEADER  # something else lies between them
+        if top:
+            self._open(self.top, top)
+            self.top += top
 
     def take(self, block: tuple[int, int], size: int) -> None:
         if size < SMALL:

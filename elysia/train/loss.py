@@ -34,6 +34,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 hidden_grad[start:end] = torch.mm(grad, weight.to(grad.dtype))[: len(losses)]
             if weight_grad is not None:
                 weight_grad += torch.mm(grad.t(), part.to(grad.dtype))
+            del grad  # or it would stand beside the next chunk's logits
         ctx.save_for_backward(hidden_grad, weight_grad)
         return total
 
@@ -64,6 +65,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
             found[start:end] = -losses
             if hidden_grad is not None:
                 hidden_grad[start:end] = -torch.mm(grad, weight.to(grad.dtype))[: len(losses)]
+            del grad
         ctx.save_for_backward(hidden_grad)
         return found
 

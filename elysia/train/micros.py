@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from elysia.models import load
 from elysia.train.dataset import EpochSampler, PackedDialogues
 from elysia.train.preflight import tokenizer_folder
@@ -52,24 +55,53 @@ class Micro:
         return Micro(tuple(kept), self.padded, round(self.learned * sum(kept) / self.tokens))
 
 
-def read(settings: Settings, folder: str) -> tuple[list[Micro], dict[str, Any], list[str]]:
+@dataclass(frozen=True)
+class Rows:
     """An epoch's micro-batches, what the data are like, and notes.
 
-    Without a tokenizer the rows cannot be read: full packs, all learned, stand in for them.
+    `words`: the ids that training will come across, None where the rows could not be read; `dataset`
+    is kept for what it holds in memory.
+    """
+
+    micros: list[Micro]
+    data: dict[str, Any]
+    notes: list[str]
+    words: NDArray[np.int64] | None = None
+    dataset: Any = None
+
+
+def read(settings: Settings, folder: str) -> Rows:
+    """The rows of the settings' sources. Without a tokenizer they cannot be read: full packs, all
+    learned, stand in for them.
     """
     padded = settings.attention in ("sdpa", "eager")
-    words = tokenizer_folder(settings, folder)
-    if not any((Path(words) / name).is_file() for name in load.TOKENIZER_FILES):
+    spelling = tokenizer_folder(settings, folder)
+    if not any((Path(spelling) / name).is_file() for name in load.TOKENIZER_FILES):
         full = Micro((settings.max_length,) * settings.batch_size, padded, settings.max_length)
-        note = f"{words} has no tokenizer: full packs, every token learned, stand in for the data."
-        return [full] * settings.accumulative_counts, {}, [note]
-    dataset = PackedDialogues(**dataset_arguments(settings, words))
+        note = (
+            f"{spelling} has no tokenizer: full packs, every token learned, stand in for the data."
+        )
+        return Rows([full] * settings.accumulative_counts, {}, [note])
+    dataset = PackedDialogues(**dataset_arguments(settings, spelling))
     sampler = EpochSampler(
         dataset, settings.seed, settings.sampler != "sequential", settings.batch_size,
         settings.sampler == "length_grouped",
     )  # fmt: skip
-    micros = list(_micros(dataset, list(sampler), settings.batch_size, padded))
-    return micros, _described(dataset, micros, settings), []
+    order = list(sampler)
+    micros = list(_micros(dataset, order, settings.batch_size, padded))
+    count = settings.max_steps * settings.accumulative_counts * settings.batch_size or len(order)
+    met: set[int] = set()  # pack by pack: joined they would take as much memory as the data
+    for i in order[:count]:
+        met.update(np.unique(dataset[i]["ids"]).tolist())
+    words = np.array(sorted(met), dtype=np.int64)
+    return Rows(micros, _described(dataset, micros, settings), [], words, dataset)
+
+
+def typical(micros: list[Micro]) -> Micro:
+    """The one nearest to the mean, in tokens and in learned ones: each has a cost of its own."""
+    tokens = float(np.mean([m.tokens for m in micros]))
+    learned = max(float(np.mean([m.learned for m in micros])), 1.0)
+    return min(micros, key=lambda m: abs(m.tokens / tokens - 1) + abs(m.learned / learned - 1))
 
 
 def _micros(dataset: Any, order: list[int], size: int, padded: bool) -> Iterator[Micro]:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -21,6 +23,7 @@ from elysia.train.loss import cross_entropy_sum, log_probs
 from elysia.train.sft import Reading, SupervisedFinetune
 
 BLOCK = 64  # weights that share an NF4 scale
+WINDOW = 64 * 1024  # bytes of a file that Linux maps around the one that is read
 
 
 class Outline(SupervisedFinetune):
@@ -37,6 +40,7 @@ class Outline(SupervisedFinetune):
 
     def base_of(self, llm: dict[str, Any], dtype: torch.dtype, device: str, attention: str) -> Any:
         config = load.load_config(Path(llm["path"]))
+        self.stored: Any = config.dtype  # of the weights in their files
         base = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
         )
@@ -86,6 +90,23 @@ class Outline(SupervisedFinetune):
                     hidden, head, reading.targets[reading.kept], self.loss_chunk
                 )
             return self._scores(reading).sum()
+
+    def unread(self, words: NDArray[np.int64] | None) -> int:
+        """Bytes of the embeddings that a CPU never reads when the data hold no other ids than `words`.
+
+        A weight that is loaded as it lies in its file is that file, mapped: what nobody reads takes no
+        memory. It does where it trains, is the head's as well, or comes in another dtype.
+        """
+        embedding, head = self.causal.get_input_embeddings(), self.causal.get_output_embeddings()
+        weight = embedding.weight
+        tied = head is not None and head.weight is weight
+        if words is None or weight.requires_grad or tied or weight.dtype != self.stored:
+            return 0
+        size: int = weight.numel() * weight.itemsize
+        row: int = weight.shape[1] * weight.itemsize
+        # A row may begin in one window and end in others.
+        read = np.unique(np.concatenate([words * row // WINDOW, ((words + 1) * row - 1) // WINDOW]))
+        return max(size - max(len(read) * WINDOW, len(words) * row), 0)
 
     def _scores(self, reading: Reading) -> Tensor:
         hidden, head = self.states(reading)

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 
 from elysia.core.errors import ConfigError, nearest
 from elysia.models import load
 from elysia.train.advice import advise
-from elysia.train.micros import Micro, read
+from elysia.train.heap import free_here, grown
+from elysia.train.micros import Micro, Rows, read, typical
 from elysia.train.outline import Outline
 from elysia.train.recipe import model_arguments
 from elysia.train.roofline import GPUS, Roofline, known_gpu, roofline
@@ -47,6 +49,17 @@ class Target:
     dtype: str
     world: int = 1
     deepspeed: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is there before the model: bytes of the program itself, the free ones of its heap (`holes`,
+    and at its `top`), and the ids that the data hold (None: unknown)."""
+
+    program: int
+    holes: list[int] = field(default_factory=list)
+    top: int = 0
+    words: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,9 +96,10 @@ def plan(settings: Settings, target: Target) -> Plan:
     _refuse(settings)
     folder = load.resolve(settings.pretrained_model_name_or_path, settings.hub)
     load.load_config(folder)  # complaints about the model come before those about the data
-    micros, data, notes = read(settings, str(folder))
-    program = _program(settings, target)
-    memory, trace = _cost(settings, str(folder), target, micros, program)
+    rows = read(settings, str(folder))
+    micros, data = rows.micros, rows.data
+    start = _start(settings, target, rows)
+    memory, trace = _cost(settings, str(folder), target, micros, start)
     peak = sum(memory.values())
     tokens = float(np.mean([m.tokens for m in micros]))
     learned = float(np.mean([m.learned for m in micros]))
@@ -99,13 +113,13 @@ def plan(settings: Settings, target: Target) -> Plan:
         peak=peak, available=target.memory,
         tokens_per_s=tokens * each / an_epoch * target.world / step,
         labelled_per_s=learned * each / an_epoch * target.world / step,
-        step_seconds=step, steps=steps, seconds=steps * step, spent=spent, data=data, notes=notes,
+        step_seconds=step, steps=steps, seconds=steps * step, spent=spent, data=data, notes=rows.notes,
     )  # fmt: skip
     if found.fits:
         return found
 
     def fits(changed: Settings) -> bool:
-        return _suffices(changed, str(folder), target, micros, program)
+        return _suffices(changed, str(folder), target, micros, start)
 
     return dataclasses.replace(found, advice=advise(settings, fits))
 
@@ -150,46 +164,48 @@ def _refuse(settings: Settings) -> None:
         raise ConfigError("use_dora on a 4-bit base cannot be planned yet; plan method = 'lora'.")
 
 
-def _program(settings: Settings, target: Target) -> int:
-    """Bytes of the program itself: of this process, which has imported what training does."""
+def _start(settings: Settings, target: Target, rows: Rows) -> Start:
+    """Of this process, which has imported what training does, and holds its rows and tokenizer."""
     if target.kind == "cuda":
-        return CONTEXT
+        return Start(CONTEXT)
     import tensorboard  # noqa: F401
 
     import elysia.train.runner  # noqa: F401
 
     if settings.method == "qlora":
         import bitsandbytes  # noqa: F401
-    return int(psutil.Process().memory_info().rss) + KERNELS
+    holes, top = free_here()
+    taken = int(psutil.Process().memory_info().rss) - sum(holes) - top
+    return Start(taken + KERNELS, holes, top, rows.words)
 
 
 def _cost(
-    settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
+    settings: Settings, folder: str, target: Target, micros: list[Micro], start: Start
 ) -> tuple[dict[str, int], Trace]:
     """Memory by part at the peak, over the largest micro-batch; and the trace of a typical one."""
     arguments = model_arguments(settings, folder, target.dtype)
     arguments.pop("type")
     arguments["objective"] = settings.objective
     outline = Outline(**arguments).train()
-    largest = max(micros, key=lambda m: (m.tokens, m.learned))
-    mean = np.mean([m.tokens for m in micros])
-    typical = min(micros, key=lambda m: abs(m.tokens - mean))
+    largest, usual = max(micros, key=lambda m: (m.tokens, m.learned)), typical(micros)
     keep = settings.accumulative_counts > 1
     runs = [
         traced(outline, micro.shape(target.kind), target.rates, keep)
-        for micro in ([largest, typical] if largest != typical else [largest])
+        for micro in ([largest, usual] if largest != usual else [largest])
     ]
-    memory = _parts(settings, outline, runs[0], target)
-    memory["program"] = program
-    return memory, runs[-1]
+    return _parts(settings, outline, runs[0], target, start), runs[-1]
 
 
-def _parts(settings: Settings, outline: Outline, run: Trace, target: Target) -> dict[str, int]:
+def _parts(
+    settings: Settings, outline: Outline, run: Trace, target: Target, start: Start
+) -> dict[str, int]:
     held = {id(p): p for p in outline.parameters()}.values()
     trained = [p for p in held if p.requires_grad]
     count = sum(p.numel() for p in trained)
     own = sum(p.numel() * p.itemsize for p in trained)
     frozen = sum(p.numel() * p.itemsize for p in (*held, *outline.buffers())) - own
+    if target.kind == "cpu":
+        frozen -= outline.unread(start.words)
     per = optimizer_bytes(settings)
     gradients, states, share = own, per * count, target.world
     if target.deepspeed:
@@ -206,12 +222,12 @@ def _parts(settings: Settings, outline: Outline, run: Trace, target: Target) -> 
     made = run.peak + (0 if run.kept_gradients else -min(run.peak, gradients))
     spread = 0
     if target.kind == "cpu":
-        from elysia.train.heap import grown
-
-        spread = max(grown(run.events) - run.peak, 0) + PINNED * run.operations
+        taken = grown(run.events, holes=start.holes, top=start.top)
+        spread = max(taken - run.peak, 0) + PINNED * run.operations
     return {
         "weights": weights, "adapters": adapters, "gradients": gradients, "optimizer": states,
         "activations": max(made - run.peak_logits, 0), "logits": run.peak_logits, "allocator": spread,
+        "program": start.program,
     }  # fmt: skip
 
 
@@ -242,10 +258,10 @@ def _step_seconds(
 
 
 def _suffices(
-    settings: Settings, folder: str, target: Target, micros: list[Micro], program: int
+    settings: Settings, folder: str, target: Target, micros: list[Micro], start: Start
 ) -> bool:
     """Whether changed settings fit, on the same data as far as they allow it."""
     room = settings.max_length * settings.batch_size
     kept = [micro.within(room) for micro in micros]
-    memory, _ = _cost(settings, folder, target, kept, program)
+    memory, _ = _cost(settings, folder, target, kept, start)
     return sum(memory.values()) <= target.memory

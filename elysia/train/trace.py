@@ -23,6 +23,8 @@ from elysia.train.roofline import LARGE, Roofline
 
 SLOW = ("exp", "silu", "sigmoid", "tanh", "gelu", "softmax", "log", "cos", "sin")
 DRAWS = ("bernoulli", "native_dropout", "rand")
+# What these read, or write into, is as much as they are told of, however large it lies there.
+PICKS = ("gather", "scatter", "index_select", "index_add", "aten::embedding")
 
 
 class Trace(TorchDispatchMode):
@@ -85,6 +87,9 @@ class Trace(TorchDispatchMode):
         kind, products = self._products(func, name, args, kwargs, out, made)
         passes: float = sum(x.numel() * x.itemsize for x in (*read, *made)) / device.bytes
         fresh: float = sum(size for x in new if (size := x.numel() * x.itemsize) > LARGE)
+        if any(word in name for word in PICKS) and "backward" not in name:
+            told = [x.numel() * x.itemsize for x in (*read[1:], *(new or []))]
+            passes = sum(told) / device.bytes
         if "empty" in name:  # nothing is touched yet
             passes = fresh = 0
         elements = sum(x.numel() for x in made)

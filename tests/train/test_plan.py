@@ -1,6 +1,8 @@
 import json
 import shutil
+import sys
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from elysia.core.errors import ConfigError
 from elysia.train import flops
 from elysia.train.dataset import collate_flat
-from elysia.train.heap import grown
-from elysia.train.outline import Outline
+from elysia.train.heap import free_here, grown
+from elysia.train.micros import Micro, typical
+from elysia.train.outline import WINDOW, Outline
 from elysia.train.plan import Target, plan, target_of
 from elysia.train.roofline import Roofline, known_gpu
 from elysia.train.settings import settings_from
@@ -151,6 +154,45 @@ def test_a_heap_reuses_what_fits_and_grows_by_what_does_not():
     assert grown([(a, 100 * kb), (b, 10 * kb), (a, 0), (c, 90 * kb)], 1) < 111 * kb
     # Mapped blocks go back.
     assert grown([(a, 2**26), (a, 0), (b, 2**26), (b, 0)], 2) == 2**26
+
+
+def test_holes_that_are_there_before_are_filled_first():
+    kb = 1024
+    holes = [110 * kb, 64 * kb, 220 * kb]
+    assert grown([(1, 100 * kb), (2, 100 * kb), (3, 100 * kb)], 1, holes) < sum(holes) + kb
+    assert grown([(1, 100 * kb)], 1, [90 * kb]) > 190 * kb  # too small a hole
+    assert (
+        grown([(1, 100 * kb)], 1, [], 90 * kb) < 102 * kb
+    )  # what is free at the top is grown from
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone tells of its holes")
+def test_the_holes_of_this_process_are_told():
+    before = sum(free_here()[0])
+    kept = [bytearray(100_000) for _ in range(60)]
+    between = kept[1::2]
+    del kept[::2], kept
+    after = free_here()[0]
+    assert sum(after) - before > 20 * 100_000 and len(between) == 30
+
+
+def test_embeddings_are_held_where_the_data_read_them(tiny_internlm2):
+    model = outline(tiny_internlm2)
+    weight = model.causal.get_input_embeddings().weight
+    row, size = weight.shape[1] * 4, weight.numel() * 4
+    assert model.unread(np.array([0])) == size - WINDOW
+    assert model.unread(np.arange(weight.shape[0])) == 0
+    far = WINDOW // row
+    assert model.unread(np.array([0, 1, far])) == size - 2 * WINDOW
+    assert model.unread(None) == 0
+    assert outline(tiny_internlm2, None).unread(np.array([0])) == 0  # all of it trains
+    assert outline(tiny_internlm2, dtype="bfloat16").unread(np.array([0])) == 0  # a copy is made
+
+
+def test_the_typical_micro_batch_is_so_in_what_it_learns_too():
+    few, many = Micro((100,), False, 10), Micro((100,), False, 90)
+    usual = Micro((98,), False, 50)
+    assert typical([few, many, usual, few, many]) == usual
 
 
 def test_the_traced_products_of_a_full_step_are_torchs(tiny_internlm2):
