@@ -53,12 +53,16 @@ class Desk:
     defaults: Sampling = field(default_factory=Sampling)
 
 
-class Events(StreamingResponse):
-    """A stream of events that lets go of `held` when it ends, even before it has begun."""
+class Stream(StreamingResponse):
+    """A stream of events, or of another kind, that lets go of `held` when it ends, even before it has
+    begun.
+    """
 
-    def __init__(self, events: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+    def __init__(
+        self, pieces: AsyncIterator[bytes], held: AsyncExitStack, kind: str = "text/event-stream"
+    ) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(events, media_type="text/event-stream", headers=headers)
+        super().__init__(pieces, media_type=kind, headers=headers)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,7 +167,7 @@ async def generate(
         held.push_async_callback(replies.aclose)
         first = await while_here(request, anext(replies))
         usage = bool(ask.stream_options and ask.stream_options.include_usage)
-        return Events(events(place, answer, asked, ask.n, first, replies, usage), held)
+        return Stream(events(place, answer, asked, ask.n, first, replies, usage), held)
     except BaseException:
         await held.aclose()
         raise

@@ -16,13 +16,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
 
 from elysia.core.errors import VoiceError, nearest
 from elysia.gateway import sounds
 from elysia.gateway.answering import packed
-from elysia.gateway.endpoints import FAULTS, Desk, Events, while_here
+from elysia.gateway.endpoints import FAULTS, Desk, Stream, while_here
 from elysia.gateway.errors import ApiError, as_api_error
 from elysia.gateway.shapes import SpeechRequest
 from elysia.gateway.slots import Slots
@@ -114,21 +113,6 @@ def failed(error: VoiceError) -> ApiError:
     return ApiError(503, str(error), code="voice_error", headers={"Retry-After": "5"})
 
 
-class Sound(StreamingResponse):
-    """A stream of sound that lets go of `held` when it ends, even before it has begun."""
-
-    def __init__(self, data: AsyncIterator[bytes], held: AsyncExitStack, kind: str) -> None:
-        super().__init__(data, media_type=kind, headers={"Cache-Control": "no-cache"})
-        self._held = held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send, and let go."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._held.aclose()
-
-
 def router(desk: Desk, voices: Voices) -> APIRouter:
     """Both paths."""
     routes = APIRouter()
@@ -168,9 +152,9 @@ async def speak(desk: Desk, voices: Voices, request: Request, ask: SpeechRequest
         # The first sound is awaited here, so that what fails before it has a status of its own.
         first = await while_here(request, _first(counted))
         if ask.stream_format == "sse":
-            return Events(_events(form, first, counted, ask), held)
+            return Stream(_events(form, first, counted, ask), held)
         if ask.stream_format == "audio":
-            return Sound(form.flow(first, counted), held, form.media_type)
+            return Stream(form.flow(first, counted), held, form.media_type)
         data = await while_here(request, form.whole(first, counted))
         await held.aclose()
         return Response(data, media_type=form.media_type)

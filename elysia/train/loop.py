@@ -152,8 +152,9 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
             self._halve(window, reason)
 
     def pieces(self, batch: Batch) -> list[Batch]:
-        """What goes through the network at once. A CPU gains nothing from more than some hundred tokens,
-        whose tensors then stay in its cache, and keeps that much less for the backward pass."""
+        """What goes through the network at once. A CPU is no faster with more than some hundred tokens,
+        and with fewer there is less to keep for the backward pass.
+        """
         strategy = self.runner.strategy
         if self.parts == 1 and strategy.can_repeat and strategy.bare.device_kind == "cpu":
             return microbatch.within(batch, microbatch.CPU_ROOM)
