@@ -173,3 +173,11 @@ def small_disk() -> Callable[[int], AbstractContextManager[None]]:
             signal.signal(signal.SIGXFSZ, handler)
 
     return limit
+
+
+@pytest.fixture
+def pieces() -> object:
+    """An embedder without a model, of real vectors. See tests/pieces.py."""
+    from tests.pieces import Pieces
+
+    return Pieces()

@@ -6,8 +6,6 @@ import math
 import zlib
 from collections.abc import Sequence
 
-import pytest
-
 
 class Pieces:
     name = "pieces"
@@ -27,8 +25,3 @@ class Pieces:
             counts[zlib.crc32(text[start : start + 2].encode()) % self.dimensions] += 1.0
         length = math.sqrt(sum(count * count for count in counts)) or 1.0
         return [count / length for count in counts]
-
-
-@pytest.fixture
-def pieces() -> Pieces:
-    return Pieces()
