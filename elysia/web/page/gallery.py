@@ -30,7 +30,7 @@ def show(visit: Visit) -> None:
         label = say("start_group", count=len(seated)) if len(seated) > 1 else say("start")
         st.button(
             label, key="start", type="primary", icon=":material/local_cafe:",
-            on_click=_begin, args=(visit, [m.key for m in seated]),
+            on_click=_begin_table, args=(visit, [member.key for member in cast]),
         )  # fmt: skip
     with st.container(horizontal=True, key="gallery", gap="small"):
         for member in cast:
@@ -113,6 +113,11 @@ def _begin(visit: Visit, keys: list[str]) -> None:
         go(visit.service.new(visit.user, keys).id)
         for key in [key for key in st.session_state if str(key).startswith("seat_")]:
             st.session_state[key] = False
+
+
+def _begin_table(visit: Visit, keys: list[str]) -> None:
+    # Who sits there at the click: somebody may have sat down since the button was drawn.
+    _begin(visit, [key for key in keys if st.session_state.get(f"seat_{key}")])
 
 
 def _import_card(visit: Visit) -> None:
