@@ -41,12 +41,13 @@ class Offer:
 
     def grammar(self, schema: Mapping[str, Any] | None = None) -> str:
         """What a reply may be: a call, or words (JSON of `schema` where one is given)."""
-        calls = {"anyOf": [_call(function) for function in self.functions.values()]}
-        call = f"call: {forms.json_of(calls)}"
-        if self.must:
-            return "\n".join([forms.HEAD, "start: call", call])
-        said = WORDS if schema is None else f"said: {forms.json_of(schema)}"
-        return "\n".join([forms.HEAD, "start: call | said", call, said])
+        rules = ["start: call" if self.must else "start: call | said"]
+        rules.append(f"call: {' | '.join(f'call_{n}' for n in range(len(self.functions)))}")
+        for number, function in enumerate(self.functions.values()):
+            rules += _rules(number, function)
+        if not self.must:
+            rules.append(WORDS if schema is None else f"said: {forms.json_of(schema)}")
+        return "\n".join([forms.HEAD, *rules])
 
     def heard(self, deltas: Iterable[Delta]) -> Iterator[Delta]:
         """The reply with a call in place of its text. Words pass as they come; what may be a call is
@@ -78,9 +79,10 @@ class Offer:
         try:
             said = json.loads(text)
             name, arguments = said["name"], said["arguments"]
-        except (ValueError, TypeError, KeyError):
+            known = name in self.functions and len(said) == 2
+        except (ValueError, TypeError, KeyError):  # no JSON, no object, or no name at all
             return None
-        if name not in self.functions or len(said) != 2:
+        if not known:
             return None
         return {"index": 0, "id": f"call_{secrets.token_hex(12)}", **_written(name, arguments)}
 
@@ -118,20 +120,17 @@ def _spelled(message: Message, names: Mapping[str, str]) -> Message:
     return message
 
 
-def _call(function: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON schema of a call of `function`. Arguments that it does not name are none of it, unless
-    it says otherwise.
+def _rules(number: int, function: Mapping[str, Any]) -> list[str]:
+    """The grammar of a call of `function`. Arguments that it does not name are none of it, unless it
+    says otherwise. Its schema stands by itself, since it may refer to its own parts ("#/$defs/...").
     """
     parameters = function.get("parameters") or {"additionalProperties": True}
-    return {
-        "type": "object",
-        "properties": {
-            "name": {"const": function["name"]},
-            "arguments": {"type": "object", "additionalProperties": False, **parameters},
-        },
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-    }
+    arguments = {"type": "object", "additionalProperties": False, **parameters}
+    head = json.dumps(f'{{"name":"{function["name"]}","arguments":')
+    return [
+        f'call_{number}: {head} arguments_{number} "}}"',
+        f"arguments_{number}: {forms.json_of(arguments)}",
+    ]
 
 
 def _written(name: str, arguments: Any) -> dict[str, Any]:

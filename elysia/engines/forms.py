@@ -9,8 +9,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llguidance import LLMatcher
-
 from elysia.core.errors import RequestError
 
 HEAD = "%llguidance {}"
@@ -30,6 +28,8 @@ def checked(grammar: str) -> str:
     """`grammar`; RequestError where none can be made of it. llama.cpp would only log that, and go on
     without.
     """
+    from llguidance import LLMatcher  # of serving alone; who chats with transformers has none
+
     if fault := LLMatcher.validate_grammar(grammar):
         reason = fault.splitlines()[0].partition(": ")[2] or fault
         raise RequestError(f"A reply cannot be held to this schema: {reason}.")

@@ -112,7 +112,7 @@ class TransformersEngine:
 
     def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
         """Tokens of the chat prompt."""
-        return len(encode_prompt(messages, template, self.tokenizer))
+        return len(encode_prompt(spelled(messages), template, self.tokenizer))
 
     def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
         """Generate one reply. See Engine.stream."""

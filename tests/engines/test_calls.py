@@ -1,10 +1,13 @@
 """Calls of functions: what may be called, what the model reads, and the call back from its words."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from elysia.core.messages import Message
+from elysia.engines import forms
 from elysia.engines.base import Delta, Usage
 from elysia.engines.calls import offered, spelled
 
@@ -64,6 +67,7 @@ def test_words_pass_as_they_come():
         '{"name": "delete_all", "arguments": {}}',
         '{"name": "dice", "arguments": {}, "more": 1}',
         '{"a": 1}',
+        '{"name": ["dice"], "arguments": {}}',
         "{}",
         "",
     ],
@@ -72,6 +76,16 @@ def test_what_is_no_call_stays_text(text):
     said = heard(offered({"tools": TOOLS}), text, "", finish="length")
     assert "".join(delta.text for delta in said) == text
     assert not any(delta.tool_calls for delta in said) and said[-1].finish == "length"
+
+
+def test_a_schema_that_refers_to_its_own_parts_makes_a_grammar():
+    pytest.importorskip("llguidance", reason="requirements/serve.lock is not installed")
+    place = {"type": "object", "properties": {"city": {"type": "string"}}}
+    parameters = {"properties": {"where": {"$ref": "#/$defs/Place"}}, "$defs": {"Place": place}}
+    tool = {"type": "function", "function": {"name": "rain", "parameters": parameters}}
+    for choice in ("auto", "required"):
+        grammar = offered({"tools": [*TOOLS, tool], "tool_choice": choice}).grammar()
+        assert forms.checked(grammar) == grammar
 
 
 def test_earlier_calls_and_their_results_are_spelled_out():
@@ -85,3 +99,14 @@ def test_earlier_calls_and_their_results_are_spelled_out():
     assert json.loads(call.text) == {"name": "dice", "arguments": {"sides": 6}}
     assert (result.role, result.text) == ("tool", "dice returned: 4")
     assert spelled(talk[:1]) is not None and spelled(talk[:1]) == talk[:1]
+
+
+def test_training_and_chat_do_without_what_serving_alone_needs():
+    blocked = "llguidance", "xllamacpp", "gguf", "fastapi", "prometheus_client"
+    code = f"""if True:
+        import sys
+        sys.modules.update(dict.fromkeys({blocked!r}))  # an import of one fails
+        import elysia.app, elysia.cli.chat, elysia.engines.transformers, elysia.train.runner
+    """
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
