@@ -66,9 +66,7 @@ def postgres() -> Iterator[str]:
 @contextmanager
 def chroma(folder: Path) -> Iterator[str]:
     """The URL of a Chroma server whose data lies in a folder."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     program = Path(sys.executable).with_name("chroma")
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
@@ -77,7 +75,7 @@ def chroma(folder: Path) -> Iterator[str]:
         )  # fmt: skip
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_for(server, lambda: _answers(f"{url}/api/v2/heartbeat"), folder / "log")
+        _wait_for(server, lambda: answers(f"{url}/api/v2/heartbeat"), folder / "log")
         yield url
     finally:
         server.kill()
@@ -137,9 +135,18 @@ def _connects(folder: Path) -> bool:
     return True
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether somebody serves `url`."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
         return False
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has at the moment."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.servers import answers, free_port
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
@@ -22,20 +21,6 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PATIENCE = 40_000  # milliseconds
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 @contextmanager
@@ -130,3 +115,18 @@ def look(browser, window, request):
     yield look
     for one in opened:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A page with two users that have passwords."""
+    from elysia.chat.accounts import Accounts
+    from elysia.store.database import open_database
+
+    folder = tmp_path_factory.mktemp("people")
+    database = open_database(str(folder / "chat.db"))
+    for name in ("anna", "bela"):
+        Accounts(database).add(name, f"password of {name}")
+    database.close()
+    with served(folder) as url:
+        yield url

@@ -7,24 +7,10 @@ import threading
 import httpx
 import pytest
 
-from elysia.chat.accounts import Accounts
-from elysia.store.database import open_database
 from tests.web.conftest import served
 from tests.web.steps import MESSAGE, begin, say, texts
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    """A page with two users that have passwords."""
-    folder = tmp_path_factory.mktemp("people")
-    database = open_database(str(folder / "chat.db"))
-    for name in ("anna", "bela"):
-        Accounts(database).add(name, f"password of {name}")
-    database.close()
-    with served(folder) as url:
-        yield url
 
 
 def log_in(page, name):

@@ -7,9 +7,6 @@ import re
 
 import pytest
 
-from elysia.chat.accounts import Accounts
-from elysia.store.database import open_database
-from tests.web.conftest import served
 from tests.web.steps import MESSAGE, begin, expect, ready, say, upload, view
 
 pytestmark = pytest.mark.browser
@@ -45,18 +42,6 @@ MIRA = json.dumps(
         },
     }
 ).encode()
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    """A page for two users with passwords."""
-    folder = tmp_path_factory.mktemp("voices")
-    database = open_database(str(folder / "chat.db"))
-    for name in ("anna", "bela"):
-        Accounts(database).add(name, f"password of {name}")
-    database.close()
-    with served(folder) as url:
-        yield url
 
 
 def enter(look, url, name):
