@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from elysia.core.errors import ModelError
-from elysia.train import sequence, varlen
+from elysia.train import blockwise, sequence, varlen
 
 NAME = "elysia_segments"
 _packed: ContextVar[bool] = ContextVar("packed", default=False)
@@ -150,19 +150,21 @@ def forget() -> None:
 def _attend(qkv: list[Tensor], scale: float | None, dropout: float, window: int | None) -> Tensor:
     """Causal attention of n samples of one length: (n, length, heads, d) to (n, heads, length, d)."""
     q, k, v = (x.transpose(1, 2) for x in qkv)
-    length, dtype = q.shape[2], q.dtype
-    short = q.device.type == "cpu" and length <= 256
-    if short:
-        # torch's CPU kernel spends more on packing 16-bit blocks than on short products: its
-        # backward takes three times as long as in float32 at 64 tokens, and as long at 448.
-        q, k, v = q.float(), k.float(), v.float()
-    mask = _band(length, window, q.device) if window is not None and length > window else None
-    grouped = q.shape[1] != k.shape[1]
-    with torch.autocast(q.device.type, enabled=False) if short else nullcontext():
-        out = F.scaled_dot_product_attention(
-            q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=grouped
-        )
-    return out.to(dtype)
+    length = q.shape[2]
+    banded = window is not None and length > window
+    if q.device.type == "cpu" and not (banded or dropout) and q.shape[-1] == v.shape[-1]:
+        return blockwise.attend(q, k, v, scale)
+    mask = _band(length, window, q.device) if window is not None and banded else None
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        mask,
+        dropout,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:

@@ -53,6 +53,7 @@ GPUS: tuple[tuple[str, float, float, float], ...] = (
 )
 # What well-made kernels reach of those peaks; a table cannot say more. Not measured by this project.
 ATTAINED = {"flops": 0.6, "attention": 0.35, "bytes": 0.8}
+RATES = "all, 2"  # names what is kept; another number when what is measured changes
 LARGE = 32 * 2**20  # above it the C library asks the system for every block of memory anew
 
 
@@ -97,7 +98,7 @@ def roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
         known = known_gpu(torch.cuda.get_device_name(device), dtype)
         if known is not None:
             return known
-    return Roofline(**_kept(device.type, str(dtype), torch.get_num_threads(), "all"))
+    return Roofline(**_kept(device.type, str(dtype), torch.get_num_threads(), RATES))
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
@@ -124,7 +125,7 @@ def _kept(device: str, dtype: str, threads: int, what: str) -> dict[str, Any]:
     log.info("Measuring what %s can do (once, about two seconds).", name)
     with rng.untouched():  # or a machine's first run would draw other numbers than its second
         values = (
-            _measure(place, kind) if what == "all" else {"peak": _products(place, kind, least=True)}
+            _measure(place, kind) if what == RATES else {"peak": _products(place, kind, least=True)}
         )
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
@@ -176,13 +177,19 @@ def _products(device: torch.device, dtype: torch.dtype, least: bool = False) -> 
 
 
 def _attention(device: torch.device, dtype: torch.dtype) -> float:
-    """Of a causal kernel, forward and backward together, at 256 tokens."""
+    """Of the small batched products that attention on a CPU is made of (`blockwise.py`); elsewhere of
+    a causal kernel, forward and backward together."""
+    if device.type == "cpu":
+        rows, keys = (torch.rand(4, 256, 32, dtype=dtype) for _ in range(2))
+        with torch.no_grad():
+            seconds = _seconds(lambda: rows @ keys.transpose(1, 2) @ keys, device)
+        return 2 * 2 * 4 * 256 * 256 * 32 / seconds
     q = torch.rand(1, 8, 256, 32, device=device, dtype=dtype, requires_grad=True)
 
-    def both() -> None:
+    def causal() -> None:
         F.scaled_dot_product_attention(q, q, q, is_causal=True).sum().backward()
 
-    return 3.5 * 4 * 8 * 32 * 256 * 257 / 2 / _seconds(both, device)
+    return 3.5 * 4 * 8 * 32 * 256 * 257 / 2 / _seconds(causal, device)
 
 
 def _nf4(device: torch.device) -> float:

@@ -114,7 +114,10 @@ class Trace(TorchDispatchMode):
         counts = flop_registry.get(func._overloadpacket)
         if counts is None:
             return "passes over tensors", 0.0
-        return "products", float(counts(*args, **kwargs, out_val=out)) / self.device.flops
+        flops = float(counts(*args, **kwargs, out_val=out))
+        if name.startswith("aten::bmm"):  # attention's on a CPU: small ones, many at once
+            return "attention", flops / self.device.attention
+        return "products", flops / self.device.flops
 
 
 def without_content(model: torch.nn.Module) -> None:
