@@ -11,7 +11,7 @@ SEED ?= 0
 # How many processes share the tests; each takes about 1 GB and one core.
 WORKERS ?= 2
 
-.PHONY: demo test check lint bench bench-serve bench-voice web lock lmdeploy clean
+.PHONY: demo test check lint bench bench-serve bench-train bench-voice web lock lmdeploy clean
 
 demo: $(VENV)/.train
 	$(BIN)/elysia demo --seed $(SEED)
@@ -33,6 +33,17 @@ bench: $(VENV)/.dev
 
 bench-serve: $(VENV)/.dev
 	$(BIN)/python benchmarks/serve.py work_dirs/bench-serve $(ARGS)
+
+# The race with TRL and XTuner 0.2.0, each in an environment of its own on top of this one.
+bench-train: .venv-trl/.made .venv-xtuner/.made
+	$(BIN)/python benchmarks/trainers.py --peer-python .venv-trl/bin/python --xtuner-python .venv-xtuner/bin/python $(ARGS)
+
+.venv-trl/.made .venv-xtuner/.made: .venv-%/.made: $(VENV)/.dev requirements/%.lock
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -c 'import site, sys; open(site.getsitepackages()[0] + "/under.pth", "w").write(sys.argv[1])' \
+		"$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --no-deps -r requirements/$*.lock
+	@touch $@
 
 # LMDeploy wants other versions than training does, and a GPU to serve: an environment of its own.
 lmdeploy:
@@ -80,4 +91,4 @@ $(VENV)/.dev: $(VENV)/.chat requirements/dev.lock requirements/data.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) work_dirs build *.egg-info
+	rm -rf $(VENV) .venv-trl .venv-xtuner work_dirs build *.egg-info

@@ -1,4 +1,4 @@
-"""Causal attention on a CPU, forward and backward: ours in blocks (`elysia/train/blockwise.py`) beside torch's kernel.
+"""Causal attention on a CPU, both ways: ours in blocks (`train/blockwise.py`) beside torch's kernel.
 
     OMP_NUM_THREADS=1 python benchmarks/attention.py
 

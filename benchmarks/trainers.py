@@ -1,10 +1,11 @@
 """Whole epochs of the same dialogues: this project's trainer beside TRL's SFTTrainer, run by turns.
 
-    python benchmarks/trainers.py --data ROWS.json --tokenizer tokenizer.json --peer-python PYTHON
+    make bench-train ARGS="--data ROWS.json --tokenizer tokenizer.json"
 
-PYTHON has trl and what it needs (`pip install trl==1.16.0`); for the case `xtuner`, --xtuner-python
-has xtuner==0.2.0 and what is of its age: transformers==4.48.0, peft==0.14.0, tokenizers==0.21.0,
-huggingface-hub==0.36.0, datasets==3.6.0. All train the same LoRA on the same ids and labels from the same
+which is `python benchmarks/trainers.py --peer-python PYTHON --xtuner-python PYTHON` with environments of
+TRL and of XTuner 0.2.0 (requirements/trl.lock, xtuner.lock) on top of this one.
+
+All train the same LoRA on the same ids and labels from the same
 random base; each run is a process of its own. Held-out loss is computed by one function. Cases:
 
 - ours: packs, attention by sample, loss at labelled positions; through the runner that `train` uses.
@@ -46,8 +47,13 @@ Trained = tuple[Callable[[], Any], Callable[[], Any]]  # train; the trained mode
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="dialogues in XTuner's format")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer.json")
+    bundled = Path(__file__).parents[1] / "data" / "elysia.json"
+    parser.add_argument(
+        "--data", type=Path, default=bundled, help="dialogues in XTuner's format; else the bundled"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, help="a tokenizer.json; else one of 6,400 pieces of the data"
+    )
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--xtuner-python", default=sys.executable)
     parser.add_argument("--seeds", type=int, default=3)
@@ -83,7 +89,7 @@ def main() -> None:
 
 def child(python: str, run: Runs) -> Result:
     """The figures of one run, in a process of its own."""
-    command = [python, __file__, "--data", ".", "--tokenizer", ".", "--child", json.dumps(run)]
+    command = [python, __file__, "--child", json.dumps(run)]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
     )
@@ -132,10 +138,14 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
     from elysia.models import tiny
     from elysia.train.dataset import PackedDialogues
 
+    if args.tokenizer is None:
+        tiny.train_tokenizer([args.data], 6400, folder / "made")
     words = PreTrainedTokenizerFast(
-        tokenizer_file=str(args.tokenizer), bos_token="<|im_start|>", eos_token="<|im_end|>",
+        tokenizer_file=str(args.tokenizer or folder / "made" / "tokenizer.json"),
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-    )  # fmt: skip
+    )
     words.save_pretrained(folder / "tokenizer")
     tiny.init_model(
         folder / "base", tokenizer=folder / "tokenizer", architecture="llama",
