@@ -58,7 +58,7 @@ def postgres() -> Iterator[str]:
             yield url
         finally:
             server.send_signal(signal.SIGQUIT)  # at once: nothing is kept
-            server.wait(20)
+            server.wait(60)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -118,7 +118,7 @@ def _as_nobody(folder: Path) -> dict[str, object]:
 
 
 def _wait_for(server: subprocess.Popen, ready, log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not ready():
         if server.poll() is not None or time.monotonic() > end:
             raise AssertionError(log.read_text(errors="replace"))

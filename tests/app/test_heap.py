@@ -19,10 +19,10 @@ all_there = threading.Barrier(12)
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 def work():
-    all_there.wait(20)
+    all_there.wait(60)
     for _ in range(200):
         libc.malloc(100_000)
-    all_there.wait(20)
+    all_there.wait(60)
 threads = [threading.Thread(target=work) for _ in range(12)]
 for one in threads: one.start()
 for one in threads: one.join()

@@ -22,7 +22,7 @@ class Slow:
     def remember(self, scope, heard):
         self.calls += 1
         self.begun.set()
-        self.gate.wait(20)
+        self.gate.wait(120)
         self.heard |= {one.message_id: one.text for one in heard}
         return []
 
@@ -60,7 +60,7 @@ def test_what_waits_for_a_slow_memory_does_not_grow_with_the_rounds(service, mem
     for number in range(6):
         for id in (first, second):
             whole(service, user, id, service.send(user, id, f"turn {number}"))
-            assert memory.begun.wait(10)
+            assert memory.begun.wait(60)
     assert service._behind.waiting <= 2  # one note a conversation, whatever was said
     memory.gate.set()
     service.settled()
@@ -74,7 +74,7 @@ def test_a_conversation_that_is_removed_while_memory_waits_is_not_remembered(ser
     user = Accounts(service.database).local().id
     first, second = talk(service, user), talk(service, user)
     whole(service, user, first, service.send(user, first, "hold the thread"))
-    assert memory.begun.wait(10)
+    assert memory.begun.wait(60)
     whole(service, user, second, service.send(user, second, "a secret"))
     service.remove(user, second)
     memory.gate.set()

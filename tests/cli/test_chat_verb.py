@@ -208,7 +208,7 @@ def test_on_a_terminal_an_interrupt_stops_the_reply_and_not_the_program(terminal
     terminal.wait_for("second reply")
     terminal.wait_for(">>>")
     terminal.type("EXIT\n")
-    assert terminal.child.wait(30) == 0
+    assert terminal.child.wait(90) == 0
 
 
 def test_at_the_prompt_a_second_interrupt_leaves(terminal):
@@ -217,10 +217,10 @@ def test_at_the_prompt_a_second_interrupt_leaves(terminal):
     terminal.wait_for("Ctrl-C again leaves")
     terminal.wait_for(">>>")
     terminal.interrupt()
-    assert terminal.child.wait(30) == 130
+    assert terminal.child.wait(90) == 130
 
 
 def test_the_end_of_input_leaves(terminal):
     terminal.wait_for(">>>")
     terminal.type("\x04")
-    assert terminal.child.wait(30) == 0
+    assert terminal.child.wait(90) == 0

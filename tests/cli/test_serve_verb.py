@@ -71,8 +71,8 @@ def test_a_gguf_is_served_through_a_killed_engine_to_a_clean_end(file):
                 assert reply() == before
             (child,) = children(process.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, -signal.SIGTERM)
-        until = time.monotonic() + 10
+        assert process.wait(90) in (0, -signal.SIGTERM)
+        until = time.monotonic() + 60
         while Path(f"/proc/{child}").exists() and time.monotonic() < until:
             time.sleep(0.05)
         assert not Path(f"/proc/{child}").exists()

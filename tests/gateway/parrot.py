@@ -53,7 +53,7 @@ class Parrot(ScriptedEngine):
     def _said(self, request: Request, cancel: threading.Event) -> Iterator[Delta]:
         text = request.text or request.messages[-1].text
         if text == "wait":
-            self.gate.wait(20)
+            self.gate.wait(120)
         stops, said = StopTexts(request.stop), 0
         while said < request.sampling.max_new_tokens and not stops.found:
             if cancel.is_set():
@@ -94,7 +94,7 @@ def running(models: list[Any], voices: Any = None, **settings: Any) -> Iterator[
         time.sleep(0.01)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     try:
-        with httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
             client.app = app
             yield client
     finally:

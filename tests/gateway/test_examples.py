@@ -37,5 +37,5 @@ def test_the_example_with_curl(url):
         pytest.skip("curl is not installed")
     line = next(line for line in PAGE.splitlines() if line.startswith("curl "))
     words = shlex.split(line.replace(ADDRESS, url))
-    told = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    told = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert '"content":"你是谁？"' in told.stdout, told.stderr

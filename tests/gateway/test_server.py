@@ -48,13 +48,13 @@ def test_stopping_lets_a_running_reply_end_and_closes_the_engine():
 
         def talk():
             url = f"{client.base_url}/v1/chat/completions"
-            found.append(httpx.post(url, json=ask, timeout=20, trust_env=False).json())
+            found.append(httpx.post(url, json=ask, timeout=120, trust_env=False).json())
 
         thread = threading.Thread(target=talk)
         thread.start()
         while not parrot.inside:
             time.sleep(0.01)
         threading.Timer(0.5, parrot.gate.set).start()
-    thread.join(10)
+    thread.join(60)
     assert found[0]["choices"][0]["message"]["content"] == "wait"
     assert parrot.closed

@@ -267,7 +267,7 @@ def test_what_was_just_said_is_found_before_the_index_has_it(open_store, scope, 
     store._behind.settle()
     gate = threading.Event()
     write = store._index.add_all
-    monkeypatch.setattr(store._index, "add_all", lambda *args: gate.wait(20) and write(*args))
+    monkeypatch.setattr(store._index, "add_all", lambda *args: gate.wait(60) and write(*args))
     store.remember(scope, [say("a marmalade cat")])
     assert texts(store, scope, "marmalade")[0] == "a marmalade cat"
     gate.set()

@@ -11,6 +11,7 @@ from elysia.voice.base import Pcm
 from elysia.voice.speaker import Speaker, Speakers, in_turn
 
 RATE = 8000
+PATIENCE = 60  # seconds; a busy machine is no fault
 
 
 class Tape:
@@ -31,7 +32,7 @@ class Tape:
         try:
             for _ in text:
                 if self.gate:
-                    self.gate.wait(5)
+                    self.gate.wait(PATIENCE)
                 yield Pcm(bytes([self.mark, 0]) * int(RATE / 100 / speed), RATE)
         except GeneratorExit:
             self.left += 1
@@ -59,7 +60,7 @@ def begin():
 
 
 def until(condition):
-    end = time.monotonic() + 60  # a busy machine is no fault
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.005)
@@ -68,7 +69,7 @@ def until(condition):
 def test_she_speaks_the_first_sentence_while_the_second_is_not_written(begin):
     utterance = begin(Tape()).begin()
     utterance.write("你好，我在。我")
-    first = next(utterance.sound(timeout=5))
+    first = next(utterance.sound(timeout=PATIENCE))
     assert first.text == "你好，我在。" and first.number == 0
 
 
@@ -78,7 +79,7 @@ def test_sentences_come_in_order_and_whole(begin):
     for piece in ("一。二", "。三！", "四"):
         utterance.write(piece)
     utterance.end()
-    spoken = list(utterance.sound(timeout=5))
+    spoken = list(utterance.sound(timeout=PATIENCE))
     assert [s.number for s in spoken] == sorted(s.number for s in spoken)
     assert list(dict.fromkeys(s.text for s in spoken)) == ["一。", "二。", "三！", "四"]
     assert not tape.overlapped
@@ -88,7 +89,7 @@ def test_an_empty_reply_ends_at_once(begin):
     utterance = begin(Tape()).begin()
     utterance.write("😊……")
     utterance.end()
-    assert list(utterance.sound(timeout=5)) == []
+    assert list(utterance.sound(timeout=PATIENCE)) == []
 
 
 def test_stop_silences_in_the_middle_of_a_sentence(begin):
@@ -103,7 +104,7 @@ def test_stop_silences_in_the_middle_of_a_sentence(begin):
     listener.start()
     utterance.stop()
     gate.set()
-    listener.join(5)
+    listener.join(PATIENCE)
     assert not listener.is_alive()
     until(lambda: tape.left)
     assert tape.asked == ["这是很长的一句话。"], "the next sentence was still made"
@@ -118,7 +119,7 @@ def test_a_new_message_is_spoken_after_the_old_one_was_silenced(begin):
     new = one.begin()
     new.write("新的话。")
     new.end()
-    assert {s.text for s in new.sound(timeout=5)} == {"新的话。"}
+    assert {s.text for s in new.sound(timeout=PATIENCE)} == {"新的话。"}
     old.write("还有。")
     assert list(old.sound(timeout=1)) == []
 
@@ -131,7 +132,7 @@ def test_two_listeners_never_hear_each_other(begin):
             utterance.write(f"{name}说第{number}句。")
     for name, utterance in zip("甲乙", utterances, strict=True):
         utterance.end()
-        texts = list(dict.fromkeys(s.text for s in utterance.sound(timeout=5)))
+        texts = list(dict.fromkeys(s.text for s in utterance.sound(timeout=PATIENCE)))
         assert texts == [f"{name}说第{n}句。" for n in range(5)]
 
 
@@ -155,7 +156,7 @@ def test_a_dead_voice_is_said_once_and_writing_goes_on(begin):
     for _ in range(5):
         utterance.write("一句。")
     utterance.end()
-    assert list(utterance.sound(timeout=5)) == []
+    assert list(utterance.sound(timeout=PATIENCE)) == []
     assert [str(error) for error in told] == ["gone."]
 
 
@@ -165,12 +166,12 @@ def test_a_voice_with_a_mistake_of_its_own_does_not_end_the_worker(begin):
     broken = one.begin()
     broken.write("一句。")
     broken.end()
-    assert list(broken.sound(timeout=5)) == [] and "ZeroDivisionError" in str(broken.fault)
+    assert list(broken.sound(timeout=PATIENCE)) == [] and "ZeroDivisionError" in str(broken.fault)
     tape.fail = None
     again = one.begin()
     again.write("好了。")
     again.end()
-    assert list(again.sound(timeout=5))
+    assert list(again.sound(timeout=PATIENCE))
 
 
 def test_a_full_queue_drops_sentences_and_never_blocks_the_writer(begin, monkeypatch):
@@ -181,7 +182,7 @@ def test_a_full_queue_drops_sentences_and_never_blocks_the_writer(begin, monkeyp
         utterance.write(f"第{number}句话。")
     utterance.end()
     gate.set()
-    texts = list(dict.fromkeys(s.text for s in utterance.sound(timeout=5)))
+    texts = list(dict.fromkeys(s.text for s in utterance.sound(timeout=PATIENCE)))
     assert texts and len(texts) <= 6
     numbers = [int(text[1:-3]) for text in texts]
     assert numbers == sorted(numbers)
@@ -191,7 +192,7 @@ def test_a_listener_who_leaves_stops_the_work(begin):
     tape = Tape()
     utterance = begin(tape).begin()
     utterance.write("很长的话" * 30 + "。好")
-    sound = utterance.sound(timeout=5)
+    sound = utterance.sound(timeout=PATIENCE)
     next(sound)
     sound.close()
     assert utterance.stopped
@@ -206,10 +207,12 @@ def test_a_slow_listener_costs_a_bound_of_memory_and_nobody_elses_voice(begin, m
     slow.write("一二三四五六七八九十。" * 20)
     quick.write("你好。再见。")
     quick.end()
-    assert len({s.text for s in quick.sound(timeout=5)}) == 2
+    assert len({s.text for s in quick.sound(timeout=PATIENCE)}) == 2
     assert slow._ahead <= 0.2 + 0.12, "at most one sentence beyond"
     slow.end()
-    assert len({s.number for s in slow.sound(timeout=5)}) == 20, "it is made on as it is heard"
+    assert len({s.number for s in slow.sound(timeout=PATIENCE)}) == 20, (
+        "it is made on as it is heard"
+    )
 
 
 def test_a_sentence_that_comes_again_is_not_made_again(begin):
@@ -220,7 +223,7 @@ def test_a_sentence_that_comes_again_is_not_made_again(begin):
         utterance = one.begin(speed)
         utterance.write("晚安。")
         utterance.end()
-        sounds.append(b"".join(s.pcm.data for s in utterance.sound(timeout=5)))
+        sounds.append(b"".join(s.pcm.data for s in utterance.sound(timeout=PATIENCE)))
     assert sounds[0] == sounds[1] and len(sounds[2]) < len(sounds[0])
     assert tape.asked == ["晚安。", "晚安。"], "once a speed"
 
@@ -232,7 +235,7 @@ def test_the_cache_keeps_to_its_size(begin, monkeypatch):
     for number in range(20):
         utterance.write(f"这是{number}句。")
     utterance.end()
-    list(utterance.sound(timeout=5))
+    list(utterance.sound(timeout=PATIENCE))
     assert sum(p.seconds for sound in one._cache.values() for p in sound) <= 0.2
 
 
@@ -260,5 +263,5 @@ def test_a_voice_is_loaded_once_before_anybody_speaks(begin, fault):
         utterance = one.begin()
         utterance.write("好。")
         utterance.end()
-        assert {s.text for s in utterance.sound(timeout=5)} == {"好。"}
+        assert {s.text for s in utterance.sound(timeout=PATIENCE)} == {"好。"}
     assert cold.asked == ["warm", "好。"]

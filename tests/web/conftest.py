@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import answers, free_port
+from tests.web.steps import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
@@ -20,7 +21,6 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-PATIENCE = 40_000  # milliseconds
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def served(
         )  # fmt: skip
         try:
             url = f"http://127.0.0.1:{port}"
-            end = time.monotonic() + 60
+            end = time.monotonic() + PATIENCE / 1000
             while not answers(url + ("/" if wait else "/_stcore/health")):
                 if time.monotonic() > end or process.poll() is not None:
                     raise AssertionError((folder / "server.log").read_text())
@@ -67,6 +67,15 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     with served(folder) as url:
         yield url, folder
+
+
+@pytest.fixture
+def let_go(site):
+    """A held reply waits half-way until this is called."""
+    file = site[1] / "free"
+    file.unlink(missing_ok=True)
+    yield file.touch
+    file.touch()
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
 """A site for browser tests: a stand-in engine that obeys words in the message, memory and knowledge in
 dicts.
 
-«slowly …» is said slowly; «fail» fails while the file `gone` lies in the folder; a prompt with documents
-is answered with their number. All else is echoed.
+«held …» stops half-way until it is stopped or the file `free` lies in the folder; «fail» fails while the
+file `gone` lies there; «numbered …» tells its replies apart; a prompt with documents is answered with their
+words. All else is echoed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TABLE = 6  # characters that it says at once
 
 
 class ObedientEngine:
-    """Echoes; slowly, failing or citing when it is told so."""
+    """Echoes; holding on, failing or citing when it is told so."""
 
     abilities: frozenset = frozenset()
     slots = 4
@@ -45,6 +46,7 @@ class ObedientEngine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.number = itertools.count(1)
 
     def count_tokens(self, messages, template) -> int:
         return sum(len(message.text) // 2 + 4 for message in messages)
@@ -60,10 +62,13 @@ class ObedientEngine:
         found = re.search(r"^\[1\] .*?: (.*)$", system, re.M)
         spoken = self.scripted(asked, system)
         text = spoken or (f"It is written: {found[1][:80]} [1]" if found else f"heard: {asked}")
-        pause = 0.05 if "slowly" in asked else 0.002
+        if "numbered" in asked:
+            text += f" ({next(self.number)})"
         stops = StopTexts(request.stop)
         for start in range(0, len(text), TABLE):
-            if cancel is not None and cancel.wait(pause):
+            if start >= len(text) // 2:
+                self.hold(asked, cancel)
+            if cancel is not None and cancel.wait(0.002):
                 yield Delta(stops.rest(), "cancelled", Usage(1, start))
                 return
             if piece := stops.push(text[start : start + TABLE]):
@@ -71,6 +76,14 @@ class ObedientEngine:
             if stops.found:
                 break
         yield Delta(stops.rest(), "stop", Usage(1, len(text) // 2))
+
+    def hold(self, asked, cancel):
+        """Wait, when it is told so, as long as a test wants to look at a reply that is being written."""
+        free = self.folder / "free"
+        while (
+            "held" in asked and cancel is not None and not free.exists() and not cancel.wait(0.02)
+        ):
+            pass
 
     def scripted(self, asked, system):
         """For screenshots: the reply of `replies.txt` whose key is in the question; at a table, the one

@@ -1,25 +1,40 @@
-"""What people do on the page, in words for the browser tests and the screenshots."""
+"""What people do on the page, in words for the browser tests and the screenshots.
+
+A step ends when its effect is seen: Streamlit draws a page anew for every click, what was drawn before
+stays meanwhile, and a place to write holds its words before they are sent.
+"""
 
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 BOX = '[data-testid="stChatInputTextArea"]'
 MESSAGE = '[data-testid="stChatMessage"]'
+PATIENCE = 90_000  # milliseconds; a machine may be busy with much else
+LOOK = 5_000  # milliseconds that one look at the memories takes at most
+# What only this view has.
+SEEN = {
+    "Talk": BOX,
+    "Documents": '[class*="st-key-documents_"]',
+    "Settings": '[class*="st-key-set_temperature"]',
+}
 
 
 def expect(locator):
     """Playwright's, with patience for a busy machine."""
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=PATIENCE)
     return expect(locator, "seen on the page")
 
 
 def ready(page):
-    """The page is as the server has drawn it last."""
+    """No drawing is under way. One that a click has just asked for may not have begun: wait for what the
+    click does, too.
+    """
     page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
 
 
@@ -33,10 +48,14 @@ def begin(page, character="elysia"):
 
 
 def say(page, text, *, wait=True):
-    """Send a message; wait for the end of the answer."""
+    """Send a message, which then stands in the talk; wait for the end of the answer."""
+    ready(page)
+    said = page.locator('[class*="st-key-said_user_"]')
+    before = said.count()
     page.fill(BOX, text)
     page.press(BOX, "Enter")
-    page.get_by_text(text, exact=True).last.wait_for()
+    expect(said).to_have_count(before + 1)
+    said.last.get_by_text(text, exact=True).wait_for()
     if wait:
         idle(page)
 
@@ -73,6 +92,46 @@ def act(page, name, message=-1):
 def view(page, label):
     """To another view of the talk."""
     page.locator(".st-key-head_views").get_by_role("radio", name=label).click()
+    if label in SEEN:
+        page.locator(SEEN[label]).first.wait_for()
+        ready(page)
+
+
+def save(page, key):
+    """Press the button that keeps what was written; it goes when that is done."""
+    page.click(f".st-key-{key} button")
+    expect(page.locator(f".st-key-{key}")).to_have_count(0)
+    ready(page)
+
+
+def memory(page, text):
+    """The memory with these words. Memories are written down behind the talk: look until it is there."""
+    found = page.locator('[class*="st-key-memory_"]').filter(
+        has=page.locator('[data-testid="stText"]', has_text=text)
+    )
+    from playwright.sync_api import TimeoutError
+
+    end = time.monotonic() + PATIENCE / 1000
+    while True:
+        view(page, "Memory")
+        try:
+            found.first.wait_for(timeout=LOOK)
+        except TimeoutError:
+            if time.monotonic() > end:
+                raise
+            view(page, "Talk")
+        else:
+            ready(page)
+            return found
+
+
+def switch_voice_on(page):
+    """She speaks from now on; back in the talk."""
+    view(page, "Settings")
+    switch = page.locator('[class*="st-key-set_voice_"]').first
+    switch.locator("label").first.click()
+    expect(switch.get_by_role("switch").or_(switch.get_by_role("checkbox"))).to_be_checked()
+    view(page, "Talk")
 
 
 def upload(page, key, file: Path | dict):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.web.conftest import ROOT, answers, free_port
-from tests.web.steps import expect
+from tests.web.steps import PATIENCE, expect
 
 pytestmark = pytest.mark.browser
 
@@ -25,7 +25,7 @@ def gradio_page(tmp_path_factory):
             env={**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1", "LANG": "C"},
         )  # fmt: skip
         try:
-            end = time.monotonic() + 90
+            end = time.monotonic() + PATIENCE / 1000
             while not answers(f"http://127.0.0.1:{port}/"):
                 assert time.monotonic() < end and process.poll() is None, (
                     folder / "server.log"
@@ -34,7 +34,11 @@ def gradio_page(tmp_path_factory):
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(20)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def test_talk_retry_undo_and_another_session_apart(look, gradio_page):
@@ -42,14 +46,16 @@ def test_talk_retry_undo_and_another_session_apart(look, gradio_page):
     bot = page.locator('[data-testid="bot"]')
     expect(bot.first).to_contain_text("你来啦")
     box = page.locator("textarea").first
-    hostile = "hello <img src=x onerror='window.pwned=1'> ![x](http://127.0.0.1:9/a.png)"
+    hostile = "numbered hello <img src=x onerror='window.pwned=1'> ![x](http://127.0.0.1:9/a.png)"
     box.fill(hostile)
     box.press("Enter")
-    expect(bot.last).to_contain_text("heard: hello <img src=x")
+    expect(bot.last).to_contain_text("heard: numbered hello <img src=x")
+    expect(bot.last).to_contain_text("(1)")
     assert page.evaluate("window.pwned") is None
     assert page.locator('[data-testid="bot"] p img, [data-testid="user"] p img').count() == 0
     page.get_by_role("button", name="Answer anew").click()
-    expect(bot.last).to_contain_text("heard: hello <img src=x")
+    expect(bot.last).to_contain_text("(2)")
+    expect(bot).to_have_count(2)
     page.get_by_label("She speaks").check()
     box.fill("aloud, please")
     box.press("Enter")

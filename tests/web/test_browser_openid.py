@@ -10,7 +10,7 @@ import pytest
 from elysia.chat.accounts import Accounts
 from elysia.store.database import open_database
 from tests.web.conftest import served
-from tests.web.steps import MESSAGE, begin, ready, say, texts, view
+from tests.web.steps import MESSAGE, begin, say, switch_voice_on, texts
 
 pytestmark = pytest.mark.browser
 
@@ -70,7 +70,7 @@ def test_two_people_talk_hear_her_and_see_nothing_of_each_other(look, place):
     assert "secret of anna" not in bela.locator("body").inner_text()
     sound = hear(anna)
     assert sound.path.startswith(f"/voice/{talks['anna']}/")
-    with httpx.Client(base_url=url) as stranger:
+    with httpx.Client(base_url=url, timeout=60) as stranger:
         answer = stranger.get(f"{sound.path}?{sound.query}")
         assert answer.status_code == 200 and answer.content.startswith(b"RIFF")
         assert stranger.get(sound.path).status_code == 401
@@ -86,11 +86,7 @@ def test_two_people_talk_hear_her_and_see_nothing_of_each_other(look, place):
 
 def hear(page):
     """Turn her voice on and say something; the URL of the sound that plays."""
-    view(page, "Settings")
-    page.locator('[class*="st-key-set_voice_"] label').first.click()
-    ready(page)
-    view(page, "Talk")
-    page.wait_for_selector(MESSAGE)
+    switch_voice_on(page)
     with page.expect_response(lambda answer: "/voice/" in answer.url) as heard:
         say(page, "Aloud, please.", wait=False)
     assert heard.value.status == 200

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.web.steps import MESSAGE, act, begin, expect, idle, ready, say, texts
+from tests.web.steps import MESSAGE, act, begin, expect, idle, ready, save, say, texts, upload
 
 pytestmark = pytest.mark.browser
 
@@ -19,44 +19,48 @@ def test_she_answers(look):
     expect(page.locator(".st-key-talks")).to_contain_text("爱莉希雅: hello there")
 
 
-def test_stop_keeps_what_was_written(look):
+def test_stop_keeps_what_was_written(look, let_go):
     page = look()
     begin(page)
-    say(page, "slowly " + "word " * 200, wait=False)
-    page.get_by_text("heard: slowly word").wait_for()
+    say(page, "held " + "word " * 200, wait=False)
+    page.get_by_text("heard: held word").wait_for()
     page.click(".st-key-stop button")
     page.get_by_text("stopped here").wait_for()
     idle(page)
     kept = texts(page)[-1]
-    assert kept.startswith("heard: slowly word") and len(kept) < 700
+    assert kept.startswith("heard: held word") and len(kept) < 700
     say(page, "go on")
     assert texts(page)[-1] == "heard: go on"
 
 
-def test_a_refresh_in_mid_reply_finds_it_again_and_sees_it_finish(look):
+def test_a_refresh_in_mid_reply_finds_it_again_and_sees_it_finish(look, let_go):
     page = look()
     begin(page)
-    text = "slowly " + " ".join(f"n{number}" for number in range(90))
+    text = "held " + " ".join(f"n{number}" for number in range(90))
     say(page, text, wait=False)
-    page.get_by_text("heard: slowly n0 n1").wait_for()
+    page.get_by_text("heard: held n0 n1").wait_for()
     page.reload()
     page.locator(".st-key-stop").wait_for()  # it is still being written
-    page.get_by_text("heard: slowly n0 n1").wait_for()
+    page.get_by_text("heard: held n0 n1").wait_for()
+    let_go()
     idle(page)
     assert texts(page)[-1] == "heard: " + text
 
 
-def test_two_windows_see_the_same_reply_grow(look):
+def test_two_windows_see_the_same_reply_grow(look, let_go):
     first = look()
     talk = begin(first)
     second = look(f"/?talk={talk}")
     second.wait_for_selector(MESSAGE)
-    say(first, "slowly " + "a b c d " * 20, wait=False)
+    say(first, "held " + "a b c d " * 20 + "end", wait=False)
     second.reload()
-    second.get_by_text("heard: slowly a b c d").wait_for()
+    for one in (first, second):
+        one.get_by_text("heard: held a b c d").wait_for()
+        assert "end" not in texts(one)[-1]
+    let_go()
     idle(first)
     idle(second)
-    assert texts(first) == texts(second)
+    assert texts(first) == texts(second) and texts(first)[-1].endswith("a b c d end")
 
 
 def test_an_edited_message_is_a_branch_and_the_old_one_is_a_swipe_away(look):
@@ -65,7 +69,7 @@ def test_an_edited_message_is_a_branch_and_the_old_one_is_a_swipe_away(look):
     say(page, "old words")
     act(page, "edit", 1)
     page.locator('[class*="st-key-words_"] textarea').fill("new words")
-    page.click(".st-key-save_edit button")
+    save(page, "save_edit")
     page.get_by_text("heard: new words").wait_for()
     idle(page)
     assert texts(page)[1:] == ["new words", "heard: new words"]
@@ -152,8 +156,9 @@ def test_talks_are_found_renamed_exported_and_deleted(look, tmp_path):
     page.keyboard.press("Enter")
     expect(page.locator("h4", has_text="Of stripes")).to_be_visible()
     ready(page)
-    if not page.locator(".st-key-export").is_visible():
-        page.click(".st-key-menu button")
+    page.keyboard.press("Escape")
+    expect(page.locator(".st-key-export")).to_be_hidden()
+    page.click(".st-key-menu button")
     with page.expect_download() as download:
         page.click(".st-key-export button")
     rows = download.value.path().read_text("utf-8").splitlines()
@@ -169,9 +174,10 @@ def test_talks_are_found_renamed_exported_and_deleted(look, tmp_path):
     expect(page.locator(".st-key-talks button")).to_have_count(0)
     page.locator(".st-key-search input").fill("")
     page.keyboard.press("Enter")
+    ready(page)
     page.locator(".st-key-import_talk summary").click()
     file = tmp_path / "talk.jsonl"
     file.write_text("\n".join(rows))
-    page.locator('[class*="st-key-talk_file"] input[type=file]').set_input_files(file)
+    upload(page, "talk_file", file)
     page.get_by_text("heard: a very rare zebra").wait_for()
     assert re.search("talk=", page.url) and talk not in page.url

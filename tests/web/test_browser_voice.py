@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.web.steps import MESSAGE, begin, expect, ready, say, upload, view
+from tests.web.steps import MESSAGE, begin, expect, ready, say, switch_voice_on, upload
 
 pytestmark = pytest.mark.browser
 # Chromium's own: the strictest one forgets a key press after five seconds, which a busy machine takes.
@@ -55,14 +55,6 @@ def enter(look, url, name):
     return page
 
 
-def switch_on(page):
-    view(page, "Settings")
-    page.locator('[class*="st-key-set_voice_"] label').first.click()
-    ready(page)
-    view(page, "Talk")
-    page.wait_for_selector(MESSAGE)
-
-
 def heard(page):
     """Paths of what has played, in order."""
     return [re.sub(r"^https?://[^/]+", "", one) for one in page.evaluate("window.played")]
@@ -73,19 +65,20 @@ def test_two_people_hear_each_their_own_and_stop_silences_one(look, people):
     talks = {}
     for name, page in pages.items():
         talks[name] = begin(page)
-        switch_on(page)
+        switch_voice_on(page)
     for name, page in pages.items():
-        say(page, f"slowly {name}. " + "One more sentence. " * 60, wait=False)
+        say(page, f"held, {name}. " + "One more sentence. " * 60, wait=False)
         page.wait_for_function("window.player && window.player.currentTime > 0.2")
         assert len(heard(page)) == 1 and heard(page)[0].startswith(f"/voice/{talks[name]}/")
     pages["anna"].click(".st-key-stop button")
     expect(pages["anna"].locator(".st-key-player")).to_have_count(0)
-    assert pages["anna"].evaluate("window.player.paused")
+    pages["anna"].wait_for_function("window.player.paused")
     before = pages["bela"].evaluate("window.player.currentTime")
     pages["bela"].wait_for_function(f"window.player.currentTime > {before} + 0.2")
     theirs = heard(pages["bela"])[0]
     assert pages["anna"].request.get(people + theirs).status == 404, "a stranger's reply"
     pages["bela"].click(".st-key-stop button")
+    expect(pages["bela"].locator(".st-key-player")).to_have_count(0)
 
 
 def test_a_group_is_heard_in_order_one_at_a_time_each_in_her_own_voice(look, people):
@@ -99,7 +92,7 @@ def test_a_group_is_heard_in_order_one_at_a_time_each_in_her_own_voice(look, peo
     mira.locator('[class*="st-key-seat_"] label').click()
     page.click(".st-key-start button")
     page.wait_for_selector(MESSAGE)
-    switch_on(page)
+    switch_voice_on(page)
     voices = []
     page.on(
         "response",

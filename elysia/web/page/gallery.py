@@ -10,7 +10,7 @@ import streamlit as st
 from elysia.chat.cast import Member
 from elysia.chat.prompt import language_of
 from elysia.chat.transcript import imported
-from elysia.web.page.visit import Visit, go, notice, told
+from elysia.web.page.visit import Visit, go, held, notice, told
 from elysia.web.text import plain
 
 CARD_MB, TALK_MB = 20, 20
@@ -117,7 +117,7 @@ def _begin(visit: Visit, keys: list[str]) -> None:
 
 def _begin_table(visit: Visit, keys: list[str]) -> None:
     # Who sits there at the click: somebody may have sat down since the button was drawn.
-    _begin(visit, [key for key in keys if st.session_state.get(f"seat_{key}")])
+    _begin(visit, [key for key in keys if held(f"seat_{key}")])
 
 
 def _import_card(visit: Visit) -> None:

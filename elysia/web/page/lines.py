@@ -14,7 +14,7 @@ from elysia.chat.talk_settings import TalkSettings
 from elysia.chat.tree import CUT, FAILED, STOPPED, WRITING, Conversation, Line
 from elysia.web.page import player, receipts
 from elysia.web.page.reasons import because
-from elysia.web.page.visit import AVATAR, Visit, told
+from elysia.web.page.visit import AVATAR, Visit, held, told
 from elysia.web.sentences import in_language
 from elysia.web.text import plain, reply_markdown
 
@@ -200,7 +200,7 @@ def _edit(visit: Visit, id: str, line: str | None) -> None:
 
 
 def _save(visit: Visit, id: str, line: str) -> None:
-    text = str(st.session_state.get(f"words_{line}", ""))
+    text = str(held(f"words_{line}") or "")
     with told():
         reply = visit.service.edit(visit.user, id, line, text)
         if reply is not None:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from elysia.chat.tree import Conversation
 from elysia.memory.base import Memory, MemoryStore, Scope
-from elysia.web.page.visit import Visit, notice, told
+from elysia.web.page.visit import Visit, held, notice, told
 from elysia.web.text import plain
 
 MOST = 60  # of each kind
@@ -97,7 +97,7 @@ def _choose(id: str | None) -> None:
 
 def _correct(store: MemoryStore, scope: Scope, id: str) -> None:
     with told():
-        store.correct(scope, id, str(st.session_state.get(f"right_{id}", "")))
+        store.correct(scope, id, str(held(f"right_{id}") or ""))
     st.session_state["correcting"] = None
 
 

@@ -12,7 +12,7 @@ import streamlit as st
 from elysia.chat.talk_settings import PRESETS, TalkSettings
 from elysia.chat.tree import Conversation
 from elysia.voice import voices
-from elysia.web.page.visit import Visit, told
+from elysia.web.page.visit import Visit, held, told
 from elysia.web.sound import voice_of
 
 LONGEST_REPLY = 4096  # tokens, on the slider
@@ -139,7 +139,7 @@ def _key(talk: Conversation, name: str) -> str:
 
 def _keep(visit: Visit, talk: Conversation, name: str) -> None:
     with told():
-        value = st.session_state[_key(talk, name)]
+        value = held(_key(talk, name))
         kept = visit.service.set(visit.user, talk.id, **{name: value})
         settings = TalkSettings.of(kept.settings)
         if name in ("voice", "voice_name") and settings.voice:
@@ -148,22 +148,20 @@ def _keep(visit: Visit, talk: Conversation, name: str) -> None:
 
 
 def _preset(visit: Visit, talk: Conversation) -> None:
-    chosen = str(st.session_state.get(_key(talk, "preset")))
+    chosen = str(held(_key(talk, "preset")))
     if chosen in PRESETS:
-        for name, value in PRESETS[chosen].items():
-            st.session_state[_key(talk, name)] = value
         with told():
             visit.service.set(visit.user, talk.id, **PRESETS[chosen])
+        for name, value in PRESETS[chosen].items():
+            st.session_state[_key(talk, name)] = value
 
 
 def _keep_persona(visit: Visit, talk: Conversation) -> None:
-    said = {
-        name: str(st.session_state[_key(talk, f"your_{name}")]) for name in ("name", "description")
-    }
+    said = {name: str(held(_key(talk, f"your_{name}")) or "") for name in ("name", "description")}
     with told():
         visit.service.set(visit.user, talk.id, user=said)
 
 
 def _invite(visit: Visit, talk: Conversation) -> None:
     with told():
-        visit.service.invite(visit.user, talk.id, st.session_state[_key(talk, "table")])
+        visit.service.invite(visit.user, talk.id, held(_key(talk, "table")))

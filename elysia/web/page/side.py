@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from elysia.web.access import OPENID, PASSWORD
-from elysia.web.page.visit import HOST, LANGUAGE, TALK, Visit, go
+from elysia.web.page.visit import HOST, LANGUAGE, TALK, Visit, go, held
 from elysia.web.server import LOGOUT
 from elysia.web.text import plain
 from elysia.web.words import LANGUAGES
@@ -69,5 +69,5 @@ def _more() -> None:
 
 
 def _speak_language() -> None:
-    if chosen := st.session_state.get("language"):
+    if chosen := held("language"):
         st.query_params[LANGUAGE] = chosen

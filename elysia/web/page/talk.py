@@ -15,7 +15,7 @@ from elysia.chat.transcript import exported
 from elysia.chat.tree import Conversation, Line
 from elysia.core.errors import ElysiaError, StoreError
 from elysia.web.page import documents, lines, memory, player, scroll, settings
-from elysia.web.page.visit import AVATAR, Visit, go, notice, told
+from elysia.web.page.visit import AVATAR, Visit, go, held, notice, told
 from elysia.web.sound import warm
 from elysia.web.text import plain
 
@@ -124,11 +124,13 @@ def _talk(visit: Visit, talk: Conversation) -> None:
                 on_click=_stop,
                 args=(visit, talk.id),
             )
-        text = st.chat_input(say("say"), key=f"say_{talk.id}", max_chars=LONGEST)
-    if text:
-        with told():
-            player.begin(talk.id, service.send(visit.user, talk.id, text))
-        st.rerun()
+        st.chat_input(
+            say("say"),
+            key=f"say_{talk.id}",
+            max_chars=LONGEST,
+            on_submit=_say,
+            args=(visit, talk.id),
+        )
     scroll.follow(f"{talk.id} {len(shown)}", busy)
     chosen = TalkSettings.of(talk.settings)
     if chosen.voice:
@@ -159,26 +161,33 @@ def _earlier(count: int) -> None:
     st.session_state["more_lines"] = count
 
 
+def _say(visit: Visit, id: str) -> None:
+    # Here and not at the end of a run, which the next click would end before it came so far.
+    if text := held(f"say_{id}"):
+        with told():
+            player.begin(id, visit.service.send(visit.user, id, str(text)))
+
+
 def _stop(visit: Visit, id: str) -> None:
-    player.silence()
     with told():
         visit.service.stop(visit.user, id)
+    player.silence()
 
 
 def _undo(visit: Visit, id: str) -> None:
-    player.silence()
     with told():
         notice(visit.say("undone", text=visit.service.undo(visit.user, id)))
+    player.silence()
 
 
 def _rename(visit: Visit, id: str) -> None:
     with told():
-        title = str(st.session_state[f"title_{id}"])
+        title = str(held(f"title_{id}") or "")
         visit.service.store.change(visit.user, id, title=title)
 
 
 def _delete_talk(visit: Visit, id: str) -> None:
-    player.silence()
     with told():
         visit.service.remove(visit.user, id)
         go(None)
+    player.silence()

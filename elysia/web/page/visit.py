@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import streamlit as st
 
@@ -73,6 +74,16 @@ def told() -> Iterator[None]:
         yield
     except ElysiaError as error:
         st.session_state["fault"] = str(error)
+
+
+def held(key: str) -> Any:
+    """What a widget holds, for a callback to read; None when there is none.
+
+    `st.session_state[key]` is a place where Streamlit ends a run for the sake of the next click: a
+    callback that read so could end there, and what was pressed or typed would be lost. A copy of the
+    whole is no such place.
+    """
+    return st.session_state.to_dict().get(key)
 
 
 def notice(text: str) -> None:
