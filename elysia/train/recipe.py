@@ -15,7 +15,7 @@ from elysia.train import trackers
 from elysia.train.bundled import locate, located
 from elysia.train.card import dtype_of, evaluation_system, run_card, system_text
 from elysia.train.optimizer import optimizer
-from elysia.train.preflight import check_compile, check_device, check_liger, tokenizer_folder
+from elysia.train.preflight import check_device, check_liger, tokenizer_folder
 from elysia.train.settings import Settings
 
 HOOKS = "elysia.train.hooks"
@@ -32,7 +32,6 @@ def recipe(
 ) -> dict[str, Any]:
     """A dict that `mmengine.Config` takes whole: model, data, optimizer, schedule, hooks."""
     check_device(settings)
-    check_compile(settings, deepspeed)
     dtype = dtype_of(settings)
     flat = settings.attention in ("auto", "segments", "flash_attention_2")
     folder = str(load.resolve(settings.pretrained_model_name_or_path, settings.hub))
