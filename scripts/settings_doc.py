@@ -90,6 +90,10 @@ NOTES = {
     "reward_penalty": "Keeps rewards small: within 5 of 0, or by their squares.",
     "reward_penalty_weight": "Weight of that penalty beside the loss.",
     "gradient_checkpointing": "Recompute activations in backward: less memory, slower.",
+    "torch_compile": "Compile the decoder layers, all but attention: [methods.md](methods.md#kernels). Not with "
+    "`use_dora`, `flash_attention_2` or ZeRO-3; never measured on a GPU.",
+    "liger_kernel": "Liger's kernels for norms, rotations and gates of InternLM2, Llama and Qwen2: "
+    "[methods.md](methods.md#kernels). Never run on a GPU here.",
     "batch_size": "Packs of a micro-batch.",
     "accumulative_counts": "Micro-batches of a step, weighted by their labelled tokens.",
     "dataloader_num_workers": "Processes that load data; it is tokenized already, so 0 serves.",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from elysia.core.errors import ModelError
 from elysia.train import blockwise, sequence, varlen
@@ -28,10 +29,23 @@ NAME = "elysia_segments"
 _packed: ContextVar[bool] = ContextVar("packed", default=False)
 
 
+class Unread:
+    """A value that a compiler passes on without a look: of a list it would compile each length anew."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 def register() -> None:
     """Make `attn_implementation="elysia_segments"` known to transformers."""
-    AttentionInterface.register(NAME, segment_attention)
+    if NAME not in ALL_ATTENTION_FUNCTIONS:
+        AttentionInterface.register(NAME, segment_attention)
     AttentionMaskInterface.register(NAME, _mask)
+
+
+def leave_uncompiled() -> None:
+    """From here on a compiler that meets this attention calls it as it is."""
+    AttentionInterface.register(NAME, torch.compiler.disable(segment_attention))
 
 
 @contextmanager
@@ -54,7 +68,7 @@ def segment_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    segments: list[int] | None = None,
+    segments: list[int] | Unread | None = None,
     sequence_group: Any = None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -66,6 +80,8 @@ def segment_attention(
     Without `segments` (generation, padded batches) it is transformers' SDPA. With `sequence_group`
     the tensors are this process's slice of the row, and `segments` are of the whole row.
     """
+    segments = segments.value if isinstance(segments, Unread) else segments
+    group = sequence_group.value if isinstance(sequence_group, Unread) else sequence_group
     if segments is None:
         out: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -74,15 +90,15 @@ def segment_attention(
     if kwargs.get("softcap") is not None:
         raise ModelError("This model caps its attention scores; set attention = 'eager' for it.")
     window = kwargs.get("sliding_window")
-    if sequence_group is not None:
-        key, value = sequence.divisible_heads(query, key, value, sequence_group.size())
-        query, key, value = (sequence.to_heads(x, sequence_group) for x in (query, key, value))
+    if group is not None:
+        key, value = sequence.divisible_heads(query, key, value, group.size())
+        query, key, value = (sequence.to_heads(x, group) for x in (query, key, value))
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     if not dropout and query.is_cuda and _has_varlen(query, key, window):
         whole = varlen.attend(q, k, v, segments, scaling, window)[None]
     else:
         whole = _by_sample(q, k, v, segments, scaling, window, dropout)[None]
-    return (whole if sequence_group is None else sequence.to_slice(whole, sequence_group)), None
+    return (whole if group is None else sequence.to_slice(whole, group)), None
 
 
 def _has_varlen(query: Tensor, key: Tensor, window: int | None) -> bool:

@@ -48,6 +48,7 @@ def check(settings: Settings) -> None:
             raise ConfigError(f"{name} is {getattr(settings, name)}, it must be below 1.")
     names(settings.report_to)
     _check_method(settings)
+    _check_kernels(settings)
     _check_objective(settings)
     _check_sequences(settings)
     _check_persona(settings)
@@ -79,6 +80,27 @@ def _check_method(settings: Settings) -> None:
         raise ConfigError(
             f"{named} is set, but method = 'full' has no adapter: take it out, or set method = "
             "'lora' or 'qlora'."
+        )
+
+
+def _check_kernels(settings: Settings) -> None:
+    """ConfigError for what cannot be compiled together."""
+    if not settings.torch_compile:
+        return
+    if settings.liger_kernel:
+        raise ConfigError(
+            "torch_compile and liger_kernel are both set: each makes kernels for the same operations. "
+            "Choose one."
+        )
+    if settings.use_dora:
+        raise ConfigError(
+            "torch_compile = True with use_dora = True falls into pieces at every adapted weight, and gains "
+            "nothing: set one of them to False."
+        )
+    if settings.attention == "flash_attention_2":
+        raise ConfigError(
+            "torch_compile = True with attention = 'flash_attention_2' was never tried: set attention = "
+            "'auto', which stays outside of what is compiled."
         )
 
 

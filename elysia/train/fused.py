@@ -41,7 +41,8 @@ def _lora(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return plain
     base = layer.base_layer
     result = base(x)
-    own = type(base) is nn.Linear and not result._is_view()  # whether nobody else looks at it
+    # Whether nobody else looks at it; a compiler places its tensors itself.
+    own = not torch.compiler.is_compiling() and type(base) is nn.Linear and not result._is_view()
     dropped = layer.lora_dropout[name](x)
     first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
     out: Tensor = _Adapter.apply(result, dropped, first, second, layer.scaling[name], own)

@@ -95,6 +95,7 @@ def runner_of(
     make_folder(work_dir)
     from elysia.models import load
     from elysia.train import distributed
+    from elysia.train.preflight import check_compile, check_device
     from elysia.train.recipe import recipe, unfitting_template
     from elysia.train.runner import Recipe, Runner
 
@@ -108,6 +109,8 @@ def runner_of(
             "ZeRO-3 scatters weights, whose rows DoRA must measure at every step: use "
             "deepspeed_zero2 with use_dora = True."
         )
+    check_device(settings)
+    check_compile(settings, deepspeed)
     if launcher != "none":
         distributed.join(launcher)
     base = load.resolve(settings.pretrained_model_name_or_path, settings.hub)

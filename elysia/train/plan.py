@@ -38,6 +38,7 @@ PINNED = 30 * 1024
 KERNELS = (
     35 * MB
 )  # code that oneDNN makes, and its workspaces, after the first steps (measured, too)
+UNPLANNED = ("torch_compile", "liger_kernel")  # what they save was not measured
 CONTEXT = 600 * MB  # of CUDA: its context and libraries; differs by card, not measured here
 
 
@@ -100,6 +101,11 @@ def plan(settings: Settings, target: Target) -> Plan:
     load.load_config(folder)  # complaints about the model come before those about the data
     rows = read(settings, str(folder))
     micros, data = rows.micros, rows.data
+    rows.notes.extend(
+        f"{name} = True is not in these figures: they are those of {name} = False."
+        for name in UNPLANNED
+        if getattr(settings, name)
+    )
     start = _start(settings, target, rows)
     parts = _at_once(settings, target, micros)
     memory, trace = _cost(settings, str(folder), target, parts, start, len(parts) > len(micros))
@@ -203,6 +209,8 @@ def _cost(
     arguments = model_arguments(settings, folder, target.dtype)
     arguments.pop("type")
     arguments["objective"] = settings.objective
+    for name in UNPLANNED:
+        arguments.pop(name)
     words = load.load_config(Path(folder)).get_text_config().vocab_size
     arguments["loss_chunk"] = chunk_rows(target.kind, words)
     outline = Outline(**arguments).train()

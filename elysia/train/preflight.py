@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from elysia.core.errors import DeviceError, ModelError
+from elysia.core.errors import ConfigError, DeviceError, ModelError
 from elysia.models import load
+from elysia.train import compiled, liger
 from elysia.train.settings import Settings
 
 
 def check_device(settings: Settings) -> None:
     """DeviceError for what this device cannot do, before anything is loaded."""
-    cuda = load.pick_device().type == "cuda"
+    kind = load.pick_device().type
+    cuda = kind == "cuda"
     if settings.dtype == "float16" and not cuda:
         raise DeviceError(
             "dtype = 'float16' needs a GPU: on a CPU a step takes some fifty times as long. Set "
@@ -24,6 +26,36 @@ def check_device(settings: Settings) -> None:
         lack = "the package flash-attn is not installed" if cuda else "flash attention needs a GPU"
         raise DeviceError(
             f"attention = 'flash_attention_2' cannot be used: {lack}. Set attention = 'auto'."
+        )
+    for name, kernels in (("torch_compile", compiled), ("liger_kernel", liger)):
+        lack = kernels.lacking(kind) if getattr(settings, name) else ""
+        if lack:
+            raise DeviceError(f"{name} = True cannot be used: {lack}. Set it to False.")
+
+
+def check_compile(settings: Settings, deepspeed: str | None) -> None:
+    """ConfigError for a DeepSpeed configuration under which nothing can be compiled."""
+    if not (settings.torch_compile and deepspeed):
+        return
+    from elysia.train.zero import zero_config
+
+    if zero_config(deepspeed).get("zero_optimization", {}).get("stage", 0) == 3:
+        raise ConfigError(
+            f"torch_compile = True cannot be used with --deepspeed {deepspeed}: ZeRO-3 gathers the weights "
+            "of each module as it is called, and a compiled layer calls none. Use deepspeed_zero2, or set "
+            "torch_compile = False."
+        )
+
+
+def check_liger(settings: Settings, folder: str) -> None:
+    """ModelError where the model in `folder` is none that Liger's kernels are put into."""
+    if not settings.liger_kernel:
+        return
+    kind = load.load_config(folder).model_type
+    if kind not in liger.MODEL_TYPES:
+        raise ModelError(
+            f"liger_kernel = True cannot be used: it is for {', '.join(liger.MODEL_TYPES)}, and {folder} is "
+            f"a {kind} model. Set it to False."
         )
 
 

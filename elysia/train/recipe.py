@@ -15,7 +15,7 @@ from elysia.train import trackers
 from elysia.train.bundled import locate, located
 from elysia.train.card import dtype_of, evaluation_system, run_card, system_text
 from elysia.train.optimizer import optimizer
-from elysia.train.preflight import check_device, tokenizer_folder
+from elysia.train.preflight import check_device, check_liger, tokenizer_folder
 from elysia.train.settings import Settings
 
 HOOKS = "elysia.train.hooks"
@@ -35,6 +35,7 @@ def recipe(
     dtype = dtype_of(settings)
     flat = settings.attention in ("auto", "segments", "flash_attention_2")
     folder = str(load.resolve(settings.pretrained_model_name_or_path, settings.hub))
+    check_liger(settings, folder)
     words = tokenizer_folder(settings, folder)
     collate: dict[str, Any] = {"type": "elysia.train.dataset.collate_flat"}
     if not flat:
@@ -132,6 +133,8 @@ def model_arguments(settings: Settings, folder: str, dtype: str) -> dict[str, An
         "dtype": dtype,
         "attention": "segments" if settings.attention == "auto" else settings.attention,
         "gradient_checkpointing": settings.gradient_checkpointing,
+        "torch_compile": settings.torch_compile,
+        "liger_kernel": settings.liger_kernel,
         "sequence_parallel_size": settings.sequence_parallel_size,
         "neftune_noise_alpha": settings.neftune_noise_alpha,
     }

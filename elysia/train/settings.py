@@ -69,6 +69,8 @@ class Settings:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     attention: Literal["auto", "segments", "sdpa", "eager", "flash_attention_2"] = "auto"
     gradient_checkpointing: bool = True
+    torch_compile: bool = False
+    liger_kernel: bool = False  # on a GPU; wants the package liger-kernel
     sequence_parallel_size: int = 1
     neftune_noise_alpha: float = 0.0  # 5 is usual; 0: none
 

@@ -18,7 +18,7 @@ from elysia.core.errors import ModelError
 from elysia.data.encode import IGNORE
 from elysia.models import load, lora
 from elysia.train import attention as segments
-from elysia.train import fused, sequence
+from elysia.train import compiled, fused, liger, sequence
 from elysia.train.loss import chunk_rows, cross_entropy_sum
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ class SupervisedFinetune(nn.Module):
         neftune_noise_alpha: strength of the noise on embeddings while training; 0 is none.
         attention: "segments", or the name of one of transformers' implementations.
         sequence_parallel_size: how many processes share a row in training, each with its slice.
+        torch_compile: whether decoder layers are compiled (compiled.py).
+        liger_kernel: whether Liger's kernels do what they can (liger.py); on a GPU.
     """
 
     scores = False  # whether the model has one number for a text in place of words
@@ -64,6 +66,8 @@ class SupervisedFinetune(nn.Module):
         neftune_noise_alpha: float = 0.0,
         loss_chunk: int = 0,
         sequence_parallel_size: int = 1,
+        torch_compile: bool = False,
+        liger_kernel: bool = False,
         device: str = "auto",
     ) -> None:
         super().__init__()
@@ -85,6 +89,10 @@ class SupervisedFinetune(nn.Module):
         self.adapted = adapter is not None
         self.llm: Any = lora.add_lora(base, **adapter, scores=self.scores) if adapter else base
         fused.fuse(self.llm)
+        if liger_kernel:
+            log.info("Liger's kernels: %s.", liger.patch(self.causal))
+        if torch_compile:
+            compiled.compile_layers(self.causal)
         if neftune_noise_alpha:
             self.causal.get_input_embeddings().register_forward_hook(self._noisy)
         if llm.get("bits") == 4:

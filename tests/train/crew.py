@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 
 from elysia.core.errors import ElysiaError
-from elysia.train import distributed, launch
+from elysia.train import compiled, distributed, launch
 
 
 def main(folder: Path, launcher: str) -> None:
     distributed.leave = lambda: None  # DeepSpeed keeps the group that it was started in
+    compiled.BACKEND = "eager"  # as much of compiling as can be done in seconds
     parent, number = os.getppid(), 0
     while True:
         number += 1

@@ -86,6 +86,20 @@ def test_a_plan_needs_no_weights_and_no_tokenizer(tiny_internlm2, plain_settings
     assert found.fits and "no tokenizer" in found.notes[0] and not found.data
 
 
+@pytest.mark.parametrize("name", ["torch_compile", "liger_kernel"])
+def test_kernels_that_were_not_measured_are_not_planned_and_it_says_so(
+    tiny_internlm2, plain_settings, name
+):
+    found, plain = (
+        plan(settings_from(plain_settings | {name: on}, "here"), ONE_EACH) for on in (True, False)
+    )
+    assert found.notes == [
+        f"{name} = True is not in these figures: they are those of {name} = False."
+    ]
+    assert not plain.notes and found.step_seconds == plain.step_seconds
+    assert found.memory["activations"] == plain.memory["activations"]
+
+
 def test_methods_differ_in_what_they_hold(tiny_internlm2, plain_settings):
     def memory(**changes):
         return plan(settings_from(plain_settings | changes, "here"), ONE_EACH).memory

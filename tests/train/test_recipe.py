@@ -24,13 +24,16 @@ def test_every_bundled_config_becomes_a_recipe_and_a_card(name, tiny_internlm2, 
     assert all(len(d["sha256"]) == 64 for d in card["datasets"]) and card["datasets"]
 
 
-@pytest.mark.parametrize("name, value", [("dtype", "float16"), ("attention", "flash_attention_2")])
+@pytest.mark.parametrize(
+    "name, value",
+    [("dtype", "float16"), ("attention", "flash_attention_2"), ("liger_kernel", True)],
+)
 def test_what_a_cpu_cannot_do_is_told_before_anything_is_loaded(name, value, plain_settings):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here, which may do it")
     nowhere = {"pretrained_model_name_or_path": "no/such-model"}
     settings = settings_from(plain_settings | nowhere | {name: value}, "c")
-    with pytest.raises(DeviceError, match=f"{name} = '{value}'"):
+    with pytest.raises(DeviceError, match=f"{name} = {value!r}"):
         recipe(settings, name="x", work_dir="w")
 
 

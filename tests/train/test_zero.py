@@ -174,6 +174,29 @@ def test_two_processes_that_share_rows_learn_what_one_does(pair, tmp_path, setti
     close(final(tmp_path / "one"), final(tmp_path / "two"), 2e-4)
 
 
+@pytest.mark.parametrize("deepspeed", [None, "deepspeed_zero2"])
+@pytest.mark.parametrize("share", [1, 2])
+def test_two_processes_with_compiled_layers_learn_what_one_without_does(
+    pair, tmp_path, settings, deepspeed, share
+):
+    settings = settings | {"lora_dropout": 0.0, "dtype": "float32", "lr": 1e-3}
+    train(written(tmp_path, settings), work_dir=str(tmp_path / "one"))
+    settings |= {
+        "torch_compile": True,
+        "sequence_parallel_size": share,
+        "accumulative_counts": share,
+    }
+    pair.train(tmp_path, settings, tmp_path / "two", deepspeed)
+    close(final(tmp_path / "one"), final(tmp_path / "two"), 2e-4)
+
+
+def test_compiled_layers_under_zero3_are_refused_before_anything_is_loaded(tmp_path, settings):
+    nowhere = {"pretrained_model_name_or_path": "no/such-model", "torch_compile": True}
+    config = written(tmp_path, settings | nowhere)
+    with pytest.raises(ConfigError, match="ZeRO-3 gathers the weights of each module"):
+        train(config, work_dir=str(tmp_path / "w"), deepspeed="deepspeed_zero3")
+
+
 @pytest.mark.parametrize("measured", [False, pytest.param(True, marks=SLOW)])
 def test_two_processes_under_zero3_resume_exactly(
     pair, tmp_path, settings, persona_files, measured
