@@ -33,7 +33,7 @@ def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
         yield {"batch_size": 1, "accumulative_counts": counts}
     if settings.method == "full":
         yield {"method": "lora"}
-    if settings.method != "qlora" and not settings.use_dora:
+    if settings.method != "qlora":
         yield {"method": "qlora"}
     if settings.max_length > 512:
         yield {"max_length": settings.max_length // 2}

@@ -36,13 +36,13 @@ class Micro:
         """Tokens, padding not counted."""
         return sum(self.lengths)
 
-    def shape(self, device: str) -> dict[str, Any]:
-        """As `Outline` takes it."""
+    def shape(self, device: str, sharing: int = 1) -> dict[str, Any]:
+        """As `Outline` takes it; `sharing` processes have a slice of the row each."""
         rows, length = 1, self.tokens
         if self.padded:
             rows, length = len(self.lengths), max(self.lengths)
-        elif device == "cpu":
-            length += -length % 64
+        else:
+            length += -length % (sharing * (64 if device == "cpu" else 1))
         segments = None if self.padded else list(self.lengths)
         return {"shape": (rows, length), "segments": segments, "predictions": self.learned}
 
@@ -88,7 +88,9 @@ def read(settings: Settings, folder: str) -> Rows:
     padded = settings.attention in ("sdpa", "eager")
     spelling = tokenizer_folder(settings, folder)
     if not any((Path(spelling) / name).is_file() for name in load.TOKENIZER_FILES):
-        full = Micro((settings.max_length,) * settings.batch_size, padded, settings.max_length)
+        each, count = 1 + settings.pairs, settings.batch_size
+        lengths = (settings.max_length // each,) * each * count
+        full = Micro(lengths, padded, sum(lengths))
         note = (
             f"{spelling} has no tokenizer: full packs, every token learned, stand in for the data."
         )

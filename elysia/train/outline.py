@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from elysia.models import load
 from elysia.train import attention as segments
+from elysia.train import sequence
 from elysia.train.loss import cross_entropy_sum, log_probs
+from elysia.train.reward import hidden_at, reward_losses, rewards_of
 from elysia.train.sft import Reading, SupervisedFinetune, with_fill
 
 BLOCK = 64  # weights that share an NF4 scale
@@ -30,18 +32,27 @@ class Outline(SupervisedFinetune):
     """SupervisedFinetune on tensors without content. Build it anywhere; give it content-free tensors
     (`trace.without_content`) and call it inside a FakeTensorMode.
 
-    Args: `objective`, "sft", "dpo" or "orpo"; others as of SupervisedFinetune.
+    Args: `objective`, "sft", "dpo", "orpo" or "reward"; others as of SupervisedFinetune. Of processes
+    that share a row it is the first: the others need not be there.
     """
 
-    def __init__(self, *, objective: str = "sft", **kwargs: Any) -> None:
+    def __init__(
+        self, *, objective: str = "sft", sequence_parallel_size: int = 1, **kwargs: Any
+    ) -> None:
+        self.scores = objective == "reward"
         with torch.device("meta"):
             super().__init__(**{**kwargs, "device": "cpu"})
         self.objective = objective
+        if sequence_parallel_size > 1:
+            self.sequence_group = sequence.Imagined(sequence_parallel_size)
 
     def base_of(self, llm: dict[str, Any], dtype: torch.dtype, device: str, attention: str) -> Any:
         config = load.load_config(Path(llm["path"]))
         self.stored: Any = config.dtype  # of the weights in their files
-        base = AutoModelForCausalLM.from_config(
+        kind: Any = AutoModelForCausalLM
+        if self.scores:
+            kind, config.num_labels = AutoModelForSequenceClassification, 1
+        base = kind.from_config(
             config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
         )
         if llm.get("bits") == 4:
@@ -63,23 +74,27 @@ class Outline(SupervisedFinetune):
     def reading(self, batch: dict[str, Any]) -> Iterator[Reading]:
         """`batch` has `shape` (rows, positions), `segments` (None where rows are padded) and
         `predictions`, as numbers."""
-        rows, length = batch["shape"]
-        lengths = batch["segments"]
+        (rows, length), group = batch["shape"], self.sequence_group
+        lengths, sharing = batch["segments"], 1 if group is None else group.size()
         if lengths is not None and sum(lengths) < length:
             lengths = with_fill(lengths, length - sum(lengths))
-        ids = torch.zeros(rows, length, dtype=torch.long)
+        ids = torch.zeros(rows, length // sharing, dtype=torch.long)
         tensors = {"input_ids": ids, "position_ids": torch.zeros_like(ids)}
         # Positions by number: a mask's count would have to be read.
-        place = torch.zeros(batch["predictions"], dtype=torch.long)
+        place = torch.zeros(-(-batch["predictions"] // sharing), dtype=torch.long)
         kept: Any = (torch.zeros_like(place), place)
         if self.noise:
-            self._lengths = torch.ones(length, 1)
+            self._lengths = torch.ones(length // sharing, 1)
         own = self.causal.config._attn_implementation == segments.NAME and lengths is not None
+        options = {"segments": lengths} if own else {}
+        options |= {} if group is None else {"sequence_group": group}
         guard = segments.packed() if own else contextlib.nullcontext()
         with guard, self._autocast():
-            yield Reading(tensors, {"segments": lengths} if own else {}, ids, kept)
+            yield Reading(tensors, options, ids, kept)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
+        if self.scores:
+            return self._ranked(batch)
         with self.reading(batch) as reading:
             if self.objective == "dpo" and self.adapted:
                 with torch.no_grad(), self.llm.disable_adapter():
@@ -90,6 +105,15 @@ class Outline(SupervisedFinetune):
                     hidden, head, reading.targets[reading.kept], self.loss_chunk
                 )
             return self._scores(reading).sum()
+
+    def _ranked(self, batch: dict[str, Any]) -> Tensor:
+        samples = len(batch["segments"] or range(batch["shape"][0]))
+        places = torch.zeros(
+            samples + samples % 2, dtype=torch.long
+        )  # data cut short may end amid a pair
+        with self.reading(batch) as reading:
+            hidden = hidden_at(self.causal, reading, places, places)
+        return reward_losses(rewards_of(self.causal.score, hidden)).sum()
 
     def unread(self, words: NDArray[np.int64] | None) -> int:
         """Bytes of the embeddings that a CPU never reads when the data hold no other ids than `words`.
@@ -115,7 +139,7 @@ class Outline(SupervisedFinetune):
 
 class FourBit(nn.Linear):
     """A linear layer in the room that bitsandbytes' NF4 takes, which makes its weight whole for every
-    product."""
+    product; DoRA asks for it, too, as PEFT asks HQQ's layers: by `W_q` and `dequantize`."""
 
     def __init__(self, like: nn.Linear, dtype: torch.dtype, double_quant: bool) -> None:
         super().__init__(like.in_features, like.out_features, like.bias is not None, dtype=dtype)
@@ -126,6 +150,14 @@ class FourBit(nn.Linear):
         # Scales of a byte each, and one of four bytes for 256 of them; else four bytes each.
         size = scales + 4 * -(-scales // 256) if double_quant else 4 * scales
         self.register_buffer("scales", _bytes(size))
+
+    @property
+    def W_q(self) -> Tensor:
+        return self.weight
+
+    def dequantize(self) -> Tensor:
+        """The whole weight, (out, in)."""
+        return _whole(self.weight, (self.out_features, self.in_features), self.compute_dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         shape = (self.out_features, self.in_features)
@@ -160,7 +192,7 @@ def _whole(packed: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor
 
 def _pack(base: Any, dtype: torch.dtype, double_quant: bool) -> None:
     """Put 4-bit layers in place of the linear ones, as transformers does: the head stays."""
-    head = base.get_output_embeddings()
+    head = getattr(base, "score", None) or base.get_output_embeddings()
     for name, module in list(base.named_modules()):
         if type(module) is nn.Linear and module is not head:
             parent, _, last = name.rpartition(".")

@@ -26,6 +26,7 @@ from elysia.train.micros import Micro, Rows, read, typical
 from elysia.train.outline import Outline
 from elysia.train.recipe import model_arguments
 from elysia.train.roofline import GPUS, Roofline, known_gpu, roofline
+from elysia.train.sequence import share
 from elysia.train.settings import Settings
 from elysia.train.trace import Trace, traced
 from elysia.train.zero import zero_config
@@ -39,6 +40,8 @@ KERNELS = (
     35 * MB
 )  # code that oneDNN makes, and its workspaces, after the first steps (measured, too)
 UNPLANNED = ("torch_compile", "liger_kernel")  # what they save was not measured
+# In 16 bits it makes code for every kind of product, of which a new length has its own; it keeps so many.
+KERNEL, KEPT = int(0.55 * MB), 1024
 CONTEXT = 600 * MB  # of CUDA: its context and libraries; differs by card, not measured here
 
 
@@ -96,7 +99,7 @@ class Plan:
 
 def plan(settings: Settings, target: Target) -> Plan:
     """The plan; `advice` names the first setting to change when the memory does not suffice."""
-    _refuse(settings)
+    places = share(settings.sequence_parallel_size, 0, target.world)[1]
     folder = load.resolve(settings.pretrained_model_name_or_path, settings.hub)
     load.load_config(folder)  # complaints about the model come before those about the data
     rows = read(settings, str(folder))
@@ -107,29 +110,30 @@ def plan(settings: Settings, target: Target) -> Plan:
         if getattr(settings, name)
     )
     start = _start(settings, target, rows)
-    parts = _at_once(settings, target, micros)
-    memory, trace = _cost(settings, str(folder), target, parts, start, len(parts) > len(micros))
+    run = micros[: settings.max_steps * settings.accumulative_counts * places or None]
+    parts = _at_once(settings, target, run)
+    memory, trace = _cost(settings, str(folder), target, parts, start, len(parts) > len(run))
     peak = sum(memory.values())
     tokens = float(np.mean([m.tokens for m in micros]))
     learned = float(np.mean([m.learned for m in micros]))
-    times = len(parts) / len(micros)
-    step, spent = _step_seconds(settings, target, trace, memory, len(micros), times)
-    each = -(-len(micros) // target.world)
+    times = len(parts) / len(run)
+    each = -(-len(micros) // places)  # of those that see different data
+    step, spent = _step_seconds(settings, target, trace, memory, each, times)
     an_epoch = -(-each // settings.accumulative_counts)
     # How many rows there are is not known without a tokenizer.
     steps = settings.max_steps or (settings.max_epochs * an_epoch if data else 0)
     found = Plan(
         settings=settings.sha256(), device=target.rates.device, dtype=target.dtype, memory=memory,
         peak=peak, available=target.memory,
-        tokens_per_s=tokens * each / an_epoch * target.world / step,
-        labelled_per_s=learned * each / an_epoch * target.world / step,
+        tokens_per_s=tokens * each / an_epoch * places / step,
+        labelled_per_s=learned * each / an_epoch * places / step,
         step_seconds=step, steps=steps, seconds=steps * step, spent=spent, data=data, notes=rows.notes,
     )  # fmt: skip
     if found.fits:
         return found
 
     def fits(changed: Settings) -> bool:
-        return _suffices(changed, str(folder), target, micros, start)
+        return _suffices(changed, str(folder), target, run, start)
 
     return dataclasses.replace(found, advice=advise(settings, fits))
 
@@ -158,20 +162,6 @@ def target_of(settings: Settings, gpu: str = "", memory: int = 0, deepspeed: str
         own = torch.cuda.get_device_properties(device).total_memory
     rates = roofline(device, getattr(torch, dtype))
     return Target(device.type, rates, memory or own, dtype, world, deepspeed)
-
-
-def _refuse(settings: Settings) -> None:
-    if settings.objective == "reward":
-        raise ConfigError(
-            "objective = 'reward' cannot be planned yet; 'sft', 'dpo' and 'orpo' can."
-        )
-    if settings.sequence_parallel_size > 1:
-        raise ConfigError(
-            "Rows that processes share cannot be planned yet: plan sequence_parallel_size = 1 with "
-            "max_length divided by it."
-        )
-    if settings.method == "qlora" and settings.use_dora:
-        raise ConfigError("use_dora on a 4-bit base cannot be planned yet; plan method = 'lora'.")
 
 
 def _start(settings: Settings, target: Target, rows: Rows) -> Start:
@@ -216,11 +206,16 @@ def _cost(
     outline = Outline(**arguments).train()
     largest, usual = max(micros, key=lambda m: (m.tokens, m.learned)), typical(micros)
     keep = settings.accumulative_counts > 1 or again
+    sharing = settings.sequence_parallel_size
     runs = [
-        traced(outline, micro.shape(target.kind), target.rates, keep)
+        traced(outline, micro.shape(target.kind, sharing), target.rates, keep)
         for micro in ([largest, usual] if largest != usual else [largest])
     ]
-    return _parts(settings, outline, runs[0], target, start), runs[-1]
+    memory = _parts(settings, outline, runs[0], target, start)
+    if target.kind == "cpu":
+        lengths = {micro.shape(target.kind, sharing)["shape"] for micro in micros}
+        memory["program"] += KERNEL * min(len(runs[0].kernels) * len(lengths), KEPT)
+    return memory, runs[-1]
 
 
 def _parts(
@@ -276,9 +271,10 @@ def _step_seconds(
     micros: int,
     times: float,
 ) -> tuple[float, dict[str, float]]:
-    """Seconds of a step, and of its kinds of work; `times` traces make a micro-batch."""
+    """Seconds of a step, and of its kinds of work; `times` traces make a micro-batch, of which a process
+    has `micros` in an epoch."""
     rates = target.rates
-    count = min(settings.accumulative_counts, -(-micros // target.world))
+    count = min(settings.accumulative_counts, micros)
     spent: dict[str, float] = {
         kind: seconds * count * times for kind, seconds in run.seconds.items()
     }

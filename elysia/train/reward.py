@@ -15,7 +15,7 @@ from torch import Tensor
 
 from elysia.data.encode import IGNORE
 from elysia.train.preference import noted
-from elysia.train.sft import Batch, SupervisedFinetune
+from elysia.train.sft import Batch, Reading, SupervisedFinetune
 
 RewardLoss = Literal["ranking", "focal"]
 Penalty = Literal["none", "log_barrier", "l2"]
@@ -52,6 +52,20 @@ def penalties(rewards: Tensor, kind: Penalty) -> Tensor:
     return -((_BOUND - inside).log() + (_BOUND + inside).log()).sum(1)
 
 
+def hidden_at(causal: Any, reading: Reading, rows: Tensor, places: Tensor) -> Tensor:
+    """What the network's body says at n places (row, position): (n, h)."""
+    inputs = reading.tensors | {"use_cache": False} | reading.options
+    found: Tensor = causal.base_model(**inputs).last_hidden_state[rows, places]
+    return found
+
+
+def rewards_of(head: Any, hidden: Tensor) -> Tensor:
+    """(pairs, 2), float32, of hidden states (2 pairs, h)."""
+    weight = next(p for p in head.parameters() if p.requires_grad)
+    found: Tensor = head(hidden.to(weight.dtype)).float().view(-1, 2)
+    return found
+
+
 class RewardFinetune(SupervisedFinetune):
     """A model that answers a micro-batch of pairs with the sum of their losses.
 
@@ -74,12 +88,9 @@ class RewardFinetune(SupervisedFinetune):
         """
         rows, places = self._ends(batch)
         with self.reading(batch) as reading:
-            inputs = reading.tensors | {"use_cache": False} | reading.options
-            hidden = self.causal.base_model(**inputs).last_hidden_state[rows, places]
-        head = self.causal.score
+            hidden = hidden_at(self.causal, reading, rows, places)
         # Outside of autocast: differences of rewards are finer than 16 bits.
-        weight = next(p for p in head.parameters() if p.requires_grad)
-        rewards = head(hidden.to(weight.dtype)).float().view(-1, 2)
+        rewards = rewards_of(self.causal.score, hidden)
         labels = batch["labels"]
         samples = labels[0].split(batch["segments"]) if "segments" in batch else labels
         counts = torch.tensor([bool((sample != IGNORE).any()) for sample in samples][::2])

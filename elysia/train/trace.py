@@ -31,7 +31,8 @@ class Trace(TorchDispatchMode):
     """Inside `with`, on top of a FakeTensorMode, operations are counted.
 
     `seconds` by kind of work; `live` bytes of what operations have made and nobody has dropped,
-    `peak` the most of them, and `peak_logits` those of the peak with `vocabulary` columns.
+    `peak` the most of them, and `peak_logits` those of the peak with `vocabulary` columns;
+    `kernels`, the kinds of products in 16 bits.
     """
 
     def __init__(self, device: Roofline, vocabulary: int) -> None:
@@ -40,6 +41,7 @@ class Trace(TorchDispatchMode):
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.operations = 0
         self.kept_gradients = False
+        self.kernels: set[Any] = set()
         self.live = self.peak = self.logits = self.peak_logits = 0
         self.events: list[tuple[int, int]] = []  # as heap.py takes them
         self._blocks = 0
@@ -115,6 +117,9 @@ class Trace(TorchDispatchMode):
         if counts is None:
             return "passes over tensors", 0.0
         flops = float(counts(*args, **kwargs, out_val=out))
+        if made[0].itemsize == 2:
+            shapes = [(x.shape, x.stride()) for x in tree_leaves(args) if isinstance(x, Tensor)]
+            self.kernels.add((name, *shapes))
         if name.startswith("aten::bmm"):  # attention's on a CPU: small ones, many at once
             return "attention", flops / self.device.attention
         return "products", flops / self.device.flops

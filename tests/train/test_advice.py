@@ -20,6 +20,7 @@ def settings(**more):
          "batch_size = 1, accumulative_counts = 8"),
         ({"method": "full"}, {"method": "lora"}, "method = 'lora'"),
         ({"method": "lora"}, {"method": "qlora"}, "method = 'qlora'"),
+        ({"method": "lora", "use_dora": True}, {"method": "qlora"}, "method = 'qlora'"),
         ({"max_length": 4096}, {"max_length": 2048}, "max_length = 2048"),
     ],
 )  # fmt: skip

@@ -87,16 +87,10 @@ def _dataset(dataset: Any, where: str, path: Path, found: Found, report: Report)
     kind = part.kind("process_hf_dataset", "process_ms_dataset", "ConcatDataset",
                      "MOSSSFTDataset", "build_packed_dataset")  # fmt: skip
     if kind == "ConcatDataset":
-        several = part.take("datasets") or []
-        weights = part.take("weights") or [1] * len(several)
-        if len(weights) != len(several):
-            report.refuse(f"{where} has {len(several)} datasets and {len(weights)} weights")
-            return
-        for number, (one, weight) in enumerate(zip(several, weights, strict=True)):
+        for one, inside, weight in joined(part, report):
             first = len(found.sources)
-            _dataset(one, f"{where}.datasets[{number}]", path, found, report)
-            for source in found.sources[first:]:
-                source.update({"repeat": weight * source.get("repeat", 1)} if weight != 1 else {})
+            _dataset(one, inside, path, found, report)
+            weigh(found.sources[first:], weight)
     elif kind == "MOSSSFTDataset":
         _moss(part, found, report)
     elif kind == "build_packed_dataset":
@@ -104,6 +98,23 @@ def _dataset(dataset: Any, where: str, path: Path, found: Found, report: Report)
     elif kind:
         _processed(part, path, found, report)
     part.done()
+
+
+def joined(part: Part, report: Report) -> list[tuple[Any, str, float]]:
+    """The datasets of a ConcatDataset, where each stands, and its weight."""
+    several = part.take("datasets") or []
+    weights = part.take("weights") or [1] * len(several)
+    if len(weights) != len(several):
+        report.refuse(f"{part.where} has {len(several)} datasets and {len(weights)} weights")
+        return []
+    places = [f"{part.where}.datasets[{number}]" for number in range(len(several))]
+    return list(zip(several, places, weights, strict=True))
+
+
+def weigh(sources: list[Source], weight: float) -> None:
+    """Let `sources` be seen `weight` times as often."""
+    for source in sources:
+        source.update({"repeat": weight * source.get("repeat", 1)} if weight != 1 else {})
 
 
 def _processed(part: Part, path: Path, found: Found, report: Report) -> None:

@@ -1,7 +1,7 @@
 """Configs of XTuner's that learn from preference pairs: DPO, ORPO and reward models.
 
 What the loss says becomes settings, and what is left of the model is an ordinary one that judge.py
-reads; `build_preference_dataset` becomes a source of pairs. Files are not opened here.
+reads; each `build_preference_dataset` becomes a source of pairs. Files are not opened here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import Any
 
 from elysia.core.templates import fitting
-from elysia.train.xtuner.data import batches, own_function
+from elysia.train.xtuner.data import batches, joined, own_function, weigh
 from elysia.train.xtuner.loaders import Source, loaded, loaded_lines
 from elysia.train.xtuner.names import NO_TEMPLATE, tokenizer
 from elysia.train.xtuner.report import Part, Report, shown
@@ -104,17 +104,33 @@ def pair_data(tree: Mapping[str, Any], path: Path, report: Report) -> list[Any]:
     loader = Part(tree["train_dataloader"], "train_dataloader", report)
     dataset = loader.take("dataset")
     batches(loader, "preference_collate_fn", report)
-    part = Part(dataset, "train_dataloader.dataset", report)
-    part.kind("build_preference_dataset")
-    source = _source(part, path, report)
-    values["data_path"], values["dataset_format"] = [source], source["format"]
+    sources = _sources(dataset, "train_dataloader.dataset", path, report)
+    values["data_path"] = sources
+    formats = {source["format"] for source in sources}
+    if len(formats) == 1:  # so that --cfg-options data_path=… is read as the config's own was
+        values["dataset_format"] = formats.pop()
     values["SYSTEM"] = ""
-    tokenizer(part.take("tokenizer"), f"{part.where}.tokenizer", report)
+    return []
+
+
+def _sources(dataset: Any, where: str, path: Path, report: Report) -> list[Source]:
+    """One build_preference_dataset, or a ConcatDataset of such."""
+    part = Part(dataset, where, report)
+    if part.kind("build_preference_dataset", "ConcatDataset") == "ConcatDataset":
+        found: list[Source] = []
+        for one, inside, weight in joined(part, report):
+            some = _sources(one, inside, path, report)
+            weigh(some, weight)
+            found += some
+        part.done()
+        return found
+    source = _source(part, path, report)
+    tokenizer(part.take("tokenizer"), f"{where}.tokenizer", report)
     _kind_of_rows(part, report)
     _lengths(part, report)
     part.ignore("num_proc")
     part.done()
-    return []
+    return [source]
 
 
 def _source(part: Part, path: Path, report: Report) -> Source:
@@ -164,7 +180,9 @@ def _lengths(part: Part, report: Report) -> None:
     packed = bool(part.take("use_varlen_attn", False))
     together = part.take("max_packed_length", 16384)
     limit = together if packed else 2 * each
-    values["max_length"], values["pack_to_max_length"] = limit, packed
+    for name, value in (("max_length", limit), ("pack_to_max_length", packed)):
+        if values.setdefault(name, value) != value:  # of a dataset before
+            report.refuse(f"its datasets differ in {name}, and a run has one")
     values["overlong"] = "drop"
     report.change("pair-length", f"max_length = {each}: XTuner cuts each talk of a pair there, reply and "
                   f"all; here a pair of up to {limit} tokens together is whole, and a longer one is left "

@@ -38,6 +38,45 @@ def test_dpo_and_its_pairs_become_settings(pairs_config):
     assert "token-weighted" not in report.changes
 
 
+OTHER = "dict(train_dataset, dataset_map_fn=intel_orca_dpo_map_fn, dataset=dict(type=load_dataset, path='owner/more'))"
+
+
+def both(other=OTHER, more=""):
+    """Two sources of pairs in one config."""
+    return (
+        "dataset=train_dataset",
+        f"dataset=dict(type='xtuner.dataset.ConcatDataset', datasets=[train_dataset, {other}]{more})",
+    )
+
+
+def test_several_sources_of_pairs_are_trained_on_together(pairs_config, tmp_path):
+    settings = settled(judge(pairs_config(both(more=", weights=[1, 0.5]"))))
+    first, second = settings.sources
+    assert (first["path"], first["format"]) == ("owner/pairs", "orpo_dpo_mix_40k")
+    assert (second["path"], second["format"]) == ("owner/more", "intel_orca_dpo")
+    assert (first.get("repeat", 1), second["repeat"]) == (1, 0.5)
+    assert (settings.max_length, settings.pack_to_max_length) == (256, True)
+    inner = f"dict(type='xtuner.dataset.ConcatDataset', datasets=[{OTHER}], weights=[2])"
+    nested = settled(judge(pairs_config(both(inner, ", weights=[1, 3]"))))
+    assert [source.get("repeat", 1) for source in nested.sources] == [1, 6]
+
+
+@pytest.mark.parametrize(
+    ("other", "more", "reason"),
+    [
+        ("dict(train_dataset, max_packed_length=512)", "", "differ in max_length"),
+        ("dict(train_dataset, use_varlen_attn=False)", "", "differ in pack_to_max_length"),
+        ("dict(train_dataset, tokenizer=dict(tokenizer, eos_token='x'))", "", "another tokenizer"),
+        ("dict(train_dataset, is_dpo=False, is_reward=True)", "", "datasets[1]: is_dpo = False"),
+        (OTHER, ", weights=[1]", "2 datasets and 1 weights"),
+        ("dict(type='MOSSSFTDataset')", "", "not read here"),
+    ],
+)
+def test_sources_of_pairs_that_do_not_go_together_are_a_reason(pairs_config, other, more, reason):
+    report = judge(pairs_config(both(other, more)))
+    assert reason in "; ".join(report.reasons)
+
+
 def test_lengths_are_of_a_pair_together_packed_or_alone(pairs_config):
     report = judge(pairs_config())
     settings = settled(report)
@@ -193,7 +232,9 @@ def test_losses_that_read_no_smoothing_have_none(pairs_config):
     assert (robust.dpo_loss_type, robust.dpo_label_smoothing) == ("robust", 0.1)
 
 
-@pytest.mark.parametrize("replacements", [(), (ORPO,), REWARD], ids=["dpo", "orpo", "reward"])
+@pytest.mark.parametrize(
+    "replacements", [(), (ORPO,), REWARD, (both(),)], ids=["dpo", "orpo", "reward", "several"]
+)
 def test_a_migrated_config_of_pairs_has_the_same_settings(pairs_config, tmp_path, replacements):
     theirs = pairs_config(*replacements)
     report = judge(theirs)
