@@ -41,7 +41,7 @@ def patch(model: nn.Module) -> dict[str, int]:
     Call it after `fused.fuse`, whose gates it replaces. ModelError when transformers' attention is not
     written as it was.
     """
-    rotated = {kind: _under_liger(kind) for kind in ATTENTION}
+    rotated: dict[Any, FunctionType] = {kind: _under_liger(kind) for kind in ATTENTION}
     counts = {"norms": 0, "attentions": 0, "gates": 0}
     for module in model.modules():
         layer: Any = module

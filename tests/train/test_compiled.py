@@ -110,7 +110,9 @@ def test_derived_gradients_of_nf4_and_of_sixteen_bits_are_the_same(
 
 def test_padded_rows_are_compiled_with_their_attention(tiny_llama, monkeypatch):
     how = {"attention": "sdpa", "collate": collate_padded}
-    assert agree(tiny_llama, "eager", monkeypatch, PACKS[:4], **how) <= 4
+    packs = [[70], [5, 70, 1, 33], [64] * 3, [128], [9, 200, 3], [50] * 5]
+    # One row, several with a mask, several of one length; each twice: gradients begin behind the first layer.
+    assert agree(tiny_llama, "eager", monkeypatch, packs, **how) <= 6
     assert not counters["graph_break"]
 
 
