@@ -24,7 +24,7 @@ from elysia.train.trace import traced
 RATES = Roofline("a device", 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e-6, False)
 ONE_EACH = Target("cpu", RATES, 2**40, "float32")
 # Bytes cost nothing: seconds of products are their number.
-COUNTING = dataclasses.replace(RATES, flops=1.0, bytes=1e30, fresh=1e30)
+COUNTING = dataclasses.replace(RATES, flops=1.0, attention=1.0, bytes=1e30, fresh=1e30)
 BODY = 2 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 128)  # weights of the tiny model's linear layers
 LORA = {"r": 4, "alpha": 8, "dropout": 0.1, "targets": "all-linear"}
 CASES = {
@@ -99,11 +99,14 @@ def test_the_traced_products_are_those_of_a_real_step(case, tiny_internlm2):
     with counter:
         real(batch).backward()
     counts = counter.get_flop_counts()["Global"]
-    matrix = sum(count for op, count in counts.items() if "mm" in str(op))
+    matrix = sum(count for op, count in counts.items() if "mm" in str(op) and "bmm" not in str(op))
     if case.get("bits"):  # bitsandbytes' products forward are out of the counter's sight
         matrix += 2 * 128 // case.get("sharing", 1) * BODY
     # What is no product takes nothing in this counting, but for the operations it starts.
-    assert traced(outline, shape, COUNTING, True).seconds["products"] == pytest.approx(matrix)
+    seconds = traced(outline, shape, COUNTING, True).seconds
+    assert seconds["products"] == pytest.approx(matrix)
+    attended = sum(count for op, count in counts.items() if "bmm" in str(op))
+    assert seconds["attention"] == pytest.approx(attended)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
