@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--nf4", action="store_true", help="a base of 4-bit weights: QLoRA")
     parser.add_argument("--cases", nargs="+", default=["ours", "fast", "patched", "lean"])
     parser.add_argument("--longest", type=int, default=1024, help="tokens of a row or pack")
+    parser.add_argument("--profile", action="store_true", help="only: where ours spends its time")
     parser.add_argument("--child", help=argparse.SUPPRESS)  # one run, as JSON
     args = parser.parse_args()
     if args.child:
@@ -73,18 +74,32 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         prepare(args, Path(folder))
+        if args.profile:
+            profile(settings_of(args, "ours", folder, 0))
+            return
         found: dict[str, list[Result]] = {case: [] for case in args.cases}
         pythons = {"ours": sys.executable, "xtuner": args.xtuner_python}
         for seed in range(args.seeds):
             for case in args.cases:
                 python = pythons.get(case, args.peer_python)
-                run = {
-                    "case": case, "folder": folder, "seed": seed, "dtype": args.dtype, "nf4": args.nf4,
-                    "longest": args.longest,
-                }  # fmt: skip
+                run = settings_of(args, case, folder, seed)
                 found[case].append(child(python, run))
                 print(case, seed, found[case][-1], file=sys.stderr, flush=True)
         report(found, args)
+
+
+def settings_of(args: argparse.Namespace, case: str, folder: str, seed: int) -> Runs:
+    """One run, as its process is told."""
+    given = {name: getattr(args, name) for name in ("dtype", "nf4", "longest")}
+    return {"case": case, "folder": folder, "seed": seed, **given}
+
+
+def profile(run: Runs) -> None:
+    """Torch's own table of an epoch of ours; watching makes it slower."""
+    train, _ = ours(run, Path(run["folder"]), [])
+    with torch.profiler.profile() as seen:
+        train()
+    print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
 
 
 def child(python: str, run: Runs) -> Result:
