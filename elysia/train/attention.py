@@ -168,7 +168,7 @@ def _attend(qkv: list[Tensor], scale: float | None, dropout: float, window: int 
     q, k, v = (x.transpose(1, 2) for x in qkv)
     length = q.shape[2]
     banded = window is not None and length > window
-    if q.device.type == "cpu" and not (banded or dropout) and q.shape[-1] == v.shape[-1]:
+    if not (banded or dropout) and blockwise.pays(q, v):
         return blockwise.attend(q, k, v, scale)
     mask = _band(length, window, q.device) if window is not None and banded else None
     return F.scaled_dot_product_attention(

@@ -3,8 +3,8 @@ but within a block.
 
 torch's kernel for CPUs multiplies small tiles. A block's rows of all heads that share a key head are one
 product with the keys that they may see, and what lies between the products is one pass each
-(`softmax` and its gradient). In 16 bits it takes 0.3 to 0.5 times the kernel's time at up to 1,024 tokens,
-and is as exact (`benchmarks/attention.py`). Knows nothing of packs, windows or dropout.
+(`softmax` and its gradient). In 16 bits it takes 0.4 to 0.9 times the kernel's time, and is as exact
+(`benchmarks/attention.py`, docs/benchmarks.md). Knows nothing of packs, windows or dropout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WIDE = 64  # of heads whose float32 products are large enough
 KEPT = 2**22  # bytes of weights of a call that are kept for its gradient; more are made again
+
+
+def pays(query: Tensor, value: Tensor) -> bool:
+    """Whether it is quicker than torch's kernel: on a CPU, in 16 bits or with wide heads."""
+    if query.device.type != "cpu" or query.shape[-1] != value.shape[-1]:
+        return False
+    return _dtype(query).itemsize == 2 or query.shape[-1] >= WIDE
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
@@ -25,13 +33,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Te
     query: (n, heads, t, d); key, value: (n, kv_heads, t, d), each shared by heads that lie together.
     Returns (n, heads, t, d). `scale` None is 1 / sqrt(d). Under autocast in its dtype, all of it.
     """
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = (x.to(dtype) for x in (query, key, value))
+    dtype = _dtype(query)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     with torch.autocast("cpu", enabled=False):  # which would take softmax to float32
-        out: Tensor = _Blockwise.apply(query, key, value, scale)
+        out: Tensor = _Blockwise.apply(query.to(dtype), key.to(dtype), value.to(dtype), scale)
     return out
+
+
+def _dtype(query: Tensor) -> torch.dtype:
+    under = torch.is_autocast_enabled("cpu")
+    return torch.get_autocast_dtype("cpu") if under else query.dtype
 
 
 class _Blockwise(torch.autograd.Function):

@@ -59,7 +59,8 @@ LARGE = 32 * 2**20  # above it the C library asks the system for every block of 
 
 @dataclass(frozen=True)
 class Roofline:
-    """Rates that a device reaches: FLOPs a second of large products and of attention, bytes a second
+    """Rates that a device reaches: FLOPs a second of large products, of attention by one kernel and of
+    small products, many at once; bytes a second
     of passes over tensors and into blocks fresh from the system, elements a second of exponentials
     and of random numbers, 4-bit weights a second made whole, and seconds that any operation takes.
     `peak` is what MFU divides by; `measured` says whether that is a measurement.
@@ -69,6 +70,7 @@ class Roofline:
     peak: float
     flops: float
     attention: float
+    batched: float
     bytes: float
     fresh: float
     exponentials: float
@@ -85,10 +87,11 @@ def known_gpu(name: str, dtype: torch.dtype) -> Roofline | None:
         return None
     peak = (row[2] if dtype == torch.float32 else row[1]) * 1e12
     rate = row[3] * 1e9 * ATTAINED["bytes"]
+    attention = peak * ATTAINED["attention"]
     return Roofline(
-        device=name, peak=peak, flops=peak * ATTAINED["flops"],
-        attention=peak * ATTAINED["attention"], bytes=rate, fresh=rate, exponentials=rate / 4,
-        random=rate / 4, nf4=rate / 2.5, overhead=8e-6, measured=False,
+        device=name, peak=peak, flops=peak * ATTAINED["flops"], attention=attention, batched=attention,
+        bytes=rate, fresh=rate, exponentials=rate / 4, random=rate / 4, nf4=rate / 2.5, overhead=8e-6,
+        measured=False,
     )  # fmt: skip
 
 
@@ -160,6 +163,7 @@ def _measure(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
         "peak": _products(device, dtype, least=True),
         "flops": _products(device, dtype),
         "attention": _attention(device, dtype),
+        "batched": _batched(device, dtype),
         "bytes": passes,
         "fresh": fresh,
         "exponentials": other.numel() / _seconds(lambda: F.silu(other), device),
@@ -177,19 +181,21 @@ def _products(device: torch.device, dtype: torch.dtype, least: bool = False) -> 
 
 
 def _attention(device: torch.device, dtype: torch.dtype) -> float:
-    """Of the small batched products that attention on a CPU is made of (`blockwise.py`); elsewhere of
-    a causal kernel, forward and backward together."""
-    if device.type == "cpu":
-        rows, keys = (torch.rand(4, 256, 32, dtype=dtype) for _ in range(2))
-        with torch.no_grad():
-            seconds = _seconds(lambda: rows @ keys.transpose(1, 2) @ keys, device)
-        return 2 * 2 * 4 * 256 * 256 * 32 / seconds
+    """Of a causal kernel, forward and backward together, at 256 tokens."""
     q = torch.rand(1, 8, 256, 32, device=device, dtype=dtype, requires_grad=True)
 
-    def causal() -> None:
+    def both() -> None:
         F.scaled_dot_product_attention(q, q, q, is_causal=True).sum().backward()
 
-    return 3.5 * 4 * 8 * 32 * 256 * 257 / 2 / _seconds(causal, device)
+    return 3.5 * 4 * 8 * 32 * 256 * 257 / 2 / _seconds(both, device)
+
+
+def _batched(device: torch.device, dtype: torch.dtype) -> float:
+    """Of the small products, many at once, that `blockwise.py` makes attention of."""
+    rows, keys = (torch.rand(4, 256, 32, device=device, dtype=dtype) for _ in range(2))
+    with torch.no_grad():
+        seconds = _seconds(lambda: rows @ keys.transpose(1, 2) @ keys, device)
+    return 2 * 2 * 4 * 256 * 256 * 32 / seconds
 
 
 def _nf4(device: torch.device) -> float:

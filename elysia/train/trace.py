@@ -118,7 +118,7 @@ class Trace(TorchDispatchMode):
             return "passes over tensors", 0.0
         flops = float(counts(*args, **kwargs, out_val=out))
         if name.startswith("aten::bmm"):  # attention's on a CPU: small ones, many at once
-            return "attention", flops / self.device.attention
+            return "attention", flops / self.device.batched
         if made[0].itemsize == 2:
             shapes = [(x.shape, x.stride()) for x in tree_leaves(args) if isinstance(x, Tensor)]
             self.kernels.add((name, *shapes))

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from elysia.train import attention
 from elysia.train.attention import segment_attention
 
 
@@ -31,6 +32,22 @@ def test_each_sample_is_attended_as_if_it_were_alone(lengths):
             together[:, start : start + n], whole(*piece), rtol=1e-5, atol=1e-5
         )
         start += n
+
+
+def test_in_16_bits_and_with_wide_heads_a_cpu_attends_in_blocks_and_to_the_same(monkeypatch):
+    blocks = []
+    own = attention.blockwise.attend
+    monkeypatch.setattr(
+        attention.blockwise, "attend", lambda q, *rest: blocks.append(q.dtype) or own(q, *rest)
+    )
+    q, k, v = parts([70, 200], torch.bfloat16)
+    wide = [torch.randn(1, 2, 270, 64) for _ in range(3)]
+    for tensors, tolerance in (((q, k, v), 0.02), (wide, 1e-5), (parts([70, 200]), 1e-5)):
+        out, _ = segment_attention(torch.nn.Module(), *tensors, None, segments=[70, 200])
+        exact = [x.double() for x in tensors]
+        alone = [whole(*(x[:, :, a:b] for x in exact)) for a, b in ((0, 70), (70, 270))]
+        torch.testing.assert_close(out.double(), torch.cat(alone, 1), rtol=0, atol=tolerance)
+    assert blocks == [torch.bfloat16] * 2 + [torch.float32] * 2  # none for narrow heads in float32
 
 
 def test_nothing_of_one_sample_reaches_another():

@@ -48,7 +48,7 @@ def test_the_curve_is_a_picture(tmp_path):
 
 def test_a_planned_run_says_how_far_off_the_plan_was(plain_settings, tmp_path, caplog):
     settings = settings_from(plain_settings | {"max_steps": 2}, "here")
-    rates = Roofline("a device", 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e-6, False)
+    rates = Roofline("a device", *[1e9] * 9, 1e-6, False)
     planned = plan(settings, Target("cpu", rates, 2**40, "float32"))
     (tmp_path / "plan.json").write_text(json.dumps(planned.to_dict()))
     run(settings, "x", tmp_path)

@@ -20,7 +20,7 @@ from elysia.train.settings import settings_from
 from elysia.train.sft import SupervisedFinetune
 from elysia.train.trace import traced
 
-RATES = Roofline("a device", 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e-6, False)
+RATES = Roofline("a device", *[1e9] * 9, 1e-6, False)
 ONE_EACH = Target("cpu", RATES, 2**40, "float32")
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
 
