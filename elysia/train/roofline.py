@@ -7,6 +7,7 @@ Knows nothing of models or of training.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import platform
@@ -53,16 +54,16 @@ GPUS: tuple[tuple[str, float, float, float], ...] = (
 )
 # What well-made kernels reach of those peaks; a table cannot say more. Not measured by this project.
 ATTAINED = {"flops": 0.6, "attention": 0.35, "bytes": 0.8}
-RATES = "all, 2"  # names what is kept; another number when what is measured changes
+RATES = "all, 3"  # names what is kept; another number when what is measured changes
 LARGE = 32 * 2**20  # above it the C library asks the system for every block of memory anew
 
 
 @dataclass(frozen=True)
 class Roofline:
     """Rates that a device reaches: FLOPs a second of large products, of attention by one kernel and of
-    small products, many at once; bytes a second
-    of passes over tensors and into blocks fresh from the system, elements a second of exponentials
-    and of random numbers, 4-bit weights a second made whole, and seconds that any operation takes.
+    small products, many at once; bytes a second of passes over tensors and into blocks fresh from the
+    system, elements a second of exponentials and of random numbers, 4-bit weights a second made whole,
+    and seconds that any operation takes.
     `peak` is what MFU divides by; `measured` says whether that is a measurement.
     """
 
@@ -169,15 +170,19 @@ def _measure(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
         "exponentials": other.numel() / _seconds(lambda: F.silu(other), device),
         "random": bits.numel() / _seconds(lambda: torch.empty_like(bits).bernoulli_(0.9), device),
         "nf4": _nf4(device),
-        "overhead": _seconds(lambda: small[:8].add_(1.0), device),
+        "overhead": _overhead(device),
     }
 
 
 def _products(device: torch.device, dtype: torch.dtype, least: bool = False) -> float:
-    a = torch.rand(1024, 512, device=device, dtype=dtype)
-    b = torch.rand(512, 512, device=device, dtype=dtype)
+    """Of products whose operands are in no near cache, as in a step; or, `least`, the best there are."""
+    made = [
+        [torch.rand(rows, 512, device=device, dtype=dtype) for rows in (1024, 512)]
+        for _ in range(1 if least else 16)
+    ]
+    turns = itertools.cycle(made)
     with torch.no_grad():
-        return 2 * 1024 * 512 * 512 / _seconds(lambda: F.linear(a, b), device, least)
+        return 2 * 1024 * 512 * 512 / _seconds(lambda: F.linear(*next(turns)), device, least)
 
 
 def _attention(device: torch.device, dtype: torch.dtype) -> float:
@@ -196,6 +201,36 @@ def _batched(device: torch.device, dtype: torch.dtype) -> float:
     with torch.no_grad():
         seconds = _seconds(lambda: rows @ keys.transpose(1, 2) @ keys, device)
     return 2 * 2 * 4 * 256 * 256 * 32 / seconds
+
+
+def _overhead(device: torch.device) -> float:
+    """Of an operation in a training step, with all that modules, views and autograd take around it: of
+    layers so narrow that they take nothing else."""
+    from transformers import LlamaConfig, LlamaModel
+
+    from elysia.train.trace import Trace
+
+    sizes: Any = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "vocab_size": 16,
+    }
+    model: Any = LlamaModel(LlamaConfig(num_hidden_layers=4, **sizes))
+    model.to(device)
+    ids = torch.zeros(1, 16, dtype=torch.long, device=device)
+
+    def step() -> None:
+        model(input_ids=ids, use_cache=False).last_hidden_state.sum().backward()
+
+    nothing = Roofline(
+        device="", peak=1, flops=1, attention=1, batched=1, bytes=1, fresh=1, exponentials=1, random=1,
+        nf4=1, overhead=0, measured=False,
+    )  # fmt: skip
+    counter = Trace(nothing, 0)
+    with counter:
+        step()
+    return _seconds(step, device) / counter.operations
 
 
 def _nf4(device: torch.device) -> float:
