@@ -37,7 +37,7 @@ def both_ways(attend: Attend, tensors: list[Tensor], slope: Tensor) -> list[Tens
     leaves = [x.detach().requires_grad_() for x in tensors]
     out = attend(*leaves)
     out.backward(slope)
-    return [out, *(x.grad for x in leaves if x.grad is not None)]
+    return [out.detach(), *(x.grad for x in leaves if x.grad is not None)]
 
 
 def main() -> None:

@@ -5,8 +5,8 @@
 which is `python benchmarks/trainers.py --peer-python PYTHON --xtuner-python PYTHON` with environments of
 TRL and of XTuner 0.2.0 (requirements/trl.lock, xtuner.lock) on top of this one.
 
-All train the same LoRA on the same ids and labels from the same
-random base; each run is a process of its own. Held-out loss is computed by one function. Cases:
+All train the same LoRA on the same ids and labels from the same random base; each run is a process of its
+own. Held-out loss is computed by one function. Cases:
 
 - ours: packs, attention by sample, loss at labelled positions; through the runner that `train` uses.
 - fast: TRL at its fastest on a CPU, one dialogue a micro-batch, four accumulated, nothing recomputed.

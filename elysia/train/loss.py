@@ -86,8 +86,8 @@ class _Chunk(NamedTuple):
 def _sweep(
     hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, slopes: bool
 ) -> Iterator[_Chunk]:
-    """Chunk by chunk, all in the same memory: asking the system for it anew costs a CPU a third of the
-    head's time with 92,544 words. A chunk's `grad` is gone when the next is asked for.
+    """Chunk by chunk, all in the same memory: where the system is asked for it anew, a CPU touches every
+    page first. A chunk's `grad` is gone when the next is asked for.
     """
     kind = hidden.dtype
     if torch.is_autocast_enabled(hidden.device.type):

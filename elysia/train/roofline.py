@@ -1,7 +1,7 @@
 """What a device can do at best: products a second, bytes a second. Known GPUs by a table, anything
 else by measuring for two seconds, once: the figures are kept in a file.
 
-Knows nothing of models or of training.
+Knows nothing of the model that is trained.
 """
 
 from __future__ import annotations
