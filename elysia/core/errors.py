@@ -1,17 +1,36 @@
-"""One exception type per kind of fault, each carrying the sentence that the user reads.
+"""One exception type per kind of fault, each with a code and parameters for the sentence that the user reads.
 
-A sentence says what was wrong, where (file, row, key) and what to do. The command line prints it and
-exits non-zero; a traceback is for our own mistakes only. Knows nothing of who raises or prints.
+The sentence says what is wrong, where (file, row, key) and what to do. The command line prints it and
+exits with a non-zero status; a traceback appears for our own mistakes only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+from elysia.core.i18n import Text, render
 
 
 class ElysiaError(Exception):
-    """Any fault of input or surroundings; `str(error)` is the sentence for the user."""
+    """Any fault of the input or the environment.
+
+    `code` names an entry of the table of sentences (`core.i18n`) and `params` fill it; `str(error)` is the
+    English sentence, `error.render("zh")` the Chinese one. A program decides by type and code, never by
+    the sentence.
+    """
+
+    def __init__(self, code: str, /, **params: Any) -> None:
+        super().__init__(code)
+        self.code = code
+        self.params = params
+
+    def render(self, language: str = "en") -> str:
+        return render(self.code, self.params, language)
+
+    def __str__(self) -> str:
+        return self.render()
 
 
 class UsageError(ElysiaError):
@@ -82,13 +101,13 @@ class VoiceError(ElysiaError):
     """A voice that is missing, damaged, of an unknown kind, or failed while speaking."""
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
+def nearest(name: str, choices: Iterable[str]) -> Text | str:
     """A clause to append to a sentence: the closest of `choices`, or nothing when none is close.
 
-    >>> nearest("max_lenght", ["max_length", "lr"])
+    >>> str(nearest("max_lenght", ["max_length", "lr"]))
     " Did you mean 'max_length'?"
     >>> nearest("zzz", ["max_length"])
     ''
     """
-    found = get_close_matches(name, list(choices), n=1, cutoff=0.6)
-    return f" Did you mean '{found[0]}'?" if found else ""
+    matches = get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return Text("core.did_you_mean", {"name": matches[0]}) if matches else ""
