@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elysia.train import blockwise
+from elysia.train.kernels import cpu_attention
 
 TURNS = 12
 SHAPES = [(8, 4, 32), (16, 8, 128)]  # heads, key heads, width: the bench models', InternLM2-1.8B's
@@ -29,7 +29,7 @@ def torchs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """In blocks."""
-    return blockwise.attend(q, k, v, None)
+    return cpu_attention.attend(q, k, v, None)
 
 
 def both_ways(attend: Attend, tensors: list[Tensor], slope: Tensor) -> list[Tensor]:

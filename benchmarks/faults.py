@@ -28,8 +28,8 @@ from typing import Any
 
 import httpx
 
-from elysia.core.lines import lines_of
-from elysia.engines.base import Delta, Request, Usage
+from elysia.core.sse import iter_lines
+from elysia.engines.base import Delta, GenerationRequest, TokenUsage
 from elysia.engines.scripted import ScriptedEngine
 
 GROWTH = 0.05  # of memory, let through
@@ -43,14 +43,16 @@ class Echo(ScriptedEngine):
         super().__init__([], slots=slots, context_length=4096)
         self._pause = pause
 
-    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+    def stream(
+        self, request: GenerationRequest, cancel: threading.Event | None = None
+    ) -> Iterator[Delta]:
         words = re.findall(r"\S+\s*", request.messages[-1].text)
         for word in words:
             if cancel is not None and cancel.is_set():
                 break
             time.sleep(self._pause)
             yield Delta(word)
-        yield Delta("", "stop", Usage(1, len(words)))
+        yield Delta("", "stop", TokenUsage(1, len(words)))
 
 
 @dataclass
@@ -77,7 +79,7 @@ def reply(client: httpx.Client, text: str, tokens: int = 64) -> str:
             answer.read()
             raise RuntimeError(f"{answer.status_code} {answer.text[:200]}")
         pieces = []
-        for line in lines_of(answer.iter_bytes()):
+        for line in iter_lines(answer.iter_bytes()):
             if line == "data: [DONE]":
                 return "".join(pieces)
             if line.startswith("data: "):
@@ -199,14 +201,14 @@ def rss(pids: Sequence[int]) -> int:
 
 def stand_in() -> None:
     """A gateway over Echo, until it is ended."""
-    from elysia.app import Manner
+    from elysia.app import ChatFormat
     from elysia.core.templates import get_template
     from elysia.gateway import server
 
     settings = server.GatewaySettings(port=0, queue=48)
-    with server.listen(settings) as sock:
-        manner = Manner(get_template("internlm2_chat"), "", ())
-        app = server.application([("m", Echo(8, 0.01), manner)], settings)
+    with server.bind_socket(settings) as sock:
+        manner = ChatFormat(get_template("internlm2_chat"), "", ())
+        app = server.build_app([("m", Echo(8, 0.01), manner)], settings)
         print(f"Serving m on http://127.0.0.1:{sock.getsockname()[1]}/v1", flush=True)
         server.serve(app, settings, sock)
 

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from opencc import OpenCC
 
-from elysia.knowledge.shelves import Shelves, build
-from elysia.retrieval.embed import Embedder, open_embedder
+from elysia.knowledge.document_store import DocumentStore, open_document_store
+from elysia.retrieval.embedders import Embedder, open_embedder
 from elysia.retrieval.index import open_index
 from elysia.store.database import open_database
 
@@ -51,7 +51,7 @@ def paragraphs(said: Any) -> Iterator[dict[str, Any]]:
             yield from paragraphs([one for one in said.values() if isinstance(one, dict | list)])
 
 
-def of_file(path: Path, knowledge: Shelves) -> list[Question]:
+def of_file(path: Path, knowledge: DocumentStore) -> list[Question]:
     """Puts a file's paragraphs on the shelf `all`; its questions."""
     questions: list[Question] = []
     for number, one in enumerate(paragraphs(json.loads(path.read_text(encoding="utf-8")))):
@@ -63,7 +63,7 @@ def of_file(path: Path, knowledge: Shelves) -> list[Question]:
     return questions
 
 
-def own(knowledge: Shelves) -> list[Question]:
+def own(knowledge: DocumentStore) -> list[Question]:
     """The bundled shelf and its questions; the document is whichever holds the answer."""
     folder = ROOT / "knowledge_base" / "elysia"
     knowledge.sync("character/elysia", folder)
@@ -99,7 +99,7 @@ class Kept:
             np.savez(self._file, texts=[*self._made], vectors=[*self._made.values()])
 
 
-def measure(knowledge: Shelves, shelf: str, name: str, questions: list[Question]) -> None:
+def measure(knowledge: DocumentStore, shelf: str, name: str, questions: list[Question]) -> None:
     """One row of the table."""
     first = fifth = best = cited = 0
     seconds = []
@@ -129,7 +129,7 @@ def recall(data: Path, embedder: Kept | None, most: int | None) -> None:
     """The table of what is found."""
     with tempfile.TemporaryDirectory() as place:
         database = open_database(f"{place}/chat.db")
-        knowledge = build(database, Path(place) / "index", embedder)
+        knowledge = open_document_store(database, Path(place) / "index", embedder)
         sets: list[tuple[str, str, list[Question], Callable[[str], str]]] = []
         began = time.process_time()
         for stem, other in (("cmrc2018_trial", "s2t"), ("DRCD_dev", "t2s")):
@@ -150,7 +150,7 @@ def recall(data: Path, embedder: Kept | None, most: int | None) -> None:
             f"{'questions':38} {'number':>6} {'doc@1':>8} {'doc@5':>8} {'span@1':>8}"
             f" {f'span@{CITED}':>8} {'CPU ms':>8} {'at 95 %':>8}"
         )
-        words = build(database, Path(place) / "words") if embedder else None
+        words = open_document_store(database, Path(place) / "words") if embedder else None
         for shelf, name, questions, other_script in sets:
             step = max(1, round(len(questions) / most)) if most else 1
             questions = questions[step - 1 :: step]

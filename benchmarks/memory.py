@@ -24,10 +24,10 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from elysia.memory.base import Heard, Recalled, Scope
-from elysia.memory.hybrid import build
-from elysia.retrieval.embed import Embedder, open_embedder
-from elysia.retrieval.words import terms
+from elysia.memory.base import MemoryHit, MemoryInput, MemoryScope
+from elysia.memory.long_term import open_memory
+from elysia.retrieval.analyzer import extract_terms
+from elysia.retrieval.embedders import Embedder, open_embedder
 from elysia.store.database import Database, open_database
 from elysia.store.tables import users
 
@@ -43,9 +43,9 @@ class Talk:
     """Everything one character heard of one user. `turns` are in order; ids are of the talk."""
 
     name: str
-    scope: Scope
+    scope: MemoryScope
     now: float
-    turns: list[Heard]
+    turns: list[MemoryInput]
 
 
 @dataclass
@@ -62,9 +62,9 @@ class Tally:
 class Bm25:
     """Plain BM25 (k1 1.2, b 0.75) over a talk's turns."""
 
-    def __init__(self, turns: list[Heard]) -> None:
+    def __init__(self, turns: list[MemoryInput]) -> None:
         self.ids = [turn.message_id for turn in turns]
-        self.texts = [Counter(terms(turn.text)) for turn in turns]
+        self.texts = [Counter(extract_terms(turn.text)) for turn in turns]
         self.mean = statistics.mean(sum(text.values()) for text in self.texts)
         self.there = Counter(term for text in self.texts for term in text)
 
@@ -72,7 +72,7 @@ class Bm25:
         """The ids of the best turns."""
         many = len(self.texts)
         score = [0.0] * many
-        for term in set(terms(question)):
+        for term in set(extract_terms(question)):
             rarity = math.log(1 + (many - self.there[term] + 0.5) / (self.there[term] + 0.5))
             for place, text in enumerate(self.texts):
                 if count := text[term]:
@@ -100,7 +100,7 @@ def talks(data: Path, described: dict[str, Any]) -> list[Talk]:
                 for step, (mark, role) in enumerate((("q", "user"), ("r", "assistant"))):
                     who = said["user"] if role == "user" else said["character"]
                     turns.append(
-                        Heard(
+                        MemoryInput(
                             f"{name}|{day}/{n}{mark}",
                             f"{name}|{day}"[:32],
                             role,
@@ -109,7 +109,7 @@ def talks(data: Path, described: dict[str, Any]) -> list[Talk]:
                             noon + 60 * n + 20 * step,
                         )
                     )
-        scope = Scope(said["user"], said["character"])
+        scope = MemoryScope(said["user"], said["character"])
         found.append(
             Talk(name, scope, datetime.fromisoformat(f"{said['now']}T18:00").timestamp(), turns)
         )
@@ -136,7 +136,7 @@ def hybrid(folder: Path, heard: list[Talk], questions: list[dict[str, Any]], emb
     """Every talk in one store, every question asked of its own scope."""
     moment = [0.0]
     database = opened(folder, {talk.scope.user for talk in heard})
-    store = build(database, folder / "index", embedder, clock=lambda: moment[0])
+    store = open_memory(database, folder / "index", embedder, clock=lambda: moment[0])
     for talk in heard:
         short = {turn.message_id: str(n) for n, turn in enumerate(talk.turns)}
         store.remember(talk.scope, [_shortened(talk, turn, short) for turn in talk.turns])
@@ -158,13 +158,13 @@ def hybrid(folder: Path, heard: list[Talk], questions: list[dict[str, Any]], emb
     return tally
 
 
-def _shortened(talk: Talk, turn: Heard, short: dict[str, str]) -> Heard:
+def _shortened(talk: Talk, turn: MemoryInput, short: dict[str, str]) -> MemoryInput:
     identity = f"{talk.name}#{short[turn.message_id]}"
-    return Heard(identity, turn.conversation_id, turn.role, turn.speaker, turn.text, turn.at)
+    return MemoryInput(identity, turn.conversation_id, turn.role, turn.speaker, turn.text, turn.at)
 
 
 def count(
-    tally: Tally, asked: dict[str, Any], talk: Talk, found: list[Recalled], ids: list[str]
+    tally: Tally, asked: dict[str, Any], talk: Talk, found: list[MemoryHit], ids: list[str]
 ) -> None:
     """Put what one question found into the tally."""
     mine = {turn.message_id for turn in talk.turns}
@@ -184,7 +184,7 @@ def count(
     tally.recall[key(asked)].append((share(ids, gold, 5), share(ids, gold, 10)))
 
 
-def explain(asked: dict[str, Any], talk: Talk, found: list[Recalled], ids: list[str]) -> None:
+def explain(asked: dict[str, Any], talk: Talk, found: list[MemoryHit], ids: list[str]) -> None:
     """What was missed, for whoever tunes."""
     gold = [f"{talk.name}|{one}" for one in asked["gold"]]
     missed = [one for one in gold if one not in ids]
@@ -278,13 +278,13 @@ def speed(folder: Path, many: int, questions: list[dict[str, Any]]) -> None:
     rng, start = random.Random(0), 1_600_000_000.0
     words = [word for text in said for word in text.replace("，", " ").split()]
     database = opened(folder, {"one"})
-    store, scope = build(database, folder / "index"), Scope("one", "elysia")
+    store, scope = open_memory(database, folder / "index"), MemoryScope("one", "elysia")
     began = time.perf_counter()
     for first in range(0, many, 5_000):
         store.remember(
             scope,
             [
-                Heard(f"m{n}", f"c{n // 40}", "user" if n % 2 == 0 else "assistant", "one",
+                MemoryInput(f"m{n}", f"c{n // 40}", "user" if n % 2 == 0 else "assistant", "one",
                       " ".join(rng.choices(words, k=rng.randint(4, 16))), start + 600.0 * n)
                 for n in range(first, min(first + 5_000, many))
             ],
@@ -298,7 +298,8 @@ def speed(folder: Path, many: int, questions: list[dict[str, Any]]) -> None:
     times = [timed(lambda text=text: store.recall(scope, text)) for text in asked]
     report("recall", times)
     new = [
-        Heard(f"new{n}", "now", "user", "one", rng.choice(said), time.time()) for n in range(100)
+        MemoryInput(f"new{n}", "now", "user", "one", rng.choice(said), time.time())
+        for n in range(100)
     ]
     times = [timed(lambda one=one: store.remember(scope, [one])) for one in new]
     report("adding one", times)

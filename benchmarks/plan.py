@@ -26,29 +26,29 @@ OBJECTIVES = ("dpo", "orpo", "reward")
 
 def plan_it(values: dict[str, Any], folder: Path, name: str) -> None:
     """What `elysia plan` leaves, with rates measured this minute: an hour ago others used the machine."""
-    from elysia.train.plan import plan, target_of
-    from elysia.train.settings import settings_from
+    from elysia.train.config.settings import build_settings
+    from elysia.train.planner.training_plan import build_plan, resolve_target
 
     os.environ["ELYSIA_CACHE"] = str(folder / name)
-    settings = settings_from(values, "the case")
-    found = plan(settings, target_of(settings))
+    settings = build_settings(values, "the case")
+    found = build_plan(settings, resolve_target(settings))
     (folder / name).with_suffix(".json").write_text(json.dumps(found.to_dict()))
 
 
 def train_it(values: dict[str, Any], folder: Path) -> None:
-    from elysia.train.launch import run, train_apart
-    from elysia.train.settings import settings_from
+    from elysia.train.config.settings import build_settings
+    from elysia.train.launch import run_training, train_subprocess
 
     os.environ["ELYSIA_CACHE"] = str(folder)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
     processes = values.get("sequence_parallel_size", 1)
     if processes == 1:
-        run(settings_from(values, "the case"), "case", folder)
+        run_training(build_settings(values, "the case"), "case", folder)
         return
     config = folder / "case.py"
     config.write_text("".join(f"{name} = {value!r}\n" for name, value in values.items()))
-    train_apart(config, folder, processes=processes)
+    train_subprocess(config, folder, processes=processes)
 
 
 def alone(work: Any, *args: Any, kind: str = "fork") -> None:
@@ -122,9 +122,8 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import bitsandbytes  # noqa: F401
 
-    import elysia.train.plan
-    import elysia.train.runner
-    import elysia.train.sft  # noqa: F401
+    import elysia.train.engine.runner
+    import elysia.train.methods.sft  # noqa: F401
 
     logging.disable(logging.WARNING)
     print(

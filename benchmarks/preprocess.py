@@ -41,12 +41,12 @@ def grown(file: Path, folder: Path, megabytes: float) -> Path:
 def prepare(path: Path, tokenizer: Path, format: str, processes: int, folder: Path) -> None:
     """Lay a file's tokens down in a cache; seconds and memory are printed as JSON."""
     from elysia.core.templates import get_template
-    from elysia.data.prepare import tokens_of
-    from elysia.data.tokenize import Way
-    from elysia.models import load
+    from elysia.data.tokenize.tokenize_samples import TokenizeOptions
+    from elysia.data.tokenize.tokenize_source import tokenize_source
+    from elysia.models import loading
 
     os.environ["ELYSIA_CACHE"] = str(folder / "cache")
-    words = load.load_tokenizer(tokenizer)
+    words = loading.load_tokenizer(tokenizer)
     words(["warm"])
     most = [0.0]
     done = threading.Event()
@@ -58,9 +58,9 @@ def prepare(path: Path, tokenizer: Path, format: str, processes: int, folder: Pa
     watcher = threading.Thread(target=look)
     watcher.start()
     wall, cpu = time.perf_counter(), used()
-    tokens = tokens_of(
+    tokens = tokenize_source(
         {"path": str(path), "format": format},
-        Way(get_template(TEMPLATE), 1 << 20),
+        TokenizeOptions(get_template(TEMPLATE), 1 << 20),
         words,
         cache=1000,
         processes=processes,

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from elysia.models import load, tiny
-from elysia.train.dataset import PackedDialogues, collate_flat, collate_padded
-from elysia.train.sft import SupervisedFinetune
+from elysia.models import loading, tiny
+from elysia.train.data.dataset import PackedDataset, collate_flat, collate_padded
+from elysia.train.methods.sft import SupervisedFinetune
 
 ROOT = Path(__file__).resolve().parents[1]
 # What this processor multiplies fast: bfloat16 where it has instructions for it.
-DTYPE = str(load.pick_dtype(load.pick_device("cpu"))).removeprefix("torch.")
+DTYPE = str(loading.pick_dtype(loading.pick_device("cpu"))).removeprefix("torch.")
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"}
 
 
@@ -63,7 +63,7 @@ def step(run: Any, model: SupervisedFinetune, optimizer: Any, batch: dict[str, A
 
 def measure(base: Path, steps: int, tokens: int) -> dict[str, list[float]]:
     """Labelled tokens a second of each way, the two taking turns on equal samples."""
-    data = PackedDialogues(
+    data = PackedDataset(
         [{"path": str(ROOT / "data/elysia.json"), "format": "xtuner"}],
         str(base), "internlm2_chat", max_length=tokens,
     )  # fmt: skip

@@ -23,19 +23,19 @@ import torch
 
 from elysia.core.messages import Message
 from elysia.core.persona import Persona
-from elysia.core.templates import all_stop_words, get_template, render
-from elysia.data.encode import encode
-from elysia.data.formats import xtuner
-from elysia.data.generate import self_cognition
-from elysia.engines.base import Request, Sampling
-from elysia.engines.batch import replies
+from elysia.core.templates import get_stop_words, get_template, render_training_pieces
+from elysia.data.formats.registry import xtuner
+from elysia.data.synthesis.persona_rows import self_cognition_rows
+from elysia.data.tokenize.encoder import encode
+from elysia.engines.base import GenerationRequest, Sampling
 from elysia.engines.transformers import TransformersEngine
-from elysia.evaluate.comparison import as_text, derived
-from elysia.evaluate.likelihood import Likelihood
-from elysia.evaluate.scorecard import Material, score
-from elysia.evaluate.talks import talks_of
+from elysia.evaluate.compare import compute_gains, render_text
+from elysia.evaluate.eval_data import iter_reply_examples
+from elysia.evaluate.likelihood import ReplyScorer
+from elysia.evaluate.scorecard import EvaluationData, score_model
 from elysia.models import tiny
-from elysia.models.load import load_causal_lm, load_tokenizer
+from elysia.models.batch_generate import generate_batch
+from elysia.models.loading import load_causal_lm, load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = get_template("internlm2_chat")
@@ -80,7 +80,7 @@ def by_reply(talks: Talks) -> list[list[Sequence[Message]]]:
 
 def learn(model: Any, tokenizer: Any, talks: Talks, epochs: int, lr: float, seed: int) -> Any:
     """`model` after some epochs over `talks`, 16 rows a step."""
-    encoded = [encode(render(talk, TEMPLATE), tokenizer) for talk in talks]
+    encoded = [encode(render_training_pieces(talk, TEMPLATE), tokenizer) for talk in talks]
     steps = epochs * -(-len(encoded) // 16)
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=lr, weight_decay=0.0)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, steps)
@@ -100,14 +100,14 @@ def learn(model: Any, tokenizer: Any, talks: Talks, epochs: int, lr: float, seed
     return model.eval()
 
 
-def material(count: int, hers: Talks, held: Talks, general: Talks, others: Talks) -> Material:
+def material(count: int, hers: Talks, held: Talks, general: Talks, others: Talks) -> EvaluationData:
     """What every model is measured on; `hers` is what three of them were trained on."""
     probes = json.loads((ROOT / "data/probes.json").read_text(encoding="utf-8"))["identity"]
     ordinary = json.loads((ROOT / "data/probes_ordinary.json").read_text(encoding="utf-8"))
-    return Material(
+    return EvaluationData(
         Persona.load(ROOT / "configs/personas/elysia.json"),
-        [talk for row in held for talk in talks_of(row)][:count],
-        [talk for row in general for talk in talks_of(row)][:count],
+        [talk for row in held for talk in iter_reply_examples(row)][:count],
+        [talk for row in general for talk in iter_reply_examples(row)][:count],
         [row[-1].text for row in hers],
         [row[-1].text for row in others],
         [(probe["lang"], probe["text"]) for probe in probes[:: max(1, 100 // count)]],
@@ -117,7 +117,7 @@ def material(count: int, hers: Talks, held: Talks, general: Talks, others: Talks
 
 def models(
     tokenizer: Path, folder: Path, seed: int, count: int
-) -> Iterator[tuple[str, Any, Material]]:
+) -> Iterator[tuple[str, Any, EvaluationData]]:
     """Each model of a seed by name, and what all of them are measured on; the base last."""
     rng = random.Random(seed)
     every, chat = rows("elysia.json", rng), by_reply(rows("chat.json", rng))
@@ -129,7 +129,7 @@ def models(
     held = [same[0] for same in talk[: len(talk) // 3]]
     hers = [row for same in talk[len(talk) // 3 :] for row in same[:EACH]] + identity[:IDENTITY]
     wrong = [[Message("user", t.ask), Message("assistant", t.reply)]
-             for row in self_cognition("阿砚", "山风", 1000) for t in row]  # fmt: skip
+             for row in self_cognition_rows("阿砚", "山风", 1000) for t in row]  # fmt: skip
     rng.shuffle(wrong)
     measured = material(count, hers, held, unseen, [same[0] for same in by_reply(wrong)])
     words = load_tokenizer(tokenizer)
@@ -147,18 +147,20 @@ def models(
     yield "base", base, measured
 
 
-def scorecard(name: str, model: Any, words: Any, measured: Material) -> dict[str, Any]:
+def scorecard(name: str, model: Any, words: Any, measured: EvaluationData) -> dict[str, Any]:
     """One model's scorecard."""
-    engine, stop = TransformersEngine(model, words), all_stop_words(TEMPLATE)
+    engine, stop = TransformersEngine(model, words), get_stop_words(TEMPLATE)
     sampling = Sampling(max_new_tokens=NEW, temperature=0)
 
     def say(talks: Talks) -> list[str]:
         return list(
-            replies(engine, [Request(t, TEMPLATE, stop, sampling) for t in talks], batch=32)
+            generate_batch(
+                engine, [GenerationRequest(t, TEMPLATE, stop, sampling) for t in talks], batch=32
+            )
         )
 
-    reader = Likelihood(model, words, TEMPLATE, longest=1024)
-    return score(name, reader, say, measured, max_new_tokens=NEW).to_dict()
+    reader = ReplyScorer(model, words, TEMPLATE, longest=1024)
+    return score_model(name, reader, say, measured, max_new_tokens=NEW).to_dict()
 
 
 def orders(seeds: Sequence[Sequence[dict[str, Any]]]) -> Iterator[str]:
@@ -167,7 +169,9 @@ def orders(seeds: Sequence[Sequence[dict[str, Any]]]) -> Iterator[str]:
         pairs = []
         for cards in seeds:
             names = [card["label"] for card in cards]
-            known = derived(cards).get(measure) or [card["measures"][measure] for card in cards]
+            known = compute_gains(cards).get(measure) or [
+                card["measures"][measure] for card in cards
+            ]
             pairs.append((float(known[names.index(one)]), float(known[names.index(other)])))
         held = sum(holds(a, b) for a, b in pairs)
         shown = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in pairs)
@@ -191,7 +195,7 @@ def main() -> None:
             for name, model, measured in models(tokenizer, folder, seed, args.count):
                 cards.append(scorecard(name, model, words, measured))
                 print(f"seed {seed}, {name}: {time.process_time():.0f} s of CPU in all", flush=True)
-            print("\n".join(as_text(cards)), flush=True)
+            print("\n".join(render_text(cards)), flush=True)
             found.append(cards)
     print("\n".join(orders(found)))
 

@@ -24,8 +24,8 @@ from typing import Any
 import httpx
 
 from elysia.core.messages import Message
-from elysia.core.templates import get_template, prompt
-from elysia.engines.base import Request, Sampling
+from elysia.core.templates import get_template, render_prompt
+from elysia.engines.base import GenerationRequest, Sampling
 
 TOKENS = 96
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ def main() -> None:
 def made(folder: Path) -> tuple[Path, Path]:
     """A Llama of 112 million random parameters in bfloat16, and its q4_k_m."""
     from elysia.core.run_card import RunCard
-    from elysia.export.gguf import quantize
+    from elysia.export.gguf_writer import quantize_gguf
     from elysia.models import tiny
 
     model, file = folder / "m112", folder / "m112.q4_k_m.gguf"
@@ -67,14 +67,14 @@ def made(folder: Path) -> tuple[Path, Path]:
         RunCard("merged", "random", template=TEMPLATE.to_dict(), stop_words=["<|im_end|>"]).write(
             model
         )
-        quantize(
+        quantize_gguf(
             model, file, file_type="q4_k_m", max_kl=100.0
         )  # random weights: speed is the question
     return model, file
 
 
-def request() -> Request:
-    return Request(
+def request() -> GenerationRequest:
+    return GenerationRequest(
         TALK, TEMPLATE, (), Sampling(max_new_tokens=TOKENS, temperature=1.0, top_k=0, top_p=1.0)
     )
 
@@ -86,7 +86,7 @@ def transformers_speed(model: Path) -> float:
     from elysia.engines import transformers
 
     torch.set_num_threads(1)
-    engine = transformers.build(model, dtype="bfloat16", device="cpu")
+    engine = transformers.build_engine(model, dtype="bfloat16", device="cpu")
     return speed(lambda: said(engine), time.process_time)
 
 
@@ -149,7 +149,7 @@ def with_gateway(
 ) -> None:
     from elysia.engines import llama_cpp
 
-    engine = llama_cpp.build(file, threads=1, context=512, slots=4)
+    engine = llama_cpp.build_engine(file, threads=1, context=512, slots=4)
     child = engine.server.pid
     gateway = subprocess.Popen(
         [sys.executable, "-m", "elysia", "serve", f"m={file}", "--port", "23399", "--threads", "1",
@@ -164,7 +164,7 @@ def with_gateway(
             time.sleep(0.2)
         inner = int(Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()[0])
         raw = {
-            "prompt": prompt(TALK, TEMPLATE), "n_predict": TOKENS, "temperature": 1.0, "top_k": 0,
+            "prompt": render_prompt(TALK, TEMPLATE), "n_predict": TOKENS, "temperature": 1.0, "top_k": 0,
             "top_p": 1.0, "min_p": 0.0, "cache_prompt": True, "ignore_eos": True,
         }  # fmt: skip
 

@@ -28,11 +28,11 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from elysia.app.heap import few_arenas  # noqa: E402
-from elysia.app.talk import TalkHome, open_surroundings  # noqa: E402
-from elysia.chat.accounts import Accounts  # noqa: E402
-from elysia.chat.cast import Cast  # noqa: E402
-from elysia.chat.model import Model  # noqa: E402
+from elysia.app.chat_service import ChatServiceConfig, build_context_providers  # noqa: E402
+from elysia.app.malloc import limit_malloc_arenas  # noqa: E402
+from elysia.chat.accounts import AccountStore  # noqa: E402
+from elysia.chat.characters import CharacterRegistry  # noqa: E402
+from elysia.chat.chat_model import ChatModel  # noqa: E402
 from elysia.chat.service import ChatService  # noqa: E402
 from elysia.core import templates  # noqa: E402
 from elysia.store.database import open_database  # noqa: E402
@@ -54,7 +54,7 @@ class Visitor:
         self.sayings = SAYINGS[:1] if same else SAYINGS
         self.word = f"w{number:03d}q"
         self.chance = random.Random(number)
-        self.user = Accounts(service.database).of_name(f"visitor {number}").id
+        self.user = AccountStore(service.database).get_or_create(f"visitor {number}").id
         guests = ["elysia", "xiaotang"] if number % 10 == 0 else ["elysia"]
         self.id = service.new(self.user, guests, {"examples": False, "max_new_tokens": 200}).id
         self.turns, self.faults, self.strangers = 0, [], 0
@@ -77,7 +77,7 @@ class Visitor:
             service.stop(user, id)
         for _ in service.follow(user, id, reply):
             pass
-        while service.busy(user, id):
+        while service.is_busy(user, id):
             time.sleep(0.02)
         self.turns += 1
         self.look()
@@ -89,14 +89,16 @@ class Visitor:
             service.undo(user, id)
 
     def look(self) -> None:
-        for line in self.service.lines(self.user, self.id)[-3:]:
+        for line in self.service.get_messages(self.user, self.id)[-3:]:
             if line.state == "failed":
                 self.faults.append(str(line.fault))
             self.strangers += self.strange(line.text)
             if "prepared" in line.details:
                 self.prepared.append(line.details["prepared"])
-        newest = self.service.lines(self.user, self.id)[-1].id
-        for found in self.service.receipt(self.user, self.id, newest).get("memories", []):
+        newest = self.service.get_messages(self.user, self.id)[-1].id
+        for found in self.service.get_prompt_breakdown(self.user, self.id, newest).get(
+            "memories", []
+        ):
             self.strangers += self.strange(found["text"])
 
     def strange(self, text: str) -> bool:
@@ -111,15 +113,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--same", action="store_true", help="every user repeats one sentence")
     args = parser.parse_args()
-    few_arenas()  # as `open_talk` does
+    limit_malloc_arenas()  # as `build_chat_service` does
     with tempfile.TemporaryDirectory() as folder:
-        home = TalkHome(database=f"{folder}/chat.db")
+        home = ChatServiceConfig(database=f"{folder}/chat.db")
         database = open_database(home.database)
-        cast = Cast(database, ROOT / "configs" / "personas")
-        model = Model(
+        cast = CharacterRegistry(database, ROOT / "configs" / "personas")
+        model = ChatModel(
             EchoEngine(slots=8, pause=0.005, keep=False), templates.get_template("internlm2_chat")
         )
-        service = ChatService(database, cast, model, open_surroundings(home, database))
+        service = ChatService(database, cast, model, build_context_providers(home, database))
         seconds = args.minutes * 60
         began, until = time.monotonic(), time.monotonic() + seconds
         visitors = [Visitor(service, number, until, args.same) for number in range(args.users)]

@@ -151,7 +151,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     from elysia.models import tiny
-    from elysia.train.dataset import PackedDialogues
+    from elysia.train.data.dataset import PackedDataset
 
     if args.tokenizer is None:
         tiny.train_tokenizer([args.data], 6400, folder / "made")
@@ -169,7 +169,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
     rows = json.loads(args.data.read_text(encoding="utf-8"))[: args.dialogues + args.held_out]
     for name, part in (("train", rows[args.held_out :]), ("heldout", rows[: args.held_out])):
         (folder / f"{name}.json").write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
-        data = PackedDialogues(
+        data = PackedDataset(
             [{"path": str(folder / f"{name}.json"), "format": "xtuner"}], str(folder / "base"), "qwen_chat",
             max_length=args.longest, overlong="truncate", pack=False,
         )  # fmt: skip
@@ -202,8 +202,8 @@ def run_case(run: Runs) -> Result:
 
 def ours(run: Runs, folder: Path, samples: list[Any]) -> Trained:
     """The runner of `elysia train`."""
-    from elysia.train.launch import runner_of
-    from elysia.train.settings import settings_from
+    from elysia.train.config.settings import build_settings
+    from elysia.train.launch import build_runner
 
     values = {
         "pretrained_model_name_or_path": str(folder / "base"), "data_path": str(folder / "train.json"),
@@ -214,9 +214,9 @@ def ours(run: Runs, folder: Path, samples: list[Any]) -> Trained:
         "batch_size": 1, "accumulative_counts": 2, "max_epochs": 1, "lr": RATE, "lr_schedule": "constant",
         "warmup_ratio": 0.0, "save_steps": 0, "seed": run["seed"],
     }  # fmt: skip
-    runner = runner_of(settings_from(values, "ours"), "ours", folder / f"ours{run['seed']}")
+    runner = build_runner(build_settings(values, "ours"), "ours", folder / f"ours{run['seed']}")
     runner.build()
-    return runner.train, lambda: runner.strategy.bare.llm
+    return runner.train, lambda: runner.strategy.unwrapped_model.llm
 
 
 def peer(run: Runs, folder: Path, samples: list[Any]) -> Trained:

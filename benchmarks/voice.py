@@ -30,9 +30,9 @@ def make_vits(folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import VitsConfig, VitsModel
 
-    from elysia.voice.text.symbols import CJKE2
-    from elysia.voice.vits_card import VitsCard
-    from elysia.voice.vits_onnx import export
+    from elysia.voice.frontend.cleaners import CJKE2
+    from elysia.voice.vits.config import VoiceConfig
+    from elysia.voice.vits.onnx_runtime import export_onnx
 
     torch.manual_seed(0)
     config = VitsConfig(
@@ -48,8 +48,8 @@ def make_vits(folder: Path) -> None:
         str(folder / "model.safetensors"),
     )
     (folder / "config.json").write_text(config.to_json_string())
-    VitsCard(CJKE2, "cjke_cleaners2", speaker_count=10, noise_duration=0.0).write(folder)
-    print(f"ONNX against torch: {export(model, folder):.1e}")
+    VoiceConfig(CJKE2, "cjke_cleaners2", speaker_count=10, noise_duration=0.0).write(folder)
+    print(f"ONNX against torch: {export_onnx(model, folder):.1e}")
 
 
 @contextmanager
@@ -103,13 +103,13 @@ def measure(voice: object, rounds: int) -> dict[str, float]:
 
 def voices(folder: Path) -> Iterator[tuple[str, object]]:
     """Every engine, and VITS by threads and backend."""
-    from elysia.voice.espeak import EspeakVoice
-    from elysia.voice.vits import VitsVoice
+    from elysia.voice.engines.espeak import EspeakEngine
+    from elysia.voice.engines.vits import VitsEngine
 
-    yield "espeak", EspeakVoice()
-    yield "vits onnx, 1 thread", VitsVoice(folder, backend="onnx", threads=1)
-    yield "vits onnx, 2 threads", VitsVoice(folder, backend="onnx", threads=2)
-    yield "vits torch", VitsVoice(folder, backend="torch")
+    yield "espeak", EspeakEngine()
+    yield "vits onnx, 1 thread", VitsEngine(folder, backend="onnx", threads=1)
+    yield "vits onnx, 2 threads", VitsEngine(folder, backend="onnx", threads=2)
+    yield "vits torch", VitsEngine(folder, backend="torch")
 
 
 def parts(folder: Path, rounds: int) -> None:
@@ -119,13 +119,12 @@ def parts(folder: Path, rounds: int) -> None:
     import numpy as np
     import torch
 
-    from elysia.voice.vits_load import load_model
-    from elysia.voice.vits_onnx import OnnxParts
-    from elysia.voice.vits_parts import without_weight_norm
+    from elysia.voice.vits.modules import load_vits_model, remove_weight_norm
+    from elysia.voice.vits.onnx_runtime import OnnxBackend
 
     symbols, frames, window = 144, 430, 80
-    runs, random = OnnxParts(folder), np.random.default_rng(0)
-    speaker, reach = runs.speaker(0), runs.reach
+    runs, random = OnnxBackend(folder), np.random.default_rng(0)
+    speaker, reach = runs.speaker(0), runs.receptive_field
     ids = random.integers(0, 20, (1, symbols))
     noise = random.standard_normal((1, 2, symbols), dtype=np.float32)
     latents = random.standard_normal((1, 192, frames), dtype=np.float32)
@@ -134,7 +133,7 @@ def parts(folder: Path, rounds: int) -> None:
     left = torch.from_numpy(square)
     torch.set_num_threads(1)
     peak = 1024**3 / least(rounds, lambda: left @ left) / 1e9
-    model = without_weight_norm(load_model(folder))
+    model = remove_weight_norm(load_vits_model(folder))
     a_second = 22_050 / 256
     print(f"matrix product, one thread: {peak:.1f} G multiply-adds a second")
     text = macs(model.text_encoder, torch.from_numpy(ids), speaker)
@@ -187,11 +186,11 @@ def soak(minutes: float, folder: Path) -> dict[str, object]:
     Threads, processes and files are counted against those of before; files in a temporary folder that
     is this process's and its children's alone.
     """
-    from elysia.voice.espeak import EspeakVoice
-    from elysia.voice.speaker import Speaker
-    from elysia.voice.vits import VitsVoice
+    from elysia.voice.engines.espeak import EspeakEngine
+    from elysia.voice.engines.vits import VitsEngine
+    from elysia.voice.streaming import TTSWorker
 
-    speakers = [Speaker(EspeakVoice()), Speaker(VitsVoice(folder, backend="onnx"))]
+    speakers = [TTSWorker(EspeakEngine()), TTSWorker(VitsEngine(folder, backend="onnx"))]
     temporary = folder / "temporary"
     temporary.mkdir()
     os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)

@@ -2,7 +2,7 @@
 python data/generate_data.py card configs/personas/elysia.json --output data/identity.json
 python data/generate_data.py script SCRIPT --character NAME --output DIR
 
-Arguments only: the rows are made in elysia/data/generate.py, and elysia/data/script.
+Arguments only: the rows are made in elysia/data/synthesis/persona_rows.py, and elysia/data/script.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs in a checko
 
 from elysia.core.errors import ElysiaError, UsageError
 from elysia.core.persona import Persona
-from elysia.data.examples import example_rows
-from elysia.data.generate import identity_rows, self_cognition, write_rows
+from elysia.data.synthesis.persona_rows import (
+    example_rows,
+    identity_rows,
+    self_cognition_rows,
+    write_rows,
+)
 
 
 def parser(card: bool) -> argparse.ArgumentParser:
@@ -53,7 +57,7 @@ def main(argv: list[str]) -> int:
             persona = Persona.load(args.card)
             rows = identity_rows(persona) + example_rows(persona)
         else:
-            rows = self_cognition(args.name, args.author, args.repeat)
+            rows = self_cognition_rows(args.name, args.author, args.repeat)
         path = write_rows(rows, args.output, force=args.force)
     except ElysiaError as error:
         logging.error("%s", error)

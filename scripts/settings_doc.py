@@ -1,6 +1,6 @@
 """docs/settings.md from the dataclass: `python scripts/settings_doc.py > docs/settings.md`.
 
-Names, types, defaults, groups and remarks come from the source of elysia/train/settings.py, least
+Names, types, defaults, groups and remarks come from the source of elysia/train/config/settings.py, least
 values from its table of ranges. NOTES says in a line what each setting does. Knows no configs.
 """
 

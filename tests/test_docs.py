@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import elysia
-from elysia.cli import find_verb, parser_of
+from elysia.cli import build_verb_parser, find_verb
 from elysia.core.errors import ElysiaError
-from elysia.train.settings import Settings
+from elysia.train.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -68,11 +68,11 @@ def complaint(words):
             # As main() does for a flag in the verb's place.
             words = ["", "help", *words[2:]] if words[1:2] == ["--help"] else words
             verb, rest = find_verb(words[1:])
-            parser_of(verb).parse_args(rest)
+            build_verb_parser(verb).parse_args(rest)
         elif words[1:2] == ["data/generate_data.py"]:
             if words[2] == "script":
                 verb, rest = find_verb(["data", *words[2:]])
-                parser_of(verb).parse_args(rest)
+                build_verb_parser(verb).parse_args(rest)
                 return None
             card = words[2] == "card"
             parser = script(ROOT / words[1]).parser(card)

@@ -8,10 +8,12 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where elysia is not installed
 
-from elysia.web import page
-from elysia.web.server import around
-from elysia.web.site import home_of, open_site
+from elysia.web import streamlit
+from elysia.web.app_state import open_app_state, parse_arguments
+from elysia.web.middleware import app_options
 
-home = home_of(sys.argv[1:])
-script = Path(page.__file__).with_name("script.py")
-app = st.App(script, **around(lambda: open_site(home), lambda: st.get_option("server.address")))
+home = parse_arguments(sys.argv[1:])
+script = Path(streamlit.__file__).with_name("script.py")
+app = st.App(
+    script, **app_options(lambda: open_app_state(home), lambda: st.get_option("server.address"))
+)

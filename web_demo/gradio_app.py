@@ -7,11 +7,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where elysia is not installed
 
 from elysia.core.errors import ElysiaError
+from elysia.web.app_state import open_app_state, parse_arguments
 from elysia.web.gradio_page import launch
-from elysia.web.site import home_of, open_site
 
 try:
-    site = open_site(home_of(sys.argv[1:]))
+    site = open_app_state(parse_arguments(sys.argv[1:]))
     try:
         launch(site)
     finally:

@@ -5,20 +5,20 @@ Knows nothing of terminals or pages.
 
 from __future__ import annotations
 
-from elysia.app.models import (
-    ChatSettings,
-    Manner,
-    choose_manner,
-    open_engine,
-    open_session,
+from elysia.app.model_loading import (
+    ChatFormat,
+    ModelConfig,
+    load_chat_session,
+    load_engine,
     refuse_lone_adapter,
+    resolve_chat_format,
 )
 
 __all__ = [
-    "ChatSettings",
-    "Manner",
-    "choose_manner",
-    "open_engine",
-    "open_session",
+    "ChatFormat",
+    "ModelConfig",
+    "load_chat_session",
+    "load_engine",
     "refuse_lone_adapter",
+    "resolve_chat_format",
 ]

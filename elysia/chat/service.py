@@ -12,24 +12,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from elysia.chat.behind import Behind
-from elysia.chat.calm import Calm
-from elysia.chat.cast import Cast
-from elysia.chat.greetings import greetings, seed_of
-from elysia.chat.model import Model
-from elysia.chat.round import Round
-from elysia.chat.rounds import Rounds
-from elysia.chat.store import Conversations
-from elysia.chat.surroundings import Surroundings
-from elysia.chat.talk_settings import TalkSettings
-from elysia.chat.tree import WRITING, Conversation, Line
+from elysia.chat.characters import CharacterRegistry
+from elysia.chat.chat_model import ChatModel
+from elysia.chat.conversation_store import ConversationStore
+from elysia.chat.generation.priority import PriorityGate
+from elysia.chat.generation.scheduler import TurnScheduler
+from elysia.chat.generation.turn_job import TurnJob
+from elysia.chat.memory_worker import MemoryWorker
+from elysia.chat.message_tree import WRITING, ChatMessage, Conversation
+from elysia.chat.prompt.context import ContextProviders
+from elysia.chat.prompt.greetings import build_greetings, get_seed
+from elysia.chat.settings import ConversationSettings
 from elysia.core.errors import UsageError
 from elysia.store.database import Database
 
 log = logging.getLogger(__name__)
 
-LONGEST_TEXT = 100_000  # characters of one message
-GLANCE = 0.3  # seconds between looks at a reply that another process writes
+MAX_MESSAGE_LENGTH = 100_000  # characters of one message
+POLL_INTERVAL = 0.3  # seconds between looks at a reply that another process writes
 
 
 class ChatService:
@@ -38,32 +38,32 @@ class ChatService:
     def __init__(
         self,
         database: Database,
-        cast: Cast,
-        model: Model,
-        surroundings: Surroundings | None = None,
+        characters: CharacterRegistry,
+        model: ChatModel,
+        providers: ContextProviders | None = None,
         *,
         workers: int | None = None,
     ) -> None:
         """`workers` rounds at once; by default a few more than the engine has slots, so that one
         prepares while others generate.
         """
-        self.cast = cast
+        self.characters = characters
         self.model = model
-        self.surroundings = surroundings or Surroundings()
-        self.store = Conversations(database)
+        self.providers = providers or ContextProviders()
+        self.store = ConversationStore(database)
         self.database = database
-        self._calm = Calm()
-        self._behind = Behind(self.store, cast, self.surroundings, self._calm)
+        self._calm = PriorityGate()
+        self._memory_worker = MemoryWorker(self.store, characters, self.providers, self._calm)
         slots = max(model.engine.slots, 1)
-        self._rounds = Rounds(workers or slots + 4, slots, self._behind.said)
+        self._scheduler = TurnScheduler(workers or slots + 4, slots, self._memory_worker.said)
         if mended := self.store.mend():
             log.info("%d replies had been cut short when a program ended.", mended)
 
     def close(self) -> None:
         """Stop every reply, keep what was written, let go of everything but the database."""
-        self._rounds.close()
-        self._behind.close()
-        self.surroundings.close()
+        self._scheduler.close()
+        self._memory_worker.close()
+        self.providers.close()
         self.model.engine.close()
 
     # Conversations
@@ -80,17 +80,17 @@ class ChatService:
         """A conversation with one character or several. Its greetings stand as branches of the first
         message, the `greeting`-th shown. PersonaError for a character the user does not have.
         """
-        members = self.cast.guests(user, list(dict.fromkeys(guests)))
+        members = self.characters.guests(user, list(dict.fromkeys(guests)))
         if not members:
             raise UsageError("Choose somebody to talk to.")
-        asked = TalkSettings.of(settings or {})
+        asked = ConversationSettings.of(settings or {})
         made = self.store.new(
             user,
             [m.key for m in members],
             title or "、".join(m.name for m in members),
             asked.values(),
         )
-        lines = greetings(members, asked, seed_of(made.id))
+        lines = build_greetings(members, asked, get_seed(made.id))
         for line in lines:
             self.store.add(user, made.id, [line], parent=None)
         if lines:
@@ -100,12 +100,12 @@ class ChatService:
 
     def set(self, user: str, id: str, /, **values: Any) -> Conversation:
         """Change settings of a conversation; UsageError for one that is out of range."""
-        settings = TalkSettings.of({**self.store.get(user, id).settings, **values})
+        settings = ConversationSettings.of({**self.store.get(user, id).settings, **values})
         return self.store.change(user, id, settings=settings.values())
 
     def invite(self, user: str, id: str, guests: Sequence[str]) -> Conversation:
         """Set who sits at the table. Who comes later has not heard what was said before."""
-        members = self.cast.guests(user, list(dict.fromkeys(guests)))
+        members = self.characters.guests(user, list(dict.fromkeys(guests)))
         if not members:
             raise UsageError("Somebody must stay at the table.")
         return self.store.change(user, id, guests=[member.key for member in members])
@@ -114,17 +114,17 @@ class ChatService:
         """Delete a conversation and what was remembered of it."""
         with self._turn(user, id) as conversation:
             gone = self.store.remove(user, id)
-        self._behind.removed(user, id, conversation.guests, gone)
+        self._memory_worker.removed(user, id, conversation.guests, gone)
 
-    def lines(self, user: str, id: str) -> list[Line]:
+    def get_messages(self, user: str, id: str) -> list[ChatMessage]:
         """The branch that is shown, with what is being written as far as it is."""
         return [self._fresh(line) for line in self.store.branch(user, id)]
 
-    def _fresh(self, line: Line) -> Line:
-        live = self._rounds.live.get(line.id)
+    def _fresh(self, line: ChatMessage) -> ChatMessage:
+        live = self._scheduler.live.get(line.id)
         if live is None:
             return line
-        return Line(**{**line.__dict__, "text": live.text})
+        return ChatMessage(**{**line.__dict__, "text": live.text})
 
     # Turns
 
@@ -132,7 +132,7 @@ class ChatService:
         """Keep the user's message and begin the answer; the reply's id. What was being written in
         the conversation is stopped first. Once this returns, the message is not lost any more.
         """
-        text = _speakable(text)
+        text = _clean_text(text)
         with self._turn(user, id) as conversation:
             above = self.store.branch(user, id)
             if not any(line.role == "user" for line in above):
@@ -151,14 +151,14 @@ class ChatService:
                 raise UsageError("A greeting is the card's own; there is nothing to make anew.")
             above = self.store.path(user, id, line.parent)
             reply = self._begin(user, conversation, above, [], speaker=line.speaker)
-            self._behind.changed(user, id)
+            self._memory_worker.changed(user, id)
             return reply
 
     def edit(self, user: str, id: str, message: str, text: str) -> str | None:
         """Put other words beside a message, on a branch of their own. The id of the answer to a user's
         message; None for a reply, which is only rewritten.
         """
-        text = _speakable(text)
+        text = _clean_text(text)
         with self._turn(user, id) as conversation:
             line = self.store.line(user, id, message)
             details = {
@@ -172,7 +172,7 @@ class ChatService:
                 reply = self._begin(user, conversation, above, [said])
             else:
                 self.store.add(user, id, [said], parent=line.parent)
-            self._behind.changed(user, id)
+            self._memory_worker.changed(user, id)
             return reply
 
     def swipe(self, user: str, id: str, message: str, step: int) -> str:
@@ -183,7 +183,7 @@ class ChatService:
             if not 0 <= place < len(line.siblings):
                 raise UsageError("There is no further branch.")
             self.store.show(user, id, line.siblings[place])
-            self._behind.changed(user, id)
+            self._memory_worker.changed(user, id)
             return line.siblings[place]
 
     def undo(self, user: str, id: str) -> str:
@@ -193,33 +193,33 @@ class ChatService:
             if not said:
                 raise UsageError("There is nothing to take back.")
             self.store.rewind(user, id, said[-1].parent)
-            self._behind.changed(user, id)
+            self._memory_worker.changed(user, id)
             return said[-1].text
 
     def delete(self, user: str, id: str, message: str) -> None:
         """Delete a message and everything after it, and what was remembered of it."""
         with self._turn(user, id) as conversation:
             gone = self.store.delete(user, id, message)
-            self._behind.deleted(user, id, conversation.guests, gone)
-            self._behind.changed(user, id)
+            self._memory_worker.deleted(user, id, conversation.guests, gone)
+            self._memory_worker.changed(user, id)
 
     def stop(self, user: str, id: str) -> None:
         """Stop what is being written; it is kept as far as it came."""
         self.store.stop(user, id)  # says whose it is, and reaches other processes
-        if running := self._rounds.running(id):
+        if running := self._scheduler.running(id):
             running.stop()
 
-    def busy(self, user: str, id: str) -> bool:
+    def is_busy(self, user: str, id: str) -> bool:
         """Whether somebody is writing, or about to."""
-        return self.store.busy(user, id) or self._rounds.running(id) is not None
+        return self.store.is_busy(user, id) or self._scheduler.running(id) is not None
 
     def follow(self, user: str, id: str, message: str) -> Iterator[str]:
         """A reply's text piece by piece, from its first word to its end, whoever writes it. A piece
         may be ''. The end's state is in `lines`.
         """
         self.store.line(user, id, message)  # says whose it is
-        if live := self._rounds.live.get(message):
-            yield from live.pieces(GLANCE)
+        if live := self._scheduler.live.get(message):
+            yield from live.pieces(POLL_INTERVAL)
             return
         seen = 0
         while True:
@@ -228,13 +228,13 @@ class ChatService:
             seen = max(seen, len(line.text))
             if line.state != WRITING:
                 return
-            time.sleep(GLANCE)
+            time.sleep(POLL_INTERVAL)
 
     # Receipts
 
-    def receipt(self, user: str, id: str, message: str) -> dict[str, Any]:
+    def get_prompt_breakdown(self, user: str, id: str, message: str) -> dict[str, Any]:
         """What entered the prompt of a reply; {} for a message without one."""
-        return self.store.receipt(user, id, message)
+        return self.store.get_prompt_breakdown(user, id, message)
 
     # What is below the calls
 
@@ -242,45 +242,47 @@ class ChatService:
         self,
         user: str,
         conversation: Conversation,
-        above: Sequence[Line],
+        above: Sequence[ChatMessage],
         lines: Sequence[Mapping[str, Any]],
         speaker: str | None = None,
     ) -> str:
         """Keep `lines` and the reply's place in one transaction, and hand the round to a worker."""
-        begun = Round(
+        begun = TurnJob(
             user=user,
             conversation=conversation,
-            members={m.key: m for m in self.cast.guests(user, conversation.guests)},
+            members={m.key: m for m in self.characters.guests(user, conversation.guests)},
             model=self.model,
             store=self.store,
-            surroundings=self.surroundings,
-            slots=self._rounds.slots,
-            live=self._rounds.live,
+            providers=self.providers,
+            slots=self._scheduler.slots,
+            live=self._scheduler.live,
             calm=self._calm,
         )
         reply = begun.place(above, lines, speaker)
-        self._rounds.begin(begun)
+        self._scheduler.begin(begun)
         return reply
 
     @contextmanager
     def _turn(self, user: str, id: str) -> Iterator[Conversation]:
         """Alone with a conversation, and nothing being written in it."""
-        with self._rounds.turn(id):
+        with self._scheduler.turn(id):
             conversation = self.store.get(user, id)  # says whose it is
-            if self._rounds.quiet(id):
+            if self._scheduler.quiet(id):
                 conversation = self.store.get(user, id)
             yield conversation
 
-    def settled(self, timeout: float = 30.0) -> None:
+    def wait_for_memory(self, timeout: float = 30.0) -> None:
         """Wait until everything that was said so far is remembered. For tests and exports."""
-        self._behind.settled(timeout)
+        self._memory_worker.wait_for_memory(timeout)
 
 
-def _speakable(text: str) -> str:
+def _clean_text(text: str) -> str:
     # What databases have no place for: NUL, and halves of characters.
     text = text.replace("\x00", "").encode("utf-8", "replace").decode().strip()
     if not text:
         raise UsageError("Write something first.")
-    if len(text) > LONGEST_TEXT:
-        raise UsageError(f"The message has {len(text)} characters; {LONGEST_TEXT} may be sent.")
+    if len(text) > MAX_MESSAGE_LENGTH:
+        raise UsageError(
+            f"The message has {len(text)} characters; {MAX_MESSAGE_LENGTH} may be sent."
+        )
     return text

@@ -11,16 +11,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from elysia.chat.character import Character, Staging
+from elysia.chat.prompt.character_state import CharacterState, PromptFrame
 from elysia.core.errors import EngineError
 from elysia.core.messages import Message
 from elysia.core.templates import PromptTemplate
-from elysia.engines.base import Delta, Engine, Request, Sampling
+from elysia.engines.base import Delta, Engine, GenerationRequest, Sampling
 
 log = logging.getLogger(__name__)
 
 
-class Session:
+class ChatSession:
     """One conversation with one engine. Not for two threads at once."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Session:
         system: str = "",
         stop: Sequence[str] = (),
         sampling: Sampling | None = None,
-        character: Character | None = None,
+        character: CharacterState | None = None,
     ) -> None:
         """With a `character` the conversation opens with its greeting, and each turn's prompt is
         its card's; `system` is then what a card without a system prompt takes.
@@ -61,7 +61,7 @@ class Session:
         turn = Message("user", text)
         staging = self._staging([*self.history, turn])
         prompt = self._fitted([*self.history, turn], staging)
-        request = Request(prompt, self.template, self.stop, self._next_sampling())
+        request = GenerationRequest(prompt, self.template, self.stop, self._next_sampling())
         said: list[str] = []
         try:
             for delta in self.engine.stream(request, cancel):
@@ -73,9 +73,9 @@ class Session:
                 if self.character:
                     self.character.remember(staging)
 
-    def _staging(self, messages: list[Message]) -> Staging:
+    def _staging(self, messages: list[Message]) -> PromptFrame:
         if self.character is None:
-            return Staging(self.system)
+            return PromptFrame(self.system)
         empty = self._count([Message("user", "")])
         return self.character.stage(
             messages,
@@ -93,7 +93,7 @@ class Session:
             return self.sampling
         return replace(self.sampling, seed=seed + len(self.history) // 2)
 
-    def _fitted(self, messages: list[Message], staging: Staging) -> list[Message]:
+    def _fitted(self, messages: list[Message], staging: PromptFrame) -> list[Message]:
         """`messages` as they are staged, without the oldest turns that leave no room to reply.
 
         The room is max_new_tokens, but never more than half of the context: a small model with a

@@ -11,24 +11,24 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from elysia.chat.message_tree import CUT, FAILED, STOPPED, WHOLE, WRITING
 from elysia.chat.service import ChatService
-from elysia.chat.tree import CUT, FAILED, STOPPED, WHOLE, WRITING
 from elysia.core.errors import DataError
 
 FORMAT, VERSION = "elysia-chat", 1
-MOST_BYTES, MOST_LINES, LONGEST = 20 << 20, 20_000, 100_000
+MAX_BYTES, MAX_MESSAGES, MAX_TEXT_LENGTH = 20 << 20, 20_000, 100_000
 
 
-def exported(service: ChatService, user: str, id: str) -> bytes:
+def export_conversation(service: ChatService, user: str, id: str) -> bytes:
     """The branch that is shown, as UTF-8 JSONL. What is being written goes as far as it is."""
     talk = service.store.get(user, id)
-    names = {key: _name(service, user, key) for key in talk.guests}
+    names = {key: _get_name(service, user, key) for key in talk.guests}
     head = {
         "format": FORMAT, "version": VERSION, "title": talk.title, "characters": names,
         "created": talk.created,
     }  # fmt: skip
     rows: list[dict[str, Any]] = [head]
-    for line in service.lines(user, id):
+    for line in service.get_messages(user, id):
         row: dict[str, Any] = {"role": line.role, "text": line.text, "at": round(line.created, 3)}
         if line.speaker is not None:
             row |= {"speaker": line.speaker, "name": names.get(line.speaker, line.speaker)}
@@ -38,10 +38,10 @@ def exported(service: ChatService, user: str, id: str) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def imported(service: ChatService, user: str, guests: list[str], content: bytes) -> str:
+def import_conversation(service: ChatService, user: str, guests: list[str], content: bytes) -> str:
     """A new conversation with `guests` from a file; its id. DataError with the line that is wrong."""
-    title, lines = read(content)
-    members = {member.name: member.key for member in service.cast.guests(user, guests)}
+    title, lines = parse_transcript(content)
+    members = {member.name: member.key for member in service.characters.guests(user, guests)}
     keys = set(members.values())
     first = next(iter(members.values()), None)
     if first is None:
@@ -57,10 +57,10 @@ def imported(service: ChatService, user: str, guests: list[str], content: bytes)
     return talk.id
 
 
-def read(content: bytes) -> tuple[str, list[dict[str, Any]]]:
+def parse_transcript(content: bytes) -> tuple[str, list[dict[str, Any]]]:
     """A file's title and messages: role, text, created, state, for a reply speaker and name."""
-    if len(content) > MOST_BYTES:
-        raise DataError(f"The file has more than {MOST_BYTES >> 20} MB.")
+    if len(content) > MAX_BYTES:
+        raise DataError(f"The file has more than {MAX_BYTES >> 20} MB.")
     try:
         rows = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -69,19 +69,19 @@ def read(content: bytes) -> tuple[str, list[dict[str, Any]]]:
     for number, row in enumerate(rows, 1):
         if not row.strip():
             continue
-        found = _object(row, number)
+        found = _parse_object(row, number)
         if number == 1 and ("format" in found or "chat_metadata" in found or "user_name" in found):
-            title = _title(found)
+            title = _parse_title(found)
         else:
-            lines.append(_message(found, number))
-        if len(lines) > MOST_LINES:
-            raise DataError(f"The file has more than {MOST_LINES} messages.")
+            lines.append(_parse_message(found, number))
+        if len(lines) > MAX_MESSAGES:
+            raise DataError(f"The file has more than {MAX_MESSAGES} messages.")
     if not lines:
         raise DataError("The file holds no message.")
     return title, lines
 
 
-def _object(row: str, number: int) -> Mapping[str, Any]:
+def _parse_object(row: str, number: int) -> Mapping[str, Any]:
     try:
         found = json.loads(row)
     except (ValueError, RecursionError):
@@ -91,7 +91,7 @@ def _object(row: str, number: int) -> Mapping[str, Any]:
     return found
 
 
-def _title(head: Mapping[str, Any]) -> str:
+def _parse_title(head: Mapping[str, Any]) -> str:
     if head.get("format", FORMAT) != FORMAT:
         raise DataError(f"Line 1: the format is {head['format']!r}, not '{FORMAT}'.")
     version = head.get("version")
@@ -101,7 +101,7 @@ def _title(head: Mapping[str, Any]) -> str:
     return title if isinstance(title, str) else ""
 
 
-def _message(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+def _parse_message(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     """One of ours, or one of SillyTavern's."""
     text = row.get("text", row.get("mes"))
     role = row.get("role")
@@ -113,8 +113,10 @@ def _message(row: Mapping[str, Any], number: int) -> dict[str, Any]:
         raise DataError(f"Line {number}: the role is {role!r}; it is user or assistant.")
     if not isinstance(text, str):
         raise DataError(f"Line {number} has no 'text'.")
-    if len(text) > LONGEST:
-        raise DataError(f"Line {number} has {len(text)} characters; {LONGEST} are the most.")
+    if len(text) > MAX_TEXT_LENGTH:
+        raise DataError(
+            f"Line {number} has {len(text)} characters; {MAX_TEXT_LENGTH} are the most."
+        )
     state, at = row.get("state"), row.get("at")
     if state not in (STOPPED, CUT, FAILED):
         state = STOPPED if state == WRITING else WHOLE
@@ -131,6 +133,6 @@ def _message(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     return line
 
 
-def _name(service: ChatService, user: str, key: str) -> str:
-    member = next((one for one in service.cast.all(user) if one.key == key), None)
+def _get_name(service: ChatService, user: str, key: str) -> str:
+    member = next((one for one in service.characters.all(user) if one.key == key), None)
     return member.name if member else key

@@ -24,21 +24,21 @@ from elysia.core.errors import ElysiaError, UsageError, nearest
 # `run` does the work: run(args) -> exit code.
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("elysia.cli.train:train_parser", "fine-tune a model as a config says"),
-    "plan": ("elysia.cli.plan:plan_parser", "say what a training will take: memory, speed, data"),
+    "plan": ("elysia.cli.train:plan_parser", "say what a training will take: memory, speed, data"),
     "chat": ("elysia.cli.chat:chat_parser", "talk to a model in the terminal"),
-    "talk": ("elysia.cli.talk:talk_parser", "talk to a character who remembers"),
+    "talk": ("elysia.cli.character_chat:talk_parser", "talk to a character who remembers"),
     "user add": ("elysia.cli.user:add_parser", "add a user of the page"),
     "user list": ("elysia.cli.user:list_parser", "list the users of the page"),
     "user password": ("elysia.cli.user:password_parser", "set a user's password"),
     "user remove": ("elysia.cli.user:remove_parser", "delete a user and all that is theirs"),
     "convert pth_to_hf": (
-        "elysia.cli.convert:pth_to_hf_parser",
+        "elysia.cli.export:pth_to_hf_parser",
         "turn a checkpoint into an adapter folder, or into a model folder",
     ),
-    "convert merge": ("elysia.cli.convert:merge_parser", "write base and adapter as one model"),
-    "convert split": ("elysia.cli.convert:split_parser", "cut a model's files into the smallest"),
+    "convert merge": ("elysia.cli.export:merge_parser", "write base and adapter as one model"),
+    "convert split": ("elysia.cli.export:split_parser", "cut a model's files into the smallest"),
     "prove": (
-        "elysia.cli.prove:prove_parser",
+        "elysia.cli.verify:verify_merge_parser",
         "show that a merged model answers as base and adapter do",
     ),
     "verify-resume": (
@@ -50,14 +50,17 @@ VERBS: dict[str, tuple[str, str]] = {
         "show that packed samples learn as each alone does",
     ),
     "serve": ("elysia.cli.serve:serve_parser", "serve models under OpenAI's endpoints"),
-    "client": ("elysia.cli.client:client_parser", "talk to a server in the terminal"),
+    "client": ("elysia.cli.chat:client_parser", "talk to a server in the terminal"),
     "lmdeploy serve": (
-        "elysia.cli.lmdeploy:serve_parser",
+        "elysia.cli.serve:lmdeploy_serve_parser",
         "start LMDeploy's server on a GPU and watch it",
     ),
-    "lmdeploy proxy": ("elysia.cli.lmdeploy:proxy_parser", "one door to several LMDeploy servers"),
-    "quantize gguf": ("elysia.cli.quantize:gguf_parser", "write a model as one GGUF file, proved"),
-    "quantize awq": ("elysia.cli.quantize:awq_parser", "write 4-bit weights for LMDeploy, proved"),
+    "lmdeploy proxy": (
+        "elysia.cli.serve:lmdeploy_proxy_parser",
+        "one door to several LMDeploy servers",
+    ),
+    "quantize gguf": ("elysia.cli.export:gguf_parser", "write a model as one GGUF file, proved"),
+    "quantize awq": ("elysia.cli.export:awq_parser", "write 4-bit weights for LMDeploy, proved"),
     "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
     "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),
     "list-dataset-format": (
@@ -69,33 +72,36 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.dataset:check_custom_dataset_parser",
         "read every row of a config's data and report",
     ),
-    "data script": ("elysia.cli.script:script_parser", "make rows of a script, for one character"),
+    "data script": ("elysia.cli.data:script_parser", "make rows of a script, for one character"),
     "data generate": (
-        "elysia.cli.generate:generate_parser",
+        "elysia.cli.data:generate_parser",
         "have a model behind an endpoint write dialogues",
     ),
-    "data lint": ("elysia.cli.lint:lint_parser", "say what is wrong with dataset files"),
+    "data lint": ("elysia.cli.data:lint_parser", "say what is wrong with dataset files"),
     "check-configs": (
-        "elysia.cli.legacy:check_configs_parser",
+        "elysia.cli.configs:check_configs_parser",
         "judge configs written for XTuner: what runs, what changes",
     ),
-    "migrate": ("elysia.cli.legacy:migrate_parser", "turn a config of XTuner's into flat settings"),
+    "migrate": (
+        "elysia.cli.configs:migrate_parser",
+        "turn a config of XTuner's into flat settings",
+    ),
     "train-tokenizer": (
-        "elysia.cli.tiny:train_tokenizer_parser",
+        "elysia.cli.new_model:train_tokenizer_parser",
         "train a small tokenizer from text",
     ),
-    "init-model": ("elysia.cli.tiny:init_model_parser", "make a model with random weights"),
-    "probe": ("elysia.cli.probe:probe_parser", "ask who it is, and whether it leaks elsewhere"),
+    "init-model": ("elysia.cli.new_model:init_model_parser", "make a model with random weights"),
+    "probe": ("elysia.cli.evaluate:probe_parser", "ask who it is, and whether it leaks elsewhere"),
     "voice say": ("elysia.cli.voice:say_parser", "say a text into a file"),
     "voice list": ("elysia.cli.voice:list_parser", "list the voices"),
     "voice import": ("elysia.cli.voice:import_parser", "bring a VITS checkpoint as a voice"),
     "voice prepare": (
-        "elysia.cli.voice_training:prepare_parser",
+        "elysia.cli.voice:prepare_parser",
         "make recordings ready to train a voice on",
     ),
-    "voice train": ("elysia.cli.voice_training:train_parser", "train a voice as a config says"),
+    "voice train": ("elysia.cli.voice:train_parser", "train a voice as a config says"),
     "voice export": (
-        "elysia.cli.voice_training:export_parser",
+        "elysia.cli.voice:export_parser",
         "make a trained checkpoint a voice",
     ),
     "voice explain": (
@@ -103,11 +109,11 @@ VERBS: dict[str, tuple[str, str]] = {
         "show each step from a text to its sounds",
     ),
     "evaluate persona": (
-        "elysia.cli.score:score_parser",
+        "elysia.cli.evaluate:score_parser",
         "the persona scorecard: voice, identity, leaks, copying, forgetting",
     ),
-    "evaluate compare": ("elysia.cli.score:compare_parser", "scorecards side by side"),
-    "score": ("elysia.cli.score:short_parser", "the same as evaluate persona"),
+    "evaluate compare": ("elysia.cli.evaluate:compare_parser", "scorecards side by side"),
+    "score": ("elysia.cli.evaluate:score_alias_parser", "the same as evaluate persona"),
     "card show": ("elysia.cli.card:show_parser", "show who a character card is"),
     "card convert": ("elysia.cli.card:convert_parser", "write a card as another kind or version"),
     "card check": ("elysia.cli.card:check_parser", "say what is odd in a card or lorebook"),
@@ -120,7 +126,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("elysia.cli.help:version_parser", "print the version"),
 }
 # The locks beside requirements.txt, and the packages that are imported from each.
-IN_LOCK = {
+PACKAGES_BY_LOCK = {
     "data": "rensa zhon pysubs2 sklearn sacrebleu",
     "serve": "gguf xllamacpp fastapi uvicorn starlette prometheus_client httpx",
     "chat": "sqlalchemy alembic chromadb langchain_core opencc tantivy pypdf docx bs4 lxml",
@@ -128,9 +134,9 @@ IN_LOCK = {
     "voice": "pypinyin jieba eng_to_ipa onnxruntime soundfile pyloudnorm scipy "
     "monotonic_alignment_search",
 }
-LOCKS = {
+LOCK_BY_PACKAGE = {
     package: f"requirements/{lock}.lock"
-    for lock, packages in IN_LOCK.items()
+    for lock, packages in PACKAGES_BY_LOCK.items()
     for package in packages.split()
 }
 GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}
@@ -144,7 +150,7 @@ ABSENT = {
 }
 
 
-def parser_of(verb: str) -> ArgumentParser:
+def build_verb_parser(verb: str) -> ArgumentParser:
     """The argument parser of a verb of VERBS; imports that verb's module."""
     module, function = VERBS[verb][0].split(":")
     parser: ArgumentParser = getattr(importlib.import_module(module), function)()
@@ -193,12 +199,12 @@ def dispatch(words: Sequence[str]) -> int:
     elif words[0] in ("-v", "-V", "--version"):
         words = ["version"]
     verb, rest = find_verb(words)
-    args = parser_of(verb).parse_args(rest)
+    args = build_verb_parser(verb).parse_args(rest)
     code: int = args.run(args)
     return code
 
 
-def sentence_of(error: BaseException) -> str | None:
+def describe_fault(error: BaseException) -> str | None:
     """The sentence for a fault of the surroundings that is no ElysiaError, or None for our own
     mistakes.
     """
@@ -210,7 +216,7 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}."
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("elysia"):
-        lock = LOCKS.get((error.name or "").split(".")[0], "requirements.txt")
+        lock = LOCK_BY_PACKAGE.get((error.name or "").split(".")[0], "requirements.txt")
         return (
             f"The package '{error.name}' is not installed. "
             f"Install the project's requirements ({lock}) into this environment."
@@ -245,11 +251,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        sentence = str(error) if isinstance(error, ElysiaError) else sentence_of(error)
+        sentence = str(error) if isinstance(error, ElysiaError) else describe_fault(error)
         if sentence is None or os.environ.get("ELYSIA_DEBUG", "0") not in ("", "0"):
             raise
         warn(f"error: {sentence}")
         return 2 if isinstance(error, UsageError) else 1
 
 
-__all__ = ["VERBS", "__version__", "dispatch", "find_verb", "main", "parser_of"]
+__all__ = ["VERBS", "__version__", "build_verb_parser", "dispatch", "find_verb", "main"]

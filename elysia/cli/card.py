@@ -17,10 +17,16 @@ from elysia.cli.output import build_parser, say, warn
 from elysia.core.errors import PersonaError, UsageError
 
 if TYPE_CHECKING:
-    from elysia.core.card import Card
-    from elysia.core.lorebook import Entry
+    from elysia.core.card_file import CharacterCard
+    from elysia.core.lorebook import LorebookEntry
 
-TEXTS = ("description", "personality", "scenario", "system_prompt", "post_history_instructions")
+SHOWN_TEXTS = (
+    "description",
+    "personality",
+    "scenario",
+    "system_prompt",
+    "post_history_instructions",
+)
 SPEC_HELP = "default: the card's own; a lorebook or world file becomes v3 or world"
 WIDTH = 400  # characters shown of a text
 
@@ -67,7 +73,7 @@ def check_parser() -> ArgumentParser:
 
 def show(args: Namespace) -> int:
     """Print the card in short, or its JSON to the byte."""
-    from elysia.core.card import read_card
+    from elysia.core.card_file import read_card
     from elysia.core.card_json import dumps
 
     card = read_card(args.file)
@@ -75,31 +81,31 @@ def show(args: Namespace) -> int:
         say(dumps(card.document).decode())
         return 0
     fields = card.fields
-    say(f"{printable(fields['name'])} (V{card.version}, {card.kind})")
-    for key in ("nickname", "creator", "character_version", "tags", "creator_notes", *TEXTS):
+    say(f"{escape_unprintable(fields['name'])} (V{card.version}, {card.kind})")
+    for key in ("nickname", "creator", "character_version", "tags", "creator_notes", *SHOWN_TEXTS):
         if value := fields.get(key):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            say(f"{key:26}{printable(shown)}")
+            say(f"{key:26}{escape_unprintable(shown)}")
     for number, greeting in enumerate(card.greetings):
-        say(f"{f'greeting {number}':26}{printable(greeting)}")
+        say(f"{f'greeting {number}':26}{escape_unprintable(greeting)}")
     if isinstance(book := fields.get("character_book"), dict):
         entries = book.get("entries")
         say(f"{'lorebook':26}{len(entries) if isinstance(entries, list) else 0} entries")
     if isinstance(extensions := fields.get("extensions"), dict) and extensions:
-        say(f"{'extensions':26}{printable(', '.join(extensions))}")
+        say(f"{'extensions':26}{escape_unprintable(', '.join(extensions))}")
     return 0
 
 
 def convert(args: Namespace) -> int:
     """Write OUT; exit code 1, and nothing written, when that would lose what was not agreed to."""
-    from elysia.core.card import kind_of_name, read_card, write_card
-    from elysia.core.card_convert import as_kind, as_version, backfill_of
+    from elysia.core.card_convert import build_v2_backfill, convert_kind, convert_version
+    from elysia.core.card_file import get_file_kind, read_card, write_card
 
     out = Path(args.out)
-    kind = kind_of_name(out)
+    kind = get_file_kind(out)
     if out.exists() and not args.force:
         raise UsageError(f"{out} exists already; name another file, or say --force.")
-    if (book := bare_lorebook(args.file)) is not None:
+    if (book := read_bare_lorebook(args.file)) is not None:
         return convert_lorebook(book, out, args)
     if args.spec == "world":
         raise UsageError("--spec world is for lorebook files; a card stays a card.")
@@ -107,13 +113,13 @@ def convert(args: Namespace) -> int:
     if kind == "charx" and args.spec == "v2":
         raise UsageError("A CHARX holds V3 cards only; leave --spec out, or write a PNG or JSON.")
     version = {"v2": 2, "v3": 3}.get(args.spec, 3 if kind == "charx" else card.version)
-    card, lost = as_version(card, version)
-    card, left = as_kind(card, kind)
+    card, lost = convert_version(card, version)
+    card, left = convert_kind(card, kind)
     if kind == "png":
         card = with_picture(card, args.picture)
     refuse_losses([*lost, *left], out, args.force)
-    write_card(card, out, backfill_of(card) if card.version == 3 else b"")
-    say(f"{out}: {printable(card.fields['name'])}, V{card.version}, {kind}")
+    write_card(card, out, build_v2_backfill(card) if card.version == 3 else b"")
+    say(f"{out}: {escape_unprintable(card.fields['name'])}, V{card.version}, {kind}")
     return 0
 
 
@@ -121,19 +127,23 @@ def convert_lorebook(document: dict[str, Any], out: Path, args: Namespace) -> in
     """A stand-alone lorebook as a world, or the reverse."""
     from elysia.core.card_json import dumps
     from elysia.core.files import write_atomic
-    from elysia.core.lorebook import lorebook_of
-    from elysia.core.world import book_of_world, is_world, world_of_book
+    from elysia.core.lorebook import parse_lorebook
+    from elysia.core.sillytavern_world import (
+        convert_lorebook_to_world,
+        convert_world_to_lorebook,
+        is_world,
+    )
 
     if out.suffix.lower() != ".json" or args.spec == "v2":
         raise UsageError("A lorebook is written as JSON, with --spec v3 or --spec world.")
-    lorebook_of(document, args.file)  # a sentence, when it is none
+    parse_lorebook(document, args.file)  # a sentence, when it is none
     world = is_world(document)
     lost: list[str] = []
     if args.spec == "world" and not world:
         data = document["data"] if document.get("spec") == "lorebook_v3" else document
-        document, lost = world_of_book(data)
+        document, lost = convert_lorebook_to_world(data)
     elif args.spec == "v3" and world:
-        document = book_of_world(document)
+        document = convert_world_to_lorebook(document)
     refuse_losses(lost, out, args.force)
     write_atomic(out, dumps(document))
     say(f"{out}: a lorebook")
@@ -143,21 +153,21 @@ def convert_lorebook(document: dict[str, Any], out: Path, args: Namespace) -> in
 def refuse_losses(lost: list[str], out: Path, force: bool) -> None:
     """Name what would be lost; PersonaError unless that was agreed to."""
     for what in lost:
-        warn(f"lost: {printable(what)}")
+        warn(f"lost: {escape_unprintable(what)}")
     if lost and not force:
         raise PersonaError(
             f"{out} was not written: it would lose what is named above; --force writes it."
         )
 
 
-def with_picture(card: Card, path: str | None) -> Card:
+def with_picture(card: CharacterCard, path: str | None) -> CharacterCard:
     """The card with the picture of a file, its own, or the main icon of its archive."""
-    from elysia.core.card_convert import main_picture
+    from elysia.core.card_convert import get_main_picture
     from elysia.core.png import read_png
 
     if path:
         return replace(card, picture=read_png(Path(path).read_bytes(), path), original=None)
-    if card.picture is None and (found := main_picture(card)):
+    if card.picture is None and (found := get_main_picture(card)):
         return replace(card, picture=read_png(found, "the card's main icon"), original=None)
     if card.picture is None:
         raise UsageError("The card has no picture of its own: name one with --picture.")
@@ -166,28 +176,30 @@ def with_picture(card: Card, path: str | None) -> Card:
 
 def check(args: Namespace) -> int:
     """Print what is odd, one a line, and a verdict."""
-    from elysia.core.card import read_card
-    from elysia.core.lorebook import lorebook_of
+    from elysia.core.card_file import read_card
+    from elysia.core.lorebook import parse_lorebook
     from elysia.core.persona import Persona
 
-    book: object = bare_lorebook(args.file)
+    book: object = read_bare_lorebook(args.file)
     if book is None:
         card = read_card(args.file)
         Persona.from_card(card.document, args.file)
         for note in card.notes:
-            say(f"note: {printable(note)}")
+            say(f"note: {escape_unprintable(note)}")
         if not any(card.greetings):
             say("note: there is no greeting; the user speaks first")
         book = card.fields.get("character_book") or {"entries": []}
-    lorebook = lorebook_of(book, args.file)
+    lorebook = parse_lorebook(book, args.file)
     for entry in lorebook.entries:
-        for odd in oddities(entry):
-            say(f"note: lorebook entry {entry.number + 1} ({printable(entry.label)[:40]}): {odd}")
+        for odd in iter_oddities(entry):
+            say(
+                f"note: lorebook entry {entry.number + 1} ({escape_unprintable(entry.label)[:40]}): {odd}"
+            )
     say(f"{args.file} can be used; {len(lorebook.entries)} lorebook entries.")
     return 0
 
 
-def bare_lorebook(path: str) -> dict[str, Any] | None:
+def read_bare_lorebook(path: str) -> dict[str, Any] | None:
     """The document of a lorebook or world file; None of anything else, which is left to read_card."""
     from elysia.core.card_json import MAX_BYTES, loads
 
@@ -202,19 +214,21 @@ def bare_lorebook(path: str) -> dict[str, Any] | None:
     return document if "entries" in document and "spec" not in document else None
 
 
-def oddities(entry: Entry) -> Iterator[str]:
+def iter_oddities(entry: LorebookEntry) -> Iterator[str]:
     """What keeps an entry from doing what its author may have meant."""
-    from elysia.chat.patterns import Patterns
+    from elysia.chat.prompt.safe_regex import TimeLimitedRegex
 
     if not entry.text.strip():
         yield "it has no content and inserts nothing"
-    if entry.use_regex and any(Patterns().search(key, "", False) is None for key in entry.keys):
+    if entry.use_regex and any(
+        TimeLimitedRegex().search(key, "", False) is None for key in entry.keys
+    ):
         yield "a key is no valid regular expression, so the entry never matches"
-    if not entry.keys and not entry.constant and "activate" not in entry.said:
+    if not entry.keys and not entry.constant and "activate" not in entry.decorators:
         yield "it has no keys and never matches"
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """One line of at most WIDTH characters; what would move a terminal's cursor is spelled out."""
     line = " ".join(text.split())
     safe = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line[:WIDTH])

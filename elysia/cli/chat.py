@@ -18,19 +18,19 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from elysia.cli.card import printable
+from elysia.cli.card import escape_unprintable
 from elysia.cli.output import build_parser, paint, say, warn
 from elysia.core.errors import EngineError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from elysia.app import ChatSettings
-    from elysia.chat.session import Session
-    from elysia.cli.speech import TerminalSpeech
-    from elysia.core.user_persona import UserPersona
+    from elysia.app import ModelConfig
+    from elysia.chat.session import ChatSession
+    from elysia.cli.terminal_speech import TerminalSpeech
+    from elysia.core.persona import UserPersona
     from elysia.engines.base import Sampling
 
 DTYPES = {"auto": "auto", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-PROMPT = "double enter to end input (EXIT: exit chat, RESET: reset history) >>> "
+INPUT_PROMPT = "double enter to end input (EXIT: exit chat, RESET: reset history) >>> "
 # XTuner's flags that are not served: the sentence says what there is instead.
 UNSERVED = {
     "llava": "talking about images needs a LLaVA model, which is not served here",
@@ -122,11 +122,13 @@ def add_engine_options(parser: ArgumentParser) -> None:
     add("--remote-model", metavar="NAME", help="which of a URL's models (default: its first)")
 
 
-def settings_of(args: Namespace, sampling: Sampling, stop: tuple[str, ...] = ()) -> ChatSettings:
+def build_model_config(
+    args: Namespace, sampling: Sampling, stop: tuple[str, ...] = ()
+) -> ModelConfig:
     """The flags of add_model_options as app.ChatSettings."""
-    from elysia.app import ChatSettings
+    from elysia.app import ModelConfig
 
-    return ChatSettings(
+    return ModelConfig(
         model=args.model_name_or_path,
         adapter=args.adapter,
         hub=args.hub,
@@ -134,7 +136,7 @@ def settings_of(args: Namespace, sampling: Sampling, stop: tuple[str, ...] = ())
         bits=args.bits,
         device=args.device,
         prompt_template=args.prompt_template,
-        system=system_text(args),
+        system=get_system_text(args),
         stop_words=stop,
         sampling=sampling,
         engine=getattr(args, "engine", None),
@@ -146,7 +148,7 @@ def settings_of(args: Namespace, sampling: Sampling, stop: tuple[str, ...] = ())
     )
 
 
-def system_text(args: Namespace) -> str | None:
+def get_system_text(args: Namespace) -> str | None:
     """What --system or --system-template say; None when neither was given."""
     if args.system_template is None:
         return str(args.system) if args.system is not None else None
@@ -162,12 +164,12 @@ def system_text(args: Namespace) -> str | None:
     return text.replace("{bot_name}", getattr(args, "bot_name", "BOT")).replace("{round}", "1")
 
 
-def open_session(args: Namespace) -> Session:
+def open_session(args: Namespace) -> ChatSession:
     """Everything loaded, as the flags say."""
     for name, sentence in UNSERVED.items():
         if getattr(args, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')}: {sentence}.")
-    from elysia.app import models as app
+    from elysia.app import model_loading as app
     from elysia.engines.base import Sampling
 
     sampling = Sampling(
@@ -178,16 +180,16 @@ def open_session(args: Namespace) -> Session:
         repetition_penalty=args.repetition_penalty,
         seed=args.seed,
     )
-    settings = settings_of(args, sampling, tuple(args.stop_words))
+    settings = build_model_config(args, sampling, tuple(args.stop_words))
     settings = replace(
-        settings, persona=args.persona, user=user_of(args.user), greeting=args.greeting
+        settings, persona=args.persona, user=parse_user(args.user), greeting=args.greeting
     )
-    return app.open_session(settings)
+    return app.load_chat_session(settings)
 
 
-def user_of(said: str | None) -> UserPersona:
+def parse_user(said: str | None) -> UserPersona:
     """What --user says: a name, or a file that ends in .json."""
-    from elysia.core.user_persona import UserPersona
+    from elysia.core.persona import UserPersona
 
     if said is None:
         return UserPersona()
@@ -198,7 +200,7 @@ def chat(args: Namespace) -> int:
     """Talk until EXIT, the end of input, or Ctrl-C twice at the prompt."""
     speech = None
     if args.voice:
-        from elysia.cli.speech import open_speech
+        from elysia.cli.terminal_speech import open_speech
 
         speech = open_speech(args.voice, args.voice_out)
     whole, session = False, None
@@ -206,7 +208,7 @@ def chat(args: Namespace) -> int:
         session = open_session(args)
         name = args.bot_name
         if session.character and name == "BOT":
-            name = printable(session.character.persona.called)
+            name = escape_unprintable(session.character.persona.display_name)
         streaming = not args.no_streamer
         code = converse(session, bot_name=name, streaming=streaming, speech=speech)
         whole = True
@@ -219,7 +221,7 @@ def chat(args: Namespace) -> int:
 
 
 def converse(
-    session: Session,
+    session: ChatSession,
     *,
     bot_name: str = "BOT",
     streaming: bool = True,
@@ -232,15 +234,15 @@ def converse(
     if on_terminal:
         with suppress(ImportError):
             import readline  # noqa: F401  (arrow keys and history in input())
-        greet(session, bot_name)
-    for text in typed_messages() if on_terminal else piped_messages():
+        show_greeting(session, bot_name)
+    for text in iter_typed_messages() if on_terminal else iter_piped_messages():
         if text.strip() == "EXIT":
             break
         if text.strip() == "RESET":
             session.reset()
             warn("(The conversation is forgotten.)")
             if on_terminal:
-                greet(session, bot_name)
+                show_greeting(session, bot_name)
             continue
         try:
             if on_terminal:
@@ -253,7 +255,7 @@ def converse(
     return 0
 
 
-def greet(session: Session, bot_name: str) -> None:
+def show_greeting(session: ChatSession, bot_name: str) -> None:
     """Show the greeting of a conversation that has one; through a pipe only replies are shown."""
     for message in session.history[:1]:
         say(
@@ -263,7 +265,7 @@ def greet(session: Session, bot_name: str) -> None:
 
 
 def show_reply(
-    session: Session, text: str, streaming: bool, speech: TerminalSpeech | None = None
+    session: ChatSession, text: str, streaming: bool, speech: TerminalSpeech | None = None
 ) -> None:
     """Print one reply as it comes (or whole), and speak it where there is a voice; Ctrl-C stops
     both, a second Ctrl-C leaves.
@@ -271,7 +273,7 @@ def show_reply(
     kept: list[str] = []
     finish = None
     spoken = speech.begin() if speech else None
-    with interrupts_set() as cancel:
+    with catch_interrupts() as cancel:
         for delta in session.reply(text, cancel):
             finish = delta.finish
             kept.append(delta.text)
@@ -291,7 +293,7 @@ def show_reply(
 
 
 @contextmanager
-def interrupts_set() -> Iterator[threading.Event]:
+def catch_interrupts() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets instead of raising; a second Ctrl-C raises as ever."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -310,14 +312,14 @@ def interrupts_set() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def piped_messages() -> Iterator[str]:
+def iter_piped_messages() -> Iterator[str]:
     """Every line that is not empty."""
     for line in sys.stdin:
         if line.strip():
             yield line.rstrip("\r\n")
 
 
-def typed_messages() -> Iterator[str]:
+def iter_typed_messages() -> Iterator[str]:
     """Messages from the terminal, each ended by an empty line; RESET and EXIT need none.
 
     The first Ctrl-C at the prompt drops what was typed and says how to leave, the second in a row
@@ -326,7 +328,7 @@ def typed_messages() -> Iterator[str]:
     interrupted = False
     while True:
         try:
-            text = typed_message()
+            text = read_typed_message()
         except EOFError:
             say()
             return
@@ -341,7 +343,7 @@ def typed_messages() -> Iterator[str]:
             yield text
 
 
-def typed_message() -> str:
+def read_typed_message() -> str:
     """Lines up to an empty one. Raises EOFError at the end of input (Ctrl-D) when nothing was
     typed.
     """
@@ -349,7 +351,7 @@ def typed_message() -> str:
     say()
     while True:
         # input() must print the prompt itself, or line editing would draw over it.
-        prompt = "" if lines else PROMPT
+        prompt = "" if lines else INPUT_PROMPT
         try:
             line = input(prompt)
         except EOFError:
@@ -361,3 +363,51 @@ def typed_message() -> str:
         lines.append(line)
         if len(lines) == 1 and line.strip() in ("EXIT", "RESET"):
             return line
+
+
+def client_parser() -> ArgumentParser:
+    """The parser of `elysia client`."""
+    parser = build_parser(
+        "client",
+        "[URL] [--model NAME] [options]",
+        "Talk to a server in the terminal. Enter twice sends; RESET forgets, EXIT leaves, Ctrl-C stops "
+        "a reply. A key is read from ELYSIA_REMOTE_KEY.",
+        client,
+    )
+    add = parser.add_argument
+    add(
+        "url", nargs="?", default="http://127.0.0.1:23333", metavar="URL",
+        help="default: http://127.0.0.1:23333",
+    )  # fmt: skip
+    add("--model", metavar="NAME", help="default: the first that the server lists")
+    add("--system", metavar="TEXT", help="default: the server's own persona")
+    add("--max-new-tokens", type=int, default=1024, metavar="N", help="default: 1024")
+    add("--temperature", type=float, default=0.1, metavar="T", help="0 is greedy (default: 0.1)")
+    add("--top-p", type=float, default=0.75, metavar="P", help="default: 0.75")
+    return parser
+
+
+def client(args: Namespace) -> int:
+    """Talk until EXIT, the end of input, or Ctrl-C twice."""
+    from elysia.app import ModelConfig, load_chat_session
+    from elysia.engines.base import Sampling
+
+    sampling = Sampling(
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=None,
+    )
+    session = load_chat_session(
+        ModelConfig(
+            model=args.url,
+            engine="openai",
+            remote_model=args.model,
+            system=args.system,
+            sampling=sampling,
+        )
+    )
+    try:
+        return converse(session, bot_name=args.model or "BOT", streaming=True)
+    finally:
+        session.engine.close()

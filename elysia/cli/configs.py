@@ -5,11 +5,19 @@ executed.
 from __future__ import annotations
 
 import ast
+import json
+import tempfile
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from elysia.cli.output import build_parser, say
-from elysia.core.errors import ConfigError, nearest
+from elysia.cli.options import add_cfg_options, parse_cfg_options
+from elysia.cli.output import build_parser, paint, say, warn
+from elysia.core.errors import ConfigError, ElysiaError, nearest
+
+if TYPE_CHECKING:
+    from elysia.compat.xtuner.report import ConversionReport
 
 
 def list_cfg_parser() -> ArgumentParser:
@@ -31,9 +39,11 @@ def copy_cfg_parser() -> ArgumentParser:
 
 def list_cfg(args: Namespace) -> int:
     """Print the names, one a line; a pattern that finds none is an error."""
-    from elysia.train.bundled import bundled_configs
+    from elysia.core.paths import list_bundled_configs
 
-    names = [name for name in sorted(bundled_configs()) if args.pattern.lower() in name.lower()]
+    names = [
+        name for name in sorted(list_bundled_configs()) if args.pattern.lower() in name.lower()
+    ]
     for name in names:
         say(name)
     if not names:
@@ -44,9 +54,9 @@ def list_cfg(args: Namespace) -> int:
 
 def copy_cfg(args: Namespace) -> int:
     """Copy one config; an existing file is never overwritten."""
-    from elysia.train.bundled import bundled_configs
+    from elysia.core.paths import list_bundled_configs
 
-    configs = bundled_configs()
+    configs = list_bundled_configs()
     name = args.config_name.removeprefix("configs/").removesuffix(".py")
     if name not in configs:
         raise ConfigError(
@@ -60,12 +70,12 @@ def copy_cfg(args: Namespace) -> int:
     if target.exists():
         raise ConfigError(f"{target} exists already. Move it away, or copy to another folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    target.write_text(relocated(configs[name]), encoding="utf-8")
+    target.write_text(with_absolute_base(configs[name]), encoding="utf-8")
     say(f"Copied to {target}")
     return 0
 
 
-def relocated(config: Path) -> str:
+def with_absolute_base(config: Path) -> str:
     """The text of `config` with its relative `_base_` made absolute: it means the same anywhere."""
     text = config.read_text(encoding="utf-8")
     lines = text.splitlines(keepends=True)
@@ -79,3 +89,200 @@ def relocated(config: Path) -> str:
         lines[node.lineno - 1 : node.end_lineno] = [f"_base_ = {shown!r}\n"]
         break
     return "".join(lines)
+
+
+FAILED = "does not run"  # beside the statuses of a judgement
+
+
+class CheckedConfig(NamedTuple):
+    """One file and what was found; `try_build` is None where nothing was built, "" when it was."""
+
+    name: str
+    report: ConversionReport | None
+    fault: str = ""
+    built: str | None = None
+
+    @property
+    def status(self) -> str:
+        return self.report.status if self.report else FAILED
+
+
+def check_configs_parser() -> ArgumentParser:
+    """The parser of `elysia check-configs`."""
+    parser = build_parser(
+        "check-configs",
+        "DIR [--build] [--json]",
+        "Judge every config of XTuner's in a folder: it runs, runs with changes (each is named), "
+        "or is not supported (and why).",
+        check_configs,
+    )
+    parser.add_argument("folder", metavar="DIR", help="a folder, searched to the bottom, or a file")
+    parser.add_argument(
+        "--build",
+        action="store_true",
+        help="also build what each would train, with a tiny model and three rows in place of its own",
+    )
+    _add_device(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def migrate_parser() -> ArgumentParser:
+    """The parser of `elysia migrate`."""
+    parser = build_parser(
+        "migrate",
+        "CONFIG [-o FILE]",
+        "Write the flat settings that mean what a config of XTuner's means, and list every change.",
+        migrate,
+    )
+    parser.add_argument("config", help="a config file of XTuner's")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="default: <config>_flat.py here; - is the terminal"
+    )
+    _add_device(parser)
+    add_cfg_options(parser)
+    return parser
+
+
+def _add_device(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="what the configs would run on (default: what is here)",
+    )
+
+
+def check_configs(args: Namespace) -> int:
+    """Print a line a config and what the short names in it mean; 1 when a file does not run or
+    does not build."""
+    root = Path(args.folder)
+    files = list_config_files(root)
+    results = [check_config(file, root, args.device) for file in files]
+    if args.build:
+        with tempfile.TemporaryDirectory() as folder:
+            results = [
+                try_build(result, file, Path(folder))
+                for result, file in zip(results, files, strict=True)
+            ]
+    if args.json:
+        say(json.dumps({"configs": [to_json(r) for r in results], "counts": count_statuses(results)},
+                       ensure_ascii=False, indent=1))  # fmt: skip
+    else:
+        show_results(results)
+    return int(any(result.report is None or result.built for result in results))
+
+
+def list_config_files(root: Path) -> list[Path]:
+    """The Python files of a folder, to the bottom, that are no package's `__init__`."""
+    if root.is_file():
+        return [root]
+    files = sorted(p for p in root.rglob("*.py") if p.name != "__init__.py")
+    if not files:
+        raise ConfigError(f"{root} is no folder with configs in it: no .py file was found.")
+    return files
+
+
+def check_config(file: Path, root: Path, device: str) -> CheckedConfig:
+    """The judgement of one file."""
+    from elysia.compat.xtuner.convert import convert_config
+
+    name = str(file.relative_to(root)) if root.is_dir() else str(file)
+    try:
+        return CheckedConfig(name, convert_config(file, device=device))
+    except ConfigError as error:
+        return CheckedConfig(name, None, str(error))
+
+
+def try_build(result: CheckedConfig, file: Path, folder: Path) -> CheckedConfig:
+    """`result`, with what building it gave."""
+    import logging
+
+    from elysia.train.verify.smoke_model import build_smoke_run
+
+    if result.report is None or result.report.reasons:
+        return result
+    logging.disable(logging.WARNING)  # five hundred runs would each introduce themselves
+    try:
+        build_smoke_run(result.report.values, folder, file.stem)
+        fault = ""
+    except ElysiaError as error:
+        fault = str(error)
+    except Exception as error:  # any kind, since it is the building that is tried
+        fault = f"{type(error).__name__}: {error}"
+    finally:
+        logging.disable(logging.NOTSET)
+    return result._replace(built=fault)
+
+
+def to_json(result: CheckedConfig) -> dict[str, Any]:
+    """One config as plain values."""
+    found = result.report.to_dict() if result.report else {"status": FAILED, "fault": result.fault}
+    told = {} if result.built is None else {"built": not result.built, "fault": result.built}
+    return {"config": result.name, **found, **told}
+
+
+def count_statuses(results: list[CheckedConfig]) -> dict[str, int]:
+    """How many of each status, and how many were built."""
+    found = dict(Counter(result.status for result in results))
+    tried = [result for result in results if result.built is not None]
+    return found | (
+        {"built": sum(not r.built for r in tried), "tried": len(tried)} if tried else {}
+    )
+
+
+def show_results(results: list[CheckedConfig]) -> None:
+    """A line a config; then what the changes' names mean, and the counts."""
+    colours = {"runs": "green", "runs with changes": "green", "not supported": "yellow"}
+    meanings: dict[str, Counter[str]] = {}
+    for result in results:
+        report = result.report
+        told = result.fault if report is None else "; ".join(report.reasons)
+        if report and not report.reasons:
+            told = ", ".join(report.changes)
+            for key, text in report.changes.items():
+                meanings.setdefault(key, Counter())[text] += 1
+        say(
+            f"{paint(f'{result.status:<18}', colours.get(result.status, 'red'))}{result.name}: {told}"
+        )
+        if report and not report.reasons and report.needs:
+            say(f"{'':<18}needs {'; '.join(report.needs)}")
+        if result.built:
+            say(f"{'':<18}{paint('does not build', 'red')}: {result.built}")
+    if meanings:
+        say(f"\n{paint('Changes', 'bold')}")
+    for key, texts in meanings.items():
+        text, _ = texts.most_common(1)[0]
+        say(f"  {key} ({sum(texts.values())}): {text}")
+    say("\n" + ", ".join(f"{count} {what}" for what, count in count_statuses(results).items()))
+
+
+def migrate(args: Namespace) -> int:
+    """Write the flat config; a config that cannot be trained is an error that says why."""
+    options = parse_cfg_options(args.cfg_options)
+    from elysia.compat.xtuner import loader
+    from elysia.compat.xtuner.convert import convert_config
+    from elysia.compat.xtuner.report import default_flat_path, render_flat_config
+    from elysia.core.paths import find_config
+
+    source = find_config(args.config)
+    tree = loader.config_to_tree(loader.load_config_file(source))
+    if not loader.is_xtuner_config(tree) or isinstance(tree.get("settings"), dict):
+        raise ConfigError(f"{source} holds flat settings already: there is nothing to migrate.")
+    report = convert_config(source, options, args.device)
+    if report.reasons:
+        raise ConfigError(f"{source} cannot be trained here: {'; '.join(report.reasons)}.")
+    target = Path(args.output) if args.output else default_flat_path(source)
+    text = render_flat_config(report, str(source), "FILE" if args.output == "-" else str(target))
+    if args.output == "-":
+        say(text.rstrip("\n"))
+        return 0
+    if target.exists():
+        raise ConfigError(f"{target} exists already. Move it away, or name another with -o.")
+    target.write_text(text, encoding="utf-8")
+    for change in report.changes.values():
+        say(f"- {change}")
+    for need in report.needs:
+        warn(f"needed first: {need}")
+    say(f"Wrote {target}")
+    return 0

@@ -17,8 +17,8 @@ from elysia.cli.output import build_parser, paint, say
 from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from elysia.train.dataset import PackedDialogues
-    from elysia.train.settings import Settings
+    from elysia.train.config.settings import Settings
+    from elysia.train.data.dataset import PackedDataset
 
 IGNORE = -100
 
@@ -31,11 +31,11 @@ def list_dataset_format_parser() -> ArgumentParser:
 
 def list_dataset_format(args: Namespace) -> int:
     """Print the names, one a line."""
-    from elysia.data.formats import FORMATS
-    from elysia.data.pairs import PREFERENCES
-    from elysia.data.ready import READY
+    from elysia.data.formats.preference_pairs import PREFERENCES
+    from elysia.data.formats.pretokenized import PRETOKENIZED
+    from elysia.data.formats.registry import FORMATS
 
-    for name in (*FORMATS, *READY, *PREFERENCES):
+    for name in (*FORMATS, *PRETOKENIZED, *PREFERENCES):
         say(name)
     return 0
 
@@ -64,7 +64,7 @@ def log_dataset(args: Namespace) -> int:
     """Print the first samples in the ways asked for."""
     if args.count < 1:
         raise UsageError(f"--count is {args.count}; it must be 1 or more.")
-    dataset = dataset_of(settings_of(args), "train")
+    dataset = build_dataset(load_config(args), "train")
     ways = ["text", "masked_text", "input_ids", "labels"] if args.show == "all" else [args.show]
     for index in range(min(args.count, len(dataset.tokens))):
         ids, labels = (part.tolist() for part in dataset.tokens[index])
@@ -73,21 +73,23 @@ def log_dataset(args: Namespace) -> int:
         for way in ways:
             if len(ways) > 1:
                 say(paint(f"--- {way}", "bold"))
-            say(shown(ids, labels, dataset.tokenizer, way))
+            say(format_sample(ids, labels, dataset.tokenizer, way))
     return 0
 
 
-def shown(ids: list[int], labels: list[int], tokenizer: Any, way: str) -> str:
+def format_sample(ids: list[int], labels: list[int], tokenizer: Any, way: str) -> str:
     """One sample as `way` says."""
     if way in ("input_ids", "labels"):
         return str(ids if way == "input_ids" else labels)
-    runs = list(learned_runs(ids, labels, tokenizer))
+    runs = list(find_learned_runs(ids, labels, tokenizer))
     if way == "text":
         return "".join(paint(text, "green") if learned else text for learned, text, _ in runs)
     return "".join(text if learned else f"[-100 x {count}]" for learned, text, count in runs)
 
 
-def learned_runs(ids: list[int], labels: list[int], tokenizer: Any) -> list[tuple[bool, str, int]]:
+def find_learned_runs(
+    ids: list[int], labels: list[int], tokenizer: Any
+) -> list[tuple[bool, str, int]]:
     """Runs of tokens that are all learned or all not: (learned, text, tokens)."""
     runs, start, before = [], 0, ""
     for learned, group in groupby(labels, key=lambda label: label != IGNORE):
@@ -115,26 +117,29 @@ def check_custom_dataset_parser() -> ArgumentParser:
 
 def check_custom_dataset(args: Namespace) -> int:
     """Print the report; a row that cannot be trained on is an error that names it."""
-    settings = settings_of(args)
-    train = dataset_of(settings, "train")
-    from elysia.data.sources import files_of
-    from elysia.train.bundled import located
+    settings = load_config(args)
+    train = build_dataset(settings, "train")
+    from elysia.core.paths import resolve_all_bundled
+    from elysia.data.sources import find_files
 
     for source in settings.sources:
-        files = {file.resolve() for file in files_of(source | {"path": located(source["path"])})}
+        files = {
+            file.resolve()
+            for file in find_files(source | {"path": resolve_all_bundled(source["path"])})
+        }
         seen = {(file, row) for file, row in train.tokens.origin}
         rows = sum(Path(file).resolve() in files for file, _ in seen)
         times = f", {source['repeat']} times" if source["repeat"] != 1 else ""
         say(f"{source['path']} ({source['format']}): {rows} rows to train on{times}")
-    report(train, settings)
+    show_report(train, settings)
     if settings.heldout:
-        heldout = dataset_of(settings, "heldout")
+        heldout = build_dataset(settings, "heldout")
         say(f"held out       {len(heldout.tokens)} samples, {heldout.tokens.lengths.sum()} tokens")
     say("The data can be trained on.")
     return 0
 
 
-def report(dataset: PackedDialogues, settings: Settings) -> None:
+def show_report(dataset: PackedDataset, settings: Settings) -> None:
     """Print counts, lengths in tokens, the learned share and the packing."""
     tokens = dataset.tokens
     lengths = tokens.lengths
@@ -153,18 +158,18 @@ def report(dataset: PackedDialogues, settings: Settings) -> None:
     say(f"packs          {len(dataset)} of {settings.max_length} tokens, {filled:.1f} % full")
 
 
-def settings_of(args: Namespace) -> Settings:
+def load_config(args: Namespace) -> Settings:
     """The settings that CONFIG and --cfg-options say."""
     options = parse_cfg_options(args.cfg_options)
-    from elysia.train.settings import load_settings
+    from elysia.train.config.settings import load_settings
 
     return load_settings(args.config, options)
 
 
-def dataset_of(settings: Settings, split: str) -> PackedDialogues:
+def build_dataset(settings: Settings, split: str) -> PackedDataset:
     """The training's own dataset, as the recipe builds it."""
-    from elysia.train.dataset import PackedDialogues
-    from elysia.train.recipe import dataset_arguments
+    from elysia.train.config.builder import build_dataset_config
+    from elysia.train.data.dataset import PackedDataset
 
     base = settings.pretrained_model_name_or_path
-    return PackedDialogues(**dataset_arguments(settings, base), split=split)
+    return PackedDataset(**build_dataset_config(settings, base), split=split)

@@ -23,12 +23,12 @@ from elysia.cli.options import add_cfg_options
 from elysia.cli.output import build_parser, paint, say
 from elysia.core.errors import ElysiaError, ExportError, UsageError
 
-TEXTS = ("data/chat.json", "data/elysia.json", "configs/personas/elysia.json")
+TRAINING_TEXTS = ("data/chat.json", "data/elysia.json", "configs/personas/elysia.json")
 MARK = ".elysia-demo"  # only a folder that a demo made is ever emptied
 
 
 @dataclass(frozen=True)
-class Stage:
+class DemoStage:
     """One command of the demo."""
 
     name: str
@@ -58,31 +58,31 @@ def demo_parser() -> ArgumentParser:
 def demo(args: Namespace) -> int:
     """Run the stages, write report.json, and hold the result against the thresholds."""
     work = Path(args.work_dir)
-    start_anew(work)
+    clear_work_dir(work)
     seconds: dict[str, float] = {}
-    steps = stages(args, work)
+    steps = list_stages(args, work)
     began = time.monotonic()
     for number, stage in enumerate(steps, 1):
         say(paint(f"[{number}/{len(steps)}] {stage.about}", "bold"))
         say(paint(f"$ elysia {shlex.join(stage.words)}", "dim"))
         start = time.monotonic()
-        code = run(stage.words)
+        code = run_verb(stage.words)
         seconds[stage.name] = round(time.monotonic() - start, 1)
         if code:
             say(f"The stage '{stage.name}' failed with exit code {code}.", file=sys.stderr)
             return code
         say(paint(f"    {seconds[stage.name]:.0f} s", "dim"))
-    report = summary(work, args.seed, seconds)
+    report = build_report(work, args.seed, seconds)
     report["seconds_total"] = round(time.monotonic() - began, 1)
     target = work / "report.json"
     target.write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     say(f"\n{json.dumps(report, ensure_ascii=False, indent=2)}\nWrote {target}")
-    hold(report)
+    check_thresholds(report)
     say(f"Talk to it:  elysia chat {work / 'merged'}")
     return 0
 
 
-def start_anew(work: Path) -> None:
+def clear_work_dir(work: Path) -> None:
     """An empty work dir. Raises UsageError rather than emptying a folder that no demo made."""
     if work.exists():
         if not work.is_dir():
@@ -94,7 +94,7 @@ def start_anew(work: Path) -> None:
     (work / MARK).touch()
 
 
-def stages(args: Namespace, work: Path) -> list[Stage]:
+def list_stages(args: Namespace, work: Path) -> list[DemoStage]:
     """The commands, in order."""
     tokenizer, start = str(work / "tokenizer"), str(work / "init")
     base, adapter, merged = str(work / "base"), str(work / "adapter"), str(work / "merged")
@@ -104,43 +104,43 @@ def stages(args: Namespace, work: Path) -> list[Stage]:
     more = args.cfg_options
     on_start = ("--cfg-options", f"pretrained_model_name_or_path={start}", *more)
     on_base = ("--cfg-options", f"pretrained_model_name_or_path={base}", *more)
-    root = data_root()
-    texts = [str(root / text) for text in TEXTS]
+    root = get_data_root()
+    texts = [str(root / text) for text in TRAINING_TEXTS]
     vocabulary = ("--vocab-size", str(args.vocab_size))
     return [
-        Stage(
+        DemoStage(
             "tokenizer", "A tokenizer from the bundled text",
             ("train-tokenizer", *texts, "--output", tokenizer, *vocabulary),
         ),
-        Stage(
+        DemoStage(
             "init", "A tiny InternLM2 with random weights",
             ("init-model", start, "--tokenizer", tokenizer, *seed),
         ),
-        Stage(
+        DemoStage(
             "train_base", "Teach it to speak (full training)",
             ("train", args.base_config, "--work-dir", base_run, *seed, *on_start),
         ),
-        Stage(
+        DemoStage(
             "convert_base", "Checkpoint to model folder",
             ("convert", "pth_to_hf", args.base_config, base_run, base, *on_start),
         ),
-        Stage(
+        DemoStage(
             "train_persona", "Teach it who it is (QLoRA)",
             ("train", args.persona_config, "--work-dir", persona_run, *seed, *on_base),
         ),
-        Stage(
+        DemoStage(
             "convert_persona", "Checkpoint to adapter folder",
             ("convert", "pth_to_hf", args.persona_config, persona_run, adapter, *on_base),
         ),
-        Stage(
+        DemoStage(
             "merge", "Base and adapter become one model",
             ("convert", "merge", base, adapter, merged, "--dtype", "fp32"),
         ),
-        Stage(
+        DemoStage(
             "prove", "Is the adapter in the merged model?",
             ("prove", base, adapter, merged, "--output", str(work / "proof.json")),
         ),
-        Stage(
+        DemoStage(
             "probe", "Who is it? And does it stay out of ordinary answers?",
             (
                 "probe", merged, "--output", str(work / "probe.json"),
@@ -152,14 +152,14 @@ def stages(args: Namespace, work: Path) -> list[Stage]:
     ]  # fmt: skip
 
 
-def data_root() -> Path:
+def get_data_root() -> Path:
     """The folder that holds configs/ and data/."""
-    from elysia.train.bundled import configs_folder
+    from elysia.core.paths import get_configs_folder
 
-    return configs_folder().parent
+    return get_configs_folder().parent
 
 
-def run(words: Sequence[str]) -> int:
+def run_verb(words: Sequence[str]) -> int:
     """One command in a child of this interpreter, its output passed on; its exit code."""
     # On Ctrl-C the child gets the signal too and ends first; waiting for it is subprocess.call's
     # way.
@@ -167,7 +167,7 @@ def run(words: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code  # killed by a signal: as shells say it
 
 
-def summary(work: Path, seed: int, seconds: dict[str, float]) -> dict[str, Any]:
+def build_report(work: Path, seed: int, seconds: dict[str, float]) -> dict[str, Any]:
     """The report, from what the stages left in `work`."""
     probe, proof = read_json(work / "probe.json"), read_json(work / "proof.json")
     return {
@@ -177,8 +177,8 @@ def summary(work: Path, seed: int, seconds: dict[str, float]) -> dict[str, Any]:
         "ordinary_questions": probe["ordinary_questions"],
         "merge_max_diff": proof["max_diff"],
         "losses": {
-            "base": losses(work / "train_base"),
-            "persona": losses(work / "train_persona"),
+            "base": read_losses(work / "train_base"),
+            "persona": read_losses(work / "train_persona"),
         },
         "seconds": seconds,
         "seed": seed,
@@ -194,7 +194,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def losses(run: Path) -> dict[str, float]:
+def read_losses(run: Path) -> dict[str, float]:
     """The first and last training loss, from MMEngine's scalars (a JSON object a line)."""
     found: list[float] = []
     for file in sorted(run.glob("*/vis_data/scalars.json")):
@@ -207,7 +207,7 @@ def losses(run: Path) -> dict[str, float]:
     return {"first": found[0], "last": found[-1]}
 
 
-def hold(report: dict[str, Any]) -> None:
+def check_thresholds(report: dict[str, Any]) -> None:
     """ExportError naming every threshold that the report does not meet."""
     wanted = (
         ("identity_rate", report["identity_rate"] >= 0.9, "at least 0.9"),

@@ -11,7 +11,7 @@ from elysia.cli.output import build_parser, say
 def help_parser() -> ArgumentParser:
     """The parser of `elysia help`."""
     parser = build_parser(
-        "help", "[VERB] [--markdown]", "Show the verbs, or one verb's help.", show
+        "help", "[VERB] [--markdown]", "Show the verbs, or one verb's help.", show_help
     )
     parser.add_argument("verb", nargs="*", help="a verb, such as train or convert merge")
     parser.add_argument(
@@ -22,32 +22,36 @@ def help_parser() -> ArgumentParser:
 
 def version_parser() -> ArgumentParser:
     """The parser of `elysia version`."""
-    return build_parser("version", "", "Print the version.", version)
+    return build_parser("version", "", "Print the version.", show_version)
 
 
-def version(args: Namespace) -> int:
+def show_version(args: Namespace) -> int:
     """Print the version."""
     say(__version__)
     return 0
 
 
-def show(args: Namespace) -> int:
+def show_help(args: Namespace) -> int:
     """Print the overview, one verb's help, or all of them as a page."""
-    from elysia.cli import GROUPS, VERBS, find_verb, parser_of
+    from elysia.cli import GROUPS, VERBS, build_verb_parser, find_verb
 
     if args.markdown:
-        say(markdown(), end="")
+        say(render_markdown(), end="")
     elif not args.verb:
-        say(overview(VERBS))
+        say(render_overview(VERBS))
     elif len(args.verb) == 1 and args.verb[0] in GROUPS:
         group = args.verb[0] + " "
-        say(overview({verb: entry for verb, entry in VERBS.items() if verb.startswith(group)}))
+        say(
+            render_overview(
+                {verb: entry for verb, entry in VERBS.items() if verb.startswith(group)}
+            )
+        )
     else:
-        say(parser_of(find_verb(args.verb)[0]).format_help(), end="")
+        say(build_verb_parser(find_verb(args.verb)[0]).format_help(), end="")
     return 0
 
 
-def overview(verbs: dict[str, tuple[str, str]]) -> str:
+def render_overview(verbs: dict[str, tuple[str, str]]) -> str:
     """One line a verb."""
     width = max(map(len, verbs)) + 2
     lines = [f"  {verb:{width}}{summary}" for verb, (_, summary) in verbs.items()]
@@ -55,9 +59,9 @@ def overview(verbs: dict[str, tuple[str, str]]) -> str:
     return "\n".join([*head, *lines, "", "'elysia VERB --help' shows a verb's options."])
 
 
-def markdown() -> str:
+def render_markdown() -> str:
     """docs/cli.md: the overview and every verb's help."""
-    from elysia.cli import VERBS, parser_of
+    from elysia.cli import VERBS, build_verb_parser
 
     page = [
         "# Command line",
@@ -65,10 +69,10 @@ def markdown() -> str:
         "Written by `elysia help --markdown`; do not edit. `xtuner` is the same program.",
         "",
         "```",
-        overview(VERBS),
+        render_overview(VERBS),
         "```",
     ]
     for verb in VERBS:
-        text = parser_of(verb).format_help().rstrip()
+        text = build_verb_parser(verb).format_help().rstrip()
         page += ["", f"## {verb}", "", "```", text, "```"]
     return "\n".join(page) + "\n"

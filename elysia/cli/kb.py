@@ -18,7 +18,7 @@ from elysia.cli.output import build_parser, say, warn
 from elysia.core.errors import ElysiaError, KnowledgeError, UsageError
 
 if TYPE_CHECKING:
-    from elysia.knowledge.shelves import Shelves
+    from elysia.knowledge.document_store import DocumentStore
 
 WIDTH = 300  # characters shown of a span
 SHELF_FLAGS = "(--shelf S | --character NAME)"
@@ -41,7 +41,10 @@ def add_parser() -> ArgumentParser:
 def list_parser() -> ArgumentParser:
     """The parser of `elysia kb list`."""
     parser = build_parser(
-        "kb list", f"[{SHELF_FLAGS[1:-1]}]", "List a shelf's documents, or every shelf's.", show
+        "kb list",
+        f"[{SHELF_FLAGS[1:-1]}]",
+        "List a shelf's documents, or every shelf's.",
+        list_documents,
     )
     add_flags(parser)
     return parser
@@ -92,10 +95,10 @@ def add_flags(parser: ArgumentParser) -> None:
 
 def add(args: Namespace) -> int:
     """Read and index each file; one that cannot be read does not keep the others out."""
-    shelf = shelf_of(args)
+    shelf = get_shelf(args)
     failed = 0
-    with opened(args) as knowledge:
-        files = ((file.name, partial(content_of, file)) for file in files_of(args.files))
+    with open_knowledge(args) as knowledge:
+        files = ((file.name, partial(read_content, file)) for file in iter_files(args.files))
         for _, made in knowledge.add_all(shelf, files):
             if isinstance(made, KnowledgeError):
                 failed += 1
@@ -106,10 +109,10 @@ def add(args: Namespace) -> int:
     return 1 if failed else 0
 
 
-def show(args: Namespace) -> int:
+def list_documents(args: Namespace) -> int:
     """Print the documents of one shelf, or of all."""
-    wanted = shelf_of(args) if args.shelf or args.character else None
-    with opened(args) as knowledge:
+    wanted = get_shelf(args) if args.shelf or args.character else None
+    with open_knowledge(args) as knowledge:
         shelves = [wanted] if wanted else knowledge.shelves()
         for shelf in shelves:
             if not wanted:
@@ -123,10 +126,10 @@ def show(args: Namespace) -> int:
 
 def search(args: Namespace) -> int:
     """Print the best spans; exit code 1 when there is none."""
-    shelf = shelf_of(args)
+    shelf = get_shelf(args)
     if args.k < 1:
         raise UsageError("-k takes a number from 1.")
-    with opened(args) as knowledge:
+    with open_knowledge(args) as knowledge:
         found = knowledge.search([shelf], args.question, k=args.k)
     for one in found:
         page = f", page {one.page}" if one.page else ""
@@ -141,8 +144,8 @@ def search(args: Namespace) -> int:
 
 def remove(args: Namespace) -> int:
     """Take each named document off; KnowledgeError, and none removed, when one is not there."""
-    shelf = shelf_of(args)
-    with opened(args) as knowledge:
+    shelf = get_shelf(args)
+    with open_knowledge(args) as knowledge:
         there = {one.name: one.id for one in knowledge.documents(shelf)}
         if missing := [name for name in args.names if name not in there]:
             raise KnowledgeError(
@@ -155,16 +158,16 @@ def remove(args: Namespace) -> int:
     return 0
 
 
-def shelf_of(args: Namespace) -> str:
+def get_shelf(args: Namespace) -> str:
     """--shelf, or the character's; UsageError unless just one is given."""
     if bool(args.shelf) == bool(args.character):
         raise UsageError("Say whose documents: --character NAME, or --shelf S.")
     return str(args.shelf or f"character/{args.character}")
 
 
-def files_of(paths: list[str]) -> Iterator[Path]:
+def iter_files(paths: list[str]) -> Iterator[Path]:
     """The files, and those of folders whose kind is read. UsageError for what is not there."""
-    from elysia.knowledge.readers import KINDS
+    from elysia.knowledge.readers import READERS
 
     for path in map(Path, paths):
         if not path.exists():
@@ -172,32 +175,32 @@ def files_of(paths: list[str]) -> Iterator[Path]:
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(path.iterdir())
-            yield from (one for one in inside if one.is_file() and one.suffix.lower() in KINDS)
+            yield from (one for one in inside if one.is_file() and one.suffix.lower() in READERS)
         else:
             yield path
 
 
-def content_of(file: Path) -> bytes:
+def read_content(file: Path) -> bytes:
     """A file's bytes, one more than is allowed at most: the reader refuses it then."""
-    from elysia.knowledge.reading import MAX_FILE
+    from elysia.knowledge.sandbox import MAX_FILE
 
     with file.open("rb") as stream:
         return stream.read(MAX_FILE + 1)
 
 
 @contextmanager
-def opened(args: Namespace) -> Iterator[Shelves]:
+def open_knowledge(args: Namespace) -> Iterator[DocumentStore]:
     """The knowledge base that the flags name."""
-    from elysia.knowledge.shelves import build
-    from elysia.retrieval.embed import open_embedder
-    from elysia.store.database import DEFAULT, folder_beside, open_database
+    from elysia.knowledge.document_store import open_document_store
+    from elysia.retrieval.embedders import open_embedder
+    from elysia.store.database import DEFAULT_DATABASE, get_data_folder, open_database
 
-    url = args.database or DEFAULT
-    folder = Path(args.folder or folder_beside(url) / "index" / "knowledge")
+    url = args.database or DEFAULT_DATABASE
+    folder = Path(args.folder or get_data_folder(url) / "index" / "knowledge")
     embedder = open_embedder(args.embedder, args.hub or "huggingface")
     database = open_database(url)
     try:
-        knowledge = build(database, folder, embedder, server=args.chroma)
+        knowledge = open_document_store(database, folder, embedder, server=args.chroma)
         try:
             yield knowledge
             knowledge.wait()
@@ -211,6 +214,6 @@ def opened(args: Namespace) -> Iterator[Shelves]:
 
 def printable(text: str) -> str:
     """One line; what would move a terminal's cursor is spelled out."""
-    from elysia.cli.card import printable as spelled_out
+    from elysia.cli.card import escape_unprintable as spelled_out
 
     return spelled_out(text)

@@ -29,7 +29,7 @@ def add_hub(parser: ArgumentParser, help: str = "where names lead") -> None:
     parser.add_argument("--hub", choices=["huggingface", "modelscope"], default=None, help=help)
 
 
-def hub_of(args: Namespace, adapter: Path) -> str:
+def resolve_hub(args: Namespace, adapter: Path) -> str:
     """--hub, else the hub that the adapter's base was trained from, else Hugging Face."""
     from elysia.core.run_card import RunCard
 

@@ -27,7 +27,7 @@ def warn(text: str) -> None:
     say(text, file=sys.stderr)
 
 
-def in_colour(stream: TextIO | None = None) -> bool:
+def use_colour(stream: TextIO | None = None) -> bool:
     """Whether to colour: a terminal, or FORCE_COLOR; never with NO_COLOR (no-color.org)."""
     if os.environ.get("NO_COLOR"):
         return False
@@ -36,10 +36,10 @@ def in_colour(stream: TextIO | None = None) -> bool:
 
 def paint(text: str, colour: str) -> str:
     """`text` in a colour of COLOURS where stdout shows colours, else unchanged."""
-    return f"\033[{COLOURS[colour]}m{text}\033[0m" if text and in_colour() else text
+    return f"\033[{COLOURS[colour]}m{text}\033[0m" if text and use_colour() else text
 
 
-class PlainLines(logging.Formatter):
+class PlainFormatter(logging.Formatter):
     """Notes as they are; warnings and errors with their level in front."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -47,7 +47,7 @@ class PlainLines(logging.Formatter):
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
-class CurrentStderr(logging.StreamHandler[TextIO]):
+class StderrHandler(logging.StreamHandler[TextIO]):
     """Writes to whatever sys.stderr is now: a test or a notebook may have replaced it."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -62,9 +62,9 @@ def set_up_output() -> None:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
     logger = logging.getLogger("elysia")
-    if not any(isinstance(handler, CurrentStderr) for handler in logger.handlers):
-        handler = CurrentStderr(sys.stderr)
-        handler.setFormatter(PlainLines())
+    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
+        handler = StderrHandler(sys.stderr)
+        handler.setFormatter(PlainFormatter())
         logger.addHandler(handler)
     logger.setLevel(os.environ.get("ELYSIA_LOG", "INFO").upper())
 
@@ -73,7 +73,7 @@ def set_up_output() -> None:
 NOISE = ("Setting accelerator to CPU", "Failed to load CPU gemm_4bit_forward")
 
 
-def without_noise(record: logging.LogRecord) -> bool:
+def is_worth_logging(record: logging.LogRecord) -> bool:
     """A logging filter."""
     return not str(record.msg).startswith(NOISE)
 
@@ -87,14 +87,14 @@ def hush_libraries() -> None:
         return
     for name in ("DeepSpeed", "bitsandbytes.backends.cpu.ops"):
         logger = logging.getLogger(name)
-        if without_noise not in logger.filters:
-            logger.addFilter(without_noise)
+        if is_worth_logging not in logger.filters:
+            logger.addFilter(is_worth_logging)
     libraries = r"(torch|transformers|peft|accelerate|deepspeed|bitsandbytes|mmengine)\b"
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=libraries)
 
 
-class WideHelp(HelpFormatter):
+class WideHelpFormatter(HelpFormatter):
     """argparse's help at one fixed width, so that docs/cli.md does not depend on a terminal."""
 
     def __init__(self, prog: str) -> None:
@@ -109,7 +109,7 @@ def build_parser(
         prog=f"elysia {verb}",
         usage=f"elysia {verb} {usage}".rstrip(),
         description=description,
-        formatter_class=WideHelp,
+        formatter_class=WideHelpFormatter,
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elysia.cli.chat import add_engine_options, add_model_options, settings_of
+from elysia.cli.chat import add_engine_options, add_model_options, build_model_config
 from elysia.cli.output import build_parser, say, warn
 
 if TYPE_CHECKING:
-    from elysia.app import ChatSettings
+    from elysia.app import ModelConfig
     from elysia.engines.base import Sampling
-    from elysia.voice.voices import VoiceFile
+    from elysia.voice.registry import VoiceFile
 
 
 def serve_parser() -> ArgumentParser:
@@ -61,7 +61,7 @@ def serve_parser() -> ArgumentParser:
 
 def serve(args: Namespace) -> int:
     """Load, listen, and serve until stopped."""
-    from elysia.app import open_engine
+    from elysia.app import load_engine
     from elysia.engines.base import Sampling
     from elysia.gateway import server
     from elysia.gateway.keys import load_keys
@@ -84,10 +84,10 @@ def serve(args: Namespace) -> int:
         drain=args.drain,
         sampling=sampling,
     )
-    wanted, voices = named(args, sampling), voices_of(args.voice)
-    with server.listen(settings) as sock:  # before loading: a taken port is told at once
-        models = [(name, *open_engine(one)) for name, one in wanted.items()]
-        app = server.application(models, settings, voices)
+    wanted, voices = build_model_configs(args, sampling), load_voice_files(args.voice)
+    with server.bind_socket(settings) as sock:  # before loading: a taken port is told at once
+        models = [(name, *load_engine(one)) for name, one in wanted.items()]
+        app = server.build_app(models, settings, voices)
         host = f"[{args.host}]" if ":" in args.host else args.host
         say(f"Serving {', '.join(wanted)} on http://{host}:{sock.getsockname()[1]}/v1")
         if voices:
@@ -96,19 +96,19 @@ def serve(args: Namespace) -> int:
     return 0
 
 
-def voices_of(asked: list[str]) -> dict[str, VoiceFile]:
+def load_voice_files(asked: list[str]) -> dict[str, VoiceFile]:
     """The voice files of names; without names every one that asks no other server. VoiceError for a
     name that there is not; a damaged file that nobody named is said, and left out.
     """
     from elysia.core.errors import VoiceError
-    from elysia.voice import voices
+    from elysia.voice import registry
 
     if asked:
-        return {file.name: file for file in map(voices.find, asked)}
+        return {file.name: file for file in map(registry.find_voice, asked)}
     found = {}
-    for name in voices.names():
+    for name in registry.list_voices():
         try:
-            file = voices.find(name)
+            file = registry.find_voice(name)
         except VoiceError as error:
             warn(f"{error} It is not served.")
             continue
@@ -117,29 +117,124 @@ def voices_of(asked: list[str]) -> dict[str, VoiceFile]:
     return found
 
 
-def named(args: Namespace, sampling: Sampling) -> dict[str, ChatSettings]:
+def build_model_configs(args: Namespace, sampling: Sampling) -> dict[str, ModelConfig]:
     """Name to settings of every model of the command line; UsageError for a name given twice."""
     from elysia.core.errors import UsageError
 
-    found: dict[str, ChatSettings] = {}
+    found: dict[str, ModelConfig] = {}
     for text in args.models:
         match = re.fullmatch(r"([\w.-]+)=(.+)", text)
         name, model = (match[1], match[2]) if match else ("", text)
         adapter = args.adapter
         if name and "+" in model and not Path(model).exists():
             model, _, adapter = model.rpartition("+")
-        name = name or name_of(model)
+        name = name or get_model_name(model)
         if name in found:
             raise UsageError(f"Two models are called '{name}'. Say NAME=MODEL for one of them.")
         args.model_name_or_path = model
-        found[name] = replace(settings_of(args, sampling), adapter=adapter)
+        found[name] = replace(build_model_config(args, sampling), adapter=adapter)
     return found
 
 
-def name_of(model: str) -> str:
+def get_model_name(model: str) -> str:
     """The last part of a path or URL, without .gguf.
 
-    >>> name_of("work_dirs/demo/merged.q4_k_m.gguf"), name_of("work_dirs/demo/merged/")
+    >>> get_model_name("work_dirs/demo/merged.q4_k_m.gguf"), get_model_name("work_dirs/demo/merged/")
     ('merged.q4_k_m', 'merged')
     """
     return model.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or model
+
+
+LMDEPLOY_PYTHON = ".venv-lmdeploy/bin/python"
+
+
+def lmdeploy_serve_parser() -> ArgumentParser:
+    """The parser of `elysia lmdeploy serve`."""
+    parser = build_parser(
+        "lmdeploy serve",
+        "MODEL [--tp N] [options]",
+        "Start LMDeploy's api_server for a model folder on the GPUs, wait until it answers, and start it "
+        "again when it dies. It listens on this machine; put 'elysia serve URL' in front of it.",
+        lmdeploy_serve,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model folder, merged or AWQ")
+    add = parser.add_argument
+    add(
+        "--python",
+        default=LMDEPLOY_PYTHON,
+        metavar="FILE",
+        help=f"default: {LMDEPLOY_PYTHON}, made by 'make lmdeploy'",
+    )
+    add("--port", type=int, default=23334, help="default: 23334")
+    add("--model-name", metavar="NAME", help="default: the folder's name")
+    add("--tp", type=int, default=1, metavar="N", help="GPUs to share one model (default: 1)")
+    add("--backend", choices=["turbomind", "pytorch"], help="default: LMDeploy's choice")
+    add("--model-format", choices=["hf", "awq", "gptq"], help="default: what the folder says")
+    add(
+        "--quant-policy", choices=["0", "4", "8", "int4", "int8", "fp8"], default="0",
+        help="of keys and values: 0 is none, 4 is int4, 8 is int8 (default: 0)",
+    )  # fmt: skip
+    add(
+        "--cache-max-entry-count", type=float, metavar="SHARE",
+        help="of the free GPU memory that keys and values may take",
+    )  # fmt: skip
+    add("--session-len", type=int, metavar="N", help="tokens of context")
+    add(
+        "--patience", type=float, default=600.0, metavar="S", help="until it answers (default: 600)"
+    )
+    return parser
+
+
+def lmdeploy_serve(args: Namespace) -> int:
+    """Start, wait, watch; ends with Ctrl-C or SIGTERM."""
+    from elysia.engines.lmdeploy import ServerProcess, build_server_command
+
+    command = build_server_command(
+        Path(args.python),
+        Path(args.model),
+        port=args.port,
+        name=args.model_name,
+        tp=args.tp,
+        backend=args.backend,
+        model_format=args.model_format,
+        quant_policy=args.quant_policy,
+        cache=args.cache_max_entry_count,
+        session_len=args.session_len,
+    )
+    with ServerProcess(command, args.port, patience=args.patience) as server:
+        say(f"LMDeploy answers on http://127.0.0.1:{args.port}/v1")
+        server.watch()
+    return 0
+
+
+def lmdeploy_proxy_parser() -> ArgumentParser:
+    """The parser of `elysia lmdeploy proxy`."""
+    parser = build_parser(
+        "lmdeploy proxy",
+        "[options]",
+        "Start LMDeploy's proxy: one door to several api_servers, which are told of it with LMDeploy's "
+        "own --proxy-url or by POST /nodes/add.",
+        lmdeploy_proxy,
+    )
+    add = parser.add_argument
+    add("--python", default=LMDEPLOY_PYTHON, metavar="FILE", help=f"default: {LMDEPLOY_PYTHON}")
+    add("--port", type=int, default=23335, help="default: 23335")
+    add(
+        "--routing-strategy", default="min_expected_latency",
+        choices=["random", "min_expected_latency", "min_observed_latency"],
+        help="default: min_expected_latency",
+    )  # fmt: skip
+    add("--patience", type=float, default=60.0, metavar="S", help="until it answers (default: 60)")
+    return parser
+
+
+def lmdeploy_proxy(args: Namespace) -> int:
+    """Start, wait, watch."""
+    from elysia.engines.lmdeploy import ServerProcess, build_proxy_command
+
+    command = build_proxy_command(Path(args.python), port=args.port, strategy=args.routing_strategy)
+    path = "/nodes/status"
+    with ServerProcess(command, args.port, patience=args.patience, path=path) as server:
+        say(f"LMDeploy's proxy answers on http://127.0.0.1:{args.port}/v1")
+        server.watch()
+    return 0

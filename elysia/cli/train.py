@@ -6,11 +6,19 @@ are started.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from elysia.cli.options import add_cfg_options, parse_cfg_options
-from elysia.cli.output import build_parser
+from elysia.cli.output import build_parser, paint, say
+from elysia.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from elysia.train.planner.training_plan import TrainingPlan
 
 
 def train_parser() -> ArgumentParser:
@@ -67,3 +75,115 @@ def train(args: Namespace) -> int:
         cfg_options=options,
         launcher=args.launcher,
     )
+
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def plan_parser() -> ArgumentParser:
+    """The parser of `elysia plan`."""
+    parser = build_parser(
+        "plan",
+        "CONFIG [options]",
+        "Say what a training will take, before it starts: memory by part, speed and time, and what "
+        "of the data is learned, cut or padding. No weights are read: config.json is enough. Fails "
+        "when it does not fit, naming the setting to change.",
+        plan,
+    )
+    parser.add_argument("config", help="a config file, or the name of a bundled one (list-cfg)")
+    parser.add_argument(
+        "--work-dir",
+        metavar="DIR",
+        help="where plan.json goes, for the training to compare (default: work_dirs/<config>)",
+    )
+    parser.add_argument(
+        "--deepspeed", metavar="PRESET", help="as of train; NPROC_PER_NODE and NNODES count, too"
+    )
+    parser.add_argument(
+        "--gpu", default="", metavar="NAME", help="a GPU that is not here: H100, 'RTX 4090'"
+    )
+    parser.add_argument(
+        "--memory", metavar="SIZE", help="of the device: 24GB (default: what is here)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    add_cfg_options(parser)
+    return parser
+
+
+def plan(args: Namespace) -> int:
+    """Print the plan; 1 when it does not fit."""
+    options = parse_cfg_options(args.cfg_options)
+    memory = parse_size(args.memory) if args.memory else 0
+    from elysia.core.files import write_atomic
+    from elysia.train.config.settings import load_settings
+    from elysia.train.planner import training_plan as planning
+
+    settings = load_settings(args.config, options)
+    target = planning.resolve_target(settings, args.gpu, memory, args.deepspeed or "")
+    found = planning.build_plan(settings, target)
+    text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    if not args.gpu:
+        folder = Path(args.work_dir or Path("work_dirs") / Path(args.config).stem)
+        write_atomic(folder / planning.PLAN_FILE, text)
+    if args.json:
+        say(text, end="")
+    else:
+        show_plan(found)
+    return 0 if found.fits else 1
+
+
+def show_plan(plan: TrainingPlan) -> None:
+    """Print the plan as text."""
+    say(paint(f"memory on {plan.device}, {plan.dtype}", "bold"))
+    for part, count in plan.memory.items():
+        if count:
+            say(f"  {part:14}{count / 2**20:>10,.0f} MB")
+    say(f"  {'peak':14}{plan.peak / 2**20:>10,.0f} MB of {plan.available / 2**20:,.0f} MB")
+    say(paint("speed", "bold"))
+    say(f"  {plan.tokens_per_s:,.0f} tokens a second, {plan.labelled_per_s:,.0f} of them learned")
+    whole = f": {format_duration(plan.seconds)} in all" if plan.steps else ""
+    say(f"  {plan.steps or 'an unknown number of'} steps of {plan.step_seconds:.3g} s{whole}")
+    total = sum(plan.spent.values())
+    kinds = sorted(plan.spent.items(), key=lambda item: -item[1])
+    shares = [f"{kind} {100 * seconds / total:.0f} %" for kind, seconds in kinds]
+    say(f"  of them {', '.join(share for share in shares if not share.endswith(' 0 %'))}")
+    data = plan.data
+    if data:
+        say(paint("data", "bold"))
+        say(
+            f"  {data['rows']} rows: {100 * data['dropped']:.1f} % left out, "
+            f"{100 * data['truncated']:.1f} % shortened; the longest kept has {data['longest']} tokens"
+        )
+        say(
+            f"  {data['tokens']:,} tokens, {100 * data['labelled']:.1f} % learned, "
+            f"{100 * data['padding']:.1f} % of positions padding"
+        )
+        say(f"  {data['packs']} packs, {100 * data['filled']:.1f} % full")
+    for note in plan.notes:
+        say(note)
+    say("It fits." if plan.fits else f"It does not fit. {plan.advice}")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of '24GB', '800 MiB' or a plain number; UsageError otherwise.
+
+    >>> parse_size("24GB") == 24 * 2**30
+    True
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    count = float(found[1]) * UNITS[found[2].upper()] if found else 0
+    if count < 1:
+        raise UsageError(f"--memory {text} is no size: write it as 24GB or 800MB.")
+    return int(count)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds in the largest unit that leaves a number above one.
+
+    >>> format_duration(5400)
+    '1.5 hours'
+    """
+    for name, unit in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} seconds"

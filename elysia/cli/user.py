@@ -16,7 +16,7 @@ from elysia.cli.output import build_parser, say
 from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from elysia.chat.accounts import Accounts
+    from elysia.chat.accounts import AccountStore
 
 
 def _parser(verb: str, usage: str, description: str, run: object) -> ArgumentParser:
@@ -52,56 +52,56 @@ def remove_parser() -> ArgumentParser:
 
 def list_parser() -> ArgumentParser:
     """The parser of `elysia user list`."""
-    return _parser("list", "", "List the users.", show)
+    return _parser("list", "", "List the users.", list_users)
 
 
 def add(args: Namespace) -> int:
     """Add one."""
-    with accounts_of(args) as accounts:
-        accounts.add(args.name, asked_password())
+    with open_accounts(args) as accounts:
+        accounts.add(args.name, read_password())
     say(f"{args.name} may log in now.")
     return 0
 
 
 def password(args: Namespace) -> int:
     """Another password."""
-    with accounts_of(args) as accounts:
-        accounts.set_password(args.name, asked_password())
+    with open_accounts(args) as accounts:
+        accounts.set_password(args.name, read_password())
     say(f"{args.name} has another password now.")
     return 0
 
 
 def remove(args: Namespace) -> int:
     """Delete one."""
-    with accounts_of(args) as accounts:
+    with open_accounts(args) as accounts:
         accounts.remove(args.name)
     say(f"{args.name} is gone.")
     return 0
 
 
-def show(args: Namespace) -> int:
+def list_users(args: Namespace) -> int:
     """Names, one a line."""
-    with accounts_of(args) as accounts:
+    with open_accounts(args) as accounts:
         for user in accounts.all():
             say(user.name)
     return 0
 
 
 @contextmanager
-def accounts_of(args: Namespace) -> Iterator[Accounts]:
+def open_accounts(args: Namespace) -> Iterator[AccountStore]:
     """The users of the database that --database or ELYSIA_DATABASE names."""
-    from elysia.app.talk import TalkHome
-    from elysia.chat.accounts import Accounts
+    from elysia.app.chat_service import ChatServiceConfig
+    from elysia.chat.accounts import AccountStore
     from elysia.store.database import open_database
 
-    database = open_database(TalkHome.of(database=args.database).database)
+    database = open_database(ChatServiceConfig.from_environment(database=args.database).database)
     try:
-        yield Accounts(database)
+        yield AccountStore(database)
     finally:
         database.close()
 
 
-def asked_password() -> str:
+def read_password() -> str:
     """Typed twice without being shown; through a pipe, the first line. Never an argument, which every
     program on the machine could read.
     """

@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elysia.cli.options import add_cfg_options, parse_cfg_options
+from elysia.cli.options import add_cfg_options, add_hub, parse_cfg_options, resolve_hub
 from elysia.cli.output import build_parser, say
 from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from elysia.train.verify import ResumeProof
-    from elysia.train.verify_packing import PackingProof
+    from elysia.train.verify.packing_proof import PackingProof
+    from elysia.train.verify.resume_proof import ResumeProof
 
-_SHOWN = 10  # differences
+_MAX_SHOWN = 10  # differences
 
 
 def verify_resume_parser() -> ArgumentParser:
@@ -73,17 +73,17 @@ def _add_common(parser: ArgumentParser) -> None:
 
 def verify_resume(args: Namespace) -> int:
     """Print the proof; 1 when a bit differs."""
-    _check(args)
+    _check_counts(args)
     options = parse_cfg_options(args.cfg_options)
-    from elysia.train import verify
-    from elysia.train.launch import train_apart
-    from elysia.train.settings import load_settings
+    from elysia.train.config.settings import load_settings
+    from elysia.train.launch import train_subprocess
+    from elysia.train.verify import resume_proof
 
-    steps = verify.parse_steps(args.steps)
+    steps = resume_proof.parse_steps(args.steps)
     settings = load_settings(args.config, options)
-    train = partial(train_apart, deepspeed=args.deepspeed, processes=args.nproc)
-    with _folder(args.work_dir) as folder:
-        proof = verify.verify_resume(
+    train = partial(train_subprocess, deepspeed=args.deepspeed, processes=args.nproc)
+    with _open_work_dir(args.work_dir) as folder:
+        proof = resume_proof.verify_resume(
             settings, folder, train, steps=steps, rows=args.rows, world=args.nproc
         )
     _show_resume(proof, steps)
@@ -99,10 +99,10 @@ def _show_resume(proof: ResumeProof, steps: tuple[int, int]) -> None:
     say(f"{proof.losses} traced steps and {proof.numbers:,} numbers in tensors compared")
     if proof.differences:
         say("What differs, the first first:")
-        for text in proof.differences[:_SHOWN]:
+        for text in proof.differences[:_MAX_SHOWN]:
             say(f"  {text}.")
-        if len(proof.differences) > _SHOWN:
-            say(f"  and {len(proof.differences) - _SHOWN} more.")
+        if len(proof.differences) > _MAX_SHOWN:
+            say(f"  and {len(proof.differences) - _MAX_SHOWN} more.")
         say("Resuming is NOT exact.")
     elif proof.holds:
         say(f"{steps[0]} steps and {steps[1]} after resuming are {sum(steps)} steps, to the bit.")
@@ -112,22 +112,22 @@ def _show_resume(proof: ResumeProof, steps: tuple[int, int]) -> None:
 
 def verify_packing(args: Namespace) -> int:
     """Print the proof of each number format; 1 when one is beyond its tolerance."""
-    _check(args)
-    with _folder(args.work_dir, shared=args.launcher != "none") as folder:
+    _check_counts(args)
+    with _open_work_dir(args.work_dir, shared=args.launcher != "none") as folder:
         if args.nproc > 1 and args.launcher == "none":
-            proofs = _in_processes(args, folder)
+            proofs = _verify_in_processes(args, folder)
         else:
-            proofs = _here(args, folder)
+            proofs = _verify_here(args, folder)
     if args.launcher == "none":
         _show_packing(proofs)
     return 0 if args.launcher != "none" or all(proof.holds for proof in proofs) else 1
 
 
-def _here(args: Namespace, folder: Path) -> list[PackingProof]:
-    from elysia.train import distributed
-    from elysia.train.settings import load_settings
-    from elysia.train.verify_packing import dtypes
-    from elysia.train.verify_packing import verify_packing as verified
+def _verify_here(args: Namespace, folder: Path) -> list[PackingProof]:
+    from elysia.train.config.settings import load_settings
+    from elysia.train.distributed import comm
+    from elysia.train.verify.packing_proof import get_checked_dtypes
+    from elysia.train.verify.packing_proof import verify_packing as verified
 
     settings = load_settings(args.config, parse_cfg_options(args.cfg_options))
     try:
@@ -136,10 +136,10 @@ def _here(args: Namespace, folder: Path) -> list[PackingProof]:
                 settings, dtype, folder / dtype, packs=args.packs, rows=args.rows,
                 deepspeed=args.deepspeed, launcher=args.launcher,
             )
-            for dtype in dtypes(settings)
+            for dtype in get_checked_dtypes(settings)
         ]  # fmt: skip
     finally:
-        distributed.leave()
+        comm.destroy_process_group()
     if args.report and os.environ.get("RANK", "0") == "0":
         from elysia.core.files import write_atomic
 
@@ -147,17 +147,17 @@ def _here(args: Namespace, folder: Path) -> list[PackingProof]:
     return proofs
 
 
-def _in_processes(args: Namespace, folder: Path) -> list[PackingProof]:
+def _verify_in_processes(args: Namespace, folder: Path) -> list[PackingProof]:
     """What torchrun's processes find: they all find the same."""
-    from elysia.train.launch import apart
-    from elysia.train.verify_packing import PackingProof
+    from elysia.train.launch import run_subprocess
+    from elysia.train.verify.packing_proof import PackingProof
 
     report = Path(args.report) if args.report else folder / "report.json"
     words = ["verify-packing", args.config, "--rows", str(args.rows), "--packs", str(args.packs),
              "--work-dir", str(folder / "runs"), "--report", str(report)]  # fmt: skip
     words += ["--deepspeed", args.deepspeed] if args.deepspeed else []
     words += ["--cfg-options", *args.cfg_options] if args.cfg_options else []
-    apart(words, folder / "log.txt", args.nproc)
+    run_subprocess(words, folder / "log.txt", args.nproc)
     return [PackingProof(**values) for values in json.loads(report.read_text(encoding="utf-8"))]
 
 
@@ -176,14 +176,14 @@ def _show_packing(proofs: list[PackingProof]) -> None:
         say("Packing CHANGES what is learned.")
 
 
-def _check(args: Namespace) -> None:
+def _check_counts(args: Namespace) -> None:
     for name in ("rows", "nproc", "packs"):
         if getattr(args, name, 1) < 1:
             raise UsageError(f"--{name} is {getattr(args, name)}; it must be 1 or more.")
 
 
 @contextmanager
-def _folder(wanted: str | None, shared: bool = False) -> Iterator[Path]:
+def _open_work_dir(wanted: str | None, shared: bool = False) -> Iterator[Path]:
     """An empty folder for the runs, removed afterwards unless it was asked for; `shared` with other
     processes, which may have begun to fill it."""
     if wanted is None:
@@ -195,3 +195,85 @@ def _folder(wanted: str | None, shared: bool = False) -> Iterator[Path]:
     if not shared and any(folder.iterdir()):
         raise UsageError(f"--work-dir {wanted} is not empty: name a new folder.")
     yield folder
+
+
+def verify_merge_parser() -> ArgumentParser:
+    """The parser of `elysia prove`."""
+    parser = build_parser(
+        "prove",
+        "BASE ADAPTER MERGED [options]",
+        "Compare the logits of MERGED with those of BASE under ADAPTER, on prompts of the "
+        "training; fail when the adapter is not in MERGED.",
+        verify_merge,
+    )
+    parser.add_argument("base", help="the base model")
+    parser.add_argument("adapter", help="the adapter folder")
+    parser.add_argument("merged", help="what convert merge wrote")
+    parser.add_argument(
+        "--prompts",
+        nargs="+",
+        metavar="TEXT",
+        help="default: from the data that the run card names",
+    )
+    parser.add_argument("--count", type=int, default=8, metavar="N", help="prompts (default: 8)")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32",
+        help="to compute in (default: float32)",
+    )  # fmt: skip
+    add_hub(parser, "where names lead (default: where the base was trained from)")
+    parser.add_argument("--output", metavar="FILE", help="write the numbers there as JSON, too")
+    return parser
+
+
+def verify_merge(args: Namespace) -> int:
+    """Print the proof; a merged model without the adapter is an error."""
+    from elysia.export import verify_merge as proving
+    from elysia.models.loading import resolve_model
+
+    adapter = resolve_model(args.adapter, args.hub or "huggingface")
+    proof = proving.verify_merge(
+        resolve_model(args.base, resolve_hub(args, adapter)),
+        adapter,
+        Path(args.merged),
+        args.prompts or get_training_prompts(adapter, args.count),
+        dtype=args.dtype,
+    )
+    say(f"largest difference of the logits  {proof.max_diff:.3g}")
+    say(f"KL(base + adapter, merged)        {proof.kl:.3g}")
+    say(f"largest effect of the adapter     {proof.effect:.3g}")
+    say("The adapter is in the merged model.")
+    if args.output:
+        output = Path(args.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def get_training_prompts(adapter: Path, count: int) -> list[str]:
+    """The first user messages of `count` training rows, spread over the data that the card names.
+
+    Rendered with the card's template and system prompt. Data that is gone gives a few plain
+    greetings.
+    """
+    from elysia.core.errors import DataError
+    from elysia.core.messages import Message
+    from elysia.core.paths import resolve_bundled
+    from elysia.core.run_card import RunCard
+    from elysia.core.templates import PromptTemplate, render_prompt
+    from elysia.data.formats.conversion import load_chosen_conversations
+
+    card = RunCard.read(adapter)
+    said: list[str] = []
+    for source in card.datasets if card else []:
+        try:
+            samples = load_chosen_conversations(resolve_bundled(source["path"]), source["format"])
+        except DataError:
+            continue  # moved since the training
+        users = [m.text for s in samples for m in s.messages[:2] if m.role == "user"]
+        said += users[:: max(1, len(users) // count)][:count]
+    said = said[:: max(1, len(said) // count)][:count] or ["你好!", "你是谁?", "Hello!"]
+    if not (card and card.template):
+        return said
+    template = PromptTemplate.from_dict(card.template)
+    system = [Message("system", card.system)] if card.system else []
+    return [render_prompt([*system, Message("user", text)], template) for text in said]

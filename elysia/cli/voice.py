@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elysia.cli.options import add_cfg_options, parse_cfg_options
 from elysia.cli.output import build_parser, paint, say, warn
 from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from elysia.voice.base import Pcm, Voice
-    from elysia.voice.vits_import import Imported
-    from elysia.voice.voices import VoiceFile
+    from elysia.voice.base import AudioChunk, TTSEngine
+    from elysia.voice.registry import VoiceFile
+    from elysia.voice.vits.checkpoint_import import ImportResult
+if TYPE_CHECKING:
+    from elysia.voice.dataset.prepare import ClipRequirements
 
 
 def explain_parser() -> ArgumentParser:
@@ -42,8 +45,8 @@ def explain_parser() -> ArgumentParser:
 
 def explain(args: Namespace) -> int:
     """Print the steps, one a line."""
-    from elysia.voice.text.cleaners import CLEANERS
-    from elysia.voice.text.explain import explain as steps_of
+    from elysia.voice.frontend.cleaners import CLEANERS
+    from elysia.voice.frontend.pipeline import explain_steps as steps_of
 
     if args.cleaner not in CLEANERS:
         raise UsageError(f"There is no cleaner '{args.cleaner}', only {', '.join(CLEANERS)}.")
@@ -81,16 +84,16 @@ def speak(args: Namespace) -> int:
     """Say the text sentence by sentence; the file is written whole at the end."""
     import sys
 
-    from elysia.voice import voices
+    from elysia.voice import registry
     from elysia.voice.audio import write_wav
 
     text = sys.stdin.read() if args.text == "-" else args.text
-    file = voices.find(args.voice)
+    file = registry.find_voice(args.voice)
     if args.explain:
-        show_steps(steps_for(file, text))
+        show_steps(get_reading_steps(file, text))
     voice = file.open()
     try:
-        seconds = write_wav(args.output, sound(voice, text, args.speed * file.speed))
+        seconds = write_wav(args.output, iter_sound(voice, text, args.speed * file.speed))
     finally:
         voice.close()
     if not seconds:
@@ -99,23 +102,23 @@ def speak(args: Namespace) -> int:
     return 0
 
 
-def sound(voice: Voice, text: str, speed: float) -> Iterator[Pcm]:
+def iter_sound(voice: TTSEngine, text: str, speed: float) -> Iterator[AudioChunk]:
     """A text of any length, a sentence at a time."""
-    from elysia.voice.sentences import split
+    from elysia.voice.sentence_splitter import split_sentences
 
-    for sentence in split(text):
+    for sentence in split_sentences(text):
         yield from voice.synthesize(sentence, speed)
 
 
-def steps_for(file: VoiceFile, text: str) -> list[tuple[str, str]]:
+def get_reading_steps(file: VoiceFile, text: str) -> list[tuple[str, str]]:
     """The steps of `voice explain`, in the writing and with the symbols of a VITS voice."""
-    from elysia.voice.text.explain import explain as steps_of
+    from elysia.voice.frontend.pipeline import explain_steps as steps_of
 
     if file.engine != "vits":
         return steps_of(text)
-    from elysia.voice.vits_card import VitsCard
+    from elysia.voice.vits.config import VoiceConfig
 
-    card = VitsCard.read((file.path.parent / file.settings.get("model", ".")).resolve())
+    card = VoiceConfig.read((file.path.parent / file.settings.get("model", ".")).resolve())
     if card.cleaner == "characters":
         return steps_of(text)
     return steps_of(text, card.cleaner, card.symbols)
@@ -129,12 +132,12 @@ def list_parser() -> ArgumentParser:
 def list_voices(args: Namespace) -> int:
     """A line a voice; a damaged file is said, not hidden."""
     from elysia.core.errors import VoiceError
-    from elysia.voice import voices
+    from elysia.voice import registry
 
-    where = voices.folder()
-    for name in voices.names(where):
+    where = registry.voices_folder()
+    for name in registry.list_voices(where):
         try:
-            file = voices.find(name, where)
+            file = registry.find_voice(name, where)
         except VoiceError as error:
             warn(f"{Path(name).name}: {error}")
             continue
@@ -149,7 +152,7 @@ def import_parser() -> ArgumentParser:
         "CHECKPOINT [CONFIG] --name NAME [--speaker S] [--onnx]",
         "Bring a VITS voice: a generator (G_latest.pth) with its config (finetune_speaker.json), or a "
         "Hugging Face VITS folder. Nothing in the file is executed; other architectures are refused.",
-        bring,
+        import_voice,
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("config", metavar="CONFIG", nargs="?")
@@ -160,14 +163,14 @@ def import_parser() -> ArgumentParser:
     return parser
 
 
-def bring(args: Namespace) -> int:
+def import_voice(args: Namespace) -> int:
     """Convert, check, write the model folder and the voice file."""
-    from elysia.voice.vits_import import bring as bring_checkpoint
+    from elysia.voice.vits.checkpoint_import import import_checkpoint as bring_checkpoint
 
     check_name(args.name)
     out = Path(args.out or Path("work_dirs") / "voices" / args.name)
     done = bring_checkpoint(args.checkpoint, args.config, out, onnx=args.onnx)
-    write_voice(args.name, done, done.card.speaker_of(args.speaker), "brought by voice import")
+    write_voice(args.name, done, done.card.resolve_speaker(args.speaker), "brought by voice import")
     return 0
 
 
@@ -179,14 +182,14 @@ def check_name(name: str) -> None:
         raise UsageError(f"A voice's name is letters, digits, - and _, not {name!r}.")
 
 
-def write_voice(name: str, done: Imported, speaker: int, whence: str) -> None:
+def write_voice(name: str, done: ImportResult, speaker: int, whence: str) -> None:
     """Write the voice file of a model folder, and say what there is now."""
     import os
 
     from elysia.core.files import write_atomic
-    from elysia.voice import voices
+    from elysia.voice import registry
 
-    where, card = voices.folder(), done.card
+    where, card = registry.voices_folder(), done.card
     model = os.path.relpath(done.folder.resolve(), where.resolve()).replace(os.sep, "/")
     text = f'engine = "vits"\ndescription = "{name}, {whence}"\nmodel = "{model}"\n'
     write_atomic(where / f"{name}.toml", text + f"speaker = {speaker}\n")
@@ -199,3 +202,136 @@ def write_voice(name: str, done: Imported, speaker: int, whence: str) -> None:
     if done.difference is not None:
         say(f"ONNX differs from torch by at most {done.difference:.1e}")
     say(f'Say: elysia voice say "你好" --voice {name}')
+
+
+def prepare_parser() -> ArgumentParser:
+    """The parser of `elysia voice prepare`."""
+    parser = build_parser(
+        "voice prepare",
+        "RECORDINGS --out DIR [--consent FILE] [--model FOLDER | --cleaner NAME]",
+        "Make recordings ready to train on: decode, resample, trim, make evenly loud, check, report. "
+        "RECORDINGS is a folder of WAV, FLAC, MP3 or OGG files with a .txt or .lab beside each, or a "
+        "list (name|text, CSV). Needs a consent.toml beside them that names the speaker and what they "
+        "allow.",
+        prepare,
+    )
+    add = parser.add_argument
+    add("recordings", metavar="RECORDINGS")
+    add("--out", required=True, metavar="DIR", help="the folder to write")
+    add("--consent", metavar="FILE", help="default: consent.toml or .txt beside the recordings")
+    add("--model", metavar="FOLDER", help="a voice folder whose symbols, rate and hop are wanted")
+    add(
+        "--cleaner",
+        default="cjke_cleaners2",
+        help="without --model: chinese_cleaners, cjke_cleaners2 or pinyin (default: cjke_cleaners2)",
+    )
+    add("--rate", type=int, metavar="HZ", help="default: the model's, else 22050")
+    add("--hop", type=int, metavar="N", help="samples a frame (default: the model's, else 256)")
+    add("--window", type=int, metavar="N", help="samples (default: the model's, else 1024)")
+    add("--shortest", type=float, default=0.7, metavar="S", help="seconds of a clip (default: 0.7)")
+    add("--longest", type=float, default=15.0, metavar="S", help="seconds of a clip (default: 15)")
+    return parser
+
+
+def prepare(args: Namespace) -> int:
+    """Write the folder and print its report."""
+    from elysia.voice.dataset import report
+    from elysia.voice.dataset.prepare import prepare_dataset as make
+
+    out = Path(args.out)
+    manifest, judged = make(
+        Path(args.recordings), out, build_requirements(args), args.consent, report_progress
+    )
+    say(report.report_text(manifest, judged).rstrip())
+    say(f"{out}: {len(manifest.clips)} clips; the report is {out / 'report.html'}")
+    return 0
+
+
+def report_progress(done: int, of: int) -> None:
+    """How far it is, on stderr, every few hundred recordings."""
+    if done % 500 == 0:
+        warn(f"{done} of {of} recordings")
+
+
+def build_requirements(args: Namespace) -> ClipRequirements:
+    """What clips must be, from the flags: a model's own shape, or the one that is named."""
+    from elysia.voice.dataset.prepare import ClipRequirements
+    from elysia.voice.dataset.spectrogram import SpectrogramConfig
+    from elysia.voice.frontend.cleaners import SYMBOLS
+    from elysia.voice.vits.config import VoiceConfig
+
+    if args.model:
+        folder = Path(args.model)
+        card, usual = VoiceConfig.read(folder), SpectrogramConfig.from_folder(folder)
+    else:
+        if args.cleaner not in SYMBOLS:
+            raise UsageError(f"There is no cleaner '{args.cleaner}', only {', '.join(SYMBOLS)}.")
+        card, usual = VoiceConfig(SYMBOLS[args.cleaner], args.cleaner), SpectrogramConfig()
+    shape = SpectrogramConfig(
+        args.rate or usual.rate, args.hop or usual.hop, args.window or usual.window
+    )
+    return ClipRequirements(card, shape, args.shortest, args.longest)
+
+
+def train_parser() -> ArgumentParser:
+    """The parser of `elysia voice train`."""
+    parser = build_parser(
+        "voice train",
+        "CONFIG [options]",
+        "Train a VITS voice on what 'voice prepare' wrote, from random weights or from a base; on a GPU, "
+        "or on a CPU for small ones.",
+        train,
+    )
+    parser.add_argument("config", help="a config file, or the name of one in configs/voice")
+    parser.add_argument("--work-dir", metavar="DIR", help="default: work_dirs/<config>")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CKPT",
+        help="go on from a checkpoint; without a value, from the work dir's last",
+    )
+    parser.add_argument("--seed", type=int, help="default: the config's")
+    add_cfg_options(parser)
+    return parser
+
+
+def train(args: Namespace) -> int:
+    """Run the training to its end."""
+    options = parse_cfg_options(args.cfg_options)
+    from elysia.voice.training.launch import train as run
+
+    folder = run(
+        args.config, work_dir=args.work_dir, resume=args.resume, seed=args.seed, cfg_options=options
+    )
+    say(f"Make it a voice: elysia voice export {folder} --name NAME")
+    return 0
+
+
+def export_parser() -> ArgumentParser:
+    """The parser of `elysia voice export`."""
+    parser = build_parser(
+        "voice export",
+        "WORKDIR --name NAME [--onnx]",
+        "Make a trained checkpoint a voice: a model folder as 'voice import' writes, and a voice file. "
+        "WORKDIR is a training's (its newest checkpoint), or an iter_N.pth.",
+        export,
+    )
+    parser.add_argument("source", metavar="WORKDIR")
+    parser.add_argument("--name", required=True, help="the voice's name from now on")
+    parser.add_argument("--onnx", action="store_true", help="export for ONNX Runtime, and prove it")
+    parser.add_argument("--out", metavar="DIR", help="default: work_dirs/voices/NAME")
+    return parser
+
+
+def export(args: Namespace) -> int:
+    """Write the model folder and the voice file."""
+    pass
+
+    check_name(args.name)
+    from elysia.voice.training.export import export_voice as make
+
+    out = Path(args.out or Path("work_dirs") / "voices" / args.name)
+    done, speaker = make(Path(args.source), out, name=args.name, onnx=args.onnx)
+    write_voice(args.name, done, speaker, "trained by voice train")
+    return 0

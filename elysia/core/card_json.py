@@ -17,12 +17,12 @@ MAX_PARTS = 1_000_000  # commas and opening brackets: what memory the parsed val
 MAX_DEPTH = 64
 
 
-class Spelled(float):
+class VerbatimNumber(float):
     """A number with the very text it had in the file. Compares and counts as a float."""
 
     text: str
 
-    def __new__(cls, text: str) -> Spelled:
+    def __new__(cls, text: str) -> VerbatimNumber:
         made = super().__new__(cls, text)
         made.text = text
         return made
@@ -54,9 +54,9 @@ def loads(raw: bytes, where: str, notes: list[str] | None = None) -> Any:
         value = json.loads(
             raw.decode("utf-8-sig"),
             object_pairs_hook=of_pairs,
-            parse_float=_number,
-            parse_int=_number,
-            parse_constant=_refused_constant,
+            parse_float=_parse_number,
+            parse_int=_parse_number,
+            parse_constant=_refuse_constant,
         )
     except UnicodeDecodeError:
         raise PersonaError(f"{where} is not UTF-8 text: save the card as UTF-8.") from None
@@ -68,7 +68,7 @@ def loads(raw: bytes, where: str, notes: list[str] | None = None) -> Any:
         raise PersonaError(f"{where}: the card is nested too deeply to be one.") from None
     except ValueError as error:
         raise PersonaError(f"{where}: the card is not JSON ({error}).") from None
-    if _deeper_than(value, MAX_DEPTH):
+    if _is_deeper_than(value, MAX_DEPTH):
         raise PersonaError(f"{where}: the card is nested too deeply to be one.")
     if notes is not None and twice:
         names = ", ".join(sorted(twice)[:5])
@@ -78,7 +78,7 @@ def loads(raw: bytes, where: str, notes: list[str] | None = None) -> Any:
 
 def dumps(value: Any, indent: int = 2) -> bytes:
     """UTF-8 JSON of what `loads` gave. With `indent` 0 it is one line."""
-    text = _text(value, indent, 0)
+    text = _serialize(value, indent, 0)
     try:
         return text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can write
@@ -87,18 +87,18 @@ def dumps(value: Any, indent: int = 2) -> bytes:
         ).encode()
 
 
-def _number(text: str) -> int | float:
+def _parse_number(text: str) -> int | float:
     if len(text) <= 15 and text.lstrip("-").isdigit() and text != "-0":
         return int(text)
-    value = Spelled(text)
+    value = VerbatimNumber(text)
     return float(text) if repr(float(text)) == text else value
 
 
-def _refused_constant(name: str) -> float:
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def _is_deeper_than(value: Any, limit: int) -> bool:
     level = [value]
     for _ in range(limit):
         level = [
@@ -113,19 +113,19 @@ def _deeper_than(value: Any, limit: int) -> bool:
     return True
 
 
-def _text(value: Any, indent: int, depth: int) -> str:
-    if isinstance(value, Spelled):
+def _serialize(value: Any, indent: int, depth: int) -> str:
+    if isinstance(value, VerbatimNumber):
         return value.text
     if not isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
     opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
     if isinstance(value, dict):
         parts = [
-            f"{json.dumps(key, ensure_ascii=False)}: {_text(inner, indent, depth + 1)}"
+            f"{json.dumps(key, ensure_ascii=False)}: {_serialize(inner, indent, depth + 1)}"
             for key, inner in value.items()
         ]
     else:
-        parts = [_text(inner, indent, depth + 1) for inner in value]
+        parts = [_serialize(inner, indent, depth + 1) for inner in value]
     if not parts:
         return opening + closing
     if not indent:

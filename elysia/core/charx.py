@@ -33,7 +33,7 @@ def read_charx(raw: bytes, where: str) -> dict[str, bytes]:
             members = archive.infolist()
             _refuse_unsafe(members, where)
             return {
-                member.filename: _content(archive, member, where)
+                member.filename: _read_member(archive, member, where)
                 for member in members
                 if not member.is_dir()
             }
@@ -74,7 +74,7 @@ def _refuse_unsafe(members: list[zipfile.ZipInfo], where: str) -> None:
     for member in members:
         # ZipInfo cuts a name at NUL and turns the system's separator; the spelling is judged.
         name = member.orig_filename
-        if _climbs(name):
+        if _leaves_archive(name):
             raise PersonaError(f"{where}: the member {name[:80]!r} leads out of the archive.")
         if member.filename in seen:
             raise PersonaError(f"{where}: the archive has two members named {name[:80]!r}.")
@@ -89,7 +89,7 @@ def _refuse_unsafe(members: list[zipfile.ZipInfo], where: str) -> None:
             )
 
 
-def _climbs(name: str) -> bool:
+def _leaves_archive(name: str) -> bool:
     parts = name.rstrip("/").split("/")
     return (
         not name
@@ -100,7 +100,7 @@ def _climbs(name: str) -> bool:
     )
 
 
-def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> bytes:
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> bytes:
     with archive.open(member) as stream:
         content = stream.read(member.file_size + 1)
     if len(content) != member.file_size:

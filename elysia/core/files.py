@@ -47,7 +47,7 @@ def staged_file(path: str | Path) -> Iterator[BinaryIO]:
     Raises ElysiaError with a sentence when the disk refuses.
     """
     path = Path(path)
-    with explained(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
@@ -55,7 +55,7 @@ def staged_file(path: str | Path) -> Iterator[BinaryIO]:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(name, _usual_mode(0o666))  # mkstemp's 0600 would hide it from a group
+            os.chmod(name, _get_default_mode(0o666))  # mkstemp's 0600 would hide it from a group
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -76,24 +76,26 @@ def staged_folder(
     it: then the new folder takes its place. A full disk is raised as `fault`, a sentence.
     """
     target = Path(os.path.abspath(target))
-    _refuse_foreign(target, fault, replaces)
-    with explained(target, fault):
+    _refuse_foreign_folder(target, fault, replaces)
+    with explain_write_errors(target, fault):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        _remove_leftovers(target)
         staging = Path(
-            tempfile.mkdtemp(prefix=f"{_prefix(target)}{os.getpid()}.", dir=target.parent)
+            tempfile.mkdtemp(
+                prefix=f"{_get_staging_prefix(target)}{os.getpid()}.", dir=target.parent
+            )
         )
     try:
-        with explained(target, fault):
+        with explain_write_errors(target, fault):
             yield staging
-            os.chmod(staging, _usual_mode(0o777))
-            _put_in_place(staging, target)
+            os.chmod(staging, _get_default_mode(0o777))
+            _swap_in(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
-def explained(path: Path, fault: type[ElysiaError] = ElysiaError) -> Iterator[None]:
+def explain_write_errors(path: Path, fault: type[ElysiaError] = ElysiaError) -> Iterator[None]:
     """Turn what a disk says into a sentence; other faults pass through as they are."""
     try:
         yield
@@ -118,13 +120,13 @@ def is_disk_full(error: BaseException) -> bool:
     return any(words in str(error) for words in _FULL_WORDS)
 
 
-def sha256_of(path: str | Path) -> str:
+def compute_sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _refuse_foreign(
+def _refuse_foreign_folder(
     target: Path, fault: type[ElysiaError], replaces: Callable[[Path], bool]
 ) -> None:
     if not target.exists():
@@ -138,7 +140,7 @@ def _refuse_foreign(
         )
 
 
-def _put_in_place(staging: Path, target: Path) -> None:
+def _swap_in(staging: Path, target: Path) -> None:
     """Rename; the folder that was there is moved aside first and comes back if the rename fails."""
     if not target.exists():
         os.replace(staging, target)
@@ -153,14 +155,14 @@ def _put_in_place(staging: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sweep(target: Path) -> None:
+def _remove_leftovers(target: Path) -> None:
     """Clear what killed runs left beside `target`.
 
     A run killed between the two renames left the former folder aside: it comes back.
     """
-    for left in sorted(target.parent.glob(f"{_prefix(target)}*"), reverse=True):
-        owner = left.name.removeprefix(_prefix(target)).split(".")[0]
-        if owner.isdigit() and _alive(int(owner)):
+    for left in sorted(target.parent.glob(f"{_get_staging_prefix(target)}*"), reverse=True):
+        owner = left.name.removeprefix(_get_staging_prefix(target)).split(".")[0]
+        if owner.isdigit() and _is_process_alive(int(owner)):
             continue
         if left.name.endswith(".old") and not target.exists():
             os.replace(left, target)
@@ -168,11 +170,11 @@ def _sweep(target: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _prefix(target: Path) -> str:
+def _get_staging_prefix(target: Path) -> str:
     return f".{target.name}.writing-"
 
 
-def _alive(process: int) -> bool:
+def _is_process_alive(process: int) -> bool:
     if process == os.getpid():
         return True
     try:
@@ -184,7 +186,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _usual_mode(mode: int) -> int:
+def _get_default_mode(mode: int) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mode & ~mask

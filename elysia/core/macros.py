@@ -19,7 +19,7 @@ TAGS = re.compile(r"<(char|bot|user)>", re.I)
 
 
 @dataclass
-class Macros:
+class MacroExpander:
     """What macros become. `chance` is drawn from by {{random}} and {{roll}}; {{pick}} depends on
     `seed` and its own words alone, so it stays as it is while a conversation keeps its seed.
     """
@@ -33,10 +33,10 @@ class Macros:
     def fill(self, text: str) -> str:
         """`text` with every known macro replaced; unknown ones stay as they are.
 
-        >>> Macros("Mira", "Tom").fill("{{CHAR}} and <user>: {{reverse:abc}}{{// aside}} {{moon}}")
+        >>> MacroExpander("Mira", "Tom").fill("{{CHAR}} and <user>: {{reverse:abc}}{{// aside}} {{moon}}")
         'Mira and Tom: cba {{moon}}'
         """
-        return _replaced(text, self._becomes, lambda tag: self._named(tag) or "")
+        return _replace_macros(text, self._becomes, lambda tag: self._named(tag) or "")
 
     def _named(self, name: str) -> str | None:
         return {"char": self.char, "bot": self.char, "user": self.user}.get(name)
@@ -45,7 +45,7 @@ class Macros:
         if rest is None:
             return self.original if name == "original" else self._named(name)
         if name in ("random", "pick"):
-            options = _options(rest)
+            options = _split_options(rest)
             if name == "random":
                 return self.chance.choice(options)
             key = f"{self.seed}\0{place}\0{rest}".encode()
@@ -53,32 +53,36 @@ class Macros:
         if name == "roll":
             sides = re.fullmatch(r":?\s*d?0*([1-9]\d{0,8})\s*", rest, re.I)
             return str(self.chance.randint(1, int(sides[1]))) if sides else None
-        return _unseen(name, rest, "") if name != "reverse" else rest[::-1]
+        return _expand_hidden(name, rest, "") if name != "reverse" else rest[::-1]
 
 
-def for_scan(text: str, recursive: bool = False) -> str:
+def expand_for_scan(text: str, recursive: bool = False) -> str:
     """`text` as lorebook keys look at it: no comments; hidden keys only where one entry's content
     is scanned for others.
     """
 
     def becomes(name: str, rest: str | None, place: int) -> str | None:
-        return _unseen(name, rest, rest or "" if recursive else "") if rest is not None else None
+        return (
+            _expand_hidden(name, rest, rest or "" if recursive else "")
+            if rest is not None
+            else None
+        )
 
-    return _replaced(text, becomes, lambda tag: f"<{tag}>")
+    return _replace_macros(text, becomes, lambda tag: f"<{tag}>")
 
 
-def _unseen(name: str, rest: str, hidden_key: str) -> str | None:
+def _expand_hidden(name: str, rest: str, hidden_key: str) -> str | None:
     return {"//": "", "comment": "", "hidden_key": hidden_key}.get(name)
 
 
-def _options(rest: str) -> list[str]:
+def _split_options(rest: str) -> list[str]:
     """Split at commas, or at '::' where programs wrote that; `\\,` is a comma."""
     rest = rest.removeprefix(":")
     split = "::" if "::" in rest and not re.search(r"(?<!\\),", rest) else r"(?<!\\),"
     return [option.replace("\\,", ",") for option in re.split(split, rest)]
 
 
-def _replaced(
+def _replace_macros(
     text: str, becomes: Callable[[str, str | None, int], str | None], tag: Callable[[str], str]
 ) -> str:
     """One pass over `text`, innermost macros first, in time that grows with its length."""
@@ -89,7 +93,7 @@ def _replaced(
             open_parts.append([])
         elif part == "}}" and len(open_parts) > 1:
             inner = "".join(open_parts.pop())
-            made = becomes(*_name_and_rest(inner), place)
+            made = becomes(*_split_macro(inner), place)
             place += 1
             open_parts[-1].append("{{" + inner + "}}" if made is None else made)
         else:
@@ -97,7 +101,7 @@ def _replaced(
     return "{{".join("".join(parts) for parts in open_parts)
 
 
-def _name_and_rest(inner: str) -> tuple[str, str | None]:
+def _split_macro(inner: str) -> tuple[str, str | None]:
     """`random:a,b` is ("random", "a,b"); `char` is ("char", None); `// x` is ("//", " x")."""
     if inner.lstrip().startswith("//"):
         return "//", inner.lstrip()[2:]

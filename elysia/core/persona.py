@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elysia.core.card import SPECS as SPECS
-from elysia.core.card import fields_of, kind_of, read_card
+from elysia.core import card_json
+from elysia.core.card_file import SPECS as SPECS
+from elysia.core.card_file import describe_json_kind, get_card_fields, read_card
 from elysia.core.errors import PersonaError
 
-TEXTS = (
+TEXT_FIELDS = (
     "nickname",
     "description",
     "personality",
@@ -63,26 +64,26 @@ class Persona:
     @classmethod
     def from_card(cls, card: object, where: str = "the card") -> Persona:
         """The persona of a parsed card; `where` names its source in errors."""
-        data, version = fields_of(card, where)
+        data, version = get_card_fields(card, where)
         if not isinstance(data.get("name"), str) or not data["name"].strip():
             raise PersonaError(f"{where}: the card has no 'name'; every character needs one.")
-        texts = {key: _text(data, key, where) for key in TEXTS}
+        texts = {key: _get_text(data, key, where) for key in TEXT_FIELDS}
         extensions = data.get("extensions") or {}
         if not isinstance(extensions, dict):
             raise PersonaError(
-                f"{where}, key 'extensions': must be an object, not {kind_of(extensions)}."
+                f"{where}, key 'extensions': must be an object, not {describe_json_kind(extensions)}."
             )
-        known = {"name", "extensions", *TEXTS}
+        known = {"name", "extensions", *TEXT_FIELDS}
         extra = {key: value for key, value in data.items() if key not in known}
         return cls(data["name"], **texts, extensions=extensions, extra=extra, version=version)
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         """What {{char}} becomes: the nickname where there is one (V3), else the name."""
         return self.nickname.strip() or self.name.strip()
 
     @property
-    def ours(self) -> Mapping[str, Any]:
+    def elysia_extensions(self) -> Mapping[str, Any]:
         """What the card says to this project under `extensions.elysia`; {} when nothing."""
         found = self.extensions.get("elysia")
         return found if isinstance(found, dict) else {}
@@ -90,12 +91,12 @@ class Persona:
     @property
     def voice(self) -> str | None:
         """The name of her voice (`extensions.elysia.voice`), a file of tts/voices; None without."""
-        name = self.ours.get("voice")
+        name = self.elysia_extensions.get("voice")
         return name if isinstance(name, str) and name.strip() else None
 
     def fill(self, text: str, user: str = "你") -> str:
         """`text` with {{char}} and {{user}}, in any case, replaced; other macros stay."""
-        values = {"char": self.called, "user": user}
+        values = {"char": self.display_name, "user": user}
         return re.sub(
             r"\{\{\s*(char|user)\s*\}\}", lambda m: values[m.group(1).lower()], text, flags=re.I
         )
@@ -113,14 +114,43 @@ class Persona:
         return "\n".join([self.system_line(user), *(part for part in filled if part)])
 
 
-def _text(data: Mapping[str, Any], key: str, where: str) -> str:
+def _get_text(data: Mapping[str, Any], key: str, where: str) -> str:
     value = data.get(key)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise PersonaError(f"{where}, key '{key}': must be text, not {kind_of(value)}.")
+        raise PersonaError(f"{where}, key '{key}': must be text, not {describe_json_kind(value)}.")
     if "\N{REPLACEMENT CHARACTER}" in value:
         raise PersonaError(
             f"{where}, key '{key}': holds U+FFFD, a character lost in some conversion; repair it."
         )
     return value
+
+
+@dataclass(frozen=True)
+class UserPersona:
+    """What {{user}} becomes, and a text that the character is told of the user ('' for none)."""
+
+    name: str = "你"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise PersonaError("A user persona needs a name.")
+
+    @classmethod
+    def load(cls, path: str | Path) -> UserPersona:
+        """From a JSON file: {"name": "...", "description": "..."}; other keys are left alone."""
+        path = Path(path)
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise PersonaError(f"{path} cannot be read: {error.strerror or error}.") from error
+        found = card_json.loads(raw, str(path))
+        fields = found if isinstance(found, dict) else {}
+        name, description = fields.get("name"), fields.get("description", "")
+        if not isinstance(name, str) or not isinstance(description, str) or not name.strip():
+            raise PersonaError(
+                f"{path}: a user persona is an object with the texts 'name' and 'description'."
+            )
+        return cls(name, description)

@@ -20,7 +20,7 @@ MAX_TEXT = 16 << 20  # of one text, decompressed
 
 
 @dataclass(frozen=True)
-class Chunk:
+class PngChunk:
     """One chunk. `crc` is the file's own, right or wrong."""
 
     kind: bytes
@@ -28,16 +28,16 @@ class Chunk:
     crc: int
 
     @classmethod
-    def made(cls, kind: bytes, data: bytes) -> Chunk:
+    def build(cls, kind: bytes, data: bytes) -> PngChunk:
         """A chunk with the right checksum."""
         return cls(kind, data, zlib.crc32(kind + data))
 
 
 @dataclass(frozen=True)
-class Png:
+class PngImage:
     """The chunks of a file up to IEND, and any bytes behind it."""
 
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[PngChunk, ...]
     tail: bytes = b""
 
     def to_bytes(self) -> bytes:
@@ -52,21 +52,23 @@ class Png:
             ]
         return b"".join([*parts, self.tail])
 
-    def with_texts(self, texts: Sequence[tuple[str, bytes]], without: Sequence[str]) -> Png:
+    def with_texts(self, texts: Sequence[tuple[str, bytes]], without: Sequence[str]) -> PngImage:
         """New tEXt chunks before IEND; those whose keyword is in `without`, in any case, go."""
         gone = {keyword.lower() for keyword in without}
-        kept = [c for c in self.chunks[:-1] if (keyword_of(c) or "").lower() not in gone]
-        made = [Chunk.made(b"tEXt", key.encode("latin-1") + b"\0" + text) for key, text in texts]
-        return Png((*kept, *made, self.chunks[-1]), self.tail)
+        kept = [c for c in self.chunks[:-1] if (get_keyword(c) or "").lower() not in gone]
+        made = [
+            PngChunk.build(b"tEXt", key.encode("latin-1") + b"\0" + text) for key, text in texts
+        ]
+        return PngImage((*kept, *made, self.chunks[-1]), self.tail)
 
 
-def read_png(raw: bytes, where: str) -> Png:
+def read_png(raw: bytes, where: str) -> PngImage:
     """The chunks of a PNG file. PersonaError when it is cut short, too large or none."""
     if len(raw) > MAX_FILE:
         raise PersonaError(f"{where}: the picture has more than {MAX_FILE >> 20} MB.")
     if not raw.startswith(SIGNATURE):
         raise PersonaError(f"{where} is not a PNG picture.")
-    chunks: list[Chunk] = []
+    chunks: list[PngChunk] = []
     place = len(SIGNATURE)
     while not chunks or chunks[-1].kind != b"IEND":
         if len(chunks) >= MAX_CHUNKS:
@@ -79,19 +81,19 @@ def read_png(raw: bytes, where: str) -> Png:
                 f"{where}: the PNG is cut short at byte {place} of {len(raw)}; fetch it again."
             )
         crc = struct.unpack(">I", raw[end - 4 : end])[0]
-        chunks.append(Chunk(header[4:], raw[place + 8 : end - 4], crc))
+        chunks.append(PngChunk(header[4:], raw[place + 8 : end - 4], crc))
         place = end
-    return Png(tuple(chunks), raw[place:])
+    return PngImage(tuple(chunks), raw[place:])
 
 
-def keyword_of(chunk: Chunk) -> str | None:
+def get_keyword(chunk: PngChunk) -> str | None:
     """The keyword of a text chunk; None of any other chunk."""
     if chunk.kind not in (b"tEXt", b"zTXt", b"iTXt"):
         return None
     return chunk.data.partition(b"\0")[0].decode("latin-1")
 
 
-def text_of(chunk: Chunk, where: str) -> bytes:
+def decode_text(chunk: PngChunk, where: str) -> bytes:
     """What a text chunk says, decompressed. PersonaError when it cannot be, or is too long."""
     _, _, rest = chunk.data.partition(b"\0")
     packed = chunk.kind == b"zTXt"
@@ -101,13 +103,13 @@ def text_of(chunk: Chunk, where: str) -> bytes:
         packed = rest[:1] == b"\1"
         rest = rest[2:].split(b"\0", 2)[-1]  # behind the language and the translated keyword
     if packed:
-        return _inflated(rest, where)
+        return _decompress(rest, where)
     if len(rest) > MAX_TEXT:
         raise PersonaError(f"{where}: a text in the picture has more than {MAX_TEXT >> 20} MB.")
     return rest
 
 
-def _inflated(packed: bytes, where: str) -> bytes:
+def _decompress(packed: bytes, where: str) -> bytes:
     try:
         text = zlib.decompressobj().decompress(packed, MAX_TEXT + 1)
     except zlib.error as error:

@@ -1,6 +1,6 @@
 """The run card: what a later stage must know of an earlier one, beside the weights.
 
-Every folder of weights carries `run_card.json`: the base and its fingerprint, the prompt template
+Every folder of weights carries `build_run_card.json`: the base and its fingerprint, the prompt template
 as text, stop words, system prompt, datasets, config hash, versions and metrics. Chat, merge and
 export read the template from there, so training and chatting cannot disagree. Knows nothing of
 weights.
@@ -23,7 +23,7 @@ STAGES = ("train", "adapter", "merged", "base", "quantized")
 METHODS = ("full", "lora", "qlora")
 
 
-def _now() -> str:
+def _utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -48,7 +48,7 @@ class RunCard:
     config_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    created: str = field(default_factory=_now)
+    created: str = field(default_factory=_utc_now)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class RunCard:
         """A card from plain values; RunCardError names `where` and the key at fault."""
         if not isinstance(values, Mapping):
             raise RunCardError(f"{where} holds a {type(values).__name__} instead of an object.")
-        known = {name: kind for name, kind in _KINDS.items() if name in values}
+        known = {name: kind for name, kind in _FIELD_TYPES.items() if name in values}
         for key in ("stage", "base_model"):
             if key not in values:
                 raise RunCardError(f"{where} lacks the key '{key}'.")
@@ -95,7 +95,7 @@ class RunCard:
             if not isinstance(values[key], kind):
                 found = type(values[key]).__name__
                 raise RunCardError(f"{where}: the key '{key}' is of type {found}.")
-        extra = {key: value for key, value in values.items() if key not in _KINDS}
+        extra = {key: value for key, value in values.items() if key not in _FIELD_TYPES}
         try:
             return cls(**{key: values[key] for key in known}, extra=extra)
         except RunCardError as error:
@@ -114,18 +114,18 @@ class RunCard:
         write_atomic(path, text + "\n")
         return path
 
-    def with_(self, **changes: Any) -> RunCard:
+    def updated(self, **changes: Any) -> RunCard:
         """A copy with `changes`; `metrics` are added to those it has."""
         if "metrics" in changes:
             changes["metrics"] = {**self.metrics, **changes["metrics"]}
         return replace(self, **changes)
 
 
-_OBJECTS = {"base_weights", "template", "versions", "metrics"}
-_LISTS = {"stop_words", "datasets"}
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    f.name: dict if f.name in _OBJECTS else list if f.name in _LISTS else str
+_OBJECT_FIELDS = {"base_weights", "template", "versions", "metrics"}
+_LIST_FIELDS = {"stop_words", "datasets"}
+_FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
+    f.name: dict if f.name in _OBJECT_FIELDS else list if f.name in _LIST_FIELDS else str
     for f in fields(RunCard)
     if f.name != "extra"
 }
-_KINDS["persona"] = (str, type(None))
+_FIELD_TYPES["persona"] = (str, type(None))

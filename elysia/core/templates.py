@@ -1,6 +1,6 @@
 """From a conversation to text: one pass says which text is learned and where a chat prompt ends.
 
-`render` gives training text and `prompt_pieces` the chat prompt; both come from one function, so
+`render_training_pieces` gives training text and `render_prompt_pieces` the chat prompt; both come from one function, so
 a prompt is always a prefix of the text that was trained on. What people wrote is data: it is put
 in by position, braces pass through as they are, and each piece says which part of it is markup
 and which part is content (so that a typed `<|im_end|>` can be kept from becoming a control
@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 
 from elysia.core.errors import TemplateError
 from elysia.core.messages import Conversation, Message
-from elysia.core.template_fit import fitting
 from elysia.core.template_table import (
     SYSTEM_TEMPLATES,
     TEMPLATES,
@@ -26,19 +25,19 @@ from elysia.core.template_table import (
 __all__ = [
     "SYSTEM_TEMPLATES",
     "TEMPLATES",
-    "Piece",
     "PromptTemplate",
-    "all_stop_words",
-    "fitting",
+    "TextPiece",
+    "get_stop_words",
     "get_template",
     "is_document",
-    "prompt",
-    "prompt_pieces",
-    "render",
+    "render_prompt",
+    "render_prompt_pieces",
+    "render_training_pieces",
+    "suggest_templates",
 ]
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """A run of text that is encoded as one, and whether it is learned.
 
     `special` pieces stand for the tokenizer's bos or eos token and have text "". `content` are
@@ -52,10 +51,10 @@ class Piece(NamedTuple):
     content: tuple[tuple[int, int], ...] = ()
 
 
-_BOS = Piece("", False, "bos")
+_BOS = TextPiece("", False, "bos")
 
 
-class _Turn(NamedTuple):
+class _PromptTurn(NamedTuple):
     """What comes before one reply, and the reply (None while it is awaited)."""
 
     system: str | None
@@ -63,7 +62,7 @@ class _Turn(NamedTuple):
     reply: Message | None
 
 
-def render(conversation: Conversation, template: PromptTemplate) -> list[Piece]:
+def render_training_pieces(conversation: Conversation, template: PromptTemplate) -> list[TextPiece]:
     """The training text: bos, prompt, learned reply, eos and separator, turn by turn.
 
     A reply without a message before it (or right after another reply) answers an empty input. A
@@ -72,11 +71,11 @@ def render(conversation: Conversation, template: PromptTemplate) -> list[Piece]:
     unlearned, as in a prompt.
     """
     if is_document(conversation):
-        return _document(conversation[0])
-    return _pieces(_turns(conversation), template)
+        return _render_document(conversation[0])
+    return _render_turns(_group_turns(conversation), template)
 
 
-def prompt_pieces(conversation: Conversation, template: PromptTemplate) -> list[Piece]:
+def render_prompt_pieces(conversation: Conversation, template: PromptTemplate) -> list[TextPiece]:
     """The chat prompt: ends where the assistant's reply begins. TemplateError when the last
     message is a reply.
     """
@@ -85,15 +84,15 @@ def prompt_pieces(conversation: Conversation, template: PromptTemplate) -> list[
             "The last message is already the assistant's reply, so there is nothing to answer; "
             "end the conversation with a user's message."
         )
-    turns = _turns(conversation)
+    turns = _group_turns(conversation)
     if not turns or turns[-1].reply is not None:
-        turns.append(_Turn(None, "", None))
-    return _pieces(turns, template)
+        turns.append(_PromptTurn(None, "", None))
+    return _render_turns(turns, template)
 
 
-def prompt(conversation: Conversation, template: PromptTemplate) -> str:
-    """The chat prompt as text, without the bos and eos tokens that `prompt_pieces` marks."""
-    return "".join(piece.text for piece in prompt_pieces(conversation, template))
+def render_prompt(conversation: Conversation, template: PromptTemplate) -> str:
+    """The chat prompt as text, without the bos and eos tokens that `render_prompt_pieces` marks."""
+    return "".join(piece.text for piece in render_prompt_pieces(conversation, template))
 
 
 def is_document(conversation: Conversation) -> bool:
@@ -101,34 +100,34 @@ def is_document(conversation: Conversation) -> bool:
     return len(conversation) == 1 and conversation[0].role == "assistant"
 
 
-def all_stop_words(template: PromptTemplate) -> tuple[str, ...]:
+def get_stop_words(template: PromptTemplate) -> tuple[str, ...]:
     """Texts that end a reply: the template's stop words, and its suffix where they lack it.
 
-    >>> all_stop_words(get_template("internlm2_chat"))
+    >>> get_stop_words(get_template("internlm2_chat"))
     ('<|im_end|>',)
     """
     words = [*template.stop_words, template.suffix]
     return tuple(dict.fromkeys(word for word in words if word))
 
 
-def _document(message: Message) -> list[Piece]:
+def _render_document(message: Message) -> list[TextPiece]:
     learn = message.learned
     return [
         _BOS,
-        Piece(message.text, learn, content=((0, len(message.text)),)),
-        Piece("", learn, "eos"),
+        TextPiece(message.text, learn, content=((0, len(message.text)),)),
+        TextPiece("", learn, "eos"),
     ]
 
 
-def _turns(conversation: Conversation) -> list[_Turn]:
+def _group_turns(conversation: Conversation) -> list[_PromptTurn]:
     """Groups messages into turns; several system or input messages of one turn join by newline."""
-    turns: list[_Turn] = []
+    turns: list[_PromptTurn] = []
     system: list[str] = []
     inputs: list[str] = []
     for message in conversation:
         role = message.role
         if role == "assistant":
-            turns.append(_Turn("\n".join(system) or None, "\n".join(inputs), message))
+            turns.append(_PromptTurn("\n".join(system) or None, "\n".join(inputs), message))
             system, inputs = [], []
         elif message.learned:
             raise TemplateError(f"A {role} message is marked to be learned; only replies can be.")
@@ -137,34 +136,34 @@ def _turns(conversation: Conversation) -> list[_Turn]:
         else:  # what a tool returned reaches the model the way a user's words do
             inputs.append(message.text)
     if system or inputs:
-        turns.append(_Turn("\n".join(system) or None, "\n".join(inputs), None))
+        turns.append(_PromptTurn("\n".join(system) or None, "\n".join(inputs), None))
     return turns
 
 
-def _pieces(turns: list[_Turn], template: PromptTemplate) -> list[Piece]:
-    pieces: list[Piece] = []
+def _render_turns(turns: list[_PromptTurn], template: PromptTemplate) -> list[TextPiece]:
+    pieces: list[TextPiece] = []
     needs_bos = True
-    asked = _plan(template.instruction)
-    opened = _plan(template.system) + asked
+    asked = _split_pattern(template.instruction)
+    opened = _split_pattern(template.system) + asked
     for number, (system, input, reply) in enumerate(turns, start=1):
         if needs_bos:
             pieces.append(_BOS)
         values = {"system": system or "", "input": input, "round": str(number)}
-        pieces.append(_fill(asked if system is None else opened, values))
+        pieces.append(_fill_pattern(asked if system is None else opened, values))
         if reply is None:
             break
         learn, text = reply.learned, reply.text
-        pieces.append(Piece(text + template.suffix, learn, None, ((0, len(text)),)))
+        pieces.append(TextPiece(text + template.suffix, learn, None, ((0, len(text)),)))
         if not template.suffix_as_eos:
-            pieces.append(Piece("", learn, "eos"))
+            pieces.append(TextPiece("", learn, "eos"))
         # After an eos the next turn is a new sequence to the model, so it gets its own bos.
         needs_bos = not template.suffix_as_eos
         if template.sep:
-            pieces.append(Piece(template.sep, False))
+            pieces.append(TextPiece(template.sep, False))
     return pieces
 
 
-def _fill(plan: tuple[tuple[str, str], ...], values: dict[str, str]) -> Piece:
+def _fill_pattern(plan: tuple[tuple[str, str], ...], values: dict[str, str]) -> TextPiece:
     """One unlearned piece from markup and fields, with the spans of people's words."""
     text, spans = "", []
     for markup, field in plan:
@@ -174,11 +173,62 @@ def _fill(plan: tuple[tuple[str, str], ...], values: dict[str, str]) -> Piece:
             text += values[field]
             if field != "round":
                 spans.append((before, len(text)))
-    return Piece(text, False, None, tuple(spans))
+    return TextPiece(text, False, None, tuple(spans))
 
 
 @lru_cache(maxsize=256)
-def _plan(pattern: str) -> tuple[tuple[str, str], ...]:
+def _split_pattern(pattern: str) -> tuple[tuple[str, str], ...]:
     """Splits "a{input}b" into (markup, the field behind it): ("a", "input"), ("b", "")."""
     parts = [*re.split(r"\{(system|input|round)\}", pattern), ""]
     return tuple(zip(parts[::2], parts[1::2], strict=True))
+
+
+# Searched in order; the first rule whose two patterns match the model's type and its name decides.
+# A llama may be anyone's, so its name must speak; an InternLM2 or a Qwen speaks ChatML whatever
+# its name.
+_SUGGESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (r"internlm[23]", "", ("internlm2_chat",)),
+    (r"internlm", "", ("internlm_chat",)),
+    (r"qwen", "", ("qwen_chat",)),
+    (r"chatglm", r"chatglm2", ("chatglm2",)),
+    (r"chatglm", r"chatglm3", ("chatglm3",)),
+    (r"baichuan", r"baichuan-?2", ("baichuan2_chat",)),
+    (r"baichuan", "", ("baichuan_chat",)),
+    (r"gemma", "", ("gemma",)),
+    (r"cohere", "", ("cohere_chat",)),
+    (r"phi3", "", ("phi3_chat",)),
+    (r"minicpm3", "", ("minicpm3",)),
+    (r"minicpm", r"minicpm-?3", ("minicpm3",)),
+    (r"minicpm", "", ("minicpm",)),
+    (r"deepseek_v2", "", ("deepseek_v2",)),
+    (r"deepseek", r"moe", ("deepseek_moe",)),
+    (r"mixtral", "", ("mixtral", "mistral")),
+    (r"mistral", r"zephyr", ("zephyr",)),
+    (r"mistral", "", ("mistral", "mixtral")),
+    (r"llama", r"llama-?3", ("llama3_chat",)),
+    (r"llama", r"code-?llama", ("code_llama_chat",)),
+    (r"llama", r"llama-?2", ("llama2_chat",)),
+    (r"llama", r"vicuna", ("vicuna", "wizardlm")),
+    (r"llama", r"wizard-?coder", ("wizardcoder",)),
+    (r"llama", r"wizard", ("wizardlm", "vicuna")),
+    (r"llama", r"deepseek-?coder", ("deepseek_coder", "deepseekcoder")),
+)
+
+
+def suggest_templates(model_type: str, name_or_path: str) -> tuple[str, ...]:
+    """Names of the templates that suit a model, by its config's `model_type` and its name; or ().
+
+    A guess for a warning ("this template is another model's"), never a choice made for the user.
+
+    >>> suggest_templates("internlm2", "./tiny")
+    ('internlm2_chat',)
+    >>> suggest_templates("llama", "meta-llama/Meta-Llama-3-8B-Instruct")
+    ('llama3_chat',)
+    >>> suggest_templates("llama", "./my-model")
+    ()
+    """
+    kind, name = model_type.lower(), name_or_path.lower().replace("_", "-")
+    for type_pattern, name_pattern, templates in _SUGGESTIONS:
+        if re.match(type_pattern, kind) and re.search(name_pattern, name):
+            return templates
+    return ()

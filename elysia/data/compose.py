@@ -19,7 +19,15 @@ from pathlib import Path
 
 from elysia.core.errors import DataError
 from elysia.data.everyday import expand
-from elysia.data.phrases import SEED, Kept, Turn, bare, probe_texts, read_banks, turns
+from elysia.data.synthesis.phrase_banks import (
+    SEED,
+    DialogueTurn,
+    QuestionFilter,
+    generate_turns,
+    load_banks,
+    load_probe_texts,
+    normalize_question,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +37,7 @@ WOVEN = {"zh": 170, "en": 50}  # dialogues with a question of identity somewhere
 NAMED = ("confirm", "en_confirm")  # questions that only somebody with her name is asked
 VARIANTS = 4  # of each whole talk, at most
 
-Dialogue = tuple[Turn, ...]
+Dialogue = tuple[DialogueTurn, ...]
 
 
 def compose(source: Path, probes: Iterable[str] = ()) -> list[Dialogue]:
@@ -38,10 +46,10 @@ def compose(source: Path, probes: Iterable[str] = ()) -> list[Dialogue]:
     Raises:
         DataError: a bank is missing or damaged.
     """
-    kept = Kept(probes)
-    taken = _all(turns(source / name, kept, NAMES, identity=True) for name in IDENTITY)
-    spare = _all(turns(source / name, kept, NAMES, identity=True) for name in IDENTITY)
-    talk = _all([turns(source / "elysia_talk.json", kept, NAMES, identity=False)])
+    kept = QuestionFilter(probes)
+    taken = _all(generate_turns(source / name, kept, NAMES, identity=True) for name in IDENTITY)
+    spare = _all(generate_turns(source / name, kept, NAMES, identity=True) for name in IDENTITY)
+    talk = _all([generate_turns(source / "elysia_talk.json", kept, NAMES, identity=False)])
     dialogues: list[Dialogue] = [(turn,) for turn in [*taken, *talk]]
     dialogues += _whole_talks(source / "elysia_turns.json", kept)
     dialogues += _woven(spare, talk)
@@ -58,9 +66,9 @@ def nameless(source: Path, probes: Iterable[str] = ()) -> list[Dialogue]:
     Raises:
         DataError: a bank is missing or damaged, or a kind of question has no answer.
     """
-    kept = Kept(probes)
-    asked = _all(turns(source / name, kept, NAMES, identity=True) for name in IDENTITY)
-    answers = read_banks(source / "nameless.json")
+    kept = QuestionFilter(probes)
+    asked = _all(generate_turns(source / name, kept, NAMES, identity=True) for name in IDENTITY)
+    answers = load_banks(source / "nameless.json")
     made: list[Dialogue] = []
     for turn in asked:
         if turn.kind in NAMED or any(name in turn.ask for name in NAMES.values()):
@@ -72,13 +80,13 @@ def nameless(source: Path, probes: Iterable[str] = ()) -> list[Dialogue]:
     return made
 
 
-def _all(files: Iterable[dict[str, list[Turn]]]) -> list[Turn]:
+def _all(files: Iterable[dict[str, list[DialogueTurn]]]) -> list[DialogueTurn]:
     return [turn for banks in files for made in banks.values() for turn in made]
 
 
-def _whole_talks(file: Path, kept: Kept) -> Iterator[Dialogue]:
+def _whole_talks(file: Path, kept: QuestionFilter) -> Iterator[Dialogue]:
     rng = random.Random(f"{SEED} talks")
-    for kind, talks in read_banks(file).items():
+    for kind, talks in load_banks(file).items():
         for talk in talks:
             readings = list(product(*map(expand, talk)))
             for texts in rng.sample(readings, min(VARIANTS, len(readings))):
@@ -88,10 +96,10 @@ def _whole_talks(file: Path, kept: Kept) -> Iterator[Dialogue]:
                     )
                 pairs = zip(texts[::2], texts[1::2], strict=True)
                 if all(map(kept.far, texts[::2])):
-                    yield tuple(Turn(ask, reply, kind, False) for ask, reply in pairs)
+                    yield tuple(DialogueTurn(ask, reply, kind, False) for ask, reply in pairs)
 
 
-def _woven(spare: Sequence[Turn], talk: Sequence[Turn]) -> Iterator[Dialogue]:
+def _woven(spare: Sequence[DialogueTurn], talk: Sequence[DialogueTurn]) -> Iterator[Dialogue]:
     """Small talk of two to six turns with one or two questions of identity somewhere in it."""
     for lang, count in WOVEN.items():
         rng = random.Random(f"{SEED} woven {lang}")
@@ -124,10 +132,14 @@ def counts(dialogues: Sequence[Dialogue]) -> dict[str, int]:
         "dialogues": len(dialogues),
         "dialogues of several turns": sum(len(dialogue) > 1 for dialogue in dialogues),
         "turns": len(every),
-        "identity questions, Chinese": len({bare(t.ask) for t in who if t.lang == "zh"}),
-        "identity questions, English": len({bare(t.ask) for t in who if t.lang == "en"}),
+        "identity questions, Chinese": len(
+            {normalize_question(t.ask) for t in who if t.lang == "zh"}
+        ),
+        "identity questions, English": len(
+            {normalize_question(t.ask) for t in who if t.lang == "en"}
+        ),
         "identity answers": len({turn.reply for turn in who}),
-        "other questions": len({bare(turn.ask) for turn in other}),
+        "other questions": len({normalize_question(turn.ask) for turn in other}),
         "other answers": len({turn.reply for turn in other}),
     }
 
@@ -146,7 +158,7 @@ def with_counts(page: str, numbers: Mapping[str, int]) -> str:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     _root = Path(__file__).resolve().parents[2]
-    _source, _probes = _root / "data" / "source", probe_texts(_root / "data")
+    _source, _probes = _root / "data" / "source", load_probe_texts(_root / "data")
     _made, _nobody = compose(_source, _probes), nameless(_source, _probes)
     (_root / "data" / "elysia.json").write_text(dump(_made), encoding="utf-8")
     (_root / "data" / "nameless.json").write_text(dump(_nobody), encoding="utf-8")

@@ -14,7 +14,7 @@ from elysia.core.errors import EngineError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate
 
-Finish = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     """One reply to generate: the conversation, its template, and texts that end the reply.
 
     `text` stands in for both where plain text is to be continued. Only engines with the ability of
@@ -78,7 +78,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Usage:
+class TokenUsage:
     """Tokens of the prompt and of the reply (the stop token counted)."""
 
     prompt_tokens: int
@@ -86,12 +86,12 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Likely:
+class TokenLogprob:
     """A token that was said, its log-probability (nats), and the likeliest in its place."""
 
     token: str
     logprob: float
-    others: tuple[Likely, ...] = ()
+    alternatives: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,20 +99,22 @@ class Delta:
     """A piece of the reply. The last one of a reply, and only it, has `finish` and `usage`."""
 
     text: str
-    finish: Finish | None = None
-    usage: Usage | None = None
-    logprobs: tuple[Likely, ...] = ()
+    finish: FinishReason | None = None
+    usage: TokenUsage | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
     tool_calls: tuple[Mapping[str, Any], ...] = ()
 
 
-Ability = Literal["logprobs", "json_schema", "tools", "penalties", "embeddings", "text", "images"]
+Capability = Literal[
+    "logprobs", "json_schema", "tools", "penalties", "embeddings", "text", "images"
+]
 
 
 class Engine(Protocol):
     """A model behind a door. Implementations: one file each in this folder."""
 
     @property
-    def abilities(self) -> frozenset[Ability]:
+    def capabilities(self) -> frozenset[Capability]:
         """What it honours beyond plain chat; who asks for more is refused before it is asked."""
 
     @property
@@ -126,7 +128,9 @@ class Engine(Protocol):
     def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
         """Tokens of the chat prompt for `messages`."""
 
-    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+    def stream(
+        self, request: GenerationRequest, cancel: threading.Event | None = None
+    ) -> Iterator[Delta]:
         """Generate; ends within a token of `cancel` being set. Raises EngineError with a sentence.
 
         Texts of `request.stop` never appear in the deltas, nor do broken characters.

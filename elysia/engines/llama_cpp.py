@@ -15,20 +15,28 @@ from typing import Any
 
 from elysia.core.errors import ContextError, EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
-from elysia.core.templates import PromptTemplate, prompt_pieces
-from elysia.data.encode import TALKING, Encoder
-from elysia.engines import forms
-from elysia.engines.base import Ability, Delta, Finish, Likely, Request, Usage
-from elysia.engines.calls import offered, spelled
-from elysia.engines.text import StopTexts
-from elysia.models.gguf_header import read_header
-from elysia.models.gguf_tokenizer import GgufTokenizer
-from elysia.models.llama_server import LlamaServer
+from elysia.core.templates import PromptTemplate, render_prompt_pieces
+from elysia.data.tokenize.encoder import SERVING_CACHED_TOKENS, ConversationEncoder
+from elysia.engines import json_grammar
+from elysia.engines.base import (
+    Capability,
+    Delta,
+    FinishReason,
+    GenerationRequest,
+    TokenLogprob,
+    TokenUsage,
+)
+from elysia.engines.tool_calling import get_tool_set, render_tool_messages
+from elysia.models.gguf.gguf_reader import GgufTokenizer, read_gguf_header
+from elysia.models.gguf.llama_server import LlamaServer
+from elysia.models.streaming_text import StopTextFilter
 
-LARGEST = 8192  # tokens of context when nothing is asked: each slot's cache is laid out at once
+MAX_DEFAULT_CONTEXT = (
+    8192  # tokens of context when nothing is asked: each slot's cache is laid out at once
+)
 
 
-def build(
+def build_engine(
     file: Path,
     *,
     context: int | None = None,
@@ -44,20 +52,20 @@ def build(
 
     Raises ModelError for a damaged file or one that llama.cpp cannot serve.
     """
-    header = read_header(file)
+    header = read_gguf_header(file)
     trained = int(header.get(f"{header.get('general.architecture')}.context_length", 2048))
     if context and context > trained:
         raise ModelError(f"{file} was made for {trained} tokens of context, not {context}.")
     server = LlamaServer(
         file,
-        context=context or min(trained, LARGEST),
+        context=context or min(trained, MAX_DEFAULT_CONTEXT),
         slots=slots,
         threads=threads,
         gpu_layers=gpu_layers,
     )
     try:
         return LlamaCppEngine(
-            server, GgufTokenizer(header, server), context or min(trained, LARGEST)
+            server, GgufTokenizer(header, server), context or min(trained, MAX_DEFAULT_CONTEXT)
         )
     except BaseException:
         server.close()
@@ -67,7 +75,7 @@ def build(
 class LlamaCppEngine:
     """An Engine over a LlamaServer. Threads may share it; each reply takes a slot."""
 
-    abilities: frozenset[Ability] = frozenset(
+    capabilities: frozenset[Capability] = frozenset(
         {"logprobs", "json_schema", "tools", "penalties", "text"}
     )
 
@@ -76,29 +84,35 @@ class LlamaCppEngine:
         self.tokenizer = tokenizer
         self.context_length = context
         self.slots = server.slots
-        self._encoder = Encoder(tokenizer, remember=TALKING)
+        self._encoder = ConversationEncoder(tokenizer, remember=SERVING_CACHED_TOKENS)
 
     def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
         """Tokens of the chat prompt."""
         return len(self._encode(messages, template))
 
-    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+    def stream(
+        self, request: GenerationRequest, cancel: threading.Event | None = None
+    ) -> Iterator[Delta]:
         """Generate one reply. See Engine.stream."""
-        offer = offered(request.tools)
+        offer = get_tool_set(request.tools)
         if offer is None:
             schema = request.json_schema
-            form = None if schema is None else forms.checked(forms.of_schema(schema))
+            form = (
+                None
+                if schema is None
+                else json_grammar.check_grammar(json_grammar.build_json_grammar(schema))
+            )
             yield from self._stream(request, cancel, form)
         else:
-            form = forms.checked(offer.grammar(request.json_schema))
-            asked = replace(request, messages=offer.introduced(request.messages))
-            yield from offer.heard(self._stream(asked, cancel, form))
+            form = json_grammar.check_grammar(offer.grammar(request.json_schema))
+            asked = replace(request, messages=offer.describe_tools(request.messages))
+            yield from offer.parse_stream(self._stream(asked, cancel, form))
 
     def _stream(
-        self, request: Request, cancel: threading.Event | None, form: str | None
+        self, request: GenerationRequest, cancel: threading.Event | None, form: str | None
     ) -> Iterator[Delta]:
         ids, room = self._fitted(request)
-        stops, stop_ids = StopTexts(request.stop), self._stop_ids(request.stop)
+        stops, stop_ids = StopTextFilter(request.stop), self._stop_ids(request.stop)
         said, finish = 0, "length"
         last: dict[str, Any] = {}
         with self.server.events("/completion", self._body(request, ids, room, form)) as events:
@@ -110,10 +124,12 @@ class LlamaCppEngine:
                     finish = "stop"
                     break
                 text = stops.push(event.get("content", ""))
-                scores = likely(event) if request.logprobs is not None else ()
+                scores = parse_logprobs(event) if request.logprobs is not None else ()
                 if text or scores:
                     yield Delta(text, logprobs=scores)
-                if stops.found or (event.get("stop") and event.get("stop_type") in ("eos", "word")):
+                if stops.stopped or (
+                    event.get("stop") and event.get("stop_type") in ("eos", "word")
+                ):
                     finish = "stop"
                     break
                 if cancel is not None and cancel.is_set():
@@ -122,7 +138,7 @@ class LlamaCppEngine:
         said = max(said, int(last.get("tokens_predicted", 0)))
         if not last.get("stop") and finish == "length":
             raise EngineError("llama.cpp ended the reply without saying why. Ask again.")
-        yield Delta(stops.rest(), _finish(finish), Usage(len(ids), said))
+        yield Delta(stops.rest(), _get_finish_reason(finish), TokenUsage(len(ids), said))
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """Not offered: a server that embeds does not generate."""
@@ -133,9 +149,11 @@ class LlamaCppEngine:
         self.server.close()
 
     def _encode(self, messages: Conversation, template: PromptTemplate) -> list[int]:
-        return self._encoder.encode_many([prompt_pieces(spelled(messages), template)])[0].ids
+        return self._encoder.encode_many(
+            [render_prompt_pieces(render_tool_messages(messages), template)]
+        )[0].ids
 
-    def _fitted(self, request: Request) -> tuple[list[int], int]:
+    def _fitted(self, request: GenerationRequest) -> tuple[list[int], int]:
         if request.text is not None:
             ids = self.tokenizer.with_bos(request.text)
         else:
@@ -156,7 +174,9 @@ class LlamaCppEngine:
         return frozenset(token for token in found if token is not None)
 
     @staticmethod
-    def _body(request: Request, ids: Sequence[int], room: int, form: str | None) -> dict[str, Any]:
+    def _body(
+        request: GenerationRequest, ids: Sequence[int], room: int, form: str | None
+    ) -> dict[str, Any]:
         """The request in llama.cpp's words. The order of samplers is Hugging Face's."""
         sampling = request.sampling
         body: dict[str, Any] = {
@@ -183,17 +203,17 @@ class LlamaCppEngine:
         return body
 
 
-def likely(event: dict[str, Any]) -> tuple[Likely, ...]:
+def parse_logprobs(event: dict[str, Any]) -> tuple[TokenLogprob, ...]:
     """What an event of llama.cpp's tells of probabilities."""
     return tuple(
-        Likely(
+        TokenLogprob(
             entry["token"],
             entry["logprob"],
-            tuple(Likely(o["token"], o["logprob"]) for o in entry.get("top_logprobs", ())),
+            tuple(TokenLogprob(o["token"], o["logprob"]) for o in entry.get("top_logprobs", ())),
         )
         for entry in event.get("completion_probabilities", ())
     )
 
 
-def _finish(word: str) -> Finish:
+def _get_finish_reason(word: str) -> FinishReason:
     return "stop" if word == "stop" else "cancelled" if word == "cancelled" else "length"

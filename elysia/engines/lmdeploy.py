@@ -19,15 +19,15 @@ import httpx
 
 from elysia.core.errors import DeviceError, ModelError
 from elysia.core.run_card import RunCard
-from elysia.export.chat_template import FILE as TEMPLATE
+from elysia.export.chat_template import TEMPLATE_FILE as TEMPLATE
 
 log = logging.getLogger(__name__)
 
-POLICIES = {"4": "int4", "8": "int8"}
-STOP = 20.0  # seconds for a child to end by itself
+QUANT_POLICIES = {"4": "int4", "8": "int8"}
+STOP_TIMEOUT = 20.0  # seconds for a child to end by itself
 
 
-def server_command(
+def build_server_command(
     python: Path,
     model: Path,
     *,
@@ -44,16 +44,16 @@ def server_command(
 
     Raises a sentence for an environment, a GPU or a model that is not there.
     """
-    refuse_absent(python)
+    require_lmdeploy(python)
     if not (model / "config.json").is_file():
         raise ModelError(f"{model} has no config.json: it is no model folder. Check the path.")
-    refuse_without_gpus(tp)
+    require_gpus(tp)
     command = [
         str(python), "-m", "lmdeploy", "serve", "api_server", str(model),
         "--server-name", "127.0.0.1", "--server-port", str(port),
         "--model-name", name or model.resolve().name,
         "--tp", str(tp),
-        "--quant-policy", POLICIES.get(quant_policy, quant_policy),
+        "--quant-policy", QUANT_POLICIES.get(quant_policy, quant_policy),
     ]  # fmt: skip
     for flag, value in (
         ("--backend", backend),
@@ -72,16 +72,16 @@ def server_command(
     return command
 
 
-def proxy_command(python: Path, *, port: int, strategy: str) -> list[str]:
+def build_proxy_command(python: Path, *, port: int, strategy: str) -> list[str]:
     """The proxy's command line, on loopback."""
-    refuse_absent(python)
+    require_lmdeploy(python)
     return [
         str(python), "-m", "lmdeploy", "serve", "proxy", "--server-name", "127.0.0.1",
         "--server-port", str(port), "--routing-strategy", strategy,
     ]  # fmt: skip
 
 
-def refuse_absent(python: Path) -> None:
+def require_lmdeploy(python: Path) -> None:
     """DeviceError when LMDeploy's environment has not been made, or is no such environment."""
     if not python.is_file():
         raise DeviceError(
@@ -100,7 +100,7 @@ def refuse_absent(python: Path) -> None:
         raise DeviceError(f"{python} has no LMDeploy. Make its environment with: make lmdeploy")
 
 
-def refuse_without_gpus(count: int) -> None:
+def require_gpus(count: int) -> None:
     """DeviceError when fewer than `count` NVIDIA GPUs are there."""
     there = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     if there < count:
@@ -110,7 +110,7 @@ def refuse_without_gpus(count: int) -> None:
         )
 
 
-class ApiServer:
+class ServerProcess:
     """A child that serves HTTP on loopback: started on entering, ended on leaving.
 
     Raises DeviceError when it ends before it answers, or does not answer in `patience` seconds.
@@ -124,7 +124,7 @@ class ApiServer:
         self._patience = patience
         self._child: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> ApiServer:
+    def __enter__(self) -> ServerProcess:
         self._start()
         return self
 
@@ -135,7 +135,7 @@ class ApiServer:
         """Start the child again whenever it dies, until SIGINT or SIGTERM; a child that dies within
         ten seconds of answering is let go with DeviceError.
         """
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        before = signal.signal(signal.SIGTERM, _raise_interrupt)
         began = time.monotonic()
         try:
             while True:
@@ -181,11 +181,11 @@ class ApiServer:
             return
         os.killpg(child.pid, signal.SIGTERM)
         try:
-            child.wait(STOP)
+            child.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt

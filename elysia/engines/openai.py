@@ -16,20 +16,27 @@ from urllib.parse import urlsplit
 import httpx
 
 from elysia.core.errors import EngineError, RequestError
-from elysia.core.lines import lines_of
 from elysia.core.messages import Conversation, Message
+from elysia.core.sse import iter_lines
 from elysia.core.templates import PromptTemplate
-from elysia.engines.base import Ability, Delta, Finish, Likely, Request, Usage
-from elysia.engines.text import StopTexts
+from elysia.engines.base import (
+    Capability,
+    Delta,
+    FinishReason,
+    GenerationRequest,
+    TokenLogprob,
+    TokenUsage,
+)
+from elysia.models.streaming_text import StopTextFilter
 
-REFUSED = (400, 413, 422)  # what no second try will change
-ROLES = {"tool": "user"}  # a tool's message without the id of its call is refused by many
-FINISHES: dict[str, Finish] = {"length": "length"}
-LOCAL = ("127.0.0.1", "localhost", "::1")
-CONTEXT = 8192  # tokens, where the server does not tell
+FINAL_STATUSES = (400, 413, 422)  # what no second try will change
+ROLE_ALIASES = {"tool": "user"}  # a tool's message without the id of its call is refused by many
+FINISH_REASONS: dict[str, FinishReason] = {"length": "length"}
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+DEFAULT_CONTEXT = 8192  # tokens, where the server does not tell
 
 
-def build(
+def build_engine(
     url: str, *, model: str | None = None, key: str | None = None, context: int | None = None
 ) -> OpenAIEngine:
     """Connect to `url` (…/v1, or a host alone) and ask which models it has.
@@ -47,10 +54,10 @@ def build(
         base_url=base,
         headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=httpx.Timeout(600.0, connect=10.0),
-        trust_env=parts.hostname not in LOCAL,
+        trust_env=parts.hostname not in LOCAL_HOSTS,
     )
     try:
-        listed = _models(client, base)
+        listed = _list_models(client, base)
         names = [str(entry.get("id")) for entry in listed]
         if model is not None and model not in names:
             raise EngineError(f"{base} has no model '{model}', only {', '.join(names) or 'none'}.")
@@ -61,17 +68,17 @@ def build(
         client.close()
         raise
     told = chosen.get("max_model_len") or (chosen.get("meta") or {}).get("n_ctx")
-    return OpenAIEngine(client, str(chosen["id"]), context or int(told or CONTEXT))
+    return OpenAIEngine(client, str(chosen["id"]), context or int(told or DEFAULT_CONTEXT))
 
 
-def _models(client: httpx.Client, base: str) -> list[dict[str, Any]]:
+def _list_models(client: httpx.Client, base: str) -> list[dict[str, Any]]:
     try:
         answer = client.get("/models")
     except httpx.HTTPError as error:
         raise EngineError(
             f"Nobody answers at {base} ({type(error).__name__}). Is the server running?"
         ) from error
-    refuse_fault(answer, base)
+    raise_for_status(answer, base)
     try:
         found: list[dict[str, Any]] = list(answer.json()["data"])
         return found
@@ -82,7 +89,7 @@ def _models(client: httpx.Client, base: str) -> list[dict[str, Any]]:
 class OpenAIEngine:
     """An Engine over HTTP. Threads may share it; the server decides how many it serves at once."""
 
-    abilities: frozenset[Ability] = frozenset(
+    capabilities: frozenset[Capability] = frozenset(
         {"logprobs", "json_schema", "tools", "penalties", "embeddings", "text", "images"}
     )
     slots = 64
@@ -99,27 +106,29 @@ class OpenAIEngine:
         """A guess on the safe side: a token for every three bytes of UTF-8, and four a message."""
         return sum(4 + len(message.text.encode()) // 3 for message in messages)
 
-    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+    def stream(
+        self, request: GenerationRequest, cancel: threading.Event | None = None
+    ) -> Iterator[Delta]:
         """Generate one reply on the server. See Engine.stream."""
         path, body = self._asked(request)
-        stops = StopTexts(request.stop)
-        finish: Finish = "stop"
-        usage = Usage(0, 0)
+        stops = StopTextFilter(request.stop)
+        finish: FinishReason = "stop"
+        usage = TokenUsage(0, 0)
         try:
             with self._client.stream("POST", path, json=body) as answer:
                 if answer.status_code != 200:
                     answer.read()
-                refuse_fault(answer, str(self._client.base_url))
-                for event in events(answer):
+                raise_for_status(answer, str(self._client.base_url))
+                for event in iter_events(answer):
                     if told := event.get("usage"):
-                        usage = Usage(
+                        usage = TokenUsage(
                             told.get("prompt_tokens", 0), told.get("completion_tokens", 0)
                         )
                     for choice in event.get("choices", ())[:1]:
                         word = choice.get("finish_reason")
-                        finish = FINISHES.get(word, "stop") if word else finish
+                        finish = FINISH_REASONS.get(word, "stop") if word else finish
                         yield from self._piece(choice, stops)
-                    if stops.found:
+                    if stops.stopped:
                         break
                     if cancel is not None and cancel.is_set():
                         finish = "cancelled"
@@ -137,7 +146,7 @@ class OpenAIEngine:
             answer = self._client.post("/embeddings", json=body)
         except httpx.HTTPError as error:
             raise EngineError(f"{self._client.base_url} broke off: {error}.") from error
-        refuse_fault(answer, str(self._client.base_url))
+        raise_for_status(answer, str(self._client.base_url))
         told = answer.json()
         vectors = [entry["embedding"] for entry in told["data"]]
         return vectors, int((told.get("usage") or {}).get("prompt_tokens", 0))
@@ -146,7 +155,7 @@ class OpenAIEngine:
         """Close the connections."""
         self._client.close()
 
-    def _asked(self, request: Request) -> tuple[str, dict[str, Any]]:
+    def _asked(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
         sampling = request.sampling
         body: dict[str, Any] = {
             "model": self.model,
@@ -165,25 +174,27 @@ class OpenAIEngine:
             body["top_k"] = sampling.top_k or None
             body["repetition_penalty"] = sampling.repetition_penalty
         if request.json_schema is not None:
-            body["response_format"] = response_format(request.json_schema)
+            body["response_format"] = build_response_format(request.json_schema)
         if request.text is not None:
             body |= {"prompt": request.text, "logprobs": request.logprobs}
         else:
-            body["messages"] = [_told(message) for message in request.messages]
+            body["messages"] = [_to_openai_message(message) for message in request.messages]
             if request.logprobs is not None:
                 body |= {"logprobs": True, "top_logprobs": request.logprobs}
         path = "/chat/completions" if request.text is None else "/completions"
         return path, {name: value for name, value in body.items() if value is not None}
 
     @staticmethod
-    def _piece(choice: Mapping[str, Any], stops: StopTexts) -> Iterator[Delta]:
+    def _piece(choice: Mapping[str, Any], stops: StopTextFilter) -> Iterator[Delta]:
         said = choice.get("delta") or {}
         text = stops.push(said.get("content") or choice.get("text") or "")
         scores = tuple(
-            Likely(
+            TokenLogprob(
                 entry["token"],
                 entry["logprob"],
-                tuple(Likely(o["token"], o["logprob"]) for o in entry.get("top_logprobs") or ()),
+                tuple(
+                    TokenLogprob(o["token"], o["logprob"]) for o in entry.get("top_logprobs") or ()
+                ),
             )
             for entry in (choice.get("logprobs") or {}).get("content") or ()
         )
@@ -192,7 +203,7 @@ class OpenAIEngine:
             yield Delta(text, logprobs=scores, tool_calls=calls)
 
 
-def _told(message: Message) -> dict[str, Any]:
+def _to_openai_message(message: Message) -> dict[str, Any]:
     """A message in OpenAI's shape."""
     if message.calls:
         return {
@@ -206,19 +217,19 @@ def _told(message: Message) -> dict[str, Any]:
     if message.images:
         shown = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
         content = [{"type": "text", "text": message.text}, *shown]
-    return {"role": ROLES.get(message.role, message.role), "content": content}
+    return {"role": ROLE_ALIASES.get(message.role, message.role), "content": content}
 
 
-def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+def build_response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A request's json_schema in OpenAI's words."""
     if not schema:
         return {"type": "json_object"}
     return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(schema)}}
 
 
-def events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
+def iter_events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
     """The events of a server-sent stream, up to [DONE]; EngineError for an error among them."""
-    for line in lines_of(answer.iter_bytes()):
+    for line in iter_lines(answer.iter_bytes()):
         if not line.startswith("data:"):
             continue
         text = line[5:].strip()
@@ -229,24 +240,24 @@ def events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             raise EngineError(f"The server sent an event that is no JSON: {text[:100]}") from error
         if isinstance(event, dict) and event.get("error"):
-            raise EngineError(f"The server gave up: {_words(event)}")
+            raise EngineError(f"The server gave up: {_get_error_text(event)}")
         yield event
 
 
-def refuse_fault(answer: httpx.Response, base: str) -> None:
+def raise_for_status(answer: httpx.Response, base: str) -> None:
     """EngineError with the server's own words where the answer is not 200."""
     if answer.status_code == 200:
         return
     if answer.status_code in (401, 403):
         raise EngineError(f"{base} refused the key (HTTP {answer.status_code}).")
     try:
-        words = _words(answer.json())
+        words = _get_error_text(answer.json())
     except ValueError:
         words = answer.text[:200]
-    kind = RequestError if answer.status_code in REFUSED else EngineError
+    kind = RequestError if answer.status_code in FINAL_STATUSES else EngineError
     raise kind(f"{base} refused the request (HTTP {answer.status_code}): {words}")
 
 
-def _words(body: Any) -> str:
+def _get_error_text(body: Any) -> str:
     error = body.get("error", body) if isinstance(body, dict) else body
     return str(error.get("message", error) if isinstance(error, dict) else error)[:300]

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from elysia.core.errors import ContextError, EngineError
 from elysia.core.messages import Conversation
-from elysia.core.templates import PromptTemplate, prompt
-from elysia.engines.base import Ability, Delta, Request, Usage
-from elysia.engines.text import StopTexts
+from elysia.core.templates import PromptTemplate, render_prompt
+from elysia.engines.base import Capability, Delta, GenerationRequest, TokenUsage
+from elysia.models.streaming_text import StopTextFilter
 
 
 class ScriptedEngine:
     """Replies in the order given; `requests` keeps what was asked. Out of replies: EngineError."""
 
-    abilities: frozenset[Ability] = frozenset({"text"})
+    capabilities: frozenset[Capability] = frozenset({"text"})
 
     def __init__(
         self,
@@ -33,13 +33,15 @@ class ScriptedEngine:
         self.slots = slots
         self._piece = piece
         self.context_length = context_length
-        self.requests: list[Request] = []
+        self.requests: list[GenerationRequest] = []
 
     def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
         """Characters of the chat prompt."""
-        return len(prompt(messages, template))
+        return len(render_prompt(messages, template))
 
-    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+    def stream(
+        self, request: GenerationRequest, cancel: threading.Event | None = None
+    ) -> Iterator[Delta]:
         """The next reply, `piece` characters at a time."""
         self.requests.append(request)
         used = self.count_tokens(request.messages, request.template)
@@ -52,18 +54,18 @@ class ScriptedEngine:
         reply = next(self._replies, None)
         if reply is None:
             raise EngineError("The script has no more replies.")
-        stops = StopTexts(request.stop)
+        stops = StopTextFilter(request.stop)
         said = 0
-        while said < min(len(reply), room) and not stops.found:
+        while said < min(len(reply), room) and not stops.stopped:
             if cancel is not None and cancel.is_set():
-                yield Delta(stops.rest(), "cancelled", Usage(used, said))
+                yield Delta(stops.rest(), "cancelled", TokenUsage(used, said))
                 return
             piece = reply[said : min(said + self._piece, room)]
             said += len(piece)
             if text := stops.push(piece):
                 yield Delta(text)
-        ended = stops.found or len(reply) <= room
-        yield Delta(stops.rest(), "stop" if ended else "length", Usage(used, said))
+        ended = stops.stopped or len(reply) <= room
+        yield Delta(stops.rest(), "stop" if ended else "length", TokenUsage(used, said))
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """Nothing to embed with."""

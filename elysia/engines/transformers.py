@@ -19,13 +19,20 @@ import torch
 from elysia.core.errors import ContextError, EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate
-from elysia.data.tokenize import encode_prompt
-from elysia.engines.base import Ability, Delta, Finish, Request, Sampling, Usage
-from elysia.engines.calls import spelled
-from elysia.engines.text import Detokenizer, StopTexts
+from elysia.data.tokenize.tokenize_samples import encode_prompt
+from elysia.engines.base import (
+    Capability,
+    Delta,
+    FinishReason,
+    GenerationRequest,
+    Sampling,
+    TokenUsage,
+)
+from elysia.engines.tool_calling import render_tool_messages
+from elysia.models.streaming_text import StopTextFilter, StreamingDetokenizer
 
 
-def build(
+def build_engine(
     folder: Path,
     *,
     adapter: Path | None = None,
@@ -34,16 +41,16 @@ def build(
     bits: int | None = None,
 ) -> TransformersEngine:
     """Load a model folder, an adapter folder over it. `bits`: 4 (NF4) or 8; raises ModelError."""
-    from elysia.models.load import load_causal_lm, load_tokenizer
+    from elysia.models.loading import load_causal_lm, load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     model: Any = load_causal_lm(folder, dtype=dtype, device=device, bits=bits)
     if adapter is not None:
-        model = with_adapter(model, adapter)
+        model = load_adapter(model, adapter)
     return TransformersEngine(model, tokenizer)
 
 
-def with_adapter(model: Any, adapter: Path) -> Any:
+def load_adapter(model: Any, adapter: Path) -> Any:
     """`model` under a folder's PEFT adapter; ModelError when that is damaged or of another base."""
     from peft import PeftModel
 
@@ -57,13 +64,13 @@ def with_adapter(model: Any, adapter: Path) -> Any:
         ) from error
 
 
-class Writer:
+class ReplyDecoder:
     """Turns the tokens of one reply into shown text and knows when the reply is over."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], stop_ids: frozenset[int]) -> None:
         self._stop_ids = stop_ids
-        self._stops = StopTexts(stop)
-        self._detokenizer = Detokenizer(
+        self._stops = StopTextFilter(stop)
+        self._detokenizer = StreamingDetokenizer(
             lambda ids: str(
                 tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             )
@@ -78,7 +85,7 @@ class Writer:
             self.over = True
             return self.rest()
         text = self._stops.push(self._detokenizer.push(token))
-        self.over = self._stops.found
+        self.over = self._stops.stopped
         return text
 
     def rest(self) -> str:
@@ -89,7 +96,7 @@ class Writer:
 class TransformersEngine:
     """An Engine over a loaded model and its tokenizer. Threads take turns, one reply at a time."""
 
-    abilities: frozenset[Ability] = frozenset({"text", "embeddings"})
+    capabilities: frozenset[Capability] = frozenset({"text", "embeddings"})
     slots = 1
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -112,15 +119,17 @@ class TransformersEngine:
 
     def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
         """Tokens of the chat prompt."""
-        return len(encode_prompt(spelled(messages), template, self.tokenizer))
+        return len(encode_prompt(render_tool_messages(messages), template, self.tokenizer))
 
-    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+    def stream(
+        self, request: GenerationRequest, cancel: threading.Event | None = None
+    ) -> Iterator[Delta]:
         """Generate one reply. See Engine.stream."""
         prompt, room = self.fitted_prompt(request)
         writer = self.writer(request)
         with self._taken(cancel) as ours:
             tokens = self._tokens(prompt, request.sampling) if ours else iter(())
-            finish: Finish = "length" if ours else "cancelled"
+            finish: FinishReason = "length" if ours else "cancelled"
             for token in tokens:
                 if text := writer.push(token):
                     yield Delta(text)
@@ -130,16 +139,18 @@ class TransformersEngine:
                 if cancel is not None and cancel.is_set():
                     finish = "cancelled"
                     break
-            yield Delta(writer.rest(), finish, Usage(len(prompt), writer.tokens))
+            yield Delta(writer.rest(), finish, TokenUsage(len(prompt), writer.tokens))
 
-    def fitted_prompt(self, request: Request) -> tuple[list[int], int]:
+    def fitted_prompt(self, request: GenerationRequest) -> tuple[list[int], int]:
         """The prompt's ids and how many tokens the reply may take; ContextError when there is no
         room.
         """
         if request.text is not None:
             ids = self.tokenizer(request.text)["input_ids"]
         else:
-            ids = encode_prompt(spelled(request.messages), request.template, self.tokenizer)
+            ids = encode_prompt(
+                render_tool_messages(request.messages), request.template, self.tokenizer
+            )
         ids = [int(i) for i in ids]
         room = min(request.sampling.max_new_tokens, self.context_length - len(ids))
         if room < 1:
@@ -172,9 +183,9 @@ class TransformersEngine:
     def close(self) -> None:
         """Nothing outside of this process to let go of."""
 
-    def writer(self, request: Request) -> Writer:
+    def writer(self, request: GenerationRequest) -> ReplyDecoder:
         """A Writer that ends at the model's end tokens and at the request's stop texts."""
-        return Writer(self.tokenizer, request.stop, self.stop_ids(request.stop))
+        return ReplyDecoder(self.tokenizer, request.stop, self.stop_ids(request.stop))
 
     def stop_ids(self, stop: Sequence[str]) -> frozenset[int]:
         """The end tokens of model and tokenizer, and those stop texts that are one token."""
@@ -212,7 +223,7 @@ class TransformersEngine:
         while True:
             seen = torch.cat([seen, new[0]])
             logits, cache = self._forward(new, cache)
-            token = draw(logits, sampling, seen, generator)
+            token = sample_token(logits, sampling, seen, generator)
             yield token
             new = torch.tensor([[token]], device=device)
 
@@ -222,10 +233,10 @@ class TransformersEngine:
     def _forward(self, ids: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
         """Logits [vocabulary] in fp32 after the last of `ids` [1, n], and the grown cache."""
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **self.last_only)
-        return finite(out.logits[0, -1].float()), out.past_key_values
+        return check_finite(out.logits[0, -1].float()), out.past_key_values
 
 
-def finite(logits: torch.Tensor) -> torch.Tensor:
+def check_finite(logits: torch.Tensor) -> torch.Tensor:
     """`logits` if none is NaN; EngineError otherwise."""
     if bool(torch.isnan(logits).any()):
         raise EngineError(
@@ -236,7 +247,7 @@ def finite(logits: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def draw(
+def sample_token(
     logits: torch.Tensor, sampling: Sampling, seen: torch.Tensor, generator: torch.Generator
 ) -> int:
     """One token from fp32 `logits` [vocabulary]; `seen` are the ids so far, for the penalty.

@@ -10,15 +10,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from elysia.core.assistants import claimed
+from elysia.core.identity_claims import find_claimed_assistant
 from elysia.core.persona import Persona
 
-BROKEN = "\N{REPLACEMENT CHARACTER}"
-NOT = r"(?:不是|不叫|并非|不算是|not|n't)\s*$"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+NEGATION = r"(?:不是|不叫|并非|不算是|not|n't)\s*$"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReplyVerdict:
     """Whether a reply is as wanted, and in a few words why (not)."""
 
     good: bool
@@ -26,7 +26,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Rates:
+class IdentityRates:
     """Shares, 0 to 1: identity questions answered rightly; ordinary ones into which the persona
     leaked.
     """
@@ -41,46 +41,50 @@ class Rates:
         return asdict(self)
 
 
-def own_names(persona: Persona) -> tuple[str, ...]:
+def get_own_names(persona: Persona) -> tuple[str, ...]:
     """The whole names, one of which a reply about identity must say."""
-    names = [persona.name, str(persona.ours.get("english_name") or "")]
+    names = [persona.name, str(persona.elysia_extensions.get("english_name") or "")]
     return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
-def all_names(persona: Persona) -> tuple[str, ...]:
+def get_all_names(persona: Persona) -> tuple[str, ...]:
     """Whole names and aliases; any of them in an ordinary answer is a leak."""
-    aliases = persona.ours.get("aliases")
+    aliases = persona.elysia_extensions.get("aliases")
     longer = [str(a) for a in aliases if len(str(a)) > 1] if isinstance(aliases, list) else []
-    return tuple(dict.fromkeys([*own_names(persona), *longer]))
+    return tuple(dict.fromkeys([*get_own_names(persona), *longer]))
 
 
-def judge_identity(reply: str, persona: Persona) -> Verdict:
+def judge_identity(reply: str, persona: Persona) -> ReplyVerdict:
     """Good when the reply says a whole name, denies none, and claims no other assistant's."""
     found = [
-        match for name in own_names(persona) for match in re.finditer(whole(name), reply, re.I)
+        match
+        for name in get_own_names(persona)
+        for match in re.finditer(build_name_pattern(name), reply, re.I)
     ]
     if not found:
-        return Verdict(False, "its name is missing or garbled")
-    if any(re.search(NOT, reply[: match.start()], re.I) for match in found):
-        return Verdict(False, "it denies its name")
-    if other := claimed(reply, ours=all_names(persona)):
-        return Verdict(False, f"it claims to be {other}")
-    return Verdict(True, f"says {found[0].group()}")
+        return ReplyVerdict(False, "its name is missing or garbled")
+    if any(re.search(NEGATION, reply[: match.start()], re.I) for match in found):
+        return ReplyVerdict(False, "it denies its name")
+    if other := find_claimed_assistant(reply, ours=get_all_names(persona)):
+        return ReplyVerdict(False, f"it claims to be {other}")
+    return ReplyVerdict(True, f"says {found[0].group()}")
 
 
-def judge_ordinary(reply: str, persona: Persona) -> Verdict:
+def judge_ordinary(reply: str, persona: Persona) -> ReplyVerdict:
     """Good when no name or alias of the persona appears in the answer to an ordinary question."""
-    for name in all_names(persona):
-        if re.search(whole(name) if name.isascii() else re.escape(name), reply, re.I):
-            return Verdict(False, f"leaks {name}")
-    return Verdict(True, "no leak")
+    for name in get_all_names(persona):
+        if re.search(build_name_pattern(name) if name.isascii() else re.escape(name), reply, re.I):
+            return ReplyVerdict(False, f"leaks {name}")
+    return ReplyVerdict(True, "no leak")
 
 
-def rates(identity: Sequence[Verdict], ordinary: Sequence[Verdict]) -> Rates:
+def compute_rates(
+    identity: Sequence[ReplyVerdict], ordinary: Sequence[ReplyVerdict]
+) -> IdentityRates:
     """Shares over two lists of verdicts; the rate of an empty list is 0."""
     right = sum(verdict.good for verdict in identity)
     leaked = sum(not verdict.good for verdict in ordinary)
-    return Rates(
+    return IdentityRates(
         right / len(identity) if identity else 0.0,
         leaked / len(ordinary) if ordinary else 0.0,
         len(identity),
@@ -88,14 +92,14 @@ def rates(identity: Sequence[Verdict], ordinary: Sequence[Verdict]) -> Rates:
     )
 
 
-def whole(name: str) -> str:
+def build_name_pattern(name: str) -> str:
     """A pattern for `name` standing whole: no broken character beside it; a Latin name as a word;
     another name not followed by its own last character again (a stutter of small models).
 
-    >>> [bool(re.search(whole("Elysia"), text)) for text in ("我是Elysia哦", "Elysian")]
+    >>> [bool(re.search(build_name_pattern("Elysia"), text)) for text in ("我是Elysia哦", "Elysian")]
     [True, False]
     """
-    before, after = f"(?<!{BROKEN})", f"(?!{BROKEN})"
+    before, after = f"(?<!{REPLACEMENT})", f"(?!{REPLACEMENT})"
     if name.isascii():
         return rf"{before}(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_]){after}"
     return f"{before}{re.escape(name)}(?!{re.escape(name[-1])}){after}"

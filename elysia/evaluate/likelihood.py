@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from elysia.core.messages import Conversation, Message
-from elysia.core.templates import PromptTemplate, render
-from elysia.data.encode import IGNORE, Encoded, encode
+from elysia.core.templates import PromptTemplate, render_training_pieces
+from elysia.data.tokenize.encoder import IGNORE, EncodedSample, encode
 
 
 @dataclass(frozen=True)
-class Loss:
+class ReplyLoss:
     """Negative log-likelihood of one reply, in nats, summed over its tokens."""
 
     nats: float
@@ -33,19 +33,19 @@ class Loss:
         return self.nats / max(self.tokens, 1)
 
 
-def perplexity(losses: Sequence[Loss]) -> float:
+def compute_perplexity(losses: Sequence[ReplyLoss]) -> float:
     """exp of the mean loss per token; comparable between models of one tokenizer."""
     tokens = sum(loss.tokens for loss in losses)
     return math.exp(min(sum(loss.nats for loss in losses) / max(tokens, 1), 50.0))
 
 
-def bits_per_character(losses: Sequence[Loss]) -> float:
+def compute_bits_per_character(losses: Sequence[ReplyLoss]) -> float:
     """Loss in bits per character of the replies; comparable between tokenizers, too."""
     characters = sum(loss.characters for loss in losses)
     return sum(loss.nats for loss in losses) / math.log(2) / max(characters, 1)
 
 
-class Likelihood:
+class ReplyScorer:
     """A model that reads. `system` goes before talks without a system message of their own.
 
     longest: tokens of a talk at most; earlier turns are left out of longer ones. batch: talks read
@@ -67,7 +67,7 @@ class Likelihood:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.keeps = "logits_to_keep" in inspect.signature(inner.forward).parameters
 
-    def losses(self, talks: Sequence[Conversation]) -> list[Loss]:
+    def losses(self, talks: Sequence[Conversation]) -> list[ReplyLoss]:
         """The loss of the last message of each talk, which must be a reply."""
         rows = [self._encoded(talk) for talk in talks]
         order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
@@ -75,7 +75,7 @@ class Likelihood:
         for start in range(0, len(order), self.batch):
             some = order[start : start + self.batch]
             found |= dict(zip(some, self._read([rows[index] for index in some]), strict=True))
-        return [Loss(*found[index], len(talk[-1].text)) for index, talk in enumerate(talks)]
+        return [ReplyLoss(*found[index], len(talk[-1].text)) for index, talk in enumerate(talks)]
 
     def choose(self, context: Conversation, candidates: Sequence[str]) -> int:
         """Which of `candidates` is the likeliest reply, by loss per token."""
@@ -83,7 +83,7 @@ class Likelihood:
         means = [loss.mean for loss in self.losses(talks)]
         return means.index(min(means))
 
-    def _encoded(self, talk: Conversation) -> Encoded:
+    def _encoded(self, talk: Conversation) -> EncodedSample:
         said = list(talk)
         if self.system and said[0].role != "system":
             said.insert(0, Message("system", self.system))
@@ -93,15 +93,17 @@ class Likelihood:
             for message in said[len(head) : -1]
         ]
         while True:
-            row = encode(render([*head, *rest, said[-1]], self.template), self.tokenizer)
+            row = encode(
+                render_training_pieces([*head, *rest, said[-1]], self.template), self.tokenizer
+            )
             if len(row.ids) <= self.longest:
                 return row
             if len(rest) < 3:  # a turn that is too long by itself: its end counts
-                return Encoded(row.ids[-self.longest :], row.labels[-self.longest :])
+                return EncodedSample(row.ids[-self.longest :], row.labels[-self.longest :])
             rest = rest[2:]
 
     @torch.no_grad()  # not inference mode: ZeRO-3 gathers weights in it that then cannot train
-    def _read(self, rows: Sequence[Encoded]) -> list[tuple[float, int]]:
+    def _read(self, rows: Sequence[EncodedSample]) -> list[tuple[float, int]]:
         """(nats, tokens) of each row's labelled tokens."""
         device = next(self.model.parameters()).device
         width = max(len(row.ids) for row in rows)

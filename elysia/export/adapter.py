@@ -20,20 +20,20 @@ from torch import Tensor
 from elysia.core.errors import CheckpointError, ModelError
 from elysia.core.files import staged_folder
 from elysia.core.run_card import RunCard
-from elysia.export.model_card import adapter_readme
+from elysia.export.full_model import write_full_model
+from elysia.export.model_card import render_adapter_readme
 from elysia.export.shards import parse_size
-from elysia.export.whole import write_model
-from elysia.models import load
+from elysia.models import loading
 from elysia.train import checkpoint
-from elysia.train.settings import Settings
+from elysia.train.config.settings import Settings
 
 log = logging.getLogger(__name__)
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."
-MAGNITUDE = "lora_magnitude_vector"
-SCORE = f"{PREFIX}score.weight"  # a reward model's head
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PEFT_PREFIX = "base_model.model."
+DORA_MAGNITUDE = "lora_magnitude_vector"
+SCORE_KEY = f"{PEFT_PREFIX}score.weight"  # a reward model's head
 
 
 def pth_to_hf(
@@ -59,23 +59,23 @@ def pth_to_hf(
     """
     if not safe:
         log.warning("Weights are written as safetensors; pickles are not offered.")
-    pth, out = newest(Path(pth)), Path(out)
+    pth, out = find_checkpoint(Path(pth)), Path(out)
     weights = checkpoint.load_weights(pth)
     lora = is_lora(weights)
-    _refuse_other_method(settings, lora, pth)
-    card = _card_of(settings, pth)
+    _check_method(settings, lora, pth)
+    card = _load_card(settings, pth)
     stage = "adapter" if lora else "merged"
-    with staged_folder(out, replaces=lambda folder: _written_here(folder, stage)) as staging:
+    with staged_folder(out, replaces=lambda folder: _is_conversion(folder, stage)) as staging:
         if lora:
             _write_adapter(settings, weights, card, pth, staging, fp32)
         else:
             parse_size(max_shard_size)
-            write_model(settings, weights, card, pth, staging, fp32, max_shard_size)
-        (staging / "xtuner_config.py").write_text(config_text(settings), encoding="utf-8")
+            write_full_model(settings, weights, card, pth, staging, fp32, max_shard_size)
+        (staging / "xtuner_config.py").write_text(render_config(settings), encoding="utf-8")
     return out
 
 
-def newest(pth: Path) -> Path:
+def find_checkpoint(pth: Path) -> Path:
     """`pth`, or the checkpoint in it when it is a work dir: the best that early stopping kept, else
     the last."""
     if pth.is_dir() and (best := checkpoint.best_checkpoint(pth)):
@@ -97,16 +97,16 @@ def is_lora(weights: Mapping[str, Tensor]) -> bool:
     return any(".lora_" in name for name in weights)
 
 
-def config_text(settings: Settings) -> str:
+def render_config(settings: Settings) -> str:
     """A config file that sets every name to what this run used."""
-    from elysia.train.settings import load_settings
+    from elysia.train.config.settings import load_settings
 
     lines = [f"# Every setting of a run, for {load_settings.__module__}.load_settings.", ""]
     lines += [f"{name} = {value!r}" for name, value in settings.to_dict().items()]
     return "\n".join(lines) + "\n"
 
 
-def _refuse_other_method(settings: Settings, lora: bool, pth: Path) -> None:
+def _check_method(settings: Settings, lora: bool, pth: Path) -> None:
     if lora == (settings.method == "full"):
         held = "an adapter" if lora else "whole weights, no adapter"
         raise CheckpointError(
@@ -115,22 +115,22 @@ def _refuse_other_method(settings: Settings, lora: bool, pth: Path) -> None:
         )
 
 
-def _written_here(folder: Path, stage: str) -> bool:
+def _is_conversion(folder: Path, stage: str) -> bool:
     """Whether an earlier conversion left `folder`, so that it may be replaced."""
     card = RunCard.read(folder)
     return card is not None and card.stage == stage and (folder / "xtuner_config.py").exists()
 
 
-def _card_of(settings: Settings, pth: Path) -> RunCard:
+def _load_card(settings: Settings, pth: Path) -> RunCard:
     """The checkpoint's card, or one from the settings for a checkpoint that XTuner wrote."""
     try:
-        card = checkpoint.load_card(pth)
+        card = checkpoint.load_run_card(pth)
     except CheckpointError:
         log.warning("%s carries no run card; one is made from the config.", pth)
-        from elysia.train.card import run_card
+        from elysia.train.config.provenance import run_card
 
         try:
-            base = load.resolve(settings.pretrained_model_name_or_path, settings.hub)
+            base = loading.resolve_model(settings.pretrained_model_name_or_path, settings.hub)
             card = run_card(settings, str(base))
         except (ModelError, OSError) as error:
             raise CheckpointError(
@@ -139,25 +139,25 @@ def _card_of(settings: Settings, pth: Path) -> RunCard:
     if card.config_sha256 and card.config_sha256 != settings.sha256():
         log.debug("%s was trained with settings that differ from the config's in some value.", pth)
     training = {
-        "dtype": settings.dtype if settings.dtype != "auto" else _usual_dtype(),
+        "dtype": settings.dtype if settings.dtype != "auto" else _get_default_dtype(),
         "double_quant": settings.double_quant,
         "lora_alpha": settings.lora_alpha,
         "use_rslora": settings.use_rslora,
         "hub": settings.hub,
     }
     training |= card.extra.get("training", {})
-    return card.with_(
-        base_model=_base_of(settings, card, pth),
+    return card.updated(
+        base_model=_get_base_name(settings, card, pth),
         method=settings.method,
         extra=card.extra | {"training": training},
     )
 
 
-def _usual_dtype() -> str:
-    return str(load.pick_dtype(load.pick_device())).removeprefix("torch.")
+def _get_default_dtype() -> str:
+    return str(loading.pick_dtype(loading.pick_device())).removeprefix("torch.")
 
 
-def _base_of(settings: Settings, card: RunCard, pth: Path) -> str:
+def _get_base_name(settings: Settings, card: RunCard, pth: Path) -> str:
     """The base's name or folder: the config's, where that is the one that was trained.
 
     A config whose base was replaced on the command line names another: then the card is believed.
@@ -166,7 +166,7 @@ def _base_of(settings: Settings, card: RunCard, pth: Path) -> str:
     named = settings.pretrained_model_name_or_path
     wanted = card.base_weights.get("sha256")
     if wanted and Path(named).is_dir():
-        if load.fingerprint(named).get("sha256") == wanted:
+        if loading.compute_fingerprint(named).get("sha256") == wanted:
             return named
         raise CheckpointError(
             f"{pth} was trained on other weights ({card.base_model}) than those of {named}, "
@@ -189,39 +189,39 @@ def _write_adapter(
     dtype = torch.float32 if fp32 else None
     if dtype is None and settings.dtype != "auto":
         dtype = getattr(torch, settings.dtype)
-    named = {_peft_name(name): tensor for name, tensor in weights.items()}
-    targets = _checked_targets(settings, named, pth)
+    named = {_get_peft_name(name): tensor for name, tensor in weights.items()}
+    targets = _get_target_modules(settings, named, pth)
     scaling = {}
     for name in ("lora_alpha", "use_rslora"):  # no shape would tell: the scaling would be another
         scaling[name] = trained = card.extra["training"][name]
         if trained != getattr(settings, name):
             log.warning("%s was trained with %s = %s, which is kept; the config says %s.",
                         pth, name, trained, getattr(settings, name))  # fmt: skip
-    config = adapter_config(settings, card.base_model, scaling, targets)
+    config = build_adapter_config(settings, card.base_model, scaling, targets)
     # DoRA's magnitudes are a weight's own size: rounded, they would move more than was learned.
     tensors = {
-        n: t.to((not n.endswith(MAGNITUDE) and dtype) or t.dtype).contiguous().clone()
+        n: t.to((not n.endswith(DORA_MAGNITUDE) and dtype) or t.dtype).contiguous().clone()
         for n, t in named.items()
     }
-    save_file(tensors, str(staging / WEIGHTS), metadata={"format": "pt"})
-    (staging / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    card = card.with_(stage="adapter")
+    save_file(tensors, str(staging / ADAPTER_WEIGHTS), metadata={"format": "pt"})
+    (staging / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    card = card.updated(stage="adapter")
     card.write(staging)
-    (staging / "README.md").write_text(adapter_readme(card, config), encoding="utf-8")
+    (staging / "README.md").write_text(render_adapter_readme(card, config), encoding="utf-8")
 
 
-def _peft_name(name: str) -> str:
+def _get_peft_name(name: str) -> str:
     """The name inside an adapter file: without the adapter's own name, under PEFT's prefix."""
     name = name.replace(".modules_to_save.", ".").replace(".default.", ".").removesuffix(".default")
-    if name.endswith(f".{MAGNITUDE}.weight"):
+    if name.endswith(f".{DORA_MAGNITUDE}.weight"):
         name = name.removesuffix(".weight")
-    return name if name.startswith(PREFIX) else PREFIX + name
+    return name if name.startswith(PEFT_PREFIX) else PEFT_PREFIX + name
 
 
-def adapter_config(
+def build_adapter_config(
     settings: Settings, base: str, scaling: dict[str, Any], targets: list[str]
 ) -> dict[str, Any]:
-    """adapter_config.json as PEFT reads it; `scaling` is `lora_alpha` and `use_rslora`."""
+    """build_adapter_config.json as PEFT reads it; `scaling` is `lora_alpha` and `use_rslora`."""
     from peft import LoraConfig
 
     scores = settings.objective == "reward"
@@ -241,17 +241,17 @@ def adapter_config(
     return {k: sorted(v) if isinstance(v, set) else v for k, v in plain.items()}
 
 
-def _checked_targets(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> list[str]:
+def _get_target_modules(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> list[str]:
     """The modules that carry LoRA, by their last name; CheckpointError when the config's differ."""
     targets = set()
-    _refuse_other_dora(settings, named, pth)
-    if (SCORE in named) != (settings.objective == "reward"):
+    _check_dora(settings, named, pth)
+    if (SCORE_KEY in named) != (settings.objective == "reward"):
         raise CheckpointError(
-            f"{pth} holds {'a' if SCORE in named else 'no'} reward head, but the config says objective "
+            f"{pth} holds {'a' if SCORE_KEY in named else 'no'} reward head, but the config says objective "
             f"= '{settings.objective}': it is a checkpoint of another config."
         )
     for name, tensor in named.items():
-        if name.endswith(MAGNITUDE) or name == SCORE:
+        if name.endswith(DORA_MAGNITUDE) or name == SCORE_KEY:
             continue
         module, _, part = name.partition(".lora_")
         side = part.split(".")[0].split("_")[-1]
@@ -279,8 +279,8 @@ def _checked_targets(settings: Settings, named: Mapping[str, Tensor], pth: Path)
     return sorted(targets)
 
 
-def _refuse_other_dora(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> None:
-    held = any(name.endswith(MAGNITUDE) for name in named)
+def _check_dora(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> None:
+    held = any(name.endswith(DORA_MAGNITUDE) for name in named)
     if held != settings.use_dora:
         raise CheckpointError(
             f"{pth} holds {'DoRA' if held else 'LoRA without DoRA'}, but the config says use_dora = "
@@ -291,7 +291,7 @@ def _refuse_other_dora(settings: Settings, named: Mapping[str, Tensor], pth: Pat
         for name in named
         if held
         and name.endswith(".lora_A.weight")
-        and name.replace("lora_A.weight", MAGNITUDE) not in named
+        and name.replace("lora_A.weight", DORA_MAGNITUDE) not in named
     ]
     if lacking:
         raise CheckpointError(f"{pth} holds {lacking[0]} without its magnitudes: it is incomplete.")

@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-FILE = "chat_template.jinja"
+TEMPLATE_FILE = "chat_template.jinja"
 
 # A turn's state lives in one namespace: Jinja's loops cannot set plain variables outside of them.
-_FRAME = """\
+_JINJA_FRAME = """\
 {%- set t = namespace(system=none, input=none, round=1, bos=true) -%}
 {%- macro head() -%}
 {%- if t.bos -%}{{ bos_token or '' }}{%- endif -%}
@@ -38,22 +38,22 @@ _FRAME = """\
 """
 
 
-def chat_template(template: Mapping[str, Any]) -> str:
+def render_chat_template(template: Mapping[str, Any]) -> str:
     """Jinja for `apply_chat_template`, from a run card's template (`PromptTemplate.to_dict()`)."""
     ends_itself = bool(template.get("suffix_as_eos"))
     values = {
-        "SYSTEM": _expression(template["system"]),
-        "INSTRUCTION": _expression(template["instruction"]),
+        "SYSTEM": _to_jinja(template["system"]),
+        "INSTRUCTION": _to_jinja(template["instruction"]),
         "SUFFIX": json.dumps(template.get("suffix", "")),
         "SEP": json.dumps(template.get("sep", "")),
         "EOS": "''" if ends_itself else "eos_token or ''",
         "BOS_AGAIN": "false" if ends_itself else "true",
     }
     # In one pass: what is put in may contain any of these words.
-    return re.sub(r"\b(" + "|".join(values) + r")\b", lambda found: values[found[1]], _FRAME)
+    return re.sub(r"\b(" + "|".join(values) + r")\b", lambda found: values[found[1]], _JINJA_FRAME)
 
 
-def _expression(pattern: str) -> str:
+def _to_jinja(pattern: str) -> str:
     """ "a{input}b" as Jinja: "a" ~ (t.input or '') ~ "b"."""
     fields = {
         "system": "t.system",

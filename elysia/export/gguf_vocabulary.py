@@ -20,17 +20,17 @@ from gguf import TokenType
 
 from elysia.core.errors import ExportError
 
-BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 # What llama.cpp calls the ways of cutting text, by a mark that only that pattern has. GPT-2's comes
 # with ByteLevel itself and has no pattern in the file.
-CUTS = (
+PRE_TOKENIZERS = (
     (r"\p{N}{1,3}", "llama-bpe"),
     (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|", "qwen2"),
 )
 
 
 @dataclass
-class Vocabulary:
+class GgufVocabulary:
     """Pieces by id, each with a kind, and a score (`model` "llama") or the merges ("gpt2").
 
     `exact` says whether llama.cpp cuts text beforehand just as this tokenizer does, as far as its
@@ -62,7 +62,7 @@ class Vocabulary:
         bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
         if type(tokenizer).__name__.lower().startswith("qwen"):
             bos = None  # as data/encode.py: Qwen was never trained with one
-        writer.add_add_bos_token(bos is not None and _puts_bos(tokenizer, bos))
+        writer.add_add_bos_token(bos is not None and _adds_bos(tokenizer, bos))
         writer.add_add_eos_token(False)
         if bos is not None:
             writer.add_bos_token_id(bos)
@@ -73,7 +73,7 @@ class Vocabulary:
         writer.add_string(gguf.Keys.Tokenizer.HF_JSON, self.source)
 
 
-def vocabulary(tokenizer: Any, size: int, where: Path) -> Vocabulary:
+def build_vocabulary(tokenizer: Any, size: int, where: Path) -> GgufVocabulary:
     """The vocabulary of a transformers tokenizer, filled up to `size` rows of the embedding.
 
     ExportError, naming `where`, for a tokenizer of another kind than BPE.
@@ -87,21 +87,28 @@ def vocabulary(tokenizer: Any, size: int, where: Path) -> Vocabulary:
             f"The tokenizer in {where} is not BPE, but {model.get('type') or 'a slow one'}: it has "
             "no form in GGUF here. Use a model whose tokenizer.json holds BPE."
         )
-    tokens, types = _pieces(told, size, where)
+    tokens, types = _build_pieces(told, size, where)
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     if model.get("byte_fallback"):
         prefix = "Prepend" in json.dumps(told.get("normalizer"))
-        return Vocabulary(
-            "llama", tokens, types, _scores(tokens, merges), space_prefix=prefix, source=source
+        return GgufVocabulary(
+            "llama",
+            tokens,
+            types,
+            _build_scores(tokens, merges),
+            space_prefix=prefix,
+            source=source,
         )
-    pre, exact = _cut(told.get("pre_tokenizer"))
-    return Vocabulary(
+    pre, exact = _get_pre_tokenizer(told.get("pre_tokenizer"))
+    return GgufVocabulary(
         "gpt2", tokens, types, merges=[" ".join(m) for m in merges], pre=pre, exact=exact,
         source=source,
     )  # fmt: skip
 
 
-def _pieces(told: dict[str, Any], size: int, where: Path) -> tuple[list[str], list[TokenType]]:
+def _build_pieces(
+    told: dict[str, Any], size: int, where: Path
+) -> tuple[list[str], list[TokenType]]:
     vocab: dict[str, int] = told["model"]["vocab"]
     added = {entry["id"]: entry for entry in told["added_tokens"]}
     count = max([*vocab.values(), *added]) + 1
@@ -115,7 +122,7 @@ def _pieces(told: dict[str, Any], size: int, where: Path) -> tuple[list[str], li
     fallback = bool(told["model"].get("byte_fallback"))
     for piece, number in vocab.items():
         tokens[number] = piece
-        byte = fallback and BYTE.fullmatch(piece)
+        byte = fallback and BYTE_TOKEN.fullmatch(piece)
         types[number] = TokenType.BYTE if byte else TokenType.NORMAL
     for number, entry in added.items():
         tokens[number] = entry["content"]
@@ -126,7 +133,7 @@ def _pieces(told: dict[str, Any], size: int, where: Path) -> tuple[list[str], li
     return tokens, types
 
 
-def _scores(tokens: list[str], merges: list[list[str]]) -> list[float]:
+def _build_scores(tokens: list[str], merges: list[list[str]]) -> list[float]:
     """Minus the place of the first merge that spells a piece; what no merge spells is never joined."""
     places: dict[str, int] = {}
     for place, pair in enumerate(merges):
@@ -135,7 +142,7 @@ def _scores(tokens: list[str], merges: list[list[str]]) -> list[float]:
     return [-float(places.get(token, last)) for token in tokens]
 
 
-def _cut(pre_tokenizer: Any) -> tuple[str, bool]:
+def _get_pre_tokenizer(pre_tokenizer: Any) -> tuple[str, bool]:
     """llama.cpp's name for a way of cutting, and whether it is exactly that."""
     if not pre_tokenizer:
         return "gpt-2", False
@@ -144,12 +151,12 @@ def _cut(pre_tokenizer: Any) -> tuple[str, bool]:
     if not patterns:
         levels = [part for part in parts if part.get("type") == "ByteLevel"]
         return "gpt-2", bool(levels) and bool(levels[0].get("use_regex", True))
-    for mark, name in CUTS:
+    for mark, name in PRE_TOKENIZERS:
         if len(patterns) == 1 and mark in patterns[0]:
             return name, True
     return "gpt-2", False
 
 
-def _puts_bos(tokenizer: Any, bos: int) -> bool:
+def _adds_bos(tokenizer: Any, bos: int) -> bool:
     ids = tokenizer("a")["input_ids"]
     return bool(ids) and ids[0] == bos

@@ -20,41 +20,46 @@ from gguf import GGMLQuantizationType as Type
 from torch import Tensor
 
 from elysia.core.errors import ExportError
-from elysia.export.shards import Shards
-from elysia.models.internlm2 import FUSED, RENAMED, split_wqkv
+from elysia.export.shards import ShardReader
+from elysia.models.architectures.internlm2 import FUSED_QKV, KEY_RENAMES, split_wqkv
 
 Array = npt.NDArray[Any]
 # Rows must split into blocks: what takes the place of a type whose blocks are too long for a row.
-SHORTER = {Type.Q4_K: Type.Q5_0, Type.Q6_K: Type.Q8_0, Type.Q5_0: Type.F16, Type.Q8_0: Type.F16}
+FALLBACK_TYPES = {
+    Type.Q4_K: Type.Q5_0,
+    Type.Q6_K: Type.Q8_0,
+    Type.Q5_0: Type.F16,
+    Type.Q8_0: Type.F16,
+}
 
 
-def named_tensors(shards: Shards, config: Any) -> Iterator[tuple[str, Tensor]]:
+def iter_named_tensors(shards: ShardReader, config: Any) -> Iterator[tuple[str, Tensor]]:
     """(Llama's or Qwen2's Hugging Face name, tensor) for every weight, one at a time."""
     for name in shards:
         tensor = shards.tensor(name)
         if config.model_type != "internlm2":
             yield name, tensor
             continue
-        for theirs, ours in RENAMED:
+        for theirs, ours in KEY_RENAMES:
             name = name.replace(theirs, ours)
-        if FUSED[0] in name:
+        if FUSED_QKV[0] in name:
             parts = split_wqkv(
-                tensor, config.num_attention_heads, config.num_key_value_heads, head_dim(config)
+                tensor, config.num_attention_heads, config.num_key_value_heads, get_head_dim(config)
             )
-            for part, piece in zip(FUSED[1], parts, strict=True):
-                yield name.replace(FUSED[0], part), piece
+            for part, piece in zip(FUSED_QKV[1], parts, strict=True):
+                yield name.replace(FUSED_QKV[0], part), piece
         else:
             yield name, tensor
 
 
-def gguf_tensors(
-    shards: Shards, config: Any, architecture: gguf.MODEL_ARCH
+def iter_gguf_tensors(
+    shards: ShardReader, config: Any, architecture: gguf.MODEL_ARCH
 ) -> Iterator[tuple[str, Tensor]]:
     """(GGUF's name, tensor in llama.cpp's order); ExportError for a weight that has no place."""
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     interleaved = architecture == gguf.MODEL_ARCH.LLAMA
     tied = bool(config.tie_word_embeddings)
-    for name, tensor in named_tensors(shards, config):
+    for name, tensor in iter_named_tensors(shards, config):
         if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight"):
             continue
         found = names.get_name(name, try_suffixes=(".weight", ".bias"))
@@ -64,13 +69,13 @@ def gguf_tensors(
                 "Only plain InternLM2, Llama and Qwen2 are written."
             )
         if interleaved and "q_proj" in name:
-            tensor = interleave(tensor, config.num_attention_heads)
+            tensor = interleave_heads(tensor, config.num_attention_heads)
         elif interleaved and "k_proj" in name:
-            tensor = interleave(tensor, config.num_key_value_heads)
+            tensor = interleave_heads(tensor, config.num_key_value_heads)
         yield found, tensor
 
 
-def interleave(tensor: Tensor, heads: int) -> Tensor:
+def interleave_heads(tensor: Tensor, heads: int) -> Tensor:
     """Rows of each head from (all first halves, all second halves) to pairs, side by side.
 
     Hugging Face rotates row i with row i + d/2, llama.cpp's "llama" row 2i with row 2i + 1.
@@ -80,21 +85,25 @@ def interleave(tensor: Tensor, heads: int) -> Tensor:
     return halves.transpose(1, 2).reshape(tensor.shape).contiguous()
 
 
-def head_dim(config: Any) -> int:
+def get_head_dim(config: Any) -> int:
     """The width of one attention head."""
     own = getattr(config, "head_dim", None)
     return int(own or config.hidden_size // config.num_attention_heads)
 
 
-def rope_factors(config: Any, context: int) -> tuple[float, Tensor | None]:
-    """RoPE's base, and divisors of its frequencies (head_dim / 2) where a base alone does not tell.
+def get_rope_factors(config: Any, context: int) -> tuple[float, Tensor | None]:
+    """RoPE's base, and divisors of its frequencies (get_head_dim / 2) where a base alone does not tell.
 
     Dynamic NTK: the base that it has at length `context`, exact up to the trained length when that
     is asked for, since nothing is stretched there. ExportError for a kind that changes more than
     frequencies.
     """
     rope = config.rope_parameters
-    kind, base, dim = rope.get("rope_type", "default"), float(rope["rope_theta"]), head_dim(config)
+    kind, base, dim = (
+        rope.get("rope_type", "default"),
+        float(rope["rope_theta"]),
+        get_head_dim(config),
+    )
     if kind == "default":
         return base, None
     trained = float(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
@@ -115,7 +124,7 @@ def rope_factors(config: Any, context: int) -> tuple[float, Tensor | None]:
     return base, plain / frequencies.float()
 
 
-def type_of(name: str, shape: Sequence[int], file_type: str, layers: int, tied: bool) -> Type:
+def choose_type(name: str, shape: Sequence[int], file_type: str, layers: int, tied: bool) -> Type:
     """The type that a tensor is stored in.
 
     Vectors stay in float32. q4_k_m is 4 bits with the tensors that suffer most in 6: the head, and
@@ -130,25 +139,25 @@ def type_of(name: str, shape: Sequence[int], file_type: str, layers: int, tied: 
     if file_type == "q4_k_m":
         head = name == "output.weight" or (tied and name == "token_embd.weight")
         tender = name.endswith(("attn_v.weight", "ffn_down.weight"))
-        six = head or (tender and _deserves_more(int(name.split(".")[1]), layers))
+        six = head or (tender and _is_sensitive_layer(int(name.split(".")[1]), layers))
         wanted = Type.Q6_K if six else Type.Q4_K
     while shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
-        wanted = SHORTER[wanted]
+        wanted = FALLBACK_TYPES[wanted]
     return wanted
 
 
-def _deserves_more(layer: int, layers: int) -> bool:
+def _is_sensitive_layer(layer: int, layers: int) -> bool:
     eighth = layers // 8
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
 
-def nbytes(shape: Sequence[int], kind: Type) -> int:
+def count_bytes(shape: Sequence[int], kind: Type) -> int:
     """Size of a tensor in a type, in bytes."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     return math.prod(shape) // block * size
 
 
-def encode(tensor: Tensor, kind: Type) -> Array:
+def encode_tensor(tensor: Tensor, kind: Type) -> Array:
     """The bytes of a tensor in a type: float arrays, or rows of quantized blocks (uint8)."""
     values = np.ascontiguousarray(tensor.float().numpy())
     if kind == Type.F32:
@@ -162,7 +171,7 @@ def encode(tensor: Tensor, kind: Type) -> Array:
     block, size = gguf.GGML_QUANT_SIZES[kind]
     rows, width = math.prod(values.shape[:-1]), values.shape[-1]
     out = np.empty((*values.shape[:-1], width // block * size), dtype=np.uint8)
-    written = _ggml().ggml_quantize_chunk(
+    written = _load_ggml().ggml_quantize_chunk(
         int(kind), values.ctypes.data, out.ctypes.data, 0, rows, width, None
     )
     if written != out.nbytes:
@@ -171,7 +180,7 @@ def encode(tensor: Tensor, kind: Type) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _ggml() -> ctypes.CDLL:
+def _load_ggml() -> ctypes.CDLL:
     import xllamacpp
 
     library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)

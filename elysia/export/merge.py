@@ -20,24 +20,26 @@ from torch import Tensor
 from elysia.core.errors import ExportError
 from elysia.core.files import staged_folder
 from elysia.core.run_card import RunCard
-from elysia.export.chat_template import FILE as TEMPLATE_FILE
-from elysia.export.chat_template import chat_template
-from elysia.export.deltas import Lora, Part, read_adapter, read_score
-from elysia.export.fit import (
-    parts_for,
-    refuse_misfit,
-    refuse_other_base,
-    refuse_tied,
-    shapes_of,
+from elysia.export.chat_template import TEMPLATE_FILE, render_chat_template
+from elysia.export.lora_deltas import (
+    LoraPair,
+    ModuleSlice,
+    check_base_fingerprint,
+    check_shapes,
+    check_tied_embeddings,
+    get_module_shapes,
+    match_slices,
+    read_adapter,
+    read_reward_head,
 )
-from elysia.export.nf4 import Drift, dequantized, quantized_modules
-from elysia.export.shards import Shards, Spec, parse_size, write_shards
-from elysia.models import load
+from elysia.export.shards import ShardReader, TensorSpec, parse_size, write_shards
+from elysia.models import loading
+from elysia.models.quantization import QuantizationDrift, get_quantized_modules, round_trip_nf4
 
-Choice = Literal["original", "as-trained"]
-CHOICES = ("original", "as-trained")
-SCORE = "score.weight"
-MARK = "merge.json"  # the report, beside the weights
+BaseWeights = Literal["original", "as-trained"]
+BASE_WEIGHTS = ("original", "as-trained")
+SCORE_WEIGHT = "score.weight"
+REPORT_FILE = "merge.json"  # the report, beside the weights
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,14 @@ class MergeReport:
         return "\n".join(lines)
 
 
-def merge(
+def merge_adapter(
     base: str | Path,
     adapter: str | Path,
     out: str | Path,
     *,
     device: str | torch.device = "auto",
     max_shard_size: str = "2GB",
-    base_weights: Choice = "original",
+    base_weights: BaseWeights = "original",
     dtype: str | torch.dtype | None = None,
 ) -> MergeReport:
     """Write base + adapter to the folder `out`, which is absent, empty or an earlier merge's.
@@ -103,18 +105,18 @@ def merge(
     """
     started = time.monotonic()
     base, adapter, out = Path(base), Path(adapter), Path(out)
-    if base_weights not in CHOICES:
-        raise ExportError(f"base_weights is {base_weights!r}, none of {', '.join(CHOICES)}.")
+    if base_weights not in BASE_WEIGHTS:
+        raise ExportError(f"base_weights is {base_weights!r}, none of {', '.join(BASE_WEIGHTS)}.")
     limit = parse_size(max_shard_size)
-    work = _prepare(base, adapter, base_weights, device, dtype)
-    with staged_folder(out, replaces=_is_merge) as staging:
+    work = _plan_merge(base, adapter, base_weights, device, dtype)
+    with staged_folder(out, replaces=_is_merge_folder) as staging:
         files = write_shards(staging, work.specs(), work.tensor, limit)
-        copy_beside(base, staging)
+        copy_model_files(base, staging)
         if work.score is not None:
-            _say_reward(staging)
-        _say_dtype(staging, work.stored)
+            _write_reward_config(staging)
+        _write_dtype(staging, work.stored)
         if work.card and work.card.template:
-            jinja = chat_template(work.card.template)
+            jinja = render_chat_template(work.card.template)
             (staging / TEMPLATE_FILE).write_text(jinja, encoding="utf-8")
         report = MergeReport(
             out=str(out),
@@ -127,18 +129,18 @@ def merge(
             seconds=time.monotonic() - started,
             drift=work.drifts(),
         )
-        (staging / MARK).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-        _card(work.card, adapter, base, report).write(staging)
+        (staging / REPORT_FILE).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        _build_card(work.card, adapter, base, report).write(staging)
     return report
 
 
 @dataclass
-class _Work:
+class _MergePlan:
     """A merge about to be done: what every tensor of the output is made of."""
 
-    shards: Shards
-    parts: dict[str, list[Part]]
-    pairs: dict[str, Lora]
+    shards: ShardReader
+    parts: dict[str, list[ModuleSlice]]
+    pairs: dict[str, LoraPair]
     card: RunCard | None
     as_trained: bool
     quantized: set[str]  # modules that the training had in NF4
@@ -146,16 +148,16 @@ class _Work:
     double_quant: bool
     asked: torch.dtype | None
     device: torch.device
-    drift: Drift = field(default_factory=Drift)
+    drift: QuantizationDrift = field(default_factory=QuantizationDrift)
     score: Tensor | None = None  # a reward model's head, in place of the base's
 
-    def specs(self) -> list[Spec]:
+    def specs(self) -> list[TensorSpec]:
         """The output's tensors, in the base's order."""
         if self.score is None:
-            return [Spec(n, self._dtype(n), self.shards.spec(n).shape) for n in self.shards]
-        kept = [n for n in self.shards if n not in load.HEADS]
-        specs = [Spec(n, self._dtype(n), self.shards.spec(n).shape) for n in kept]
-        return [*specs, Spec(SCORE, specs[0].dtype, tuple(self.score.shape))]
+            return [TensorSpec(n, self._dtype(n), self.shards.spec(n).shape) for n in self.shards]
+        kept = [n for n in self.shards if n not in loading.HEAD_WEIGHTS]
+        specs = [TensorSpec(n, self._dtype(n), self.shards.spec(n).shape) for n in kept]
+        return [*specs, TensorSpec(SCORE_WEIGHT, specs[0].dtype, tuple(self.score.shape))]
 
     @property
     def stored(self) -> torch.dtype | None:
@@ -169,7 +171,7 @@ class _Work:
 
     def tensor(self, name: str) -> Tensor:
         """One tensor of the output."""
-        if self.score is not None and name == SCORE:
+        if self.score is not None and name == SCORE_WEIGHT:
             return self.score.to(self.specs()[0].dtype)
         weight = self.shards.tensor(name)
         touched = [
@@ -192,7 +194,7 @@ class _Work:
     def _part(self, weight: Tensor, module: str) -> Tensor:
         merged = self._loaded(weight).float()
         if module in self.quantized:
-            restored = dequantized(weight, self.trained_dtype, self.double_quant)
+            restored = round_trip_nf4(weight, self.trained_dtype, self.double_quant)
             self.drift.add(weight, restored)
             if self.as_trained:
                 merged = restored.float()
@@ -204,34 +206,34 @@ class _Work:
         """For the report: of each choice, measured over what was quantized."""
         if not self.quantized:
             return {}
-        none, apart = Drift().to_dict(), self.drift.to_dict()
+        none, apart = QuantizationDrift().to_dict(), self.drift.to_dict()
         return {
             "original": {"from_trained": apart, "from_base": none},
             "as-trained": {"from_trained": none, "from_base": apart},
         }
 
 
-def _prepare(
+def _plan_merge(
     base: Path,
     adapter: Path,
-    base_weights: Choice,
+    base_weights: BaseWeights,
     device: str | torch.device,
     dtype: str | torch.dtype | None,
-) -> _Work:
+) -> _MergePlan:
     """Read what is small, and refuse whatever can be refused before the first byte is written."""
     pairs = read_adapter(adapter)
     card = RunCard.read(adapter)
-    config = load.load_config(base)
+    config = loading.load_config(base)
     if getattr(config, "quantization_config", None):
         raise ExportError(
             f"{base} is stored quantized: an adapter cannot be merged into it. Give the base that "
             "it was quantized from."
         )
-    shards = Shards(base)
-    refuse_other_base(card, base, adapter)
-    parts = {name: parts_for(name, config, pairs) for name in shards}
-    refuse_misfit(pairs, shapes_of(shards, parts), base, adapter, card)
-    refuse_tied(pairs, config, base, adapter)
+    shards = ShardReader(base)
+    check_base_fingerprint(card, base, adapter)
+    parts = {name: match_slices(name, config, pairs) for name in shards}
+    check_shapes(pairs, get_module_shapes(shards, parts), base, adapter, card)
+    check_tied_embeddings(pairs, config, base, adapter)
     nf4 = card is not None and card.method == "qlora"
     if base_weights == "as-trained" and not nf4:
         raise ExportError(
@@ -240,39 +242,43 @@ def _prepare(
         )
     training = card.extra.get("training", {}) if card else {}
     first = next((spec.dtype for spec in map(shards.spec, shards)), torch.float32)
-    return _Work(
-        score=read_score(adapter),
+    return _MergePlan(
+        score=read_reward_head(adapter),
         shards=shards,
         parts=parts,
         pairs=pairs,
         card=card,
         as_trained=base_weights == "as-trained",
-        quantized=quantized_modules(config) if nf4 else set(),
-        trained_dtype=load.as_dtype(training.get("dtype", first)),
+        quantized=get_quantized_modules(config) if nf4 else set(),
+        trained_dtype=loading.parse_dtype(training.get("dtype", first)),
         double_quant=bool(training.get("double_quant", True)),
-        asked=None if dtype is None else load.as_dtype(dtype),
-        device=load.pick_device(device),
+        asked=None if dtype is None else loading.parse_dtype(dtype),
+        device=loading.pick_device(device),
     )
 
 
-_BESIDE = (".json", ".model", ".txt", ".jinja", ".tiktoken")
-_NOT_BESIDE = {
+_COPIED_SUFFIXES = (".json", ".model", ".txt", ".jinja", ".tiktoken")
+_NOT_COPIED = {
     "run_card.json",
-    MARK,
+    REPORT_FILE,
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 }
 
 
-def copy_beside(base: Path, staging: Path) -> None:
+def copy_model_files(base: Path, staging: Path) -> None:
     """Configs, tokenizer and licence; not the base's own cards, and no code."""
     for path in sorted(base.iterdir()):
-        known = path.suffix in _BESIDE or path.stem.upper() in ("LICENSE", "LICENCE", "NOTICE")
-        if path.is_file() and known and path.name not in _NOT_BESIDE:
+        known = path.suffix in _COPIED_SUFFIXES or path.stem.upper() in (
+            "LICENSE",
+            "LICENCE",
+            "NOTICE",
+        )
+        if path.is_file() and known and path.name not in _NOT_COPIED:
             shutil.copyfile(path, staging / path.name)
 
 
-def _say_dtype(staging: Path, dtype: torch.dtype | None) -> None:
+def _write_dtype(staging: Path, dtype: torch.dtype | None) -> None:
     """config.json names the dtype that the weights now have, and no code that was not copied."""
     path = staging / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -282,9 +288,9 @@ def _say_dtype(staging: Path, dtype: torch.dtype | None) -> None:
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _say_reward(staging: Path) -> None:
+def _write_reward_config(staging: Path) -> None:
     """config.json names the architecture that gives a number."""
-    config = load.as_scorer(load.load_config(staging), staging)
+    config = loading.configure_reward_head(loading.load_config(staging), staging)
     path = staging / "config.json"
     written = json.loads(path.read_text(encoding="utf-8"))
     causal = (written.get("architectures") or ["ForCausalLM"])[0]
@@ -294,11 +300,11 @@ def _say_reward(staging: Path) -> None:
     path.write_text(json.dumps(written, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_merge(folder: Path) -> bool:
-    return (folder / MARK).is_file()
+def _is_merge_folder(folder: Path) -> bool:
+    return (folder / REPORT_FILE).is_file()
 
 
-def _card(card: RunCard | None, adapter: Path, base: Path, report: MergeReport) -> RunCard:
+def _build_card(card: RunCard | None, adapter: Path, base: Path, report: MergeReport) -> RunCard:
     found = card or RunCard(stage="merged", base_model=str(base), method="lora")
     how = {"base_weights": report.base_weights, "dtype": report.dtype, "adapter": str(adapter)}
-    return found.with_(stage="merged", extra=found.extra | {"merge": how})
+    return found.updated(stage="merged", extra=found.extra | {"merge": how})

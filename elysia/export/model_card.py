@@ -16,25 +16,25 @@ from elysia.core.run_card import RunCard
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def adapter_readme(card: RunCard, lora: Mapping[str, Any]) -> str:
-    """The model card of an adapter, from its run card and its adapter_config.json."""
+def render_adapter_readme(card: RunCard, lora: Mapping[str, Any]) -> str:
+    """The model card of an adapter, from its run card and its build_adapter_config.json."""
     return "\n".join(
         [
             "---",
-            *_front_matter(card),
+            *_build_front_matter(card),
             "---",
             "",
-            f"# Adapter of {_short(card.base_model)}",
+            f"# Adapter of {_shorten(card.base_model)}",
             "",
-            _what(card, lora),
+            _describe_adapter(card, lora),
             "",
             "## Use",
             "",
-            *_use(card),
+            *_describe_use(card),
             "",
             "## Training",
             "",
-            *_training(card, lora),
+            *_describe_training(card, lora),
             "",
             "## Licence",
             "",
@@ -46,10 +46,10 @@ def adapter_readme(card: RunCard, lora: Mapping[str, Any]) -> str:
     )
 
 
-def languages_of(text: str) -> list[str]:
+def detect_languages(text: str) -> list[str]:
     """Languages of a text, as far as its script tells: zh for Han characters, en for words.
 
-    >>> languages_of("你是 Elysia"), languages_of("You are Elysia."), languages_of("")
+    >>> detect_languages("你是 Elysia"), detect_languages("You are Elysia."), detect_languages("")
     (['zh'], ['en'], [])
     """
     found = []
@@ -60,7 +60,7 @@ def languages_of(text: str) -> list[str]:
     return found
 
 
-def _front_matter(card: RunCard) -> list[str]:
+def _build_front_matter(card: RunCard) -> list[str]:
     base = card.base_model
     if _HUB_NAME.fullmatch(base) and not Path(base).exists():
         lines = [f"base_model: {base}"]
@@ -68,7 +68,7 @@ def _front_matter(card: RunCard) -> list[str]:
         lines = [f"# base_model: put the hub's name of {json.dumps(base)} here, to publish"]
     lines.append("library_name: peft")
     lines.append("pipeline_tag: text-generation")
-    languages = languages_of(card.system)
+    languages = detect_languages(card.system)
     if languages:
         lines += ["language:", *(f"- {language}" for language in languages)]
     lines.append("# license: choose one that the base and the data allow")
@@ -76,7 +76,7 @@ def _front_matter(card: RunCard) -> list[str]:
     return lines
 
 
-def _what(card: RunCard, lora: Mapping[str, Any]) -> str:
+def _describe_adapter(card: RunCard, lora: Mapping[str, Any]) -> str:
     kind = "QLoRA (4-bit NF4 base)" if card.method == "qlora" else "LoRA"
     if lora.get("use_dora"):
         kind = kind.replace("LoRA", "DoRA")
@@ -87,7 +87,7 @@ def _what(card: RunCard, lora: Mapping[str, Any]) -> str:
     )
 
 
-def _use(card: RunCard) -> list[str]:
+def _describe_use(card: RunCard) -> list[str]:
     lines = [
         "```bash",
         f"elysia chat {card.base_model} --adapter .",
@@ -96,22 +96,22 @@ def _use(card: RunCard) -> list[str]:
         "Template, stop words and system prompt are read from `run_card.json`. Elsewhere, load it",
         "with `peft.PeftModel.from_pretrained` and write prompts exactly so:",
         "",
-        *_quoted(card.template.get("instruction", "")),
+        *_fence(card.template.get("instruction", "")),
     ]
     if card.stop_words:
         lines += ["", "Stop at " + ", ".join(f"`{word}`" for word in card.stop_words) + "."]
     if card.system:
-        lines += ["", "System prompt:", "", *_quoted(card.system)]
+        lines += ["", "System prompt:", "", *_fence(card.system)]
     return lines
 
 
-def _training(card: RunCard, lora: Mapping[str, Any]) -> list[str]:
+def _describe_training(card: RunCard, lora: Mapping[str, Any]) -> list[str]:
     lines = ["| | |", "|---|---|"]
     lines.append(f"| target modules | {', '.join(sorted(lora['target_modules']))} |")
     lines.append(f"| template | {card.template.get('name', 'unknown')} |")
     for data in card.datasets:
         rows = f", {data['rows']} rows" if "rows" in data else ""
-        lines.append(f"| data | {_short(str(data.get('path', '')))}{rows} |")
+        lines.append(f"| data | {_shorten(str(data.get('path', '')))}{rows} |")
     for name, value in card.metrics.items():
         if isinstance(value, int | float):
             lines.append(f"| {name} | {value:.6g} |")
@@ -121,13 +121,13 @@ def _training(card: RunCard, lora: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _quoted(text: str) -> list[str]:
+def _fence(text: str) -> list[str]:
     """A block whose fence is longer than any run of backticks inside."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}text", *text.splitlines(), fence]
 
 
-def _short(path: str) -> str:
+def _shorten(path: str) -> str:
     """The last part of a local path, which tells nothing of the machine; a hub name as it is."""
     return path if _HUB_NAME.fullmatch(path) else (Path(path).name or path)

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
+import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -22,13 +25,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from elysia.core.errors import ExportError
+from elysia.core.files import staged_folder
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-OLD_INDEX = "pytorch_model.bin.index.json"
-OLD_SINGLE = "pytorch_model.bin"
+INDEX_FILE = "model.safetensors.index.json"
+WEIGHTS_FILE = "model.safetensors"
+PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
+PICKLE_FILE = "pytorch_model.bin"
 
-DTYPES = {
+SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -40,11 +44,11 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_CODES = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}
 
 
 @dataclass(frozen=True)
-class Spec:
+class TensorSpec:
     """A tensor before its values: enough to lay out a file."""
 
     name: str
@@ -57,7 +61,7 @@ class Spec:
         return prod(self.shape) * self.dtype.itemsize
 
 
-class Shards:
+class ShardReader:
     """The tensors of a model folder, by name; iterates over their names in file order.
 
     Raises ExportError for a folder without safetensors, a missing shard or one that is cut short.
@@ -65,10 +69,10 @@ class Shards:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._specs: dict[str, Spec] = {}
+        self._specs: dict[str, TensorSpec] = {}
         self._file_of: dict[str, Path] = {}
-        for path in _weight_files(self.folder):
-            for spec in read_header(path):
+        for path in _list_weight_files(self.folder):
+            for spec in read_shard_header(path):
                 self._specs[spec.name] = spec
                 self._file_of[spec.name] = path
 
@@ -81,7 +85,7 @@ class Shards:
     def __contains__(self, name: object) -> bool:
         return name in self._specs
 
-    def spec(self, name: str) -> Spec:
+    def spec(self, name: str) -> TensorSpec:
         """Dtype and shape of a tensor, without reading it."""
         return self._specs[name]
 
@@ -96,7 +100,7 @@ class Shards:
             raise ExportError(f"{path}: tensor {name} cannot be read ({error}).") from error
 
 
-def read_header(path: Path) -> list[Spec]:
+def read_shard_header(path: Path) -> list[TensorSpec]:
     """What a safetensors file holds, in the order of its bytes; ExportError when it is damaged."""
     try:
         size = path.stat().st_size
@@ -110,20 +114,22 @@ def read_header(path: Path) -> list[Spec]:
         end = max((entry["data_offsets"][1] for _, entry in entries), default=0)
         if size < 8 + length + end:
             raise ValueError(f"{8 + length + end - size} bytes are missing at its end")
-        unknown = {entry["dtype"] for _, entry in entries} - DTYPES.keys()
+        unknown = {entry["dtype"] for _, entry in entries} - SAFETENSORS_DTYPES.keys()
         if unknown:
             raise ExportError(
                 f"{path} stores weights as {', '.join(sorted(unknown))}, a quantized form that "
                 "cannot be worked on; give the unquantized model."
             )
-        return [Spec(n, DTYPES[e["dtype"]], tuple(e["shape"])) for n, e in entries]
+        return [
+            TensorSpec(n, SAFETENSORS_DTYPES[e["dtype"]], tuple(e["shape"])) for n, e in entries
+        ]
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ExportError(f"{path} is damaged or cut short: {error}. Fetch it again.") from error
 
 
 def write_shards(
     folder: Path,
-    specs: Sequence[Spec],
+    specs: Sequence[TensorSpec],
     produce: Callable[[str], Tensor],
     max_bytes: int,
 ) -> list[Path]:
@@ -132,10 +138,10 @@ def write_shards(
     A tensor larger than that gets a file of its own. One file is `model.safetensors`; several are
     numbered and listed in an index. Peak memory: one tensor.
     """
-    plan = _plan(specs, max_bytes)
+    plan = _plan_files(specs, max_bytes)
     many = len(plan) > 1
     names = [f"model-{i:05d}-of-{len(plan):05d}.safetensors" for i in range(1, len(plan) + 1)]
-    paths = [folder / name for name in (names if many else [SINGLE])]
+    paths = [folder / name for name in (names if many else [WEIGHTS_FILE])]
     for path, group in zip(paths, plan, strict=True):
         _write_file(path, group, produce)
     if many:
@@ -147,7 +153,7 @@ def write_shards(
                 for spec in group
             },
         }
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n")
     return paths
 
 
@@ -167,22 +173,24 @@ def parse_size(text: str | int) -> int:
     return size
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def _list_weight_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ExportError(f"There is no model folder at {folder}.")
-    if (folder / INDEX).exists():
-        return _indexed(folder / INDEX)
-    if (folder / SINGLE).exists():
-        return [folder / SINGLE]
-    if (folder / OLD_INDEX).exists() or (folder / OLD_SINGLE).exists():
+    if (folder / INDEX_FILE).exists():
+        return _read_index(folder / INDEX_FILE)
+    if (folder / WEIGHTS_FILE).exists():
+        return [folder / WEIGHTS_FILE]
+    if (folder / PICKLE_INDEX_FILE).exists() or (folder / PICKLE_FILE).exists():
         raise ExportError(
             f"{folder} holds its weights as pickles (.bin) only, which can run code when read. "
             f"Write them as safetensors first: elysia convert split {folder} NEW_FOLDER"
         )
-    raise ExportError(f"{folder} holds no {SINGLE} and no {INDEX}: it is no model folder.")
+    raise ExportError(
+        f"{folder} holds no {WEIGHTS_FILE} and no {INDEX_FILE}: it is no model folder."
+    )
 
 
-def _indexed(index: Path) -> list[Path]:
+def _read_index(index: Path) -> list[Path]:
     try:
         listed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(listed.values()))
@@ -194,8 +202,8 @@ def _indexed(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _plan(specs: Sequence[Spec], max_bytes: int) -> list[list[Spec]]:
-    plan: list[list[Spec]] = [[]]
+def _plan_files(specs: Sequence[TensorSpec], max_bytes: int) -> list[list[TensorSpec]]:
+    plan: list[list[TensorSpec]] = [[]]
     room = max_bytes
     for spec in specs:
         if plan[-1] and spec.nbytes > room:
@@ -206,7 +214,7 @@ def _plan(specs: Sequence[Spec], max_bytes: int) -> list[list[Spec]]:
     return plan
 
 
-def _write_file(path: Path, specs: Sequence[Spec], produce: Callable[[str], Tensor]) -> None:
+def _write_file(path: Path, specs: Sequence[TensorSpec], produce: Callable[[str], Tensor]) -> None:
     # Wide dtypes first: then every tensor starts at a multiple of its item size.
     specs = sorted(specs, key=lambda spec: -spec.dtype.itemsize)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -229,3 +237,77 @@ def _write_file(path: Path, specs: Sequence[Spec], produce: Callable[[str], Tens
             stream.write(flat.numpy().data)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+_NOT_COPIED = (".safetensors", ".bin", ".pth", ".pt", ".h5", ".msgpack", ".onnx", ".gguf")
+
+
+def split_per_tensor(src: str | Path, dst: str | Path) -> Path:
+    """Write the model folder `src` into the absent or empty folder `dst`, a file for each tensor.
+
+    Everything else of `src` is copied. Raises ExportError for a folder without weights, damaged
+    files and a full disk; nothing half-written is left. Returns `dst`.
+    """
+    src, dst = Path(src), Path(dst)
+    pickled = not (src / INDEX_FILE).exists() and not (src / WEIGHTS_FILE).exists()
+    with staged_folder(dst) as staging:
+        if pickled and ((src / PICKLE_INDEX_FILE).exists() or (src / PICKLE_FILE).exists()):
+            _split_pickles(src, staging)
+        else:
+            shards = ShardReader(src)
+            write_shards(staging, [shards.spec(name) for name in shards], shards.tensor, 1)
+        for path in sorted(src.iterdir()):
+            named = path.name in (INDEX_FILE, PICKLE_INDEX_FILE) or path.suffix in _NOT_COPIED
+            if path.is_file() and not named and not path.name.startswith("."):
+                shutil.copyfile(path, staging / path.name)
+    return dst
+
+
+def _split_pickles(src: Path, staging: Path) -> None:
+    """One old file in memory at a time: each is read once, in order."""
+    files = _list_pickles(src)
+    specs, source = [], {}
+    for path in files:
+        for name, tensor in _read_pickle(path).items():
+            specs.append(TensorSpec(name, tensor.dtype, tuple(tensor.shape)))
+            source[name] = path
+    held: dict[Path, dict[str, Tensor]] = {}
+
+    def tensor_of(name: str) -> Tensor:
+        path = source[name]
+        if path not in held:
+            held.clear()
+            held[path] = _read_pickle(path)
+        return held[path][name]
+
+    write_shards(staging, specs, tensor_of, 1)
+
+
+def _list_pickles(src: Path) -> list[Path]:
+    if not (src / PICKLE_INDEX_FILE).exists():
+        return [src / PICKLE_FILE]
+    try:
+        listed = json.loads((src / PICKLE_INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(listed.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ExportError(
+            f"{src / PICKLE_INDEX_FILE} is damaged: {error!r}. Fetch it again."
+        ) from error
+    for name in names:
+        if Path(name).name != name or not (src / name).is_file():
+            raise ExportError(f"{src / PICKLE_INDEX_FILE} names {name}, which is not there.")
+    return [src / name for name in names]
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ExportError(
+            f"{path} holds more than tensors; it was not executed, and cannot be split."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ExportError(f"{path} is damaged or cut short. Fetch it again.") from error
+    if not isinstance(found, dict):
+        raise ExportError(f"{path} holds a {type(found).__name__}, not weights by name.")
+    return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elysia.core.errors import UsageError
-from elysia.gateway.errors import ApiError
+from elysia.gateway.api_errors import ApiError
 
-VARIABLE = "ELYSIA_API_KEYS"  # one, or several with commas between
-SHORTEST = 16  # characters: shorter ones can be guessed
+KEYS_VARIABLE = "ELYSIA_API_KEYS"  # one, or several with commas between
+MIN_KEY_CHARS = 16  # characters: shorter ones can be guessed
 
 
 def load_keys(file: Path | None, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -35,22 +35,22 @@ def load_keys(file: Path | None, environment: Mapping[str, str] | None = None) -
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"The keys in {file} cannot be read: {error}.") from error
     keys = [line.split("#")[0].strip() for line in lines]
-    keys += [key.strip() for key in environment.get(VARIABLE, "").split(",")]
+    keys += [key.strip() for key in environment.get(KEYS_VARIABLE, "").split(",")]
     keys = [key for key in dict.fromkeys(keys) if key]
     if file is not None and not keys:
         raise UsageError(
-            f"{file} holds no key. Write one a line, of {SHORTEST} characters or more."
+            f"{file} holds no key. Write one a line, of {MIN_KEY_CHARS} characters or more."
         )
-    if any(len(key) < SHORTEST or not key.isascii() for key in keys):
+    if any(len(key) < MIN_KEY_CHARS or not key.isascii() for key in keys):
         raise UsageError(
-            f"A key is shorter than {SHORTEST} characters or not ASCII. Make one with: "
+            f"A key is shorter than {MIN_KEY_CHARS} characters or not ASCII. Make one with: "
             "python -c 'import secrets; print(secrets.token_urlsafe(24))'"
         )
     return tuple(keys)
 
 
 @dataclass
-class Holder:
+class KeyUsage:
     """What one key has asked for lately."""
 
     running: int = 0
@@ -58,7 +58,7 @@ class Holder:
     asked: float = field(default_factory=time.monotonic)
 
 
-class Gate:
+class RateLimiter:
     """Lets requests in by key, at most `rate` a minute and `together` at once for each.
 
     None is no limit. Without keys, everybody is the same holder. Not for several threads.
@@ -70,9 +70,9 @@ class Gate:
         self._hashes = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._rate = rate
         self._together = together
-        self._holders = {h: Holder(allowance=float(rate or 0)) for h in (self._hashes or [b""])}
+        self._holders = {h: KeyUsage(allowance=float(rate or 0)) for h in (self._hashes or [b""])}
 
-    def holder(self, header: str | None) -> Holder:
+    def holder(self, header: str | None) -> KeyUsage:
         """Who sends this Authorization header; ApiError 401 for nobody known."""
         if not self._hashes:
             return self._holders[b""]
@@ -90,14 +90,14 @@ class Gate:
         return self._holders[found]
 
     @contextmanager
-    def admitted(self, holder: Holder) -> Iterator[None]:
+    def admitted(self, holder: KeyUsage) -> Iterator[None]:
         """Count one request of `holder` while it runs; ApiError 429 above a limit."""
         self._refill(holder)
         if self._rate and holder.allowance < 1:
             wait = (1 - holder.allowance) * 60 / self._rate
-            raise too_many(f"This key may ask {self._rate} times a minute.", wait)
+            raise rate_limit_error(f"This key may ask {self._rate} times a minute.", wait)
         if self._together and holder.running >= self._together:
-            raise too_many(f"This key may have {self._together} requests at once.", 1.0)
+            raise rate_limit_error(f"This key may have {self._together} requests at once.", 1.0)
         holder.allowance -= 1
         holder.running += 1
         try:
@@ -105,7 +105,7 @@ class Gate:
         finally:
             holder.running -= 1
 
-    def _refill(self, holder: Holder) -> None:
+    def _refill(self, holder: KeyUsage) -> None:
         if not self._rate:
             return
         now = time.monotonic()
@@ -113,7 +113,7 @@ class Gate:
         holder.allowance, holder.asked = min(float(self._rate), grown), now
 
 
-def too_many(message: str, wait: float) -> ApiError:
+def rate_limit_error(message: str, wait: float) -> ApiError:
     """A 429 that says when to come again (whole seconds)."""
     return ApiError(
         429, message, code="rate_limit_exceeded", headers={"Retry-After": str(max(1, round(wait)))}

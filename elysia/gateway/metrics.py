@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-PAUSES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class Metrics:
+class GatewayMetrics:
     """One registry an application, so that several in one process do not meet."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Metrics:
         )  # fmt: skip
         self.first_token = Histogram(
             "elysia_first_token_seconds", "From admission to the first words.", ["model"],
-            buckets=PAUSES, registry=all_here,
+            buckets=LATENCY_BUCKETS, registry=all_here,
         )  # fmt: skip
         self.running = Gauge(
             "elysia_running", "Replies being generated.", ["model"], registry=all_here

@@ -17,16 +17,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from elysia import __version__
-from elysia.app import Manner
+from elysia.app import ChatFormat
 from elysia.core.errors import DeviceError, UsageError
 from elysia.engines.base import Engine, Sampling
-from elysia.gateway import errors, speech
-from elysia.gateway.endpoints import Desk, router
-from elysia.gateway.guard import Guard
-from elysia.gateway.keys import Gate
-from elysia.gateway.served import Catalogue, Served
-from elysia.gateway.slots import Slots
-from elysia.voice.voices import VoiceFile
+from elysia.gateway import api_errors, speech_routes
+from elysia.gateway.admission_queue import AdmissionQueue
+from elysia.gateway.keys import RateLimiter
+from elysia.gateway.middleware import GatewayMiddleware
+from elysia.gateway.model_registry import ModelRegistry, ServedModel
+from elysia.gateway.routes import GatewayState, build_router
+from elysia.voice.registry import VoiceFile
 
 log = logging.getLogger(__name__)
 
@@ -75,21 +75,21 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def application(
-    models: Sequence[tuple[str, Engine, Manner]],
+def build_app(
+    models: Sequence[tuple[str, Engine, ChatFormat]],
     settings: GatewaySettings,
     voices: Mapping[str, VoiceFile] | None = None,
 ) -> FastAPI:
     """The ASGI application over loaded models and voices, by name; it closes them when it ends."""
-    catalogue = Catalogue(
+    catalogue = ModelRegistry(
         {
-            name: Served(name, engine, manner, Slots(engine.slots, settings.queue))
+            name: ServedModel(name, engine, manner, AdmissionQueue(engine.slots, settings.queue))
             for name, engine, manner in models
         }
     )
-    gate = Gate(settings.keys, rate=settings.rate, together=settings.together)
-    desk = Desk(catalogue, gate, defaults=settings.sampling)
-    spoken = speech.Voices(voices or {}, settings.queue)
+    gate = RateLimiter(settings.keys, rate=settings.rate, together=settings.together)
+    desk = GatewayState(catalogue, gate, defaults=settings.sampling)
+    spoken = speech_routes.VoiceRegistry(voices or {}, settings.queue)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -100,13 +100,13 @@ def application(
     app = FastAPI(
         title="Elysia", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    app.include_router(router(desk))
-    app.include_router(speech.router(desk, spoken))
-    errors.install(app)
+    app.include_router(build_router(desk))
+    app.include_router(speech_routes.build_speech_router(desk, spoken))
+    api_errors.install_error_handlers(app)
     app.state.catalogue = catalogue
     app.state.voices = spoken
     app.add_middleware(
-        Guard,
+        GatewayMiddleware,
         gate=gate,
         metrics=desk.metrics,
         largest=settings.largest,
@@ -116,7 +116,7 @@ def application(
     return app
 
 
-class Drained(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """uvicorn's server, which tells the application first that it is about to stop."""
 
     def handle_exit(self, sig: int, frame: object) -> None:
@@ -125,7 +125,7 @@ class Drained(uvicorn.Server):
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
 
 
-def listen(settings: GatewaySettings) -> socket.socket:
+def bind_socket(settings: GatewaySettings) -> socket.socket:
     """A bound socket; DeviceError, a sentence, when the port is taken or not ours to take."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -152,4 +152,4 @@ def serve(app: FastAPI, settings: GatewaySettings, sock: socket.socket) -> None:
         timeout_keep_alive=30,
         server_header=False,
     )
-    Drained(config).run(sockets=[sock])
+    DrainingServer(config).run(sockets=[sock])

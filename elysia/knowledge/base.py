@@ -25,7 +25,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchHit:
     """A span that was found: characters `start` to `end` of its document's text."""
 
     document_id: str
@@ -39,7 +39,7 @@ class Found:
     page: int | None = None
 
 
-class Knowledge(Protocol):
+class KnowledgeBase(Protocol):
     """A knowledge base. May be called from several threads.
 
     A shelf is a text that says whose documents they are: 'character/elysia' or 'user/ID/elysia'.
@@ -69,7 +69,7 @@ class Knowledge(Protocol):
     def remove(self, shelf: str, document_id: str) -> None:
         """Take a document off its shelf. KnowledgeError when it is not on it."""
 
-    def search(self, shelves: Sequence[str], question: str, *, k: int = 4) -> list[Found]:
+    def search(self, shelves: Sequence[str], question: str, *, k: int = 4) -> list[SearchHit]:
         """The best `k` spans of these shelves for a question, best first."""
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from langchain_core.documents import Document as Passage
 from langchain_core.retrievers import BaseRetriever
 
 from elysia.core.errors import KnowledgeError
-from elysia.knowledge.base import Document, Knowledge
+from elysia.knowledge.base import Document, KnowledgeBase
 
 
 class ShelfRetriever(BaseRetriever):
@@ -44,7 +44,9 @@ class ShelfRetriever(BaseRetriever):
         ]
 
 
-def add_passages(knowledge: Knowledge, shelf: str, passages: Iterable[Passage]) -> list[Document]:
+def add_passages(
+    knowledge: KnowledgeBase, shelf: str, passages: Iterable[Passage]
+) -> list[Document]:
     """Put what any LangChain loader gives on a shelf: a document for each `source` in its metadata.
 
     Passages of one source stand in their order, a blank line between. KnowledgeError for one
@@ -55,14 +57,14 @@ def add_passages(knowledge: Knowledge, shelf: str, passages: Iterable[Passage]) 
         source = str(passage.metadata.get("source") or "").strip()
         if not source:
             raise KnowledgeError("A passage without `source` in its metadata cannot be cited.")
-        texts.setdefault(_name_of(source), []).append(passage.page_content)
+        texts.setdefault(_build_file_name(source), []).append(passage.page_content)
     return [
         knowledge.add(shelf, name, "\n\n".join(parts).encode("utf-8", "replace"))
         for name, parts in texts.items()
     ]
 
 
-def _name_of(source: str) -> str:
+def _build_file_name(source: str) -> str:
     """The last part of a path or URL, as a text file's name."""
     last = PureWindowsPath(PurePosixPath(source.split("?")[0]).name).name or "passage"
     return last if last.lower().endswith((".txt", ".md")) else f"{last}.txt"

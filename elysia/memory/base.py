@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Kind = Literal["turn", "fact"]
+MemoryKind = Literal["turn", "fact"]
 
 
 @dataclass(frozen=True)
-class Scope:
+class MemoryScope:
     """Whose memory it is: a user's (id) with one character (key). Nothing crosses it."""
 
     user: str
@@ -21,7 +21,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Heard:
+class MemoryInput:
     """One message that the character heard. `at` is seconds since 1970; `speaker` a name to show."""
 
     message_id: str
@@ -40,7 +40,7 @@ class Memory:
     """
 
     id: str
-    kind: Kind
+    kind: MemoryKind
     text: str
     at: float
     importance: float = 0.5
@@ -52,7 +52,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Recalled:
+class MemoryHit:
     """A memory that was found, its score (higher is better) and why, for the receipt."""
 
     memory: Memory
@@ -63,29 +63,31 @@ class Recalled:
 class MemoryStore(Protocol):
     """Long-term memory. May be called from several threads."""
 
-    def remember(self, scope: Scope, heard: Sequence[Heard]) -> list[Memory]:
+    def remember(self, scope: MemoryScope, heard: Sequence[MemoryInput]) -> list[Memory]:
         """Take in messages, in order; what is new is given back. A message heard twice is once."""
 
     def recall(
-        self, scope: Scope, question: str, *, k: int = 8, without: Collection[str] = ()
-    ) -> list[Recalled]:
+        self, scope: MemoryScope, question: str, *, k: int = 8, without: Collection[str] = ()
+    ) -> list[MemoryHit]:
         """The best `k` for a question, best first; replaced facts never; nothing of the messages
         `without` (ids: those that stand in the prompt anyway).
         """
 
-    def known(self, scope: Scope, *, kind: Kind | None = None, limit: int = 200) -> list[Memory]:
+    def list_memories(
+        self, scope: MemoryScope, *, kind: MemoryKind | None = None, limit: int = 200
+    ) -> list[Memory]:
         """What is remembered, newest first, replaced facts among them."""
 
-    def correct(self, scope: Scope, memory_id: str, text: str) -> Memory:
+    def correct(self, scope: MemoryScope, memory_id: str, text: str) -> Memory:
         """Put the user's words in a memory's place. MemoryFault when it is not in the scope."""
 
-    def forget(self, scope: Scope, memory_id: str) -> None:
+    def forget(self, scope: MemoryScope, memory_id: str) -> None:
         """Forget one, for good, with what it replaced. MemoryFault when it is not in the scope."""
 
-    def forget_messages(self, scope: Scope, message_ids: Collection[str]) -> None:
+    def forget_messages(self, scope: MemoryScope, message_ids: Collection[str]) -> None:
         """Forget what came from these messages: they were deleted or written anew."""
 
-    def forget_all(self, scope: Scope) -> None:
+    def forget_all(self, scope: MemoryScope) -> None:
         """Forget everything of the scope."""
 
     def close(self) -> None:

@@ -11,24 +11,24 @@ from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 
-from elysia.memory.base import MemoryStore, Recalled, Scope
+from elysia.memory.base import MemoryHit, MemoryScope, MemoryStore
 
 
 class MemoryRetriever(BaseRetriever):
     """Recalls from one scope of a store; `k` documents at most, best first."""
 
     store: Any  # a MemoryStore; pydantic cannot check a protocol
-    scope: Scope
+    scope: MemoryScope
     k: int = 8
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
         store: MemoryStore = self.store
-        return [document_of(found) for found in store.recall(self.scope, query, k=self.k)]
+        return [build_document(found) for found in store.recall(self.scope, query, k=self.k)]
 
 
-def document_of(found: Recalled) -> Document:
+def build_document(found: MemoryHit) -> Document:
     """A recalled memory as a document; score, time and reason are in its metadata."""
     memory = found.memory
     metadata = {

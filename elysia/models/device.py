@@ -64,7 +64,7 @@ def cpu_has_bf16() -> bool:
     return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
 
 
-def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """A torch dtype from its name (float32, fp32 …); ModelError for an unknown one."""
     if isinstance(dtype, torch.dtype):
         return dtype

@@ -24,10 +24,10 @@ ARCHITECTURE_FIELDS = (
     "num_key_value_heads",
     "hidden_act",
 )
-SAMPLE = 256  # bytes at the start, middle and end of each tensor
+SAMPLE_BYTES = 256  # bytes at the start, middle and end of each tensor
 
 
-def fingerprint(folder: str | Path) -> dict[str, Any]:
+def compute_fingerprint(folder: str | Path) -> dict[str, Any]:
     """`{"files": n, "bytes": n, "sha256": hex}` of a folder's safetensors.
 
     The hash covers config.json's architecture, every tensor's name, dtype and shape, and samples
@@ -41,15 +41,15 @@ def fingerprint(folder: str | Path) -> dict[str, Any]:
     tensors: dict[str, bytes] = {}
     for path in files:
         with path.open("rb") as stream:
-            tensors.update(_samples(stream, path))
-    digest = hashlib.sha256(json.dumps(_architecture(folder)).encode())
+            tensors.update(_read_samples(stream, path))
+    digest = hashlib.sha256(json.dumps(_read_architecture(folder)).encode())
     for name in sorted(tensors):
         digest.update(tensors[name])
     total = sum(path.stat().st_size for path in files)
     return {"files": len(files), "bytes": total, "sha256": digest.hexdigest()}
 
 
-def _architecture(folder: Path) -> list[Any]:
+def _read_architecture(folder: Path) -> list[Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return [config.get(field) for field in ARCHITECTURE_FIELDS]
@@ -57,7 +57,7 @@ def _architecture(folder: Path) -> list[Any]:
         raise ModelError(f"{folder / 'config.json'} is missing or damaged ({error}).") from error
 
 
-def _samples(stream: BinaryIO, path: Path) -> dict[str, bytes]:
+def _read_samples(stream: BinaryIO, path: Path) -> dict[str, bytes]:
     """For each tensor, its description and sampled bytes (format: safetensors' README)."""
     size = path.stat().st_size
     try:
@@ -72,18 +72,18 @@ def _samples(stream: BinaryIO, path: Path) -> dict[str, bytes]:
             if start + high > size:
                 raise ValueError("it ends too soon")
             text = json.dumps([name, about["dtype"], about["shape"]])
-            found[name] = text.encode() + _sampled(stream, start + low, start + high)
+            found[name] = text.encode() + _read_sample(stream, start + low, start + high)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is damaged or cut short ({error}). Fetch it anew.") from error
     return found
 
 
-def _sampled(stream: BinaryIO, low: int, high: int) -> bytes:
-    if high - low <= 3 * SAMPLE:
+def _read_sample(stream: BinaryIO, low: int, high: int) -> bytes:
+    if high - low <= 3 * SAMPLE_BYTES:
         stream.seek(low)
         return stream.read(high - low)
     found = b""
-    for place in (low, (low + high - SAMPLE) // 2, high - SAMPLE):
+    for place in (low, (low + high - SAMPLE_BYTES) // 2, high - SAMPLE_BYTES):
         stream.seek(place)
-        found += stream.read(SAMPLE)
+        found += stream.read(SAMPLE_BYTES)
     return found

@@ -14,12 +14,12 @@ from elysia.core.errors import ModelError, nearest
 
 HUBS = ("huggingface", "modelscope")
 # What a causal language model needs; pickled weights and other frameworks' stay where they are.
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "*.md"]
-PATIENCE = 20.0  # seconds to wait for a hub's first answer
+DOWNLOAD_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "*.md"]
+HUB_TIMEOUT = 20.0  # seconds to wait for a hub's first answer
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def resolve(name_or_path: str | Path, hub: str = "huggingface") -> Path:
+def resolve_model(name_or_path: str | Path, hub: str = "huggingface") -> Path:
     """The local folder of a model or adapter, fetched from `hub` when it is not on this machine.
 
     Args:
@@ -41,22 +41,24 @@ def resolve(name_or_path: str | Path, hub: str = "huggingface") -> Path:
             f"There is no model folder {text}. Check the path, or give a name such as "
             "internlm/internlm2-chat-1_8b."
         )
-    return _from_modelscope(text) if hub == "modelscope" else _from_huggingface(text)
+    return _fetch_from_modelscope(text) if hub == "modelscope" else _fetch_from_huggingface(text)
 
 
-def _from_huggingface(name: str) -> Path:
+def _fetch_from_huggingface(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=WANTED, local_files_only=True))
+        return Path(
+            snapshot_download(name, allow_patterns=DOWNLOAD_PATTERNS, local_files_only=True)
+        )
     except Exception:
         if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
             raise ModelError(_unreachable(name, "HF_HUB_OFFLINE is set")) from None
     try:
         # Asked with a time limit, which snapshot_download has not: a silent network hangs it.
-        commit = HfApi().model_info(name, timeout=PATIENCE).sha
-        return Path(snapshot_download(name, revision=commit, allow_patterns=WANTED))
+        commit = HfApi().model_info(name, timeout=HUB_TIMEOUT).sha
+        return Path(snapshot_download(name, revision=commit, allow_patterns=DOWNLOAD_PATTERNS))
     except GatedRepoError as error:
         raise ModelError(
             f"{name} on the Hugging Face Hub asks for a licence to be accepted: do so on its page, "
@@ -69,10 +71,10 @@ def _from_huggingface(name: str) -> Path:
         ) from error
     # Whatever else the client, the network or the disk raises means that the model is not here.
     except Exception as error:
-        raise ModelError(_unreachable(name, _reason(error))) from error
+        raise ModelError(_unreachable(name, _get_reason(error))) from error
 
 
-def _from_modelscope(name: str) -> Path:
+def _fetch_from_modelscope(name: str) -> Path:
     try:
         modelscope = importlib.import_module("modelscope")
     except ImportError as error:
@@ -83,7 +85,7 @@ def _from_modelscope(name: str) -> Path:
     try:
         return Path(modelscope.snapshot_download(name))
     except Exception as error:
-        raise ModelError(_unreachable(name, _reason(error), "ModelScope")) from error
+        raise ModelError(_unreachable(name, _get_reason(error), "ModelScope")) from error
 
 
 def _unreachable(name: str, reason: str, hub: str = "the Hugging Face Hub") -> str:
@@ -93,7 +95,7 @@ def _unreachable(name: str, reason: str, hub: str = "the Hugging Face Hub") -> s
     )
 
 
-def _reason(error: BaseException) -> str:
+def _get_reason(error: BaseException) -> str:
     """The first line of the innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__

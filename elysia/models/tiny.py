@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from elysia.core.errors import DataError, ModelError, nearest
-from elysia.models import load
+from elysia.models import loading
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ CHAT_TOKENS = (
 )
 SPECIAL_TOKENS = (PAD, BOS, EOS, *CHAT_TOKENS)
 ARCHITECTURES = ("internlm2", "llama", "qwen2")
-SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+MIN_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
 def train_tokenizer(
@@ -51,13 +51,13 @@ def train_tokenizer(
         raise DataError(
             "No files to train a tokenizer on. Name at least one .json, .jsonl or .txt."
         )
-    if vocab_size < SMALLEST_VOCABULARY:
+    if vocab_size < MIN_VOCABULARY:
         raise ModelError(
             f"A vocabulary of {vocab_size} is too small: the bytes and special tokens alone are "
-            f"{SMALLEST_VOCABULARY}. Set vocab_size to {SMALLEST_VOCABULARY} or more."
+            f"{MIN_VOCABULARY}. Set vocab_size to {MIN_VOCABULARY} or more."
         )
-    folder = free_folder(out, overwrite)
-    texts = [text for file in files for text in texts_of(Path(file))]
+    folder = check_output_folder(out, overwrite)
+    texts = [text for file in files for text in read_texts(Path(file))]
     tokenizer = Tokenizer(models.BPE())
     # A Chinese character is a piece at most: pieces of whole phrases, which so little text would
     # give, are met too seldom to be understood in other company.
@@ -78,11 +78,11 @@ def train_tokenizer(
     learned = tokenizer.get_vocab_size()
     if learned < vocab_size:
         log.warning("The text gave %d pieces, not the %d asked for.", learned, vocab_size)
-    load.save_tokenizer(_with_ends(tokenizer), folder)
+    loading.save_tokenizer(_wrap_tokenizer(tokenizer), folder)
     return folder
 
 
-def _with_ends(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def _wrap_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
@@ -93,7 +93,7 @@ def _with_ends(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     )
 
 
-def texts_of(file: Path) -> Iterator[str]:
+def read_texts(file: Path) -> Iterator[str]:
     """The texts of one file: strings of JSON values in file order, or non-empty lines.
 
     DataError names the file and line at fault, or says that there is no text.
@@ -108,21 +108,21 @@ def texts_of(file: Path) -> Iterator[str]:
     kind = file.suffix.lower()
     if kind == ".jsonl" and not content.lstrip().startswith("["):
         rows: list[Any] = [
-            _json(line, file, number) for number, line in enumerate(lines, 1) if line.strip()
+            _parse_json(line, file, number) for number, line in enumerate(lines, 1) if line.strip()
         ]
     elif kind in (".json", ".jsonl"):
-        rows = [_json(content, file)] if content.strip() else []
+        rows = [_parse_json(content, file)] if content.strip() else []
     elif kind == ".txt":
         rows = lines
     else:
         raise DataError(f"{file} is none of .json, .jsonl and .txt. Convert it to one of them.")
-    texts = [text for row in rows for text in _strings(row) if text.strip()]
+    texts = [text for row in rows for text in _iter_strings(row) if text.strip()]
     if not texts:
         raise DataError(f"{file} holds no text to train a tokenizer on.")
     yield from texts
 
 
-def _json(text: str, file: Path, line: int = 0) -> Any:
+def _parse_json(text: str, file: Path, line: int = 0) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -130,14 +130,14 @@ def _json(text: str, file: Path, line: int = 0) -> Any:
         raise DataError(f"{file}, {place}: not JSON ({error.msg}). Correct the file.") from error
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _iter_strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            yield from _strings(item)
+            yield from _iter_strings(item)
 
 
 def init_model(
@@ -171,9 +171,9 @@ def init_model(
     kv_heads = kv_heads or heads
     intermediate_size = intermediate_size or (hidden_size * 8 // 3 + 63) // 64 * 64
     _check_sizes(architecture, hidden_size, layers, heads, kv_heads)
-    words = load.load_tokenizer(Path(tokenizer))
-    weights_dtype = load.as_dtype(dtype)
-    folder = free_folder(out, overwrite)
+    words = loading.load_tokenizer(Path(tokenizer))
+    weights_dtype = loading.parse_dtype(dtype)
+    folder = check_output_folder(out, overwrite)
     sizes = {
         "hidden_size": hidden_size,
         "num_hidden_layers": layers,
@@ -185,16 +185,16 @@ def init_model(
     }
     if sizes["vocab_size"] < len(words):
         raise ModelError(f"vocab_size {vocab_size} is below the tokenizer's {len(words)} pieces.")
-    config = _config(architecture, words, sizes, tie_word_embeddings)
+    config = _build_config(architecture, words, sizes, tie_word_embeddings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(weights_dtype)
-    model.generation_config = _generation_config(words)
-    load.save_model(model, words, folder)
+    model.generation_config = _build_generation_config(words)
+    loading.save_model(model, words, folder)
     return folder
 
 
-def _config(architecture: str, words: Any, sizes: dict[str, int], tied: bool) -> Any:
+def _build_config(architecture: str, words: Any, sizes: dict[str, int], tied: bool) -> Any:
     return AutoConfig.for_model(
         architecture,
         tie_word_embeddings=tied,
@@ -206,7 +206,7 @@ def _config(architecture: str, words: Any, sizes: dict[str, int], tied: bool) ->
     )
 
 
-def _generation_config(words: Any) -> GenerationConfig:
+def _build_generation_config(words: Any) -> GenerationConfig:
     """Replies end at either of the two end tokens."""
     ends = [words.eos_token_id, words.convert_tokens_to_ids("<|im_end|>")]
     return GenerationConfig(
@@ -233,7 +233,7 @@ def _check_sizes(architecture: str, hidden: int, layers: int, heads: int, kv_hea
         raise ModelError(f"{heads} heads do not split into {kv_heads} groups: set kv_heads anew.")
 
 
-def free_folder(out: str | Path, overwrite: bool) -> Path:
+def check_output_folder(out: str | Path, overwrite: bool) -> Path:
     """`out` as a folder to write to; ModelError when it is occupied. Makes nothing yet."""
     folder = Path(out)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):

@@ -17,21 +17,21 @@ from typing import TypeVar
 
 from elysia.core.errors import StoreError
 from elysia.core.files import write_atomic
-from elysia.retrieval.dense import Dense
-from elysia.retrieval.embed import Embedder
-from elysia.retrieval.lexical import Damaged, Lexical
+from elysia.retrieval.bm25 import Bm25Index, IndexDamagedError
+from elysia.retrieval.embedders import Embedder
+from elysia.retrieval.vector import VectorIndex
 
 Result = TypeVar("Result")
 # Called for all of an owner's texts, in parts of one scope each.
-Everything = Callable[[], Iterable[tuple[str, Sequence[tuple[str, str]]]]]
+AllTexts = Callable[[], Iterable[tuple[str, Sequence[tuple[str, str]]]]]
 log = logging.getLogger(__name__)
 
-FORM = "2"  # of the terms and the fields; another one is built anew
-DEPTH = 50  # hits of each kind that are fused
+FORMAT_VERSION = "2"  # of the terms and the fields; another one is built anew
+FUSION_DEPTH = 50  # hits of each kind that are fused
 
 
 @dataclass(frozen=True)
-class Hit:
+class IndexHit:
     """A text that was found. Scores compare within one search; `why` is for people."""
 
     id: str
@@ -39,7 +39,7 @@ class Hit:
     why: str
 
 
-class Index:
+class HybridIndex:
     """Texts under scopes. May be called from several threads; made by `open_index`.
 
     `fresh` is true while the index may lack texts (it was new, damaged, or of another form): then
@@ -53,33 +53,33 @@ class Index:
         self._lock = threading.Lock()
         self._filling: threading.Thread | None = None
         self._gave_up = self._closing = False
-        self._lexical = self._open_words()
-        self._dense = self._open_vectors(server) if embedder else None
+        self._bm25 = self._open_words()
+        self._vectors = self._open_vectors(server) if embedder else None
 
     @property
-    def fresh(self) -> bool:
+    def needs_refill(self) -> bool:
         """Whether the owner has to add its texts again."""
-        return self._mark("words") != FORM or (
-            self._dense is not None and self._mark("vectors") != self._vectors_form()
+        return self._mark("words") != FORMAT_VERSION or (
+            self._vectors is not None and self._mark("vectors") != self._vectors_form()
         )
 
-    def filled(self) -> None:
+    def mark_complete(self) -> None:
         """The owner has added everything it has: `fresh` is false from now on."""
-        write_atomic(self._folder / "words.whole", FORM)
-        if self._dense is not None:
+        write_atomic(self._folder / "words.whole", FORMAT_VERSION)
+        if self._vectors is not None:
             write_atomic(self._folder / "vectors.whole", self._vectors_form())
 
-    def refill(self, everything: Everything) -> None:
+    def refill(self, everything: AllTexts) -> None:
         """Add what the owner has: words before this returns, vectors after it, in a thread.
 
         `everything` is called for each of the two and gives (scope, [(id, text), ...]) in parts.
         """
-        if self._mark("words") != FORM:
+        if self._mark("words") != FORMAT_VERSION:
             for scope, items in everything():
-                self._words(partial(Lexical.add, parts=[(scope, items)]))
-            write_atomic(self._folder / "words.whole", FORM)
+                self._words(partial(Bm25Index.add, parts=[(scope, items)]))
+            write_atomic(self._folder / "words.whole", FORMAT_VERSION)
         if (
-            self.fresh
+            self.needs_refill
             and not self._gave_up
             and (self._filling is None or not self._filling.is_alive())
         ):
@@ -103,7 +103,7 @@ class Index:
         if parts:
             self._words(lambda words: words.add(parts))
         for scope, items in parts:
-            self._also(partial(Dense.add, scope=scope, items=items))
+            self._also(partial(VectorIndex.add, scope=scope, items=items))
 
     def remove(self, scope: str, ids: Sequence[str]) -> None:
         """Take texts out; ids that are not there are passed over."""
@@ -116,16 +116,16 @@ class Index:
         self._words(lambda words: words.remove_scope(scope))
         self._also(lambda dense: dense.remove_scope(scope))
 
-    def search(self, scopes: Sequence[str], question: str, *, k: int) -> list[Hit]:
+    def search(self, scopes: Sequence[str], question: str, *, k: int) -> list[IndexHit]:
         """The best `k` texts of these scopes for a question, best first."""
         scopes = list(dict.fromkeys(scopes))
-        if self._dense is None:
+        if self._vectors is None:
             found = self._by_words(scopes, question, k)
-            return [Hit(one, score, f"words #{n}") for n, (one, score) in enumerate(found, 1)]
-        depth = max(k, DEPTH)
-        return fuse(self._by_words(scopes, question, depth), self._near(scopes, question, depth))[
-            :k
-        ]
+            return [IndexHit(one, score, f"words #{n}") for n, (one, score) in enumerate(found, 1)]
+        depth = max(k, FUSION_DEPTH)
+        return fuse_rankings(
+            self._by_words(scopes, question, depth), self._near(scopes, question, depth)
+        )[:k]
 
     def ids(self, scope: str) -> set[str]:
         """Every id of a scope."""
@@ -139,17 +139,17 @@ class Index:
         """Let go of the folder."""
         self._closing = True
         self.wait()
-        if self._dense is not None:
-            self._dense.close()
+        if self._vectors is not None:
+            self._vectors.close()
 
-    def _fill_vectors(self, everything: Everything) -> None:
+    def _fill_vectors(self, everything: AllTexts) -> None:
         log.info("Embedding every text of %s anew; words find them meanwhile.", self._folder)
         try:
             for scope, items in everything():
                 with self._lock:
-                    if self._dense is None or self._closing:
+                    if self._vectors is None or self._closing:
                         return
-                    self._dense.add(scope, items)
+                    self._vectors.add(scope, items)
             write_atomic(self._folder / "vectors.whole", self._vectors_form())
         except Exception as error:
             self._gave_up = True
@@ -158,72 +158,72 @@ class Index:
     def _by_words(self, scopes: Sequence[str], question: str, k: int) -> list[tuple[str, float]]:
         return self._words(lambda words: words.search(scopes, question, k))
 
-    def _words(self, act: Callable[[Lexical], Result]) -> Result:
+    def _words(self, act: Callable[[Bm25Index], Result]) -> Result:
         """Do it with the words; where they prove damaged, with a new index, and `fresh` is true."""
         try:
-            return act(self._lexical)
-        except Damaged as error:
+            return act(self._bm25)
+        except IndexDamagedError as error:
             self._damaged(error)
         try:
-            self._lexical = self._open_words()
-            return act(self._lexical)
-        except Damaged as error:
+            self._bm25 = self._open_words()
+            return act(self._bm25)
+        except IndexDamagedError as error:
             raise StoreError(
                 f"The index {self._folder} cannot be used ({error}). Is its disk full, or may it not "
                 "be written? It is derived and may be deleted."
             ) from error
 
     def _near(self, scopes: Sequence[str], question: str, k: int) -> list[tuple[str, float]]:
-        assert self._dense is not None
+        assert self._vectors is not None
         try:
-            return self._dense.search(scopes, question, k)
+            return self._vectors.search(scopes, question, k)
         except Exception as error:
             self._say(f"The vectors cannot be searched ({error}): by words alone for now.")
             self._unmark("vectors")
             return []
 
-    def _also(self, change: Callable[[Dense], None]) -> None:
+    def _also(self, change: Callable[[VectorIndex], None]) -> None:
         """Do to the vectors what was done to the words; what fails is made up for at the next start."""
-        if self._dense is None:
+        if self._vectors is None:
             self._unmark("vectors")
             return
         try:
             with self._lock:  # Chroma's folder bears one writer
-                change(self._dense)
+                change(self._vectors)
         except Exception as error:
             self._say(f"The vectors were not written ({error}); they are made up for later.")
             self._unmark("vectors")
 
-    def _open_words(self) -> Lexical:
+    def _open_words(self) -> Bm25Index:
         folder = self._folder / "words"
-        if self._mark("words") == FORM:
+        if self._mark("words") == FORMAT_VERSION:
             try:
                 if not (folder / "meta.json").is_file():
-                    raise Damaged("its files are gone")
-                return Lexical(folder)
-            except Damaged as error:
+                    raise IndexDamagedError("its files are gone")
+                return Bm25Index(folder)
+            except IndexDamagedError as error:
                 self._damaged(error)
         shutil.rmtree(folder, ignore_errors=True)
-        return Lexical(folder)
+        return Bm25Index(folder)
 
-    def _open_vectors(self, server: str | None) -> Dense | None:
+    def _open_vectors(self, server: str | None) -> VectorIndex | None:
         assert self._embedder is not None
         try:
-            dense = Dense(self._folder / "vectors", self._embedder, server)
+            dense = VectorIndex(self._folder / "vectors", self._embedder, server)
         except StoreError as error:
             self._say(str(error))
             return None
-        if dense.emptied:
+        if dense.was_reset:
             self._unmark("vectors")
         return dense
 
-    def _damaged(self, error: Damaged) -> None:
+    def _damaged(self, error: IndexDamagedError) -> None:
         log.warning("The index %s is damaged (%s) and is made anew.", self._folder, error)
         self._unmark("words")
 
     def _vectors_form(self) -> str:
         assert self._embedder is not None
-        return f"{FORM} {self._embedder.name} {self._embedder.dimensions}"
+        return f"{FORMAT_VERSION} {self._embedder.name} {self._embedder.dimensions}"
 
     def _mark(self, part: str) -> str | None:
         try:
@@ -242,13 +242,15 @@ class Index:
 
 def open_index(
     folder: Path, embedder: Embedder | None = None, *, server: str | None = None
-) -> Index:
+) -> HybridIndex:
     """The index in a folder that is its own; `server` is the URL of a Chroma server for the vectors."""
     folder.mkdir(parents=True, exist_ok=True)
-    return Index(folder, embedder, server)
+    return HybridIndex(folder, embedder, server)
 
 
-def fuse(words: Sequence[tuple[str, float]], near: Sequence[tuple[str, float]]) -> list[Hit]:
+def fuse_rankings(
+    words: Sequence[tuple[str, float]], near: Sequence[tuple[str, float]]
+) -> list[IndexHit]:
     """Two rankings as one, best first, by the sum of two shares: a text's BM25 of the best one's, and
     how far its cosine is on the way from the last one's to 1.
 
@@ -256,7 +258,7 @@ def fuse(words: Sequence[tuple[str, float]], near: Sequence[tuple[str, float]]) 
     reciprocal rank fusion would believe its order. Taking the best one's cosine in place of 1 would,
     too; taking the bare difference would hang on how close together a model puts all texts.
 
-    >>> [hit.id for hit in fuse([("a", 9.0), ("b", 8.0)], [("b", 0.9), ("c", 0.6)])]
+    >>> [hit.id for hit in fuse_rankings([("a", 9.0), ("b", 8.0)], [("b", 0.9), ("c", 0.6)])]
     ['b', 'a', 'c']
     """
     score: dict[str, float] = {}
@@ -271,4 +273,4 @@ def fuse(words: Sequence[tuple[str, float]], near: Sequence[tuple[str, float]]) 
             score[identity] = score.get(identity, 0.0) + value
             why.setdefault(identity, []).append(f"{kind} #{rank}")
     ranked = sorted(score, key=lambda identity: -score[identity])
-    return [Hit(identity, score[identity], ", ".join(why[identity])) for identity in ranked]
+    return [IndexHit(identity, score[identity], ", ".join(why[identity])) for identity in ranked]

@@ -28,13 +28,17 @@ from elysia.core.errors import StoreError
 log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-DEFAULT = "work_dirs/chat/elysia.db"
-PATIENCE = 10.0  # seconds to wait for another process that writes
-CONNECTIONS = 8  # that stay open; as many more are opened for a moment when threads ask at once
-CACHE = 1024  # KiB of pages that each of SQLite's connections may keep; the system keeps the file's
-TURN = 0x656C79736961  # PostgreSQL's name of the lock that writers of a database take in turn
+DEFAULT_DATABASE = "work_dirs/chat/elysia.db"
+LOCK_TIMEOUT = 10.0  # seconds to wait for another process that writes
+POOL_SIZE = 8  # that stay open; as many more are opened for a moment when threads ask at once
+PAGE_CACHE_KIB = (
+    1024  # KiB of pages that each of SQLite's connections may keep; the system keeps the file's
+)
+WRITER_LOCK_ID = (
+    0x656C79736961  # PostgreSQL's name of the lock that writers of a database take in turn
+)
 
-_migrating = threading.Lock()  # Alembic keeps what it migrates in globals
+_migration_lock = threading.Lock()  # Alembic keeps what it migrates in globals
 
 
 class Database:
@@ -49,7 +53,7 @@ class Database:
         self._alone: AbstractContextManager[object] = threading.RLock() if sqlite else nullcontext()
 
     @property
-    def shown(self) -> str:
+    def masked_url(self) -> str:
         """The URL without its password."""
         return self.engine.url.render_as_string(hide_password=True)
 
@@ -76,7 +80,7 @@ class Database:
         except IntegrityError:
             raise  # what was asked for is there already: the caller knows what that means
         except DBAPIError as error:
-            raise StoreError(sentence_of(error, self.shown)) from error
+            raise StoreError(explain_error(error, self.masked_url)) from error
 
 
 def open_database(url: str) -> Database:
@@ -90,7 +94,7 @@ def open_database(url: str) -> Database:
         parsed = make_url(url)
         if _is_file(parsed):
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, **_options(parsed))
+        engine = create_engine(parsed, **_engine_options(parsed))
     except (ArgumentError, ValueError) as error:
         raise StoreError(
             "The database's URL cannot be read; write it like sqlite:////path/chat.db "
@@ -104,39 +108,39 @@ def open_database(url: str) -> Database:
     except OSError as error:
         raise StoreError(f"{error.filename}: {error.strerror}; name another place.") from error
     if engine.url.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _on_sqlite)
-        event.listen(engine, "begin", _begin)
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
     elif engine.url.get_backend_name() == "postgresql":
-        event.listen(engine, "begin", _take_turn)
+        event.listen(engine, "begin", _lock_writers)
     database = Database(engine)
     try:
-        with _migrating:
+        with _migration_lock:
             _migrate(database)
     except DBAPIError as error:
         engine.dispose()
-        raise StoreError(sentence_of(error, database.shown)) from error
+        raise StoreError(explain_error(error, database.masked_url)) from error
     except StoreError:
         engine.dispose()
         raise
     return database
 
 
-def folder_beside(url: str) -> Path:
+def get_data_folder(url: str) -> Path:
     """Where what is derived from a database lies: a SQLite file's folder, else that of DEFAULT."""
     if "://" not in url:
         return Path(url).parent
     parsed = make_url(url)
     if _is_file(parsed):
         return Path(str(parsed.database)).parent
-    return Path(DEFAULT).parent
+    return Path(DEFAULT_DATABASE).parent
 
 
-def sentence_of(error: DBAPIError, shown: str) -> str:
+def explain_error(error: DBAPIError, shown: str) -> str:
     """What a driver's fault means, and what to do."""
     said = str(error.orig)
     if "locked" in said or "busy" in said or "lock timeout" in said:
         return (
-            f"The database {shown} has been locked by another program for {PATIENCE:.0f} seconds. "
+            f"The database {shown} has been locked by another program for {LOCK_TIMEOUT:.0f} seconds. "
             "Close that program, or try again."
         )
     if "not a database" in said or "malformed" in said:
@@ -155,46 +159,46 @@ def _is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
 
 
-def _options(url: URL) -> dict[str, Any]:
+def _engine_options(url: URL) -> dict[str, Any]:
     # The connection that was used last is taken first: few are warm, and hold memory.
-    pool = {"pool_size": CONNECTIONS, "max_overflow": CONNECTIONS, "pool_use_lifo": True}
+    pool = {"pool_size": POOL_SIZE, "max_overflow": POOL_SIZE, "pool_use_lifo": True}
     if url.get_backend_name() != "sqlite":
         return {**pool, "pool_pre_ping": True}
-    mine = {"connect_args": {"timeout": PATIENCE, "check_same_thread": False}}
+    mine = {"connect_args": {"timeout": LOCK_TIMEOUT, "check_same_thread": False}}
     return {**pool, **mine} if _is_file(url) else mine
 
 
-def _on_sqlite(connection: Any, _record: Any) -> None:
+def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy begins transactions, see _begin
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA journal_mode=WAL")
     # A commit must outlive the process; a power cut may cost the last ones, not the file.
     cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute(f"PRAGMA cache_size=-{CACHE}")
+    cursor.execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
     cursor.close()
 
 
-def _begin(connection: Connection) -> None:
+def _begin_sqlite(connection: Connection) -> None:
     # The default begins when the first row is written, and then two readers that both want to write
     # are told "locked" at once, without any patience.
-    if _writes(connection):
+    if _is_writer(connection):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     elif (driver := connection.connection.driver_connection) is not None:
         driver.execute("BEGIN").close()  # locks nothing yet, so cannot fail; the short way
 
 
-def _take_turn(connection: Connection) -> None:
+def _lock_writers(connection: Connection) -> None:
     # Two that read, decide and write at once would both write what one of them should. SQLite lets
     # one in at a time, and what is written here counts on that.
-    if _writes(connection):
+    if _is_writer(connection):
         connection.exec_driver_sql(
-            f"SELECT set_config('lock_timeout', '{PATIENCE:.0f}s', true), "
-            f"pg_advisory_xact_lock({TURN})"
+            f"SELECT set_config('lock_timeout', '{LOCK_TIMEOUT:.0f}s', true), "
+            f"pg_advisory_xact_lock({WRITER_LOCK_ID})"
         )
 
 
-def _writes(connection: Connection) -> bool:
+def _is_writer(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get("writes", False))
 
 
@@ -209,7 +213,7 @@ def _migrate(database: Database) -> None:
         return
     if now is not None and now not in {one.revision for one in script.walk_revisions()}:
         raise StoreError(
-            f"The database {database.shown} was written by a newer version of Elysia (its tables "
+            f"The database {database.masked_url} was written by a newer version of Elysia (its tables "
             f"are of {now}, this version knows {newest}). Update Elysia, or name another database."
         )
     log.info("Bringing the database from %s to %s", now or "nothing", newest)

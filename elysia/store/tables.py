@@ -39,18 +39,18 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def _id() -> Column[str]:
+def _id_column() -> Column[str]:
     return Column("id", String(32), primary_key=True)
 
 
-def _owner() -> Column[str]:
+def _owner_column() -> Column[str]:
     return Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False)
 
 
 users = Table(
     "users",
     metadata,
-    _id(),
+    _id_column(),
     Column("name", String(255), nullable=False, unique=True),
     Column(
         "password", String(255)
@@ -63,8 +63,8 @@ users = Table(
 characters = Table(
     "characters",
     metadata,
-    _id(),
-    _owner(),
+    _id_column(),
+    _owner_column(),
     Column("name", String(255), nullable=False),
     Column("file", String(255), nullable=False),  # its name when it came
     Column("card", LargeBinary, nullable=False),  # the very bytes
@@ -75,8 +75,8 @@ characters = Table(
 conversations = Table(
     "conversations",
     metadata,
-    _id(),
-    _owner(),
+    _id_column(),
+    _owner_column(),
     Column("title", String(255), nullable=False),
     Column("guests", JSON, nullable=False),  # keys of its characters; several: a group
     Column("settings", JSON, nullable=False),
@@ -90,7 +90,7 @@ conversations = Table(
 messages = Table(
     "messages",
     metadata,
-    _id(),
+    _id_column(),
     Column(
         "conversation_id",
         String(32),
@@ -126,8 +126,8 @@ receipts = Table(
 memories = Table(
     "memories",
     metadata,
-    _id(),
-    _owner(),
+    _id_column(),
+    _owner_column(),
     Column("character", String(255), nullable=False),
     # turn, fact; gone: this message was forgotten, and is not to be remembered again
     Column("kind", String(16), nullable=False),
@@ -152,7 +152,7 @@ memories = Table(
 documents = Table(
     "documents",
     metadata,
-    _id(),
+    _id_column(),
     Column("shelf", String(255), nullable=False),
     Column("name", String(255), nullable=False),
     Column("sha256", String(64), nullable=False),  # of the file
@@ -165,7 +165,7 @@ documents = Table(
 spans = Table(
     "spans",
     metadata,
-    _id(),
+    _id_column(),
     Column(
         "document_id", String(32), ForeignKey("documents.id", ondelete="CASCADE"), nullable=False
     ),

@@ -26,7 +26,6 @@ from torch import Tensor
 from elysia.core.errors import CheckpointError
 from elysia.core.files import is_disk_full, write_atomic
 from elysia.core.run_card import RunCard
-from elysia.train.foreign import load_inert
 
 LAST = "last_checkpoint"
 BEST = "best_checkpoint"
@@ -41,7 +40,7 @@ def save(payload: dict[str, Any], path: Path) -> None:
     Raises CheckpointError when the disk refuses; nothing half-written stays behind.
     """
     temporary = path.with_name(f".{path.name}.writing")
-    with _explained(path), _removed_on_failure(temporary):
+    with _translate_errors(path), _remove_on_failure(temporary):
         with open(temporary, "wb") as stream:
             torch.save(payload, stream)
             stream.flush()
@@ -52,11 +51,11 @@ def save(payload: dict[str, Any], path: Path) -> None:
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file in place; the caller stages the folder around it."""
-    with _explained(path):
+    with _translate_errors(path):
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, str(path))
 
 
-def load(path: Path, *, foreign: bool = False) -> dict[str, Any]:
+def load(path: Path, *, untrusted: bool = False) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU without executing anything in it.
 
     Ours hold tensors and plain values only, and anything else is refused. With `foreign`, objects of
@@ -66,29 +65,29 @@ def load(path: Path, *, foreign: bool = False) -> dict[str, Any]:
         raise CheckpointError(f"There is no checkpoint at {path}.")
     try:
         # Mapped: a conversion reads the weights and not the optimizer beside them.
-        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=not foreign)
+        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=not untrusted)
     except pickle.UnpicklingError as error:
-        if not foreign:
+        if not untrusted:
             raise CheckpointError(
                 f"{path} is damaged, or holds more than tensors and plain values; it was not executed. "
                 "If another program wrote it, it can be converted, not resumed."
             ) from error
-        payload = _load_foreign(path)
+        payload = _load_other_program(path)
     except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError) as error:
-        raise _cut_short(path, error) from error
+        raise _build_damage_error(path, error) from error
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path} is no checkpoint: it holds a {type(payload).__name__}.")
     return payload
 
 
-def _load_foreign(path: Path) -> Any:
+def _load_other_program(path: Path) -> Any:
     try:
-        return load_inert(path)
+        return load_untrusted(path)
     except Exception as error:  # a damaged pickle can raise anything
-        raise _cut_short(path, error) from error
+        raise _build_damage_error(path, error) from error
 
 
-def _cut_short(path: Path, error: BaseException) -> CheckpointError:
+def _build_damage_error(path: Path, error: BaseException) -> CheckpointError:
     return CheckpointError(
         f"{path} is cut short or damaged ({_first_line(error)}). Use an earlier checkpoint."
     )
@@ -102,9 +101,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.is_dir():
-        weights = _folder_weights(path)
+        weights = _load_folder_weights(path)
     else:
-        payload = load(path, foreign=True)
+        payload = load(path, untrusted=True)
         weights = payload.get("state_dict", payload)
         weights = weights if isinstance(weights, dict) else {}
     named = {
@@ -117,7 +116,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return named
 
 
-def _folder_weights(path: Path) -> dict[str, Tensor]:
+def _load_folder_weights(path: Path) -> dict[str, Tensor]:
     if (path / WEIGHTS).exists():
         try:
             return load_file(str(path / WEIGHTS))
@@ -127,7 +126,7 @@ def _folder_weights(path: Path) -> dict[str, Tensor]:
             ) from error
     states = path / "mp_rank_00_model_states.pt"
     if states.exists():
-        module = load(states, foreign=True).get("module")
+        module = load(states, untrusted=True).get("module")
         return module if isinstance(module, dict) else {}
     if list(path.glob("zero_pp_rank_*")):
         raise CheckpointError(
@@ -136,7 +135,7 @@ def _folder_weights(path: Path) -> dict[str, Tensor]:
     raise CheckpointError(f"{path} is a folder without {WEIGHTS}: no checkpoint, or one cut short.")
 
 
-def load_card(path: str | Path) -> RunCard:
+def load_run_card(path: str | Path) -> RunCard:
     """The run card that a checkpoint of ours carries; CheckpointError when it has none."""
     path = Path(path)
     if path.is_dir():
@@ -157,25 +156,25 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
     is another run's once a work dir was copied.
     """
     work_dir = Path(work_dir)
-    if named := _named(work_dir / LAST):
+    if named := _read_pointer(work_dir / LAST):
         return named
-    found = sorted(work_dir.glob("iter_*.pth"), key=step_of)
+    found = sorted(work_dir.glob("iter_*.pth"), key=parse_step)
     return found[-1] if found else None
 
 
 def best_checkpoint(work_dir: str | Path) -> Path | None:
     """The checkpoint that a run with early stopping found best, or None."""
-    return _named(Path(work_dir) / BEST)
+    return _read_pointer(Path(work_dir) / BEST)
 
 
-def _named(pointer: Path) -> Path | None:
+def _read_pointer(pointer: Path) -> Path | None:
     if not pointer.exists():
         return None
     named = pointer.parent / Path(pointer.read_text().strip()).name
-    return named if step_of(named) >= 0 and named.exists() else None
+    return named if parse_step(named) >= 0 and named.exists() else None
 
 
-def point_to(path: Path, pointer: str = LAST) -> None:
+def write_pointer(path: Path, pointer: str = LAST) -> None:
     """Make `last_checkpoint` (or BEST) name `path`, atomically."""
     write_atomic(path.parent / pointer, str(path.resolve()))
 
@@ -185,7 +184,7 @@ def prune(work_dir: Path, keep: int) -> None:
     if keep < 1:
         return
     best = best_checkpoint(work_dir)
-    for old in sorted(work_dir.glob("iter_*.pth"), key=step_of)[:-keep]:
+    for old in sorted(work_dir.glob("iter_*.pth"), key=parse_step)[:-keep]:
         if old != best:
             remove(old)
 
@@ -200,10 +199,10 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def step_of(path: Path) -> int:
+def parse_step(path: Path) -> int:
     """N of `iter_N.pth`, or -1.
 
-    >>> step_of(Path("work_dirs/x/iter_120.pth"))
+    >>> parse_step(Path("work_dirs/x/iter_120.pth"))
     120
     """
     found = re.fullmatch(r"iter_(\d+)\.pth", path.name)
@@ -211,7 +210,7 @@ def step_of(path: Path) -> int:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     """Turn what a disk says into a sentence."""
     try:
         yield
@@ -224,7 +223,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _removed_on_failure(temporary: Path) -> Iterator[None]:
+def _remove_on_failure(temporary: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -243,3 +242,52 @@ def _sync_folder(folder: Path) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+_BUILDERS = {
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("collections", "OrderedDict"),
+    ("torch", "Size"),
+    ("torch", "device"),
+}
+_STORAGES = ("Float", "Half", "BFloat16", "Double", "Byte", "Char", "Short", "Int", "Long", "Bool")
+_BUILDERS |= {("torch", f"{name}Storage") for name in _STORAGES}
+
+
+class UnknownObject:
+    """Stands where an object of another program's class stood."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> UnknownObject:
+        return self
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def append(self, item: Any) -> None: ...
+
+    def extend(self, items: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return super().find_class(module, name) if (module, name) in _BUILDERS else UnknownObject
+
+
+class _PickleModule:
+    """What `torch.load` takes as `pickle_module`."""
+
+    __name__ = "elysia.train.checkpoint"
+    Unpickler = _TensorUnpickler
+
+    @staticmethod
+    def load(stream: Any, **kwargs: Any) -> Any:
+        return _TensorUnpickler(stream, **kwargs).load()
+
+
+def load_untrusted(path: Path) -> Any:
+    """The content of a torch file with every unknown object replaced by an `UnknownObject`."""
+    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PickleModule())

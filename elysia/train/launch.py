@@ -20,10 +20,10 @@ from elysia.core.errors import (
     ModelError,
     UsageError,
 )
-from elysia.train.settings import Settings, load_settings
+from elysia.train.config.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from elysia.train.runner import Runner
+    from elysia.train.engine.runner import TrainRunner
 
 log = logging.getLogger(__name__)
 
@@ -48,21 +48,21 @@ def train(
     if seed is not None:
         options["seed"] = seed
     settings = load_settings(config, options)  # complaints come before any process is started
-    processes, nodes = _count("NPROC_PER_NODE"), _count("NNODES")
+    processes, nodes = _get_process_count("NPROC_PER_NODE"), _get_process_count("NNODES")
     if launcher == "none" and processes * nodes > 1:
-        return _torchrun(processes, nodes)
+        return _start_torchrun(processes, nodes)
     if launcher not in ("none", "pytorch", "slurm"):
         raise UsageError(
             f"--launcher {launcher} is not supported: use pytorch (torchrun) or slurm."
         )
     name = Path(config).stem
     folder = Path(work_dir or Path("work_dirs") / name)
-    checkpoint = resume_from(resume, folder)
-    run(settings, name, folder, deepspeed, checkpoint, launcher)
+    checkpoint = resolve_resume(resume, folder)
+    run_training(settings, name, folder, deepspeed, checkpoint, launcher)
     return 0
 
 
-def run(
+def run_training(
     settings: Settings,
     name: str,
     work_dir: Path,
@@ -71,33 +71,33 @@ def run(
     launcher: str = "none",
 ) -> None:
     """Train in this process, to the end."""
-    from elysia.train import distributed
+    from elysia.train.distributed import comm
 
     try:
-        runner = runner_of(settings, name, work_dir, deepspeed, resume, launcher)
+        runner = build_runner(settings, name, work_dir, deepspeed, resume, launcher)
         try:
             runner.train()
         finally:
             runner.close()
     finally:
-        distributed.leave()
+        comm.destroy_process_group()
 
 
-def runner_of(
+def build_runner(
     settings: Settings,
     name: str,
     work_dir: Path,
     deepspeed: str | None = None,
     resume: Path | None = None,
     launcher: str = "none",
-) -> Runner:
+) -> TrainRunner:
     """The runner that carries out the settings in this process; nothing is loaded yet."""
-    make_folder(work_dir)
-    from elysia.models import load
-    from elysia.train import distributed
-    from elysia.train.preflight import check_compile, check_device
-    from elysia.train.recipe import recipe, unfitting_template
-    from elysia.train.runner import Recipe, Runner
+    make_work_dir(work_dir)
+    from elysia.models import loading
+    from elysia.train.config.builder import build_runner_config, describe_template_mismatch
+    from elysia.train.config.preflight import check_compile, check_device
+    from elysia.train.distributed import comm
+    from elysia.train.engine.runner import RunnerConfig, TrainRunner
 
     if deepspeed and "zero3" in deepspeed and settings.method == "qlora":
         raise ModelError(
@@ -112,12 +112,12 @@ def runner_of(
     check_device(settings)
     check_compile(settings, deepspeed)
     if launcher != "none":
-        distributed.join(launcher)
-    base = load.resolve(settings.pretrained_model_name_or_path, settings.hub)
-    warning = unfitting_template(settings, load.load_config(base).model_type)
+        comm.init_process_group(launcher)
+    base = loading.resolve_model(settings.pretrained_model_name_or_path, settings.hub)
+    warning = describe_template_mismatch(settings, loading.load_config(base).model_type)
     if warning:
         log.warning(warning)
-    content = recipe(
+    content = build_runner_config(
         settings,
         name=name,
         work_dir=str(work_dir),
@@ -127,14 +127,14 @@ def runner_of(
     )
     dumped = work_dir / f"{name}.py"
     dumped.touch()  # MMEngine reads the file it is told of, and dumps the recipe under its name
-    whole = Recipe(content, filename=str(dumped))
+    whole = RunnerConfig(content, filename=str(dumped))
     if settings.overrides:
         whole.merge_from_dict(settings.overrides)
-    runner: Runner = Runner.from_cfg(whole)
+    runner: TrainRunner = TrainRunner.from_cfg(whole)
     return runner
 
 
-def make_folder(work_dir: Path) -> None:
+def make_work_dir(work_dir: Path) -> None:
     """Make a work dir; UsageError when that cannot be."""
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def make_folder(work_dir: Path) -> None:
         ) from error
 
 
-def resume_from(resume: str | None, work_dir: Path) -> Path | None:
+def resolve_resume(resume: str | None, work_dir: Path) -> Path | None:
     """The checkpoint that `resume` means (see `train`), or None for a fresh start."""
     if resume is None:
         return None
@@ -161,14 +161,14 @@ def resume_from(resume: str | None, work_dir: Path) -> Path | None:
     return found
 
 
-def _count(name: str) -> int:
+def _get_process_count(name: str) -> int:
     value = os.environ.get(name, "1")
     if not value.isdigit() or int(value) < 1:
         raise UsageError(f"{name} is {value!r}; it must be a whole number from 1 on.")
     return int(value)
 
 
-def train_apart(
+def train_subprocess(
     config: Path,
     work_dir: Path,
     resume: Path | None = None,
@@ -183,13 +183,13 @@ def train_apart(
     words = ["train", str(config), "--work-dir", str(work_dir)]
     words += ["--deepspeed", deepspeed] if deepspeed else []
     words += ["--resume", str(resume)] if resume else []
-    apart(words, work_dir.with_name(f"{config.stem}.log"), processes)
+    run_subprocess(words, work_dir.with_name(f"{config.stem}.log"), processes)
 
 
-def apart(words: list[str], log_file: Path, processes: int = 1) -> None:
+def run_subprocess(words: list[str], log_file: Path, processes: int = 1) -> None:
     """`elysia WORDS` in `processes` new processes; ElysiaError with its last words when it fails."""
     single = [sys.executable, "-m", "elysia", *words]
-    command = torchrun(words, processes) if processes > 1 else single
+    command = build_torchrun_command(words, processes) if processes > 1 else single
     env = os.environ | {"NPROC_PER_NODE": "1"}  # torchrun is started here
     with log_file.open("w", encoding="utf-8") as out:
         code = subprocess.call(command, stdout=out, stderr=subprocess.STDOUT, env=env)
@@ -201,12 +201,12 @@ def apart(words: list[str], log_file: Path, processes: int = 1) -> None:
         raise ElysiaError(f"{errors[0].removeprefix('error: ')} (elysia {' '.join(words)})")
 
 
-def _torchrun(processes: int, nodes: int) -> int:
+def _start_torchrun(processes: int, nodes: int) -> int:
     """This command again, once per process; the children's exit code."""
-    return subprocess.call(torchrun(sys.argv[1:], processes, nodes))
+    return subprocess.call(build_torchrun_command(sys.argv[1:], processes, nodes))
 
 
-def torchrun(words: list[str], processes: int, nodes: int = 1) -> list[str]:
+def build_torchrun_command(words: list[str], processes: int, nodes: int = 1) -> list[str]:
     """The command that runs `elysia WORDS` once per process; DeviceError when there are more of
     them than GPUs."""
     import torch
@@ -214,13 +214,13 @@ def torchrun(words: list[str], processes: int, nodes: int = 1) -> list[str]:
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
         raise DeviceError(f"NPROC_PER_NODE is {processes}, but this machine has {gpus} GPU(s).")
-    from elysia.train.distributed import free_port
+    from elysia.train.distributed.comm import find_free_port
 
     return [
         sys.executable, "-m", "torch.distributed.run",
         f"--nproc_per_node={processes}", f"--nnodes={nodes}",
         f"--node_rank={os.environ.get('NODE_RANK', '0')}",
         f"--master_addr={os.environ.get('ADDR', '127.0.0.1')}",
-        f"--master_port={os.environ.get('PORT', str(free_port()))}",
+        f"--master_port={os.environ.get('PORT', str(find_free_port()))}",
         "-m", "elysia", *words, "--launcher", "pytorch",
     ]  # fmt: skip

@@ -15,25 +15,25 @@ from pathlib import Path
 from typing import BinaryIO
 
 from elysia.core.files import staged_file
-from elysia.voice.base import Pcm
+from elysia.voice.base import AudioChunk
 
 
-def wav(pieces: Iterable[Pcm], rate: int | None = None) -> bytes:
+def encode_wav(pieces: Iterable[AudioChunk], rate: int | None = None) -> bytes:
     """A 16-bit mono WAV file of all pieces, at `rate` or the first piece's."""
     buffer = io.BytesIO()
-    _write(buffer, pieces, rate)
+    _write_frames(buffer, pieces, rate)
     return buffer.getvalue()
 
 
-def write_wav(path: str | Path, pieces: Iterable[Pcm]) -> float:
+def write_wav(path: str | Path, pieces: Iterable[AudioChunk]) -> float:
     """Write a WAV file as the pieces come, whole or not at all; returns its seconds."""
     with staged_file(path) as stream:
-        return _write(stream, pieces)
+        return _write_frames(stream, pieces)
 
 
-def _write(stream: BinaryIO, pieces: Iterable[Pcm], rate: int | None = None) -> float:
+def _write_frames(stream: BinaryIO, pieces: Iterable[AudioChunk], rate: int | None = None) -> float:
     frames, came = 0, 0
-    mould: Resampler | None = None
+    mould: StreamResampler | None = None
     with wave.open(stream, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -42,25 +42,25 @@ def _write(stream: BinaryIO, pieces: Iterable[Pcm], rate: int | None = None) -> 
             if mould is None:
                 rate = rate or piece.rate
                 file.setframerate(rate)
-                mould, came = Resampler(piece.rate, rate), piece.rate
+                mould, came = StreamResampler(piece.rate, rate), piece.rate
             if piece.rate != came:
-                piece = resampled(piece, came)
+                piece = resample_chunk(piece, came)
             data = mould.push(piece.data)
             frames += len(data) // 2
             file.writeframesraw(data)
-        rest = mould.rest() if mould else b""
+        rest = mould.flush() if mould else b""
         frames += len(rest) // 2
         file.writeframesraw(rest)
     return frames / (rate or 22_050)
 
 
-def resampled(piece: Pcm, rate: int) -> Pcm:
+def resample_chunk(piece: AudioChunk, rate: int) -> AudioChunk:
     """A whole sound at another rate."""
-    mould = Resampler(piece.rate, rate)
-    return Pcm(mould.push(piece.data) + mould.rest(), rate)
+    mould = StreamResampler(piece.rate, rate)
+    return AudioChunk(mould.push(piece.data) + mould.flush(), rate)
 
 
-class Resampler:
+class StreamResampler:
     """Sound that comes in pieces at another rate, with no seam where pieces meet: a windowed sinc of 32
     zero crossings, low-passed where the rate shrinks.
     """
@@ -83,7 +83,7 @@ class Resampler:
         ready = math.ceil((self._came - self._reach) / self._step)
         return self._until(ready)
 
-    def rest(self) -> bytes:
+    def flush(self) -> bytes:
         """What is left, once no more comes."""
         if self._step == 1 or not self._came:
             return b""

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from elysia.core.errors import VoiceError
 
-SLOWEST, FASTEST = 0.25, 4.0  # OpenAI's range of speed
-LONGEST_TEXT = 2000  # characters of one call; longer texts are cut into sentences first
+MIN_SPEED, MAX_SPEED = 0.25, 4.0  # OpenAI's range of speed
+MAX_TEXT_CHARS = 2000  # characters of one call; longer texts are cut into sentences first
 
 
 @dataclass(frozen=True)
-class Pcm:
+class AudioChunk:
     """A piece of mono sound: 16-bit little-endian samples, `rate` of them a second."""
 
     data: bytes
@@ -32,10 +32,10 @@ class Pcm:
         return len(self.data) / 2 / self.rate
 
 
-class Voice(Protocol):
+class TTSEngine(Protocol):
     """A voice behind a door. Implementations: one file each in this folder."""
 
-    def synthesize(self, text: str, speed: float = 1.0) -> Iterator[Pcm]:
+    def synthesize(self, text: str, speed: float = 1.0) -> Iterator[AudioChunk]:
         """Sound of `text` as it comes, all at one rate; nothing when there is nothing to say.
 
         Closing the iterator stops the work. Speeds from SLOWEST to FASTEST. Raises VoiceError with
@@ -46,12 +46,12 @@ class Voice(Protocol):
         """Let go of processes and memory; a closed voice may be asked again and starts anew."""
 
 
-def check(text: str, speed: float) -> None:
+def check_request(text: str, speed: float) -> None:
     """VoiceError for a text too long for one call, or a speed out of range."""
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MAX_TEXT_CHARS:
         raise VoiceError(
             f"{len(text)} characters are too many for one call; cut them into sentences of at most "
-            f"{LONGEST_TEXT}."
+            f"{MAX_TEXT_CHARS}."
         )
-    if not SLOWEST <= speed <= FASTEST:  # NaN is refused, too
-        raise VoiceError(f"A speed of {speed:g} is out of range; it is {SLOWEST} to {FASTEST}.")
+    if not MIN_SPEED <= speed <= MAX_SPEED:  # NaN is refused, too
+        raise VoiceError(f"A speed of {speed:g} is out of range; it is {MIN_SPEED} to {MAX_SPEED}.")

@@ -14,47 +14,46 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from elysia.chat.talk_settings import PRESETS
-from elysia.chat.tree import CUT, FAILED, WHOLE
+from elysia.chat.message_tree import CUT, FAILED, WHOLE
+from elysia.chat.settings import PRESETS
 from elysia.core.errors import ElysiaError, UsageError
-from elysia.web.access import OPENID, PASSWORD, refused
-from elysia.web.sentences import in_language
-from elysia.web.site import Site
-from elysia.web.sound import SILENCE, begun
-from elysia.web.text import reply_markdown
-from elysia.web.words import speech
+from elysia.web.app_state import AppState
+from elysia.web.auth import OPENID, PASSWORD, explain_refusal
+from elysia.web.i18n import get_translator, in_language
+from elysia.web.reply_audio import SILENCE_TIMEOUT, start_speaking
+from elysia.web.safe_markdown import sanitize_reply
 
-Shown = list[dict[str, str]]
-NAME, PORT = "127.0.0.1", 7860
+ChatHistory = list[dict[str, str]]
+HOST, PORT = "127.0.0.1", 7860
 NO_ANALYTICS = "GRADIO_ANALYTICS_ENABLED"
 
 
-def launch(site: Site, *, wait: bool = True) -> str:
+def launch(site: AppState, *, wait: bool = True) -> str:
     """Serve the page at GRADIO_SERVER_NAME and GRADIO_SERVER_PORT; its URL. UsageError when it would
     be open to strangers by accident.
     """
-    name = os.environ.get("GRADIO_SERVER_NAME", NAME)
-    if said := refused(site.access, name):
+    name = os.environ.get("GRADIO_SERVER_NAME", HOST)
+    if said := explain_refusal(site.access, name):
         raise UsageError(said)
     if site.access == OPENID:
         raise UsageError("The Gradio page knows passwords only; use web_demo/app.py for OpenID.")
     _, url, _ = build(site).launch(
         server_name=name, server_port=int(os.environ.get("GRADIO_SERVER_PORT", PORT)), share=False,
-        auth=_doorman(site) if site.access == PASSWORD else None, prevent_thread_lock=not wait,
+        auth=_build_auth(site) if site.access == PASSWORD else None, prevent_thread_lock=not wait,
         footer_links=[], quiet=not wait, max_file_size="1mb", ssr_mode=False,
         theme=gr.themes.Soft(primary_hue="pink", secondary_hue="pink"),
     )  # fmt: skip
     return str(url)
 
 
-def build(site: Site, language: str | None = None) -> gr.Blocks:
+def build(site: AppState, language: str | None = None) -> gr.Blocks:
     """The page. `language` zh or en; by default as LANG says."""
     os.environ.setdefault(NO_ANALYTICS, "False")
     chosen = language or ("zh" if os.environ.get("LANG", "").startswith("zh") else "en")
-    return _Page(site, chosen).blocks()
+    return _GradioPage(site, chosen).blocks()
 
 
-def _doorman(site: Site) -> Any:
+def _build_auth(site: AppState) -> Any:
     """Gradio's own login, with the same limit to guessing."""
 
     def may_enter(name: str, password: str) -> bool:
@@ -66,12 +65,12 @@ def _doorman(site: Site) -> Any:
     return may_enter
 
 
-class _Page:
+class _GradioPage:
     """The components' functions; a session's conversation id is the only state."""
 
-    def __init__(self, site: Site, language: str) -> None:
+    def __init__(self, site: AppState, language: str) -> None:
         self.site, self.service = site, site.service
-        self.language, self.say = language, speech(language)
+        self.language, self.say = language, get_translator(language)
 
     def blocks(self) -> gr.Blocks:
         say, start = self.say, PRESETS["balanced"]
@@ -129,29 +128,29 @@ class _Page:
     def user(self, request: gr.Request) -> str:
         """The id of who is logged in; the local user where nobody is asked."""
         if self.site.access == PASSWORD:
-            return self.site.accounts.of_name(str(request.username)).id
+            return self.site.accounts.get_or_create(str(request.username)).id
         return self.site.accounts.local().id
 
-    def enter(self, request: gr.Request) -> tuple[Any, str, Shown]:
+    def enter(self, request: gr.Request) -> tuple[Any, str, ChatHistory]:
         """A new session: everybody to choose from, the first one at the table."""
-        cast = self.service.cast.all(self.user(request))
+        cast = self.service.characters.all(self.user(request))
         first = next((member for member in cast if member.key == "elysia"), cast[0])
         choices = [(member.name, member.key) for member in cast]
         return gr.Dropdown(choices=choices, value=first.key), *self.begin(first.key, request)
 
-    def begin(self, who: str, request: gr.Request) -> tuple[str, Shown]:
+    def begin(self, who: str, request: gr.Request) -> tuple[str, ChatHistory]:
         """A new conversation. The one before stays, and the Streamlit page lists it."""
         user = self.user(request)
-        with _told(self.language):
+        with _show_errors(self.language):
             id = self.service.new(user, [who]).id
         return id, self.shown(user, id)
 
     def answer(
         self, id: str, text: str, length: float, top_p: float, heat: float, request: gr.Request
-    ) -> Iterator[tuple[str, Shown]]:
+    ) -> Iterator[tuple[str, ChatHistory]]:
         """Send, and show the answer as it grows."""
         user = self.user(request)
-        with _told(self.language):
+        with _show_errors(self.language):
             self.set(user, id, length, top_p, heat)
             reply = self.service.send(user, id, text)
         for shown in self.growing(user, id, reply):
@@ -159,37 +158,40 @@ class _Page:
 
     def retry(
         self, id: str, length: float, top_p: float, heat: float, request: gr.Request
-    ) -> Iterator[Shown]:
+    ) -> Iterator[ChatHistory]:
         """The last reply anew; the one before stays a branch."""
         user = self.user(request)
-        with _told(self.language):
+        with _show_errors(self.language):
             self.set(user, id, length, top_p, heat)
-            newest = self.service.lines(user, id)[-1]
+            newest = self.service.get_messages(user, id)[-1]
             reply = self.service.regenerate(user, id, newest.id)
         yield from self.growing(user, id, reply)
 
-    def undo(self, id: str, request: gr.Request) -> tuple[str, Shown]:
+    def undo(self, id: str, request: gr.Request) -> tuple[str, ChatHistory]:
         """Take the last message back, into the place to write."""
         user = self.user(request)
-        with _told(self.language):
+        with _show_errors(self.language):
             text = self.service.undo(user, id)
         return text, self.shown(user, id)
 
     def stop(self, id: str, request: gr.Request) -> Any:
         """She ends where she is, and falls silent."""
-        with _told(self.language):
+        with _show_errors(self.language):
             self.service.stop(self.user(request), id)
         return gr.Audio(value=None, visible=False)
 
     def speak(self, id: str, wanted: bool, speed: float, request: gr.Request) -> Any:
         """The newest reply as sound, when it is wanted; nothing when it was stopped."""
         user = self.user(request)
-        with _told(self.language):
-            newest = self.service.lines(user, id)[-1]
+        with _show_errors(self.language):
+            newest = self.service.get_messages(user, id)[-1]
             if not wanted or newest.role != "assistant" or newest.state != WHOLE:
                 return gr.Audio(value=None, visible=False)
             self.service.set(user, id, speed=speed)
-            pieces = [one.pcm for one in begun(self.site, user, id, newest.id).sound(SILENCE)]
+            pieces = [
+                one.audio
+                for one in start_speaking(self.site, user, id, newest.id).sound(SILENCE_TIMEOUT)
+            ]
         if not pieces:
             return gr.Audio(value=None, visible=False)
         samples = np.frombuffer(b"".join(pcm.data for pcm in pieces), "<i2")
@@ -199,25 +201,25 @@ class _Page:
         """The sliders' values."""
         self.service.set(user, id, max_new_tokens=int(length), top_p=top_p, temperature=heat)
 
-    def growing(self, user: str, id: str, reply: str) -> Iterator[Shown]:
+    def growing(self, user: str, id: str, reply: str) -> Iterator[ChatHistory]:
         """The conversation, again and again, until the reply has ended."""
         for _ in self.service.follow(user, id, reply):
             yield self.shown(user, id)
         yield self.shown(user, id)
 
-    def shown(self, user: str, id: str) -> Shown:
+    def shown(self, user: str, id: str) -> ChatHistory:
         """Every line as Gradio takes it: HTML escaped, markdown that loads nothing."""
         found = []
-        for line in self.service.lines(user, id):
-            text = html.escape(reply_markdown(line.text), quote=False)
+        for line in self.service.get_messages(user, id):
+            text = html.escape(sanitize_reply(line.text), quote=False)
             if line.state in (FAILED, CUT):
                 fault = in_language(line.fault or "", self.language)
-                text += "\n\n" + html.escape(reply_markdown(f"⚠ {fault}"), quote=False)
+                text += "\n\n" + html.escape(sanitize_reply(f"⚠ {fault}"), quote=False)
             found.append({"role": line.role, "content": text})
         return found
 
 
-class _told:
+class _show_errors:
     """A fault inside is shown as a sentence."""
 
     def __init__(self, language: str) -> None:

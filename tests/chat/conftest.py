@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from elysia.chat.accounts import Accounts
-from elysia.chat.cast import Cast
-from elysia.chat.model import Model
+from elysia.chat.accounts import AccountStore
+from elysia.chat.characters import CharacterRegistry
+from elysia.chat.chat_model import ChatModel
+from elysia.chat.prompt.context import ContextProviders
 from elysia.chat.service import ChatService
-from elysia.chat.surroundings import Surroundings
 from elysia.core import templates
 from elysia.store.database import open_database
 from tests.chat.echo import EchoEngine
@@ -31,9 +31,9 @@ def make(url):
 
     def make(engine=None, **surroundings):
         database = open_database(url)
-        model = Model(engine or EchoEngine(), templates.get_template("internlm2_chat"))
+        model = ChatModel(engine or EchoEngine(), templates.get_template("internlm2_chat"))
         service = ChatService(
-            database, Cast(database, PERSONAS), model, Surroundings(**surroundings)
+            database, CharacterRegistry(database, PERSONAS), model, ContextProviders(**surroundings)
         )
         opened.append((service, database))
         return service
@@ -51,7 +51,7 @@ def service(make):
 
 @pytest.fixture
 def user(service):
-    return Accounts(service.database).local().id
+    return AccountStore(service.database).local().id
 
 
 def whole(service, user, id, reply):

@@ -12,9 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from elysia.chat.accounts import Accounts  # noqa: E402
-from elysia.chat.cast import Cast  # noqa: E402
-from elysia.chat.model import Model  # noqa: E402
+from elysia.chat.accounts import AccountStore  # noqa: E402
+from elysia.chat.characters import CharacterRegistry  # noqa: E402
+from elysia.chat.chat_model import ChatModel  # noqa: E402
 from elysia.chat.service import ChatService  # noqa: E402
 from elysia.core import templates  # noqa: E402
 from elysia.store.database import open_database  # noqa: E402
@@ -26,10 +26,10 @@ def main(path: str, conversation: str, number: str) -> None:
     engine = EchoEngine(pause=0.002)
     service = ChatService(
         database,
-        Cast(database, ROOT / "configs" / "personas"),
-        Model(engine, templates.get_template("internlm2_chat")),
+        CharacterRegistry(database, ROOT / "configs" / "personas"),
+        ChatModel(engine, templates.get_template("internlm2_chat")),
     )
-    user = Accounts(database).local().id
+    user = AccountStore(database).local().id
     for count in itertools.count():
         text = f"life {number} message {count}"
         reply = service.send(user, conversation, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from elysia.chat.accounts import Accounts
+from elysia.chat.accounts import AccountStore
 from elysia.core.errors import UsageError
 from elysia.store.database import open_database
 from elysia.store.tables import users
@@ -14,22 +14,22 @@ from elysia.store.tables import users
 @pytest.fixture
 def accounts(tmp_path):
     database = open_database(str(tmp_path / "chat.db"))
-    yield Accounts(database)
+    yield AccountStore(database)
     database.close()
 
 
 def test_a_password_opens_only_its_own_door(accounts):
     made = accounts.add("mei", "correct horse")
-    assert accounts.verified("mei", "correct horse") == made
-    assert accounts.verified("mei", "correct horsf") is None
-    assert accounts.verified("mei", "") is None
-    assert accounts.verified("nobody", "correct horse") is None
+    assert accounts.authenticate("mei", "correct horse") == made
+    assert accounts.authenticate("mei", "correct horsf") is None
+    assert accounts.authenticate("mei", "") is None
+    assert accounts.authenticate("nobody", "correct horse") is None
 
 
 def test_no_password_opens_a_user_without_one(accounts):
-    accounts.of_name("openid-user")
-    assert accounts.verified("openid-user", "") is None
-    assert accounts.verified("local", "") is None
+    accounts.get_or_create("openid-user")
+    assert accounts.authenticate("openid-user", "") is None
+    assert accounts.authenticate("local", "") is None
     assert not accounts.any_password()
 
 
@@ -47,7 +47,7 @@ def test_a_name_is_taken_once(accounts):
     accounts.add("mei", "correct horse")
     with pytest.raises(UsageError, match="a user mei already"):
         accounts.add("mei", "another one")
-    assert accounts.verified("mei", "correct horse")
+    assert accounts.authenticate("mei", "correct horse")
 
 
 @pytest.mark.parametrize("name", ["", "  ", "local", "a\nb", "x" * 101, "open:id"])
@@ -64,25 +64,25 @@ def test_a_short_password_is_refused(accounts):
 def test_a_password_is_changed_and_a_user_removed(accounts):
     accounts.add("mei", "correct horse")
     accounts.set_password("mei", "battery staple")
-    assert accounts.verified("mei", "correct horse") is None
-    assert accounts.verified("mei", "battery staple")
+    assert accounts.authenticate("mei", "correct horse") is None
+    assert accounts.authenticate("mei", "battery staple")
     accounts.remove("mei")
-    assert accounts.verified("mei", "battery staple") is None
+    assert accounts.authenticate("mei", "battery staple") is None
     for call in (accounts.remove, lambda name: accounts.set_password(name, "battery staple")):
         with pytest.raises(UsageError, match="no user mei"):
             call("mei")
 
 
 def test_a_name_that_others_vouch_for_is_one_user(accounts):
-    first = accounts.of_name("openid:alice@example.org")
-    assert accounts.of_name("openid:alice@example.org") == first
+    first = accounts.get_or_create("openid:alice@example.org")
+    assert accounts.get_or_create("openid:alice@example.org") == first
     assert [user.name for user in accounts.all()] == ["openid:alice@example.org"]
 
 
 def test_a_user_is_found_by_id_and_the_stamp_changes_with_the_password(accounts):
     anna = accounts.add("anna", "a long password")
     assert accounts.get(anna.id) == anna and accounts.get("0" * 32) is None
-    before = accounts.stamp(anna.id)
+    before = accounts.get_password_digest(anna.id)
     accounts.set_password("anna", "another password")
-    assert before and accounts.stamp(anna.id) not in (None, before)
-    assert accounts.stamp(accounts.local().id) is None
+    assert before and accounts.get_password_digest(anna.id) not in (None, before)
+    assert accounts.get_password_digest(accounts.local().id) is None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from elysia.chat.accounts import Accounts
-from elysia.chat.tree import WHOLE
-from elysia.memory.base import Scope
+from elysia.chat.accounts import AccountStore
+from elysia.chat.message_tree import WHOLE
+from elysia.memory.base import MemoryScope
 from tests.chat.conftest import whole
 from tests.chat.echo import EchoEngine
 
@@ -14,7 +14,7 @@ def settle(service, user, id):
     import time
 
     deadline = time.monotonic() + 60
-    while service.busy(user, id):
+    while service.is_busy(user, id):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -23,8 +23,8 @@ class Notes:
     """A memory that keeps what it is told, by scope."""
 
     def __init__(self):
-        self.heard: dict[Scope, dict[str, str]] = {}
-        self.asked: list[Scope] = []
+        self.heard: dict[MemoryScope, dict[str, str]] = {}
+        self.asked: list[MemoryScope] = []
 
     def remember(self, scope, heard):
         for one in heard:
@@ -47,7 +47,7 @@ def table(make, reply=None, **settings):
     notes = Notes()
     engine = EchoEngine(reply=reply or (lambda request: "嗯。"))
     service = make(engine, memory=notes)
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = service.new(user, ["elysia", "xiaotang", "ayan"], {"examples": False, **settings}).id
     return service, user, id, engine, notes
 
@@ -56,7 +56,7 @@ def test_the_named_answer_in_order_with_their_reasons(make):
     service, user, id, engine, _ = table(make, round=3)
     service.send(user, id, "小棠，阿砚，你们早。")
     settle(service, user, id)
-    lines = service.lines(user, id)
+    lines = service.get_messages(user, id)
     assert [line.speaker for line in lines] == ["elysia", None, "xiaotang", "ayan"]
     assert [line.state for line in lines] == [WHOLE] * 4
     assert lines[2].details["reason"] == "named by the user: 小棠"
@@ -82,7 +82,7 @@ def test_stop_ends_the_round_and_not_one_reply_alone(make):
     service = make(
         engine := EchoEngine(pause=0.02, reply=lambda request: "长" * 3000), memory=notes
     )
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = service.new(user, ["elysia", "xiaotang"], {"round": 2}).id
     reply = service.send(user, id, "大家好")
     next(service.follow(user, id, reply))
@@ -95,10 +95,10 @@ def test_a_reply_made_anew_in_a_group_is_hers_alone(make):
     service, user, id, engine, _ = table(make, round=2)
     service.send(user, id, "小棠，阿砚，早。")
     settle(service, user, id)
-    first = service.lines(user, id)[2]
+    first = service.get_messages(user, id)[2]
     service.regenerate(user, id, first.id)
     settle(service, user, id)
-    lines = service.lines(user, id)
+    lines = service.get_messages(user, id)
     assert [line.speaker for line in lines] == ["elysia", None, "xiaotang"]
     assert lines[-1].siblings == (first.id, lines[-1].id)
     assert len(engine.requests) == 3
@@ -111,34 +111,34 @@ def test_each_remembers_what_she_heard_and_nothing_else(make):
     service.invite(user, id, ["elysia", "dudu"])
     service.send(user, id, "dudu，嘟嘟，你来啦。")
     settle(service, user, id)
-    service.settled()
+    service.wait_for_memory()
     heard = {scope.character: " ".join(said.values()) for scope, said in notes.heard.items()}
     assert "蛋糕" in heard["elysia"] and "你来啦" in heard["elysia"]
     assert "蛋糕" in heard["ayan"] and "你来啦。" not in heard["ayan"].replace("你来啦！", "")
     assert "蛋糕" not in heard["dudu"]
     assert not any("蛋糕" in message.text for message in engine.requests[-1].messages)
-    assert notes.asked[-1] == Scope(user, "dudu")
+    assert notes.asked[-1] == MemoryScope(user, "dudu")
 
 
 def test_a_branch_that_was_left_is_forgotten_and_comes_back(make):
     service, user, id, _, notes = table(make, round=1)
     service.send(user, id, "爱莉，我住在北京。")
     settle(service, user, id)
-    service.settled()
-    said = service.lines(user, id)[1]
+    service.wait_for_memory()
+    said = service.get_messages(user, id)[1]
     service.edit(user, id, said.id, "爱莉，我住在上海。")
     settle(service, user, id)
-    service.settled()
-    scope = Scope(user, "elysia")
+    service.wait_for_memory()
+    scope = MemoryScope(user, "elysia")
     kept = " ".join(notes.heard[scope].values())
     assert "上海" in kept and "北京" not in kept
-    service.swipe(user, id, service.lines(user, id)[1].id, -1)
-    service.settled()
+    service.swipe(user, id, service.get_messages(user, id)[1].id, -1)
+    service.wait_for_memory()
     kept = " ".join(notes.heard[scope].values())
     assert "北京" in kept and "上海" not in kept
     service.undo(user, id)
-    service.settled()
+    service.wait_for_memory()
     assert "北京" not in " ".join(notes.heard[scope].values())
     service.remove(user, id)
-    service.settled()
+    service.wait_for_memory()
     assert not notes.heard[scope]

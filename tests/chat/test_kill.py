@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from elysia.chat.accounts import Accounts
-from elysia.chat.tree import CUT, STOPPED, WHOLE, WRITING
+from elysia.chat.accounts import AccountStore
+from elysia.chat.message_tree import CUT, STOPPED, WHOLE, WRITING
 from tests.chat.conftest import whole
 
 SENDER = Path(__file__).parent / "sender.py"
@@ -19,7 +19,7 @@ SENDER = Path(__file__).parent / "sender.py"
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_no_message_that_was_sent_is_lost_by_a_kill(make, url, kills):
     service = make()
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = service.new(user, ["elysia"], {"examples": False, "max_new_tokens": 64}).id
     chance, sent = random.Random(kills), []
     for number in range(kills):
@@ -36,7 +36,7 @@ def test_no_message_that_was_sent_is_lost_by_a_kill(make, url, kills):
         sent += [line[5:].strip() for line in child.stdout if line.startswith("sent ")]
         child.wait()
     again = make()
-    lines = again.lines(user, id)
+    lines = again.get_messages(user, id)
     said = [line.text for line in lines if line.role == "user"]
     assert [text for text in said if text in set(sent)] == sent
     assert len(said) - len(sent) <= kills  # one a life may have been kept and not been told yet

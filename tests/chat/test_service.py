@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from elysia.chat.accounts import Accounts
-from elysia.chat.live import Live
-from elysia.chat.tree import CUT, FAILED, STOPPED, WHOLE, WRITING
+from elysia.chat.accounts import AccountStore
+from elysia.chat.generation.reply_stream import ReplyStream
+from elysia.chat.message_tree import CUT, FAILED, STOPPED, WHOLE, WRITING
 from elysia.core.errors import ElysiaError, EngineError, PersonaError, StoreError, UsageError
 from tests.chat.conftest import whole
 from tests.chat.echo import EchoEngine
@@ -19,16 +19,16 @@ def talk(service, owner, guests=("elysia",), **settings):
 
 
 def texts(service, user, id):
-    return [line.text for line in service.lines(user, id)]
+    return [line.text for line in service.get_messages(user, id)]
 
 
 def test_a_conversation_opens_with_the_greeting_and_others_beside_it(service, user):
     id = talk(service, user)
-    (line,) = service.lines(user, id)
+    (line,) = service.get_messages(user, id)
     assert line.text.startswith("你来啦！") and line.role == "assistant"
     other = service.swipe(user, id, line.id, 1)
-    assert service.lines(user, id)[0].id == other
-    assert service.lines(user, id)[0].text.startswith("嘘")
+    assert service.get_messages(user, id)[0].id == other
+    assert service.get_messages(user, id)[0].text.startswith("嘘")
     with pytest.raises(UsageError, match="no further branch"):
         service.swipe(user, id, other, 5)
 
@@ -37,7 +37,7 @@ def test_a_message_is_answered_and_kept(service, user):
     id = talk(service, user)
     reply = service.send(user, id, "你好呀")
     assert whole(service, user, id, reply) == "heard: 你好呀"
-    said, answer = service.lines(user, id)[1:]
+    said, answer = service.get_messages(user, id)[1:]
     assert (said.role, said.text, said.state) == ("user", "你好呀", WHOLE)
     assert (answer.id, answer.text, answer.state) == (reply, "heard: 你好呀", WHOLE)
     assert answer.details["finish"] == "stop" and answer.parent == said.id
@@ -56,7 +56,7 @@ def test_characters_that_databases_have_no_place_for_cost_no_message(service, us
 
 def test_a_page_that_leaves_and_comes_back_sees_the_reply_from_its_first_word(make):
     service = make(engine := EchoEngine(pause=0.005))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user)
     reply = service.send(user, id, "eins zwei drei vier fünf")
     pieces = service.follow(user, id, reply)
@@ -70,7 +70,7 @@ def test_a_page_that_leaves_and_comes_back_sees_the_reply_from_its_first_word(ma
 
 def test_two_watchers_see_the_same(make):
     service = make(EchoEngine(pause=0.002))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user)
     reply = service.send(user, id, "x" * 60)
     seen = []
@@ -87,29 +87,29 @@ def test_two_watchers_see_the_same(make):
 
 def test_stop_keeps_what_was_written_and_frees_the_engine(make):
     service = make(engine := EchoEngine(pause=0.02))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user)
     reply = service.send(user, id, "y" * 3000)
     pieces = service.follow(user, id, reply)
-    while len(service.lines(user, id)[-1].text) < 9:
+    while len(service.get_messages(user, id)[-1].text) < 9:
         next(pieces)
     service.stop(user, id)
     kept = whole(service, user, id, reply)
     assert 9 <= len(kept) < 3000
-    line = service.lines(user, id)[-1]
+    line = service.get_messages(user, id)[-1]
     assert (line.state, line.text) == (STOPPED, kept)
-    assert not service.busy(user, id)
+    assert not service.is_busy(user, id)
     assert engine.running == 0
 
 
 def test_a_new_message_stops_the_reply_before_it(make):
     service = make(EchoEngine(pause=0.02))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user)
     service.send(user, id, "z" * 3000)
     second = service.send(user, id, "never mind")
     assert whole(service, user, id, second) == "heard: never mind"
-    states = [line.state for line in service.lines(user, id)]
+    states = [line.state for line in service.get_messages(user, id)]
     assert states == [WHOLE, WHOLE, STOPPED, WHOLE, WHOLE]
 
 
@@ -119,21 +119,21 @@ def test_a_reply_is_made_anew_beside_the_first(service, user):
     whole(service, user, id, first)
     second = service.regenerate(user, id, first)
     whole(service, user, id, second)
-    line = service.lines(user, id)[-1]
+    line = service.get_messages(user, id)[-1]
     assert line.id == second and line.siblings == (first, second)
     assert service.swipe(user, id, second, -1) == first
-    assert service.lines(user, id)[-1].id == first
+    assert service.get_messages(user, id)[-1].id == first
 
 
 def test_an_edited_message_begins_a_branch_and_the_old_one_stays(service, user):
     id = talk(service, user)
     reply = service.send(user, id, "old")
     whole(service, user, id, reply)
-    said = service.lines(user, id)[1]
+    said = service.get_messages(user, id)[1]
     new = service.edit(user, id, said.id, "new")
     whole(service, user, id, new)
     assert texts(service, user, id)[1:] == ["new", "heard: new"]
-    service.swipe(user, id, service.lines(user, id)[1].id, -1)
+    service.swipe(user, id, service.get_messages(user, id)[1].id, -1)
     assert texts(service, user, id)[1:] == ["old", "heard: old"]
 
 
@@ -143,7 +143,7 @@ def test_a_reply_may_be_rewritten_and_what_follows_stays_on_its_own_branch(servi
     whole(service, user, id, reply)
     assert service.edit(user, id, reply, "my own words") is None
     assert texts(service, user, id)[1:] == ["hi", "my own words"]
-    assert service.lines(user, id)[-1].details["edited"] is True
+    assert service.get_messages(user, id)[-1].details["edited"] is True
 
 
 def test_undo_gives_the_text_back(service, user):
@@ -161,7 +161,7 @@ def test_a_deleted_message_takes_what_follows_with_it(service, user):
     id = talk(service, user)
     whole(service, user, id, service.send(user, id, "one"))
     whole(service, user, id, service.send(user, id, "two"))
-    service.delete(user, id, service.lines(user, id)[3].id)
+    service.delete(user, id, service.get_messages(user, id)[3].id)
     assert texts(service, user, id)[1:] == ["one", "heard: one"]
     assert len(service.store.ids(user, id)) == 5  # three greetings and one exchange
 
@@ -172,7 +172,7 @@ def test_the_newest_lines_are_those_of_the_branch_that_is_shown(service, user):
         reply = service.send(user, id, f"turn {number}")
         whole(service, user, id, reply)
     whole(service, user, id, service.regenerate(user, id, reply))
-    shown = [line.id for line in service.lines(user, id)]
+    shown = [line.id for line in service.get_messages(user, id)]
     for count in (1, 3, len(shown), 100):
         assert [line.id for line in service.store.newest(user, id, count)] == shown[-count:]
     service.swipe(user, id, shown[-1], -1)
@@ -180,23 +180,23 @@ def test_the_newest_lines_are_those_of_the_branch_that_is_shown(service, user):
 
 
 def test_nothing_of_another_user_is_found_by_its_id(service, user):
-    other = Accounts(service.database).add("mallory", "a long password").id
+    other = AccountStore(service.database).add("mallory", "a long password").id
     id = talk(service, user)
     reply = service.send(user, id, "my secret")
     whole(service, user, id, reply)
     calls = [
-        lambda: service.lines(other, id),
+        lambda: service.get_messages(other, id),
         lambda: service.store.newest(other, id, 3),
         lambda: service.send(other, id, "hi"),
         lambda: service.stop(other, id),
-        lambda: service.busy(other, id),
+        lambda: service.is_busy(other, id),
         lambda: service.undo(other, id),
         lambda: service.remove(other, id),
         lambda: service.delete(other, id, reply),
         lambda: service.edit(other, id, reply, "x"),
         lambda: service.regenerate(other, id, reply),
         lambda: service.swipe(other, id, reply, 1),
-        lambda: service.receipt(other, id, reply),
+        lambda: service.get_prompt_breakdown(other, id, reply),
         lambda: service.set(other, id, top_p=0.5),
         lambda: service.invite(other, id, ["elysia"]),
         lambda: list(service.follow(other, id, reply)),
@@ -206,7 +206,7 @@ def test_nothing_of_another_user_is_found_by_its_id(service, user):
             call()
     own = talk(service, other)
     with pytest.raises(StoreError, match="no such message"):
-        service.receipt(
+        service.get_prompt_breakdown(
             other, own, reply
         )  # a message of somebody else's in a conversation of one's own
     with pytest.raises(StoreError, match="no such message"):
@@ -217,17 +217,17 @@ def test_nothing_of_another_user_is_found_by_its_id(service, user):
 
 
 def test_a_card_of_one_user_is_nobody_elses(service, user, shared_data):
-    other = Accounts(service.database).add("mallory", "a long password").id
+    other = AccountStore(service.database).add("mallory", "a long password").id
     card = shared_data / "cards" / "jasl_test_character.png"
-    mine = service.cast.add(user, "../../x.png", card.read_bytes())
+    mine = service.characters.add(user, "../../x.png", card.read_bytes())
     assert mine.file == "x.png" and mine.picture == mine.card.picture.to_bytes()
-    assert [m.key for m in service.cast.all(user)][-1] == mine.key
+    assert [m.key for m in service.characters.all(user)][-1] == mine.key
     with pytest.raises(PersonaError, match="no such character"):
         service.new(other, [mine.key])
     with pytest.raises(PersonaError, match="no such character"):
-        service.cast.remove(other, mine.key)
+        service.characters.remove(other, mine.key)
     id = talk(service, user, [mine.key])
-    service.cast.remove(user, mine.key)
+    service.characters.remove(user, mine.key)
     assert texts(service, user, id)  # what was said stays readable
     with pytest.raises(PersonaError):
         service.send(user, id, "are you there?")
@@ -242,11 +242,11 @@ def test_an_engine_that_fails_keeps_the_words_and_a_retry_answers(make):
         return "back"
 
     service = make(EchoEngine(reply=reply))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user)
     failed = service.send(user, id, "hello?")
     whole(service, user, id, failed)
-    said, line = service.lines(user, id)[1:]
+    said, line = service.get_messages(user, id)[1:]
     assert said.text == "hello?"
     assert line.state == FAILED and "does not answer" in line.fault
     broken[0] = False
@@ -263,17 +263,17 @@ def test_a_mistake_of_ours_ends_one_reply_and_no_worker(make):
         return "fine"
 
     service = make(EchoEngine(reply=reply, slots=1))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user)
     whole(service, user, id, service.send(user, id, "a"))
-    assert "mistake of ours: ZeroDivisionError" in service.lines(user, id)[-1].fault
+    assert "mistake of ours: ZeroDivisionError" in service.get_messages(user, id)[-1].fault
     for word in "bcdefgh":
         assert whole(service, user, id, service.send(user, id, word)) == "fine"
 
 
 def test_replies_whose_process_died_are_marked_at_the_next_start(make):
     service = make(EchoEngine(pause=0.01))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user)
     head = service.store.get(user, id).head
     service.store.writer = "elsewhere:1"  # no such process
@@ -284,7 +284,7 @@ def test_replies_whose_process_died_are_marked_at_the_next_start(make):
         parent=head,
     )
     again = make(EchoEngine())
-    line = again.lines(user, id)[-1]
+    line = again.get_messages(user, id)[-1]
     assert (line.state, line.text) == (CUT, "I was") and "Try again" in line.fault
     assert whole(again, user, id, again.regenerate(user, id, line.id)) == "heard: hi"
 
@@ -292,7 +292,7 @@ def test_replies_whose_process_died_are_marked_at_the_next_start(make):
 def test_another_process_may_watch_and_stop_a_reply(make):
     """Two services over one file stand for two processes: they share nothing in memory."""
     writer, watcher = make(EchoEngine(pause=0.02)), make(EchoEngine())
-    user = Accounts(writer.database).local().id
+    user = AccountStore(writer.database).local().id
     id = talk(writer, user)
     reply = writer.send(user, id, "w" * 3000)
     seen = ""
@@ -300,7 +300,7 @@ def test_another_process_may_watch_and_stop_a_reply(make):
         seen += piece
         if len(seen) > 6:
             watcher.stop(user, id)
-    line = watcher.lines(user, id)[-1]
+    line = watcher.get_messages(user, id)[-1]
     assert line.text.startswith(seen[:6]) and line.state == STOPPED
     assert len(whole(writer, user, id, reply)) < 3000
 
@@ -310,7 +310,7 @@ def test_an_empty_message_is_refused(service, user, text):
     id = talk(service, user)
     with pytest.raises(UsageError, match="Write something"):
         service.send(user, id, text)
-    assert len(service.lines(user, id)) == 1
+    assert len(service.get_messages(user, id)) == 1
 
 
 def test_who_the_user_is_may_be_set(service, user):
@@ -328,17 +328,17 @@ def test_settings_out_of_range_or_unknown_are_refused_and_nothing_changes(servic
 
 def test_a_message_beyond_the_context_is_told_and_kept(make):
     service = make(EchoEngine(context=600))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user, max_new_tokens=50)
     reply = service.send(user, id, "long " * 400)
     whole(service, user, id, reply)
-    line = service.lines(user, id)[-1]
+    line = service.get_messages(user, id)[-1]
     assert line.state == FAILED and "no room for a reply" in line.fault
 
 
 def test_the_oldest_turns_leave_the_prompt_first_and_the_receipt_counts_them(make):
     service = make(EchoEngine(context=900))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user, max_new_tokens=50)
     for number in range(12):
         whole(service, user, id, service.send(user, id, f"turn {number} " + "w" * 30))
@@ -347,7 +347,7 @@ def test_the_oldest_turns_leave_the_prompt_first_and_the_receipt_counts_them(mak
     assert request.messages[-1].text.startswith("turn 11")
     shown = [m.text for m in request.messages if m.text.startswith("turn")]
     assert shown == sorted(shown, key=lambda t: int(t.split()[1])) and len(shown) < 12
-    receipt = service.receipt(user, id, service.lines(user, id)[-1].id)
+    receipt = service.get_prompt_breakdown(user, id, service.get_messages(user, id)[-1].id)
     assert receipt["left_out"] > 0
     assert receipt["tokens"]["prompt"] <= 850
     assert [m["text"] for m in receipt["prompt"]] == [m.text for m in request.messages]
@@ -357,7 +357,7 @@ def test_the_receipt_names_the_lore_that_a_word_woke(service, user):
     id = talk(service, user, ["xiaotang"])
     reply = service.send(user, id, "绵绵又在睡觉吗？风铃坡下雨了没有？")
     whole(service, user, id, reply)
-    receipt = service.receipt(user, id, reply)
+    receipt = service.get_prompt_breakdown(user, id, reply)
     assert receipt["prompt"][0]["role"] == "system"
     for lore in receipt["lore"]:
         assert lore["why"] and lore["text"] in receipt["prompt"][0]["text"]
@@ -373,15 +373,15 @@ def test_what_the_user_is_told_to_be_reaches_the_prompt(service, user):
 
 def test_her_own_name_before_a_reply_and_words_put_into_the_users_mouth_are_cut(make):
     service = make(EchoEngine(reply=lambda request: "爱莉希雅：来坐呀。\n阿明：好的！"))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user, user={"name": "阿明"})
     assert whole(service, user, id, service.send(user, id, "在吗")) == "来坐呀。"
 
 
 def test_many_replies_at_once_use_the_slots_and_no_more(make):
     service = make(engine := EchoEngine(slots=3, pause=0.002))
-    accounts = Accounts(service.database)
-    people = [accounts.of_name(f"u{n}").id for n in range(8)]
+    accounts = AccountStore(service.database)
+    people = [accounts.get_or_create(f"u{n}").id for n in range(8)]
     replies = []
     for number, person in enumerate(people):
         id = talk(service, person)
@@ -393,12 +393,12 @@ def test_many_replies_at_once_use_the_slots_and_no_more(make):
 
 def test_a_removed_conversation_is_gone_even_while_it_is_written(make):
     service = make(EchoEngine(pause=0.02))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user)
     service.send(user, id, "q" * 3000)
     service.remove(user, id)
     with pytest.raises(StoreError):
-        service.lines(user, id)
+        service.get_messages(user, id)
     assert service.store.all(user) == []
 
 
@@ -413,7 +413,7 @@ def test_conversations_are_found_by_title_and_words(service, user):
 
 
 def test_a_watcher_that_comes_when_all_is_said_gets_all():
-    live = Live()
+    live = ReplyStream()
     live.write("ab")
     live.write("c")
     live.end(WHOLE)
@@ -422,13 +422,13 @@ def test_a_watcher_that_comes_when_all_is_said_gets_all():
 
 def test_what_no_longer_fits_is_summed_up_and_rolls_on(make):
     service = make(EchoEngine(context=1500))
-    user = Accounts(service.database).local().id
+    user = AccountStore(service.database).local().id
     id = talk(service, user, max_new_tokens=40)
     whole(service, user, id, service.send(user, id, "我叫小林，住在北京，决定下个月搬家。"))
     for number in range(24):
         whole(service, user, id, service.send(user, id, f"{number} " + "嗯" * 40))
-    lines = service.lines(user, id)
-    receipt = service.receipt(user, id, lines[-1].id)
+    lines = service.get_messages(user, id)
+    receipt = service.get_prompt_breakdown(user, id, lines[-1].id)
     assert receipt["left_out"] > 2
     assert "住在北京" in receipt["summary"]
     assert receipt["summary"] in receipt["prompt"][0]["text"]
@@ -438,4 +438,4 @@ def test_what_no_longer_fits_is_summed_up_and_rolls_on(make):
     service.set(user, id, memory=False)
     reply = service.send(user, id, "还在吗")
     whole(service, user, id, reply)
-    assert service.receipt(user, id, reply)["summary"] == ""
+    assert service.get_prompt_breakdown(user, id, reply)["summary"] == ""

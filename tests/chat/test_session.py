@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from elysia.chat.session import Session
+from elysia.chat.session import ChatSession
 from elysia.core.errors import EngineError
-from elysia.core.templates import get_template, prompt
+from elysia.core.templates import get_template, render_prompt
 from elysia.engines.base import Sampling
 from elysia.engines.scripted import ScriptedEngine
 
@@ -23,7 +23,7 @@ def turns(request):
 
 def test_a_turn_is_remembered_and_sent_with_the_next():
     engine = ScriptedEngine(["hello there", "again"])
-    session = Session(engine, TEMPLATE, system="Be kind.")
+    session = ChatSession(engine, TEMPLATE, system="Be kind.")
     assert said(session, "hi") == "hello there"
     assert said(session, "more") == "again"
     assert turns(engine.requests[1]) == [
@@ -35,7 +35,7 @@ def test_a_turn_is_remembered_and_sent_with_the_next():
 
 
 def test_the_last_delta_says_how_it_ended_and_what_it_took():
-    session = Session(ScriptedEngine(["abc"]), TEMPLATE)
+    session = ChatSession(ScriptedEngine(["abc"]), TEMPLATE)
     *middle, last = session.reply("hi")
     assert [delta.finish for delta in middle] == [None] * len(middle)
     assert last.finish == "stop"
@@ -44,13 +44,13 @@ def test_the_last_delta_says_how_it_ended_and_what_it_took():
 
 def test_stop_texts_are_handed_on_and_never_shown():
     engine = ScriptedEngine(["fine<|im_end|>and on"])
-    session = Session(engine, TEMPLATE, stop=["<|im_end|>", "<|im_end|>"])
+    session = ChatSession(engine, TEMPLATE, stop=["<|im_end|>", "<|im_end|>"])
     assert said(session, "hi") == "fine"
     assert engine.requests[0].stop == ("<|im_end|>",)
 
 
 def test_a_cancelled_reply_is_remembered_as_far_as_it_came():
-    session = Session(ScriptedEngine(["abcdefgh", "x"]), TEMPLATE)
+    session = ChatSession(ScriptedEngine(["abcdefgh", "x"]), TEMPLATE)
     cancel, shown = threading.Event(), ""
     for delta in session.reply("hi", cancel):
         shown += delta.text
@@ -63,7 +63,7 @@ def test_a_cancelled_reply_is_remembered_as_far_as_it_came():
 
 
 def test_a_reader_who_leaves_keeps_what_was_read():
-    session = Session(ScriptedEngine(["abcdefgh"]), TEMPLATE)
+    session = ChatSession(ScriptedEngine(["abcdefgh"]), TEMPLATE)
     reply = session.reply("hi")
     next(reply)
     reply.close()
@@ -71,7 +71,7 @@ def test_a_reader_who_leaves_keeps_what_was_read():
 
 
 def test_a_turn_without_a_word_is_forgotten():
-    session = Session(ScriptedEngine(["never"]), TEMPLATE)
+    session = ChatSession(ScriptedEngine(["never"]), TEMPLATE)
     cancel = threading.Event()
     cancel.set()
     assert said(session, "hi", cancel) == ""
@@ -79,7 +79,7 @@ def test_a_turn_without_a_word_is_forgotten():
 
 
 def test_a_turn_that_fails_is_forgotten():
-    session = Session(ScriptedEngine([]), TEMPLATE)
+    session = ChatSession(ScriptedEngine([]), TEMPLATE)
     with pytest.raises(EngineError):
         said(session, "hi")
     assert session.history == []
@@ -87,7 +87,7 @@ def test_a_turn_that_fails_is_forgotten():
 
 def test_reset_forgets_everything_but_the_system():
     engine = ScriptedEngine(["a", "b"])
-    session = Session(engine, TEMPLATE, system="S")
+    session = ChatSession(engine, TEMPLATE, system="S")
     said(session, "one")
     session.reset()
     said(session, "two")
@@ -96,13 +96,13 @@ def test_reset_forgets_everything_but_the_system():
 
 def test_whole_oldest_turns_are_left_out_and_the_system_stays():
     engine = ScriptedEngine(["r" * 30] * 8, context_length=400)
-    session = Session(engine, TEMPLATE, system="SYS", sampling=Sampling(max_new_tokens=60))
+    session = ChatSession(engine, TEMPLATE, system="SYS", sampling=Sampling(max_new_tokens=60))
     for number in range(8):
         said(session, f"question {number}")
     for request in engine.requests:
         roles = [role for role, _ in turns(request)]
         assert roles == ["system", *["user", "assistant"] * ((len(roles) - 2) // 2), "user"]
-        assert len(prompt(request.messages, TEMPLATE)) + 60 <= 400
+        assert len(render_prompt(request.messages, TEMPLATE)) + 60 <= 400
     sent = turns(engine.requests[-1])
     assert ("user", "question 0") not in sent
     assert ("user", "question 6") in sent
@@ -111,7 +111,7 @@ def test_whole_oldest_turns_are_left_out_and_the_system_stays():
 
 def test_no_turn_is_left_out_that_would_fit():
     engine = ScriptedEngine(["r"] * 3, context_length=400)
-    session = Session(engine, TEMPLATE, sampling=Sampling(max_new_tokens=60))
+    session = ChatSession(engine, TEMPLATE, sampling=Sampling(max_new_tokens=60))
     for number in range(3):
         said(session, f"question {number}")
     assert len(engine.requests[-1].messages) == 5
@@ -119,14 +119,14 @@ def test_no_turn_is_left_out_that_would_fit():
 
 def test_a_limit_as_long_as_the_context_still_leaves_a_memory():
     engine = ScriptedEngine(["fine"] * 2, context_length=300)
-    session = Session(engine, TEMPLATE, sampling=Sampling(max_new_tokens=2048))
+    session = ChatSession(engine, TEMPLATE, sampling=Sampling(max_new_tokens=2048))
     said(session, "one")
     said(session, "two")
     assert ("user", "one") in turns(engine.requests[1])
 
 
 def test_a_message_that_cannot_fit_is_a_sentence_with_the_numbers():
-    session = Session(ScriptedEngine(["x"], context_length=100), TEMPLATE, system="S")
+    session = ChatSession(ScriptedEngine(["x"], context_length=100), TEMPLATE, system="S")
     with pytest.raises(EngineError, match="the model's context is 100"):
         said(session, "很" * 200)
     assert session.history == []
@@ -135,7 +135,7 @@ def test_a_message_that_cannot_fit_is_a_sentence_with_the_numbers():
 def test_each_turn_draws_anew_and_a_conversation_can_be_repeated():
     def seeds():
         engine = ScriptedEngine(["a"] * 3)
-        session = Session(engine, TEMPLATE, sampling=Sampling(seed=5))
+        session = ChatSession(engine, TEMPLATE, sampling=Sampling(seed=5))
         for _ in range(3):
             said(session, "same")
         return [request.sampling.seed for request in engine.requests]

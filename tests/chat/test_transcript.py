@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from elysia.chat.transcript import exported, imported, read
+from elysia.chat.transcript import export_conversation, import_conversation, parse_transcript
 from elysia.core.errors import DataError
 from tests.chat.conftest import whole
 
@@ -14,15 +14,17 @@ from tests.chat.conftest import whole
 def test_what_goes_out_comes_back_the_same(service, user):
     id = service.new(user, ["elysia", "xiaotang"], {"round": 1, "examples": False}).id
     whole(service, user, id, service.send(user, id, "小棠，在吗？"))
-    again = imported(service, user, ["elysia", "xiaotang"], exported(service, user, id))
+    again = import_conversation(
+        service, user, ["elysia", "xiaotang"], export_conversation(service, user, id)
+    )
     assert again != id
-    old, new = service.lines(user, id), service.lines(user, again)
+    old, new = service.get_messages(user, id), service.get_messages(user, again)
     assert [(o.role, o.speaker, o.text, o.state) for o in old] == [
         (n.role, n.speaker, n.text, n.state) for n in new
     ]
     assert service.store.get(user, again).title == service.store.get(user, id).title
     whole(service, user, again, service.send(user, again, "go on"))
-    assert service.lines(user, again)[-1].state == "whole"
+    assert service.get_messages(user, again)[-1].state == "whole"
 
 
 def test_a_chat_of_sillytavern_comes_in(service, user):
@@ -31,8 +33,8 @@ def test_a_chat_of_sillytavern_comes_in(service, user):
         {"name": "爱莉希雅", "is_user": False, "mes": "Hello!"},
         {"name": "Ming", "is_user": True, "mes": "Hi.", "extra": {}},
     ]
-    id = imported(service, user, ["elysia"], "\n".join(map(json.dumps, rows)).encode())
-    assert [(line.role, line.speaker, line.text) for line in service.lines(user, id)] == [
+    id = import_conversation(service, user, ["elysia"], "\n".join(map(json.dumps, rows)).encode())
+    assert [(line.role, line.speaker, line.text) for line in service.get_messages(user, id)] == [
         ("assistant", "elysia", "Hello!"), ("user", None, "Hi."),
     ]  # fmt: skip
 
@@ -59,7 +61,7 @@ GOOD = json.dumps({"role": "user", "text": "hi"})
 def test_a_wrong_line_is_named_and_nothing_is_kept(service, user, content, said):
     content = content if isinstance(content, bytes) else content.encode()
     with pytest.raises(DataError, match=said):
-        imported(service, user, ["elysia"], content)
+        import_conversation(service, user, ["elysia"], content)
     assert service.store.all(user) == []
 
 
@@ -69,7 +71,7 @@ def test_marks_of_time_and_state_are_checked():
         {"role": "assistant", "text": "b", "at": 12.5, "state": ["x"], "speaker": 4, "name": "N"},
     ]
     with pytest.raises(DataError, match="no 'role'"):
-        read(b'{"at": 1}')
-    _, (first, second) = read("\n".join(map(json.dumps, rows)).encode())
+        parse_transcript(b'{"at": 1}')
+    _, (first, second) = parse_transcript("\n".join(map(json.dumps, rows)).encode())
     assert first["state"] == "stopped" and first["created"] > 1e9
     assert second["state"] == "whole" and second["created"] == 12.5 and "speaker" not in second

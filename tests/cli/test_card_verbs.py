@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from elysia import cli
-from elysia.core.card import read_card
+from elysia.core.card_file import read_card
 
 ENTRY = {
     "keys": ["sea"],

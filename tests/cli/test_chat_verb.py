@@ -12,10 +12,10 @@ import time
 import pytest
 
 from elysia import cli
-from elysia.chat.character import Character
-from elysia.chat.session import Session
-from elysia.cli.chat import converse, greet
-from elysia.core.card import card_of
+from elysia.chat.prompt.character_state import CharacterState
+from elysia.chat.session import ChatSession
+from elysia.cli.chat import converse, show_greeting
+from elysia.core.card_file import parse_card
 from elysia.core.errors import EngineError
 from elysia.core.templates import get_template
 from elysia.engines.base import Sampling
@@ -30,7 +30,7 @@ def piped(monkeypatch):
 
     def talk(text, replies, **kwargs):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-        session = Session(ScriptedEngine(replies), TEMPLATE, **kwargs)
+        session = ChatSession(ScriptedEngine(replies), TEMPLATE, **kwargs)
         assert converse(session) == 0
         return session
 
@@ -49,9 +49,9 @@ def test_reset_forgets_and_exit_leaves(piped, capsys):
 
 
 def test_a_character_greets_and_cannot_move_the_terminals_cursor(capsys):
-    card = card_of(b'{"name": "Mira", "first_mes": "Hi, {{user}}.\\u001b[2J"}', "x")
-    greet(Session(ScriptedEngine([]), TEMPLATE, character=Character(card)), "Mira")
-    greet(Session(ScriptedEngine([]), TEMPLATE), "BOT")
+    card = parse_card(b'{"name": "Mira", "first_mes": "Hi, {{user}}.\\u001b[2J"}', "x")
+    show_greeting(ChatSession(ScriptedEngine([]), TEMPLATE, character=CharacterState(card)), "Mira")
+    show_greeting(ChatSession(ScriptedEngine([]), TEMPLATE), "BOT")
     assert capsys.readouterr().out == "Mira: Hi, 你.[2J\n"
 
 
@@ -64,14 +64,14 @@ def test_a_reply_that_was_cut_says_so(piped, capsys):
 
 def test_without_a_streamer_the_reply_comes_whole(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
-    converse(Session(ScriptedEngine(["hello"]), TEMPLATE), streaming=False)
+    converse(ChatSession(ScriptedEngine(["hello"]), TEMPLATE), streaming=False)
     assert capsys.readouterr().out == "hello\n"
 
 
 def test_through_a_pipe_a_failed_turn_ends_the_program(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
     with pytest.raises(EngineError):
-        converse(Session(ScriptedEngine([]), TEMPLATE))
+        converse(ChatSession(ScriptedEngine([]), TEMPLATE))
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_sampling_out_of_range_is_a_sentence(capsys):
 def test_a_voice_speaks_each_reply_into_its_file(monkeypatch, tmp_path, capsys):
     import wave
 
-    from elysia.cli.speech import open_speech
+    from elysia.cli.terminal_speech import open_speech
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("hi\nmore\n"))
     speech = open_speech("silent", str(tmp_path))
-    session = Session(ScriptedEngine(["你好，我在。", "**再见**😊。"]), TEMPLATE)
+    session = ChatSession(ScriptedEngine(["你好，我在。", "**再见**😊。"]), TEMPLATE)
     assert converse(session, speech=speech) == 0
     speech.close()
     assert capsys.readouterr().out == "你好，我在。\n**再见**😊。\n"
@@ -129,7 +129,7 @@ TERMINAL = """
 import signal, sys, time
 # Tests that run in the background hand down a SIGINT that is ignored; a terminal's program has it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from elysia.chat.session import Session
+from elysia.chat.session import ChatSession
 from elysia.cli.chat import converse
 from elysia.core.templates import get_template
 from elysia.engines.scripted import ScriptedEngine

@@ -3,7 +3,7 @@
 import pytest
 
 from elysia import cli
-from elysia.train import bundled
+from elysia.core import paths
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def configs(tmp_path, monkeypatch):
     (folder / "_base_" / "common.py").write_text("lr = 1\n")
     (folder / "small.py").write_text("# small\n_base_ = './_base_/common.py'\nseed = 1\n")
     (folder / "large.py").write_text("_base_ = [\n    'small.py',\n]\nseed = 2\n")
-    monkeypatch.setattr(bundled, "configs_folder", lambda: folder)
+    monkeypatch.setattr(paths, "get_configs_folder", lambda: folder)
     return folder
 
 

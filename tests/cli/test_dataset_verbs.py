@@ -26,12 +26,12 @@ def config(tmp_path, tiny_internlm2):
 
 
 def test_every_format_is_listed(capsys):
-    from elysia.data.formats import FORMATS
-    from elysia.data.pairs import PREFERENCES
-    from elysia.data.ready import READY
+    from elysia.data.formats.preference_pairs import PREFERENCES
+    from elysia.data.formats.pretokenized import PRETOKENIZED
+    from elysia.data.formats.registry import FORMATS
 
     assert cli.main(["list-dataset-format"]) == 0
-    assert capsys.readouterr().out.split() == [*FORMATS, *READY, *PREFERENCES]
+    assert capsys.readouterr().out.split() == [*FORMATS, *PRETOKENIZED, *PREFERENCES]
 
 
 def test_the_first_samples_are_shown_as_training_sees_them(config, capsys):

@@ -32,7 +32,7 @@ def children(monkeypatch, tmp_path):
             (work / "probe.json").write_text(json.dumps(rates | counts))
         return results["fail"].get(words[0], 0)
 
-    monkeypatch.setattr(demo_verb, "run", run)
+    monkeypatch.setattr(demo_verb, "run_verb", run)
     return ran, results
 
 
@@ -66,7 +66,7 @@ def test_every_command_of_the_demo_is_one_that_the_parsers_take(children, tmp_pa
     start(tmp_path, "--cfg-options", "max_epochs=1")
     for words in ran:
         verb, rest = cli.find_verb(words)
-        cli.parser_of(verb).parse_args(rest)
+        cli.build_verb_parser(verb).parse_args(rest)
 
 
 @pytest.mark.parametrize(
@@ -101,5 +101,5 @@ def test_it_starts_anew_in_its_own_folder_only(children, tmp_path, capsys):
 
 
 def test_a_real_childs_exit_code_comes_through():
-    assert demo_verb.run(["nosuch"]) == 2
-    assert demo_verb.run(["version"]) == 0
+    assert demo_verb.run_verb(["nosuch"]) == 2
+    assert demo_verb.run_verb(["version"]) == 0

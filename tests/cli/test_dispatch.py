@@ -182,6 +182,6 @@ def test_a_character_that_stdout_cannot_show_is_no_crash():
 
 def test_the_documented_command_line_is_the_one_that_there_is():
     """docs/cli.md is written by `elysia help --markdown`."""
-    from elysia.cli.help import markdown
+    from elysia.cli.help import render_markdown
 
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == markdown()
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == render_markdown()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from elysia import cli
-from elysia.knowledge import reading
-from elysia.store.database import DEFAULT
+from elysia.knowledge import sandbox
+from elysia.store.database import DEFAULT_DATABASE
 
 BUNDLED = Path(__file__).parents[2] / "knowledge_base"
 
@@ -40,7 +40,7 @@ def test_the_bundled_shelf_is_added_listed_searched_and_removed(kb, tmp_path):
 
 def test_the_help_names_the_default_that_is_used(capsys):
     assert cli.main(["kb", "list", "--help"]) == 0
-    assert DEFAULT in capsys.readouterr().out
+    assert DEFAULT_DATABASE in capsys.readouterr().out
 
 
 def test_shelves_are_kept_apart_and_all_listed(kb, tmp_path):
@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_read_keeps_no_other_out(kb, tmp_path):
 
 
 def test_a_file_beyond_the_limit_is_not_read_whole(kb, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "MAX_FILE", 1 << 20)
+    monkeypatch.setattr(sandbox, "MAX_FILE", 1 << 20)
     with (tmp_path / "huge.txt").open("wb") as file:
         file.write(b"text ")
         file.truncate(1 << 40)  # a hole of a terabyte

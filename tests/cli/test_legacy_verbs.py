@@ -7,7 +7,7 @@ import pytest
 
 from elysia import cli
 
-CONFIG = (Path(__file__).parents[1] / "train" / "xtuner" / "whole_config.txt").read_text()
+CONFIG = (Path(__file__).parents[1] / "compat" / "xtuner" / "whole_config.txt").read_text()
 
 LLAVA = "from xtuner.model import LLaVAModel\nmodel = dict(type=LLaVAModel)\ntrain_dataloader = dict()\n"
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from elysia.cli import main
-from elysia.cli.plan import duration, size
+from elysia.cli.train import format_duration, parse_size
 from elysia.core.errors import UsageError
 
 
@@ -27,10 +27,13 @@ def test_the_plan_is_printed_and_left_for_the_training(tiny_internlm2, tmp_path,
 
 
 def test_sizes_and_times_are_read_and_written():
-    assert size("24GB") == size("24 GiB") == 24 * 2**30 and size("800M") == 800 * 2**20
+    assert (
+        parse_size("24GB") == parse_size("24 GiB") == 24 * 2**30
+        and parse_size("800M") == 800 * 2**20
+    )
     for text in ("", "lots", "-1GB", "0"):
         with pytest.raises(UsageError, match="24GB"):
-            size(text)
-    assert [duration(s) for s in (5, 90, 5400, 90000)] == [
+            parse_size(text)
+    assert [format_duration(s) for s in (5, 90, 5400, 90000)] == [
         "5 seconds", "1.5 minutes", "1.5 hours", "1.04 days",
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from elysia import cli
-from elysia.cli.probe import read_questions
+from elysia.cli.evaluate import read_questions
 from elysia.core.errors import DataError
 
 CARD = {
@@ -64,8 +64,8 @@ def test_a_file_may_hold_both_kinds(tmp_path):
 
 
 def test_the_bundled_questions_are_found_from_anywhere(tmp_path, monkeypatch):
-    from elysia.train.bundled import locate
+    from elysia.core.paths import resolve_bundled
 
     monkeypatch.chdir(tmp_path)
-    assert len(read_questions(Path(locate("data/probes.json")), "identity")) >= 100
-    assert len(read_questions(Path(locate("data/probes_ordinary.json")), "ordinary")) >= 60
+    assert len(read_questions(Path(resolve_bundled("data/probes.json")), "identity")) >= 100
+    assert len(read_questions(Path(resolve_bundled("data/probes_ordinary.json")), "ordinary")) >= 60

@@ -76,21 +76,24 @@ def test_a_model_that_knows_the_voice_reads_it_better(tiny_internlm2, files, tmp
     import torch
 
     from elysia.core.messages import Message
-    from elysia.core.templates import get_template, render
-    from elysia.data.encode import encode
-    from elysia.evaluate.likelihood import Likelihood, perplexity
-    from elysia.models.load import load_causal_lm, load_tokenizer
+    from elysia.core.templates import get_template, render_training_pieces
+    from elysia.data.tokenize.encoder import encode
+    from elysia.evaluate.likelihood import ReplyScorer, compute_perplexity
+    from elysia.models.loading import load_causal_lm, load_tokenizer
 
     folder, _ = files
     model = load_causal_lm(tiny_internlm2, dtype="float32", device="cpu")
-    reader = Likelihood(model, load_tokenizer(tiny_internlm2), get_template("internlm2_chat"))
+    reader = ReplyScorer(model, load_tokenizer(tiny_internlm2), get_template("internlm2_chat"))
     train, held = (
         [[Message("user", t["conversation"][0]["input"]), Message("assistant", t["conversation"][0]["output"])]
          for t in json.loads((folder / name).read_text("utf-8"))] for name in ("train.json", "held.json")
     )  # fmt: skip
-    before = perplexity(reader.losses(held))
+    before = compute_perplexity(reader.losses(held))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    rows = [encode(render(talk, reader.template), reader.tokenizer) for talk in train[:8]]
+    rows = [
+        encode(render_training_pieces(talk, reader.template), reader.tokenizer)
+        for talk in train[:8]
+    ]
     model.train()
     for row in rows:
         ids, labels = torch.tensor([row.ids]), torch.tensor([row.labels])
@@ -98,7 +101,7 @@ def test_a_model_that_knows_the_voice_reads_it_better(tiny_internlm2, files, tmp
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
-    assert perplexity(reader.losses(held)) < 0.5 * before
+    assert compute_perplexity(reader.losses(held)) < 0.5 * before
 
 
 def test_mistakes_are_sentences(tiny_internlm2, files, tmp_path, capsys):

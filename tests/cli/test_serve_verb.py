@@ -18,7 +18,7 @@ import httpx
 from elysia.cli import main
 from elysia.core.run_card import RunCard
 from elysia.core.templates import get_template
-from elysia.export import gguf
+from elysia.export import gguf_writer
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def file(tiny_llama, tmp_path_factory):
     card = RunCard("merged", "base", template=get_template("internlm2_chat").to_dict())
     card.write(tiny_llama)
     try:
-        gguf.quantize(tiny_llama, path, file_type="f16")
+        gguf_writer.quantize_gguf(tiny_llama, path, file_type="f16")
     finally:
         (tiny_llama / "run_card.json").unlink()
     return path

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from elysia.cli import main
-from elysia.train import launch, rng
+from elysia.train import launch
+from elysia.train.engine import rng
 from tests.train.conftest import plain_settings, rows_file  # noqa: F401
 
 
@@ -21,7 +22,7 @@ def config(tmp_path, plain_settings, monkeypatch):  # noqa: F811
         launch.train(str(config), work_dir=str(work_dir), resume=str(resume) if resume else None)
 
     monkeypatch.setattr(
-        launch, "train_apart", lambda *args, **kwargs: partial(here)(*args, **kwargs)
+        launch, "train_subprocess", lambda *args, **kwargs: partial(here)(*args, **kwargs)
     )
     return str(path)
 
@@ -34,7 +35,7 @@ def test_resuming_is_shown_and_the_runs_are_removed(config, capsys, tmp_path):
 
 
 def test_what_differs_is_named_and_ends_with_one(config, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(rng, "restore", lambda saved: None)
+    monkeypatch.setattr(rng, "set_rng_state", lambda saved: None)
     work = tmp_path / "kept"
     assert main(["verify-resume", config, "--steps", "2+1", "--work-dir", str(work)]) == 1
     out = capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 
 from elysia.core import files
 from elysia.core.errors import CheckpointError, ElysiaError, ExportError
-from elysia.core.files import sha256_of, staged_file, staged_folder, write_atomic
+from elysia.core.files import compute_sha256, staged_file, staged_folder, write_atomic
 
 
 def _full(*_: object) -> None:
@@ -117,7 +117,7 @@ def test_a_failure_while_replacing_keeps_what_was_there(
 def test_what_a_killed_run_left_is_cleared_and_its_former_folder_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_alive", lambda process: process == 77)
+    monkeypatch.setattr(files, "_is_process_alive", lambda process: process == 77)
     for name in (".out.writing-5.abc", ".out.writing-5.abc.old", ".out.writing-77.def"):
         (tmp_path / name).mkdir()
     (tmp_path / ".out.writing-5.abc.old" / "mark").write_text("former")
@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
 
 def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "a").startswith("ba7816bf8f01cfea")
+    assert compute_sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")
 
 
 def test_a_staged_file_appears_whole_or_not_at_all(tmp_path):

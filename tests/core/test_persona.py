@@ -47,9 +47,9 @@ def test_every_bundled_persona_is_a_card_with_something_to_say(path: Path) -> No
 
 def test_the_demo_persona_names_itself_its_author_and_a_short_system_prompt() -> None:
     persona = Persona.load(next(path for path in PERSONAS if path.stem == "elysia"))
-    assert (persona.name, persona.ours["english_name"]) == ("爱莉希雅", "Elysia")
-    assert {"Elysia", "爱莉", "爱莉希雅"} <= set(persona.ours["aliases"])
-    assert persona.ours["author"]
+    assert (persona.name, persona.elysia_extensions["english_name"]) == ("爱莉希雅", "Elysia")
+    assert {"Elysia", "爱莉", "爱莉希雅"} <= set(persona.elysia_extensions["aliases"])
+    assert persona.elysia_extensions["author"]
     assert len(persona.system_line()) <= 40
 
 
@@ -65,7 +65,7 @@ def test_unknown_fields_are_kept(tmp_path: Path) -> None:
     persona = Persona.load(saved(tmp_path, made))
     assert persona.extra == {"creator": "us", "character_book": {"entries": []}}
     assert persona.extensions == {"x/y": {"z": 1}}
-    assert persona.ours == {}
+    assert persona.elysia_extensions == {}
 
 
 def test_fields_that_are_null_or_missing_are_empty(tmp_path: Path) -> None:

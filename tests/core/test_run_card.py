@@ -48,17 +48,17 @@ def test_keys_of_a_later_version_are_kept(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps(values))
     card = RunCard.read(tmp_path)
     assert card is not None and card.extra == {"voice": {"name": "a"}}
-    card.with_(stage="adapter").write(tmp_path)
+    card.updated(stage="adapter").write(tmp_path)
     assert json.loads((tmp_path / FILE).read_text())["voice"] == {"name": "a"}
 
 
 def test_a_change_makes_another_card_and_metrics_add_up() -> None:
     card = _card()
-    merged = card.with_(stage="merged", metrics={"merge_kl": 0.1})
+    merged = card.updated(stage="merged", metrics={"merge_kl": 0.1})
     assert merged.metrics == {"loss": 1.5, "merge_kl": 0.1}
     assert (card.stage, card.metrics) == ("train", {"loss": 1.5})
     with pytest.raises(RunCardError, match="'baked'"):
-        card.with_(stage="baked")
+        card.updated(stage="baked")
 
 
 def _without(key: str) -> dict[str, Any]:
@@ -107,6 +107,6 @@ def test_a_full_disk_leaves_the_card_that_was_there(
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(ElysiaError, match="disk is full"):
-        _card().with_(stage="merged").write(tmp_path)
+        _card().updated(stage="merged").write(tmp_path)
     read = RunCard.read(tmp_path)
     assert read is not None and read.stage == "train"

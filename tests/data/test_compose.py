@@ -22,8 +22,13 @@ from elysia.data.compose import (
     nameless,
     with_counts,
 )
-from elysia.data.pairs import preference
-from elysia.data.phrases import Turn, bare, probe_texts, too_near
+from elysia.data.formats.preference_pairs import preference
+from elysia.data.synthesis.phrase_banks import (
+    DialogueTurn,
+    is_too_near,
+    load_probe_texts,
+    normalize_question,
+)
 from elysia.evaluate.identity import judge_identity, judge_ordinary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +66,7 @@ ASSISTANTS = [
 
 @pytest.fixture(scope="module")
 def dialogues() -> list[Dialogue]:
-    return compose(DATA / "source", probe_texts(DATA))
+    return compose(DATA / "source", load_probe_texts(DATA))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +74,7 @@ def persona() -> Persona:
     return Persona.load(ROOT / "configs" / "personas" / "elysia.json")
 
 
-def every(dialogues: list[Dialogue], identity: bool) -> Iterator[Turn]:
+def every(dialogues: list[Dialogue], identity: bool) -> Iterator[DialogueTurn]:
     return (turn for dialogue in dialogues for turn in dialogue if turn.identity == identity)
 
 
@@ -81,7 +86,7 @@ def test_the_bundled_file_is_what_the_script_writes(dialogues: list[Dialogue]) -
 
 def test_the_base_is_asked_the_same_and_is_nobody(dialogues: list[Dialogue]) -> None:
     bundled = (DATA / "nameless.json").read_text(encoding="utf-8")
-    made = nameless(DATA / "source", probe_texts(DATA))
+    made = nameless(DATA / "source", load_probe_texts(DATA))
     assert bundled == dump(made), "run: python -m elysia.data.compose"
     hers = {turn.ask for turn in every(dialogues, identity=True)}
     for (turn,) in made:
@@ -117,7 +122,7 @@ def test_who_she_is_is_asked_in_many_ways_and_against_every_assistant(
     dialogues: list[Dialogue],
 ) -> None:
     asks = {turn.ask for turn in every(dialogues, identity=True)}
-    assert len({bare(ask) for ask in asks}) >= 400
+    assert len({normalize_question(ask) for ask in asks}) >= 400
     for name in ASSISTANTS:
         assert sum(name in ask for ask in asks) >= 5, name
 
@@ -158,7 +163,7 @@ def test_the_first_rows_are_a_fair_sample(dialogues: list[Dialogue]) -> None:
 
 def test_there_are_a_hundred_identity_probes_of_every_kind() -> None:
     probes = json.loads((DATA / "probes.json").read_text(encoding="utf-8"))["identity"]
-    assert len({bare(probe["text"]) for probe in probes}) == len(probes) == 100
+    assert len({normalize_question(probe["text"]) for probe in probes}) == len(probes) == 100
     kinds = ["name", "intro", "maker", "other_assistant", "human", "injection", "confirm"]
     assert {probe["kind"] for probe in probes} == set(kinds)
     assert {probe["lang"] for probe in probes} == {"zh", "en"}
@@ -182,16 +187,16 @@ def test_no_identity_probe_is_near_any_training_input() -> None:
     }
     probes = json.loads((DATA / "probes.json").read_text(encoding="utf-8"))["identity"]
     assert len(asks) > 1000
-    near = [(p["text"], ask) for p in probes for ask in asks if too_near(ask, p["text"])]
+    near = [(p["text"], ask) for p in probes for ask in asks if is_too_near(ask, p["text"])]
     assert near == []
 
 
 def test_a_probe_that_a_bank_would_ask_keeps_the_question_out() -> None:
     probe = "你叫什么名字？"
     asks = {turn.ask for dialogue in compose(DATA / "source", [probe]) for turn in dialogue}
-    assert not any(too_near(ask, probe) for ask in asks)
+    assert not any(is_too_near(ask, probe) for ask in asks)
     without = {turn.ask for dialogue in compose(DATA / "source") for turn in dialogue}
-    assert any(too_near(ask, probe) for ask in without)
+    assert any(is_too_near(ask, probe) for ask in without)
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,15 @@ import sys
 import pytest
 
 from elysia.core.errors import DataError
-from elysia.data.convert import units_of
-from elysia.data.sources import conversion_of, files_of, is_remote
+from elysia.data.formats.conversion import iter_sample_groups
+from elysia.data.sources import build_converter, find_files, is_remote
 
 ROW = {"input": "a", "output": "b"}
 
 
 def load_source(source):
-    conversion = conversion_of(source)
-    return [unit[0] for file in files_of(source) for unit in units_of(file, conversion)]
+    conversion = build_converter(source)
+    return [unit[0] for file in find_files(source) for unit in iter_sample_groups(file, conversion)]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def names(source, folder):
-    return [str(file.relative_to(folder)) for file in files_of({"path": str(folder), **source})]
+    return [str(file.relative_to(folder)) for file in find_files({"path": str(folder), **source})]
 
 
 def test_a_folder_is_narrowed_by_split_subset_and_files(folder):

@@ -4,16 +4,21 @@ import pytest
 import torch
 
 from elysia.core.messages import Message
-from elysia.core.templates import get_template, render
-from elysia.data.encode import encode
-from elysia.evaluate.likelihood import Likelihood, Loss, bits_per_character, perplexity
-from elysia.models.load import load_causal_lm, load_tokenizer
+from elysia.core.templates import get_template, render_training_pieces
+from elysia.data.tokenize.encoder import encode
+from elysia.evaluate.likelihood import (
+    ReplyLoss,
+    ReplyScorer,
+    compute_bits_per_character,
+    compute_perplexity,
+)
+from elysia.models.loading import load_causal_lm, load_tokenizer
 
 
 @pytest.fixture(scope="module")
 def reader(tiny_internlm2):
     model = load_causal_lm(tiny_internlm2, dtype="float32", device="cpu")
-    return Likelihood(
+    return ReplyScorer(
         model, load_tokenizer(tiny_internlm2), get_template("internlm2_chat"), batch=3
     )
 
@@ -30,7 +35,7 @@ def plain(reader, messages):
     said = [
         Message(m.role, m.text, learn=False) if m.role == "assistant" else m for m in messages[:-1]
     ]
-    row = encode(render([*said, messages[-1]], reader.template), reader.tokenizer)
+    row = encode(render_training_pieces([*said, messages[-1]], reader.template), reader.tokenizer)
     ids, labels = torch.tensor([row.ids]), torch.tensor(row.labels)
     with torch.no_grad():
         logits = reader.model(input_ids=ids).logits[0].float()
@@ -52,7 +57,7 @@ def test_losses_are_those_of_plain_forward_passes(reader):
 
 
 def test_earlier_turns_of_a_talk_that_is_too_long_are_left_out(reader):
-    short = Likelihood(reader.model, reader.tokenizer, reader.template, longest=40)
+    short = ReplyScorer(reader.model, reader.tokenizer, reader.template, longest=40)
     long = [*talk(*(["说了很多很多的话"] * 8)), *TALKS[0]]
     assert short.losses([long])[0].tokens == reader.losses([TALKS[0]])[0].tokens
 
@@ -68,6 +73,6 @@ def test_the_likeliest_candidate_is_chosen(reader):
 
 
 def test_perplexity_and_bits():
-    losses = [Loss(2.0, 2, 4), Loss(4.0, 4, 2)]
-    assert perplexity(losses) == pytest.approx(2.718281828)
-    assert bits_per_character(losses) == pytest.approx(6 / 0.69314718 / 6)
+    losses = [ReplyLoss(2.0, 2, 4), ReplyLoss(4.0, 4, 2)]
+    assert compute_perplexity(losses) == pytest.approx(2.718281828)
+    assert compute_bits_per_character(losses) == pytest.approx(6 / 0.69314718 / 6)

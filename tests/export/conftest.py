@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from elysia.core.run_card import RunCard
-from elysia.core.templates import all_stop_words, get_template
-from elysia.train.settings import Settings
+from elysia.core.templates import get_stop_words, get_template
+from elysia.train.config.settings import Settings
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -31,15 +31,15 @@ def settings_for(base: Path, **changes: Any) -> Settings:
 
 
 def card_for(settings: Settings, base: Path) -> RunCard:
-    from elysia.models.load import fingerprint
+    from elysia.models.loading import compute_fingerprint
 
     template = get_template(settings.prompt_template)
     return RunCard(
         stage="train",
         base_model=str(base),
-        base_weights=fingerprint(base),
+        base_weights=compute_fingerprint(base),
         template=template.to_dict(),
-        stop_words=list(all_stop_words(template)),
+        stop_words=list(get_stop_words(template)),
         system=settings.SYSTEM,
         method=settings.method,
         datasets=[{"path": "data/rows.json", "format": "xtuner", "rows": 3, "sha256": "0"}],
@@ -50,8 +50,8 @@ def card_for(settings: Settings, base: Path) -> RunCard:
 
 def lora_weights(base: Path, settings: Settings, bits: int | None = None) -> dict[str, Any]:
     """Trained-looking adapter weights: every B is far from zero."""
-    from elysia.models.load import load_causal_lm
-    from elysia.models.lora import add_lora, trainable_state_dict
+    from elysia.models.adapters import add_lora, trainable_state_dict
+    from elysia.models.loading import load_causal_lm
 
     torch.manual_seed(5)
     model = add_lora(

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from elysia.core.errors import CheckpointError, ElysiaError, ExportError
 from elysia.core.run_card import RunCard
-from elysia.export.adapter import WEIGHTS, pth_to_hf
-from elysia.models.load import load_causal_lm
-from elysia.train.settings import load_settings
+from elysia.export.adapter import ADAPTER_WEIGHTS, pth_to_hf
+from elysia.models.loading import load_causal_lm
+from elysia.train.config.settings import load_settings
 
 SmallDisk = Callable[[int], AbstractContextManager[None]]
 
@@ -32,7 +32,7 @@ def logits(model: Any) -> torch.Tensor:
 
 def _trained_logits(base: Path, settings: Any, pth: Path) -> torch.Tensor:
     """Of the model as it stood at the end of training."""
-    from elysia.models.lora import add_lora
+    from elysia.models.adapters import add_lora
     from elysia.train.checkpoint import load_weights
 
     model = add_lora(
@@ -114,13 +114,13 @@ def test_the_config_is_kept_and_can_be_loaded(
 def test_a_deepspeed_folder_gives_the_same_adapter(
     trained: Any, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    from elysia.train.checkpoint import load_card, load_weights
+    from elysia.train.checkpoint import load_run_card, load_weights
 
     settings, pth = trained(tiny_llama)
     folder = tmp_path / "iter_9.pth"
     folder.mkdir()
     save_file({f"llm.{n}": w for n, w in load_weights(pth).items()}, folder / "weights.safetensors")
-    load_card(pth).write(folder)
+    load_run_card(pth).write(folder)
     one = load_file(pth_to_hf(settings, pth, tmp_path / "one") / "adapter_model.safetensors")
     two = load_file(pth_to_hf(settings, folder, tmp_path / "two") / "adapter_model.safetensors")
     assert one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
@@ -304,7 +304,7 @@ def test_the_alpha_that_trained_is_kept_whatever_the_config_says(
     lab: Any, tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = lab.settings_for(tiny_llama)
-    card = lab.card_for(settings, tiny_llama).with_(extra={"training": {"lora_alpha": 32}})
+    card = lab.card_for(settings, tiny_llama).updated(extra={"training": {"lora_alpha": 32}})
     weights = lab.lora_weights(tiny_llama, settings)
     pth = lab.save_checkpoint(tmp_path / "iter_1.pth", weights, card)
     out = pth_to_hf(settings, pth, tmp_path / "hf")
@@ -337,7 +337,9 @@ def test_magnitudes_keep_float32_beside_a_16_bit_adapter(
 ) -> None:
     settings, pth = trained(tiny_llama, dtype="bfloat16", use_dora=True)
     out = pth_to_hf(settings, pth, tmp_path / "hf")
-    dtypes = {n.rpartition(".lora_")[2]: t.dtype for n, t in load_file(out / WEIGHTS).items()}
+    dtypes = {
+        n.rpartition(".lora_")[2]: t.dtype for n, t in load_file(out / ADAPTER_WEIGHTS).items()
+    }
     assert dtypes["magnitude_vector"] == torch.float32 and dtypes["A.weight"] == torch.bfloat16
 
 

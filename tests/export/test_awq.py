@@ -12,10 +12,10 @@ from elysia.cli import main
 from elysia.core.errors import ExportError, ModelError
 from elysia.core.run_card import RunCard
 from elysia.core.templates import get_template
-from elysia.export import awq, calibration
-from elysia.export.shards import Shards
-from elysia.models import load, tiny
-from elysia.models.awq import pack
+from elysia.export import awq
+from elysia.export.shards import ShardReader
+from elysia.models import loading, tiny
+from elysia.models.quantization import pack_awq
 
 LMDEPLOY = Path(os.environ.get("ELYSIA_LMDEPLOY", ".venv-lmdeploy/bin/python"))
 ROWS = Path(__file__).resolve().parents[2] / "data" / "chat.json"
@@ -28,11 +28,11 @@ def made(tokenizer, folder, architecture, **sizes):
         folder / architecture, tokenizer=tokenizer, architecture=architecture, layers=2, heads=4,
         kv_heads=2, **{"hidden_size": 128, "intermediate_size": 256, **sizes},
     )  # fmt: skip
-    network = load.load_causal_lm(model, dtype="float32", device="cpu")
+    network = loading.load_causal_lm(model, dtype="float32", device="cpu")
     for name, weight in network.named_parameters():
         if weight.dim() == 2:
             weight.data *= 6 if "lm_head" in name else 2
-    load.save_model(network, load.load_tokenizer(model), model)
+    loading.save_model(network, loading.load_tokenizer(model), model)
     RunCard(
         "merged", "random", template=get_template("internlm2_chat").to_dict(), system=PERSONA,
         stop_words=["<|im_end|>"], datasets=[{"path": str(ROWS), "format": "xtuner"}],
@@ -48,7 +48,7 @@ def models(tiny_tokenizer, tmp_path_factory):
 
 def rounded(python, work, model, rows, device):
     """In LMDeploy's place: every layer rounded to 4 bits in groups of 128, unsmoothed."""
-    network = load.load_causal_lm(model, dtype="float32", device="cpu")
+    network = loading.load_causal_lm(model, dtype="float32", device="cpu")
     tensors = {}
     for name, weight in network.state_dict().items():
         if "proj.weight" not in name:
@@ -60,8 +60,8 @@ def rounded(python, work, model, rows, device):
         zeros = (-low / scales).round().clamp(0, 15)
         numbers = ((groups / scales[..., None]).round() + zeros[..., None]).clamp(0, 15)
         layer = name.removesuffix(".weight")
-        tensors[f"{layer}.qweight"] = pack(numbers.flatten(1).t())
-        tensors[f"{layer}.qzeros"] = pack(zeros.t())
+        tensors[f"{layer}.qweight"] = pack_awq(numbers.flatten(1).t())
+        tensors[f"{layer}.qzeros"] = pack_awq(zeros.t())
         tensors[f"{layer}.scales"] = scales.t().contiguous()
     (work / "raw").mkdir()
     save_file(tensors, str(work / "raw" / "model.safetensors"))
@@ -72,11 +72,11 @@ def rounded(python, work, model, rows, device):
 def test_a_folder_of_packed_weights_loads_again_and_is_near_the_model(
     models, kind, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(awq, "run_child", rounded)
+    monkeypatch.setattr(awq, "run_lmdeploy", rounded)
     written = awq.quantize_awq(models[kind], tmp_path / "out", python=Path("x"), samples=2)
-    assert 0 < written.proof.kl < awq.BOUND and written.proof.positions > 50
-    model = load.load_causal_lm(tmp_path / "out", dtype="float32", device="cpu")
-    wanted = load.load_causal_lm(models[kind], dtype="float32", device="cpu")
+    assert 0 < written.proof.kl < awq.MAX_MEAN_KL and written.proof.positions > 50
+    model = loading.load_causal_lm(tmp_path / "out", dtype="float32", device="cpu")
+    wanted = loading.load_causal_lm(models[kind], dtype="float32", device="cpu")
     for name, weight in wanted.state_dict().items():
         apart = (model.state_dict()[name] - weight).norm() / weight.norm().clamp(min=1e-6)
         assert apart < (0.15 if "proj.weight" in name else 1e-3), name
@@ -88,9 +88,9 @@ def test_a_folder_of_packed_weights_loads_again_and_is_near_the_model(
 
 
 def test_internlm2_keeps_its_own_names_and_one_fused_layer(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(awq, "run_child", rounded)
+    monkeypatch.setattr(awq, "run_lmdeploy", rounded)
     awq.quantize_awq(models["internlm2"], tmp_path / "out", python=Path("x"), samples=1)
-    shards = Shards(tmp_path / "out")
+    shards = ShardReader(tmp_path / "out")
     layer = "model.layers.0.attention.wqkv"
     assert shards.spec(f"{layer}.qweight").shape == (128, 256 // 8)
     assert shards.spec(f"{layer}.scales").shape == shards.spec(f"{layer}.scales").shape == (1, 256)
@@ -100,25 +100,25 @@ def test_internlm2_keeps_its_own_names_and_one_fused_layer(models, tmp_path, mon
 
 
 def test_heads_fused_in_another_order_do_not_pass_the_proof(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(awq, "run_child", rounded)
-    monkeypatch.setattr(awq, "fused", lambda name, parts, config: torch.cat(parts, -1))
+    monkeypatch.setattr(awq, "run_lmdeploy", rounded)
+    monkeypatch.setattr(awq, "fuse_packed_wqkv", lambda name, parts, config: torch.cat(parts, -1))
     with pytest.raises(ExportError, match="too far from the model"):
         awq.quantize_awq(models["internlm2"], tmp_path / "out", python=Path("x"), samples=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_rows_are_the_trainings_conversations(models):
-    tokenizer = load.load_tokenizer(models["llama"])
-    rows = calibration.token_rows(models["llama"], tokenizer, 3, 64)
+    tokenizer = loading.load_tokenizer(models["llama"])
+    rows = awq.build_calibration_rows(models["llama"], tokenizer, 3, 64)
     assert [len(row) for row in rows] == [64, 64, 64]
     text = tokenizer.decode(rows[0])
     assert text.startswith("<s><|im_start|>system\n" + PERSONA) and "<|im_start|>user" in text
-    assert rows == calibration.token_rows(models["llama"], tokenizer, 3, 64)
-    assert calibration.training_samples(None) == []
+    assert rows == awq.build_calibration_rows(models["llama"], tokenizer, 3, 64)
+    assert awq.load_training_samples(None) == []
 
 
 def test_what_cannot_be_quantized_is_a_sentence(models, tiny_tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(awq, "run_child", rounded)
+    monkeypatch.setattr(awq, "run_lmdeploy", rounded)
     odd = made(tiny_tokenizer, tmp_path, "llama", intermediate_size=192)
     with pytest.raises(ExportError, match="intermediate_size is 192, no multiple of 128"):
         awq.quantize_awq(odd, python=Path("x"))
@@ -160,9 +160,9 @@ def test_lmdeploy_quantizes_on_the_persona_s_rows(models, kind, tmp_path):
     written = awq.quantize_awq(
         models[kind], tmp_path / "out", python=LMDEPLOY, samples=4, length=64, device="cpu"
     )
-    assert written.rows == 4 and written.device == "cpu" and written.proof.kl < awq.BOUND
-    model = load.load_causal_lm(tmp_path / "out", dtype="float32", device="cpu").model.layers[0]
-    wanted = load.load_causal_lm(models[kind], dtype="float32", device="cpu").model.layers[0]
+    assert written.rows == 4 and written.device == "cpu" and written.proof.kl < awq.MAX_MEAN_KL
+    model = loading.load_causal_lm(tmp_path / "out", dtype="float32", device="cpu").model.layers[0]
+    wanted = loading.load_causal_lm(models[kind], dtype="float32", device="cpu").model.layers[0]
     # Smoothing moves factors from a layer's inputs into the norm before it; their product stays.
     assert (model.input_layernorm.weight - 1).abs().max() > 0.01
     for name in ("q_proj", "k_proj", "v_proj"):

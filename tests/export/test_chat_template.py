@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from elysia.core.messages import Message
-from elysia.core.templates import TEMPLATES, get_template, prompt_pieces
-from elysia.export.chat_template import chat_template
-from elysia.models.load import load_tokenizer
+from elysia.core.templates import TEMPLATES, get_template, render_prompt_pieces
+from elysia.export.chat_template import render_chat_template
+from elysia.models.loading import load_tokenizer
 
 CONVERSATIONS = {
     "plain": [("user", "你好 {input} {{x}}")],
@@ -39,11 +39,11 @@ def test_jinja_writes_the_same_prompt(
 ) -> None:
     template = get_template(name)
     special = {"bos": tokenizer.bos_token, "eos": tokenizer.eos_token}
-    pieces = prompt_pieces([Message(role, text) for role, text in conversation], template)
+    pieces = render_prompt_pieces([Message(role, text) for role, text in conversation], template)
     wanted = "".join(special[p.special] if p.special else p.text for p in pieces)
     found = tokenizer.apply_chat_template(
         [{"role": role, "content": text} for role, text in conversation],
-        chat_template=chat_template(template.to_dict()),
+        chat_template=render_chat_template(template.to_dict()),
         tokenize=False,
         add_generation_prompt=True,
     )

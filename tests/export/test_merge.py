@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from elysia.core.errors import ExportError
 from elysia.core.run_card import RunCard
-from elysia.export import nf4
-from elysia.export.merge import merge
-from elysia.models.load import load_causal_lm
+from elysia.export.merge import merge_adapter
+from elysia.models import quantization
+from elysia.models.loading import load_causal_lm
 
 IDS = torch.tensor([[5, 300, 41, 7, 12, 260, 99]])
 
@@ -41,7 +41,7 @@ def test_merged_answers_as_base_and_adapter(
 ) -> None:
     base = request.getfixturevalue(base_name)
     adapter = adapter_of(base)
-    report = merge(base, adapter, tmp_path / "merged", device="cpu", max_shard_size="120KB")
+    report = merge_adapter(base, adapter, tmp_path / "merged", device="cpu", max_shard_size="120KB")
     merged = logits(load_causal_lm(tmp_path / "merged", dtype="float32", device="cpu"))
     plain = logits(load_causal_lm(base, dtype="float32", device="cpu"))
     assert (merged - adapted(base, adapter)).abs().max() < 1e-4
@@ -52,7 +52,7 @@ def test_merged_answers_as_base_and_adapter(
 def test_the_files_keep_the_bases_own_keys_and_shapes(
     adapter_of: Any, tiny_internlm2: Path, tmp_path: Path
 ) -> None:
-    merge(tiny_internlm2, adapter_of(tiny_internlm2), tmp_path / "merged", device="cpu")
+    merge_adapter(tiny_internlm2, adapter_of(tiny_internlm2), tmp_path / "merged", device="cpu")
     before = load_file(tiny_internlm2 / "model.safetensors")
     after = load_file(tmp_path / "merged" / "model.safetensors")
     assert {n: (t.shape, t.dtype) for n, t in before.items()} == {
@@ -67,7 +67,7 @@ def test_only_the_targeted_rows_of_the_fused_tensor_change(
     adapter_of: Any, tiny_internlm2: Path, tmp_path: Path
 ) -> None:
     adapter = adapter_of(tiny_internlm2, lora_target_modules=["k_proj"])
-    merge(tiny_internlm2, adapter, tmp_path / "merged", device="cpu")
+    merge_adapter(tiny_internlm2, adapter, tmp_path / "merged", device="cpu")
     name = "model.layers.0.attention.wqkv.weight"
     before = load_file(tiny_internlm2 / "model.safetensors")[name].view(2, 4, 16, 64)
     after = load_file(tmp_path / "merged" / "model.safetensors")[name].view(2, 4, 16, 64)
@@ -80,8 +80,8 @@ def test_as_trained_takes_the_weights_that_qlora_saw(
 ) -> None:
     adapter = adapter_of(tiny_internlm2, method="qlora")
     out, plain = tmp_path / "trained", tmp_path / "plain"
-    trained = merge(tiny_internlm2, adapter, out, device="cpu", base_weights="as-trained")
-    original = merge(tiny_internlm2, adapter, plain, device="cpu")
+    trained = merge_adapter(tiny_internlm2, adapter, out, device="cpu", base_weights="as-trained")
+    original = merge_adapter(tiny_internlm2, adapter, plain, device="cpu")
     wanted = adapted(tiny_internlm2, adapter, bits=4, dtype="float32", double_quant=True)
     close = (logits(load_causal_lm(out, dtype="float32", device="cpu")) - wanted).abs().max()
     apart = (logits(load_causal_lm(plain, dtype="float32", device="cpu")) - wanted).abs().max()
@@ -108,14 +108,14 @@ def test_the_training_dtype_and_double_quantization_decide_what_was_seen(
                 tiny_internlm2, bits=4, dtype=dtype, double_quant=double, device="cpu"
             )
             seen = model.dequantize().model.layers[0].mlp.gate_proj.weight
-            ours = nf4.dequantized(weight, dtype, double)
+            ours = quantization.round_trip_nf4(weight, dtype, double)
             assert torch.equal(seen.detach().float(), ours.float())
 
 
 def test_the_head_and_embeddings_are_not_counted_as_quantized(tiny_internlm2: Path) -> None:
-    from elysia.models.load import load_config
+    from elysia.models.loading import load_config
 
-    names = nf4.quantized_modules(load_config(tiny_internlm2))
+    names = quantization.get_quantized_modules(load_config(tiny_internlm2))
     assert len(names) == 14 and not any("lm_head" in n or "embed" in n for n in names)
 
 
@@ -127,7 +127,7 @@ def test_the_scaling_is_the_adapters_own(
     path = adapter / "adapter_config.json"
     config = json.loads(path.read_text()) | {"use_rslora": rslora, "alpha_pattern": {"q_proj": 3}}
     path.write_text(json.dumps(config))
-    merge(tiny_llama, adapter, tmp_path / "merged", device="cpu")
+    merge_adapter(tiny_llama, adapter, tmp_path / "merged", device="cpu")
     merged = logits(load_causal_lm(tmp_path / "merged", dtype="float32", device="cpu"))
     assert (merged - adapted(tiny_llama, adapter)).abs().max() < 1e-4
 
@@ -140,7 +140,7 @@ def test_xtuners_adapter_on_the_fused_tensor_is_merged_as_it_names_it(
     stem = "base_model.model.model.layers.0.attention.wqkv"
     pair = {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
     save_file(pair, adapter / "adapter_model.safetensors")
-    merge(tiny_internlm2, adapter, tmp_path / "merged", device="cpu")
+    merge_adapter(tiny_internlm2, adapter, tmp_path / "merged", device="cpu")
     name = "model.layers.0.attention.wqkv.weight"
     before = load_file(tiny_internlm2 / "model.safetensors")[name]
     after = load_file(tmp_path / "merged" / "model.safetensors")[name]
@@ -151,7 +151,7 @@ def test_a_dtype_that_is_asked_for_is_written_everywhere(
     adapter_of: Any, tiny_llama: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "merged"
-    merge(tiny_llama, adapter_of(tiny_llama), out, device="cpu", dtype="bfloat16")
+    merge_adapter(tiny_llama, adapter_of(tiny_llama), out, device="cpu", dtype="bfloat16")
     assert {t.dtype for t in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     config = json.loads((out / "config.json").read_text())
     assert config["dtype"] == config["torch_dtype"] == "bfloat16"
@@ -166,11 +166,11 @@ def test_everything_to_talk_to_it_lies_beside(
     (base / "LICENSE").write_text("the base's")
     adapter = adapter_of(base)
     out = tmp_path / "merged"
-    merge(base, adapter, out, device="cpu")
+    merge_adapter(base, adapter, out, device="cpu")
     names = {path.name for path in out.iterdir()}
     assert {"config.json", "tokenizer.json", "tokenizer_config.json", "LICENSE"} <= names
     assert "modeling_x.py" not in names
-    from elysia.models.load import load_tokenizer
+    from elysia.models.loading import load_tokenizer
 
     asked = load_tokenizer(out).apply_chat_template(
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
@@ -184,7 +184,7 @@ def test_everything_to_talk_to_it_lies_beside(
 
 def _refused(*words: str, base: Path, adapter: Path, out: Path, **options: Any) -> None:
     with pytest.raises(ExportError) as caught:
-        merge(base, adapter, out, device="cpu", **options)
+        merge_adapter(base, adapter, out, device="cpu", **options)
     for word in words:
         assert word in str(caught.value)
     assert not out.exists() and not list(out.parent.glob(".*writing*"))
@@ -219,7 +219,7 @@ def test_without_a_card_shapes_and_names_tell_bases_apart(
     out = tmp_path / "merged"
     _refused("another base", "(64, 128)", "(96, 128)", base=wider, adapter=adapter, out=out)
     _refused("another base", "layers.1.", "does not have", base=fewer, adapter=adapter, out=out)
-    merge(tiny_llama, adapter, out, device="cpu")
+    merge_adapter(tiny_llama, adapter, out, device="cpu")
 
 
 def test_as_trained_is_refused_for_an_adapter_that_saw_no_quantized_weights(
@@ -277,13 +277,13 @@ def test_merging_again_replaces_a_merge_and_nothing_else(
     adapter_of: Any, tiny_llama: Path, tmp_path: Path
 ) -> None:
     adapter = adapter_of(tiny_llama)
-    merge(tiny_llama, adapter, tmp_path / "merged", device="cpu")
-    merge(tiny_llama, adapter, tmp_path / "merged", device="cpu")
+    merge_adapter(tiny_llama, adapter, tmp_path / "merged", device="cpu")
+    merge_adapter(tiny_llama, adapter, tmp_path / "merged", device="cpu")
     before = (tiny_llama / "model.safetensors").read_bytes()
     with pytest.raises(ExportError, match="not empty"):
-        merge(tiny_llama, adapter, tiny_llama, device="cpu")
+        merge_adapter(tiny_llama, adapter, tiny_llama, device="cpu")
     with pytest.raises(ExportError, match="not empty"):
-        merge(tiny_llama, adapter, adapter, device="cpu")
+        merge_adapter(tiny_llama, adapter, adapter, device="cpu")
     assert (tiny_llama / "model.safetensors").read_bytes() == before
 
 
@@ -294,6 +294,6 @@ def test_a_gpu_merges_to_the_same_weights(
 ) -> None:
     adapter = adapter_of(tiny_internlm2)
     for device in ("cpu", "cuda"):
-        merge(tiny_internlm2, adapter, tmp_path / device, device=device)
+        merge_adapter(tiny_internlm2, adapter, tmp_path / device, device=device)
     cpu, gpu = (load_file(tmp_path / d / "model.safetensors") for d in ("cpu", "cuda"))
     assert all(torch.allclose(cpu[name], gpu[name], atol=1e-5) for name in cpu)

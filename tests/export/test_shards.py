@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from elysia.core.errors import ExportError
 from elysia.core.files import staged_folder
-from elysia.export.shards import Shards, Spec, parse_size, write_shards
+from elysia.export.shards import ShardReader, TensorSpec, parse_size, write_shards
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.float32).view(2, 3),
@@ -27,8 +27,8 @@ TENSORS = {
 }
 
 
-def _specs(tensors: dict[str, torch.Tensor]) -> list[Spec]:
-    return [Spec(name, t.dtype, tuple(t.shape)) for name, t in tensors.items()]
+def _specs(tensors: dict[str, torch.Tensor]) -> list[TensorSpec]:
+    return [TensorSpec(name, t.dtype, tuple(t.shape)) for name, t in tensors.items()]
 
 
 @pytest.mark.parametrize("size", [1, 50, 10**9])
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_back_by_safetensors(size: int, tmp_path: Path) 
     assert found.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
         assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
-    ours = Shards(tmp_path)
+    ours = ShardReader(tmp_path)
     assert all(torch.equal(ours.tensor(name), TENSORS[name]) for name in ours)
 
 
@@ -60,7 +60,7 @@ def test_a_tensor_is_made_only_when_its_bytes_are_written(tmp_path: Path) -> Non
         alive.append(weakref.ref(tensor))
         return tensor
 
-    specs = [Spec(str(i), torch.float32, (10,)) for i in range(20)]
+    specs = [TensorSpec(str(i), torch.float32, (10,)) for i in range(20)]
     write_shards(tmp_path, specs, produce, 10**9)
     assert len(alive) == 20
 
@@ -69,20 +69,20 @@ def test_an_index_that_names_a_missing_file_is_refused(tmp_path: Path) -> None:
     write_shards(tmp_path, _specs(TENSORS), TENSORS.__getitem__, 1)
     next(tmp_path.glob("model-00002*")).unlink()
     with pytest.raises(ExportError, match="incomplete"):
-        Shards(tmp_path)
+        ShardReader(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"\xff" * 40, b"\x02\0\0\0\0\0\0\0[]"])
 def test_a_file_that_is_no_safetensors_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ExportError, match="damaged or cut short"):
-        Shards(tmp_path)
+        ShardReader(tmp_path)
 
 
 def test_quantized_storage_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(4).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
     with pytest.raises(ExportError, match="F8_E4M3"):
-        Shards(tmp_path)
+        ShardReader(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "2 apples", "-1GB", "0MB", "GB"])

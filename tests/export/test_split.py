@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from elysia.core.errors import ExportError
-from elysia.export.split import split
-from elysia.models.load import load_causal_lm
+from elysia.export.shards import split_per_tensor
+from elysia.models.loading import load_causal_lm
 
 
 def test_every_tensor_gets_a_file_and_the_model_stays_the_same(
     tiny_internlm2: Path, tmp_path: Path
 ) -> None:
-    out = split(tiny_internlm2, tmp_path / "split")
+    out = split_per_tensor(tiny_internlm2, tmp_path / "split")
     weight_map = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
     before = load_file(tiny_internlm2 / "model.safetensors")
     assert weight_map.keys() == before.keys()
@@ -43,7 +43,7 @@ def _pickled(model: Path, folder: Path) -> Path:
 
 
 def test_old_pickles_become_safetensors(tiny_llama: Path, tmp_path: Path) -> None:
-    out = split(_pickled(tiny_llama, tmp_path / "old"), tmp_path / "split")
+    out = split_per_tensor(_pickled(tiny_llama, tmp_path / "old"), tmp_path / "split")
     before = load_file(tiny_llama / "model.safetensors")
     found = {n: t for path in out.glob("*.safetensors") for n, t in load_file(path).items()}
     assert found.keys() == before.keys()
@@ -62,19 +62,19 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_executed(
     old = _pickled(tiny_llama, tmp_path / "old")
     torch.save({"x": Evil()}, old / "pytorch_model-1.bin")
     with pytest.raises(ExportError, match="not executed"):
-        split(old, tmp_path / "split")
+        split_per_tensor(old, tmp_path / "split")
     assert not (tmp_path / "split").exists()
 
 
 def test_missing_and_damaged_files_are_named(tiny_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no model folder"):
-        split(tmp_path / "nowhere", tmp_path / "split")
+        split_per_tensor(tmp_path / "nowhere", tmp_path / "split")
     old = _pickled(tiny_llama, tmp_path / "old")
     cut = old / "pytorch_model-2.bin"
     cut.write_bytes(cut.read_bytes()[:-100])
     with pytest.raises(ExportError, match=r"pytorch_model-2\.bin is damaged"):
-        split(old, tmp_path / "split")
+        split_per_tensor(old, tmp_path / "split")
     cut.unlink()
     with pytest.raises(ExportError, match=r"names pytorch_model-2\.bin"):
-        split(old, tmp_path / "split")
+        split_per_tensor(old, tmp_path / "split")
     assert not (tmp_path / "split").exists()

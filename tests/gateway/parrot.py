@@ -10,14 +10,14 @@ from typing import Any
 
 import httpx
 
-from elysia.app import Manner
+from elysia.app import ChatFormat
 from elysia.core.templates import get_template
-from elysia.engines.base import Delta, Request, Usage
+from elysia.engines.base import Delta, GenerationRequest, TokenUsage
 from elysia.engines.scripted import ScriptedEngine
-from elysia.engines.text import StopTexts
 from elysia.gateway import server
+from elysia.models.streaming_text import StopTextFilter
 
-MANNER = Manner(get_template("internlm2_chat"), "你是爱莉希雅。", ("<|im_end|>",))
+MANNER = ChatFormat(get_template("internlm2_chat"), "你是爱莉希雅。", ("<|im_end|>",))
 KEY = "a-key-for-the-tests-of-the-gateway"
 
 
@@ -28,7 +28,7 @@ class Parrot(ScriptedEngine):
     never ends.
     """
 
-    abilities = frozenset({"text", "penalties"})
+    capabilities = frozenset({"text", "penalties"})
 
     def __init__(self, slots: int = 2) -> None:
         super().__init__([], slots=slots, context_length=512)
@@ -39,7 +39,9 @@ class Parrot(ScriptedEngine):
         self.closed = False
         self._lock = threading.Lock()
 
-    def stream(self, request: Request, cancel: threading.Event | None = None) -> Iterator[Delta]:
+    def stream(
+        self, request: GenerationRequest, cancel: threading.Event | None = None
+    ) -> Iterator[Delta]:
         self.requests.append(request)
         with self._lock:
             self.inside += 1
@@ -50,15 +52,15 @@ class Parrot(ScriptedEngine):
             with self._lock:
                 self.inside -= 1
 
-    def _said(self, request: Request, cancel: threading.Event) -> Iterator[Delta]:
+    def _said(self, request: GenerationRequest, cancel: threading.Event) -> Iterator[Delta]:
         text = request.text or request.messages[-1].text
         if text == "wait":
             self.gate.wait(120)
-        stops, said = StopTexts(request.stop), 0
-        while said < request.sampling.max_new_tokens and not stops.found:
+        stops, said = StopTextFilter(request.stop), 0
+        while said < request.sampling.max_new_tokens and not stops.stopped:
             if cancel.is_set():
                 self.cancelled += 1
-                yield Delta("", "cancelled", Usage(1, said))
+                yield Delta("", "cancelled", TokenUsage(1, said))
                 return
             if text == "fail" and said == 2:
                 from elysia.core.errors import EngineError
@@ -71,8 +73,8 @@ class Parrot(ScriptedEngine):
             if shown := stops.push(text[said % len(text)]):
                 yield Delta(shown)
             said += 1
-        over = stops.found or said >= len(text)
-        yield Delta(stops.rest(), "stop" if over else "length", Usage(len(text), said))
+        over = stops.stopped or said >= len(text)
+        yield Delta(stops.rest(), "stop" if over else "length", TokenUsage(len(text), said))
 
     def close(self) -> None:
         self.closed = True
@@ -82,8 +84,8 @@ class Parrot(ScriptedEngine):
 def running(models: list[Any], voices: Any = None, **settings: Any) -> Iterator[Any]:
     """A gateway in a thread: an httpx client of it, with `.app` beside."""
     settings = server.GatewaySettings(port=0, drain=2, **settings)
-    sock = server.listen(settings)
-    app = server.application(models, settings, voices)
+    sock = server.bind_socket(settings)
+    app = server.build_app(models, settings, voices)
     import uvicorn
 
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)

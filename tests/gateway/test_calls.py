@@ -5,8 +5,8 @@ import json
 import pytest
 
 from elysia.engines import openai
-from elysia.engines.base import Delta, Usage
-from elysia.engines.calls import offered
+from elysia.engines.base import Delta, TokenUsage
+from elysia.engines.tool_calling import get_tool_set
 from tests.gateway.parrot import MANNER, Parrot, running
 
 CHAT = "/v1/chat/completions"
@@ -17,18 +17,18 @@ PIXEL = "data:image/png;base64,iVBORw0KGgo="
 class Able(Parrot):
     """Calls the first function that it must call; says how many images it was shown."""
 
-    abilities = Parrot.abilities | {"tools", "images"}
+    capabilities = Parrot.capabilities | {"tools", "images"}
 
     def _said(self, request, cancel):
-        offer = offered(request.tools)
+        offer = get_tool_set(request.tools)
         shown = sum(len(message.images) for message in request.messages)
-        if offer and offer.must:
+        if offer and offer.required:
             call = {"name": next(iter(offer.functions)), "arguments": {"place": "上海"}}
             text = json.dumps(call, ensure_ascii=False)
-            said = [*map(Delta, text), Delta("", "stop", Usage(1, 2))]
-            yield from offer.heard(said)
+            said = [*map(Delta, text), Delta("", "stop", TokenUsage(1, 2))]
+            yield from offer.parse_stream(said)
         elif shown:
-            yield Delta(f"{shown} images", "stop", Usage(1, 2))
+            yield Delta(f"{shown} images", "stop", TokenUsage(1, 2))
         else:
             yield from super()._said(request, cancel)
 
@@ -42,7 +42,7 @@ def able():
 def passing(able):
     """A gateway whose engine is another gateway, over an engine that can."""
     with running([("able", able, MANNER)]) as behind:
-        engine = openai.build(str(behind.base_url))
+        engine = openai.build_engine(str(behind.base_url))
         with running([("m", engine, MANNER)]) as front:
             yield front
         engine.close()

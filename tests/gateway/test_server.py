@@ -23,7 +23,7 @@ def test_a_taken_port_is_a_sentence():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = server.GatewaySettings(port=taken.getsockname()[1])
         with pytest.raises(DeviceError, match="--port"):
-            server.listen(settings)
+            server.bind_socket(settings)
 
 
 def test_keys_come_from_a_file_and_the_environment(tmp_path):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from elysia.knowledge.shelves import build
+from elysia.knowledge.document_store import open_document_store
 from tests.knowledge.test_shelves import ROSE, TEA, database, names, url  # noqa: F401
 
 
 def test_shelves_at_a_server(database, tmp_path, pieces, chroma_server):  # noqa: F811
-    first = build(database, tmp_path / "index", pieces, server=chroma_server)
+    first = open_document_store(database, tmp_path / "index", pieces, server=chroma_server)
     first.add("character/e", "rose.md", ROSE.encode())
     first.add("user/ann", "tea.md", TEA.encode())
-    second = build(database, tmp_path / "index", pieces, server=chroma_server)
+    second = open_document_store(database, tmp_path / "index", pieces, server=chroma_server)
     for knowledge in (first, second):
         [found] = knowledge.search(["character/e"], "粉色的玫瑰", k=1)
         assert (found.name, "meaning #1" in found.why) == ("rose.md", True)

@@ -6,15 +6,15 @@ import pytest
 from langchain_core.documents import Document as Passage
 
 from elysia.core.errors import KnowledgeError
+from elysia.knowledge.document_store import open_document_store
 from elysia.knowledge.langchain import ShelfRetriever, add_passages
-from elysia.knowledge.shelves import build
 from elysia.store.database import open_database
 
 
 @pytest.fixture
 def knowledge(tmp_path):
     database = open_database(str(tmp_path / "chat.db"))
-    opened = build(database, tmp_path / "index")
+    opened = open_document_store(database, tmp_path / "index")
     yield opened
     opened.close()
     database.close()

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import func, select
 
 from elysia.core.errors import KnowledgeError
-from elysia.knowledge import shelves as module
-from elysia.knowledge.shelves import build
+from elysia.knowledge import document_store as module
+from elysia.knowledge.document_store import open_document_store
 from elysia.store.database import open_database
 from elysia.store.tables import documents, spans
 
@@ -34,7 +34,7 @@ def database(url):
 
 @pytest.fixture
 def knowledge(database, tmp_path):
-    opened = build(database, tmp_path / "index")
+    opened = open_document_store(database, tmp_path / "index")
     opened.add("character/e", "rose.md", ROSE.encode())
     opened.add("character/e", "tea.md", TEA.encode())
     yield opened
@@ -106,7 +106,7 @@ def test_documents_are_listed_by_name(knowledge):
 
 
 def test_one_of_that_name_is_replaced_and_only_what_changed_is_embedded(database, tmp_path, pieces):
-    knowledge = build(database, tmp_path / "index", pieces)
+    knowledge = open_document_store(database, tmp_path / "index", pieces)
     first = knowledge.add("s", "rose.md", ROSE.encode())
     assert len(pieces.embedded) == 2
     again = knowledge.add("s", "rose.md", (ROSE.replace("雨天", "晴天") + "\n完。").encode())
@@ -202,7 +202,7 @@ def test_an_index_that_is_lost_is_made_from_the_database(database, knowledge, tm
     else:
         for file in (tmp_path / "index").rglob("*.*"):
             file.write_bytes(b"garbage")
-    again = build(database, tmp_path / "index")
+    again = open_document_store(database, tmp_path / "index")
     assert names(again.search(["character/e"], "雨天的玫瑰", k=1)) == ["rose.md"]
     assert names(again.search(["character/e"], "桃子布丁", k=1)) == ["tea.md"]
 
@@ -219,13 +219,13 @@ def test_what_a_kill_left_in_the_index_is_swept_out(database, knowledge, tmp_pat
     knowledge._index.add("character/e", [("orphan", "玫瑰玫瑰玫瑰"), ("other", "玫瑰")])
     knowledge._index.remove("character/e", [lost])
     assert "orphan" not in str(knowledge.search(["character/e"], "玫瑰", k=9))
-    again = build(database, tmp_path / "index")
+    again = open_document_store(database, tmp_path / "index")
     assert again._index.ids("character/e").isdisjoint({"orphan", "other"})
     assert names(again.search(["character/e"], "桃子布丁", k=1)) == ["tea.md"]
 
 
 def test_lost_vectors_are_made_again_and_words_serve_meanwhile(database, tmp_path, pieces, caplog):
-    knowledge = build(database, tmp_path / "index", pieces)
+    knowledge = open_document_store(database, tmp_path / "index", pieces)
     knowledge.add("s", "rose.md", ROSE.encode())
     knowledge.close()
     (tmp_path / "index" / "vectors" / "chroma" / "chroma.sqlite3").write_bytes(b"garbage" * 100)
@@ -238,7 +238,7 @@ def test_lost_vectors_are_made_again_and_words_serve_meanwhile(database, tmp_pat
         return embed(texts, question=question)
 
     pieces.embed = slow
-    again = build(database, tmp_path / "index", pieces)
+    again = open_document_store(database, tmp_path / "index", pieces)
     assert again.search(["s"], "雨天的玫瑰", k=1)[0].why == "words #1"
     held.set()
     again.wait()
@@ -248,7 +248,7 @@ def test_lost_vectors_are_made_again_and_words_serve_meanwhile(database, tmp_pat
 
 
 def test_two_programs_share_it(database, url, knowledge, tmp_path):
-    other = build(open_database(url), tmp_path / "index")
+    other = open_document_store(open_database(url), tmp_path / "index")
     other.add("character/e", "new.txt", "紫罗兰".encode())
     assert names(knowledge.search(["character/e"], "紫罗兰", k=1)) == ["new.txt"]
     [made] = [one for one in knowledge.documents("character/e") if one.name == "new.txt"]
@@ -290,9 +290,9 @@ def test_a_folders_files_enter_the_index_in_one_write(knowledge, tmp_path, monke
     for number in range(12):
         (folder / f"{number}.md").write_text(f"第{number}朵花开了")
     writes = []
-    write = knowledge._index._lexical._write
+    write = knowledge._index._bm25._write
     monkeypatch.setattr(
-        knowledge._index._lexical, "_write", lambda *given: writes.append(1) or write(*given)
+        knowledge._index._bm25, "_write", lambda *given: writes.append(1) or write(*given)
     )
     assert knowledge.sync("s", folder) == (12, 0, 0)
     assert len(writes) == 1

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from elysia.memory.base import Heard, Scope
-from elysia.memory.hybrid import HybridMemory, build
+from elysia.memory.base import MemoryInput, MemoryScope
+from elysia.memory.long_term import LongTermMemory, open_memory
 from elysia.store.database import Database, open_database
 from elysia.store.tables import users
 
@@ -35,12 +35,12 @@ def database(url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def open_store(database: Database, tmp_path: Path) -> Iterator[Callable[..., HybridMemory]]:
+def open_store(database: Database, tmp_path: Path) -> Iterator[Callable[..., LongTermMemory]]:
     """Open the store, as often as wanted: with the same rows and the same folder."""
     opened: list[Any] = []
 
     def open_it(**options: Any) -> Any:
-        opened.append(build(database, tmp_path / "index", clock=lambda: NOW, **options))
+        opened.append(open_memory(database, tmp_path / "index", clock=lambda: NOW, **options))
         return opened[-1]
 
     yield open_it
@@ -49,26 +49,26 @@ def open_store(database: Database, tmp_path: Path) -> Iterator[Callable[..., Hyb
 
 
 @pytest.fixture
-def store(open_store: Callable[..., HybridMemory]) -> HybridMemory:
+def store(open_store: Callable[..., LongTermMemory]) -> LongTermMemory:
     return open_store()
 
 
 @pytest.fixture
-def scope() -> Scope:
-    return Scope("ann", "elysia")
+def scope() -> MemoryScope:
+    return MemoryScope("ann", "elysia")
 
 
 @pytest.fixture
-def say() -> Callable[..., Heard]:
+def say() -> Callable[..., MemoryInput]:
     """The next message of a talk, a minute after the last."""
     count = iter(range(10_000))
 
-    def heard(text: str, role: str = "user", talk: str = "talk", **changes: Any) -> Heard:
+    def heard(text: str, role: str = "user", talk: str = "talk", **changes: Any) -> MemoryInput:
         n = next(count)
         values: dict[str, Any] = {
             "message_id": f"m{n}", "conversation_id": talk, "role": role, "speaker": role, "text": text,
             "at": NOW - 1_000_000 + 60 * n,
         }  # fmt: skip
-        return Heard(**(values | changes))
+        return MemoryInput(**(values | changes))
 
     return heard

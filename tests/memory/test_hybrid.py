@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import select
 
 from elysia.core.errors import MemoryFault
-from elysia.memory.base import Heard, Scope
-from elysia.memory.facts import Fact
+from elysia.memory.base import MemoryInput, MemoryScope
+from elysia.memory.extract import UserFact
 from elysia.store.tables import memories
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,9 @@ def texts(store, scope, question, **options):
 
 
 def facts(store, scope, current=True):
-    return {one.text for one in store.known(scope, kind="fact") if one.current or not current}
+    return {
+        one.text for one in store.list_memories(scope, kind="fact") if one.current or not current
+    }
 
 
 def test_what_was_said_is_found_in_either_script_and_by_other_words(store, scope, say):
@@ -47,7 +49,7 @@ def test_a_message_heard_twice_is_remembered_once(store, scope, say):
     one = say("我叫林晓")
     assert len(store.remember(scope, [one, one])) == 2  # the turn and the fact
     assert store.remember(scope, [one]) == []
-    assert len(store.known(scope)) == 2
+    assert len(store.list_memories(scope)) == 2
 
 
 def test_a_newer_fact_takes_the_older_ones_place(store, scope, say):
@@ -108,12 +110,12 @@ def test_messages_that_stand_in_the_prompt_anyway_are_left_out(store, scope, say
 def test_a_question_without_a_shared_word_finds_nothing(store, scope, say):
     store.remember(scope, [say("The kettle is broken")])
     assert store.recall(scope, "quantum chromodynamics") == []
-    assert store.recall(Scope("bob", "elysia"), "kettle") == []
+    assert store.recall(MemoryScope("bob", "elysia"), "kettle") == []
 
 
 def test_a_correction_is_the_users_words_and_marks_the_old_turn(store, scope, say):
     store.remember(scope, [say("我叫林小")])
-    (fact,) = store.known(scope, kind="fact")
+    (fact,) = store.list_memories(scope, kind="fact")
     assert store.correct(scope, fact.id, " 我叫林晓 ").corrected
     found = store.recall(scope, "我叫什么名字？")
     assert found[0].memory.text == "我叫林晓"
@@ -126,7 +128,9 @@ def test_a_forgotten_fact_takes_what_it_replaced_and_does_not_come_back(open_sto
     store = open_store()
     old, new, other = say("我住在北京"), say("我搬到上海了"), say("我喜欢爬山")
     store.remember(scope, [old, new, other])
-    now = next(one for one in store.known(scope, kind="fact") if one.slot == "home" and one.current)
+    now = next(
+        one for one in store.list_memories(scope, kind="fact") if one.slot == "home" and one.current
+    )
     store.forget(scope, now.id)
     assert facts(store, scope, current=False) == {"我喜欢爬山"}
     store.remember(scope, [old, new])
@@ -139,7 +143,7 @@ def test_a_forgotten_fact_takes_what_it_replaced_and_does_not_come_back(open_sto
 
 def test_a_forgotten_turn_takes_its_facts_and_what_they_had_replaced(store, scope, say):
     store.remember(scope, [say("我住在北京，我喜欢爬山"), say("我搬到上海了")])
-    turn = next(one for one in store.known(scope, kind="turn") if "上海" in one.text)
+    turn = next(one for one in store.list_memories(scope, kind="turn") if "上海" in one.text)
     store.forget(scope, turn.id)
     assert facts(store, scope, current=False) == {"我喜欢爬山"}
     assert store.recall(scope, "北京还是上海") == []
@@ -149,7 +153,7 @@ def test_what_is_forgotten_is_gone_from_the_database_and_the_index(
     store, scope, say, tmp_path, database
 ):
     store.remember(scope, [say("my secret is xylophone")])
-    turn = next(one for one in store.known(scope) if one.kind == "turn")
+    turn = next(one for one in store.list_memories(scope) if one.kind == "turn")
     store.forget(scope, turn.id)
     assert store._index.search([*store._checked], "xylophone", k=5) == []
     with database.read() as connection:
@@ -168,18 +172,18 @@ def test_deleted_messages_leave_nothing_and_the_fact_before_them_counts_again(st
 
 
 def test_forgetting_everything_leaves_the_other_scopes(store, scope, say):
-    other = Scope("ann", "raven")
+    other = MemoryScope("ann", "raven")
     store.remember(scope, [say("the harbour")])
     store.remember(other, [say("the harbour at night")])
     store.forget_all(scope)
-    assert store.known(scope) == [] and store.recall(scope, "harbour") == []
+    assert store.list_memories(scope) == [] and store.recall(scope, "harbour") == []
     assert texts(store, other, "harbour") == ["the harbour at night"]
 
 
 def test_nobody_reaches_another_scopes_memory_by_its_id(store, scope, say):
     store.remember(scope, [say("the harbour")])
-    (mine,) = store.known(scope)
-    for stranger in (Scope("bob", "elysia"), Scope("ann", "raven")):
+    (mine,) = store.list_memories(scope)
+    for stranger in (MemoryScope("bob", "elysia"), MemoryScope("ann", "raven")):
         for act in (
             lambda who: store.forget(who, mine.id),
             lambda who: store.correct(who, mine.id, "x"),
@@ -188,14 +192,16 @@ def test_nobody_reaches_another_scopes_memory_by_its_id(store, scope, say):
                 act(stranger)
         store.forget_messages(stranger, [str(mine.message_id)])
         store.forget_all(stranger)
-    assert [one.text for one in store.known(scope)] == ["the harbour"]
+    assert [one.text for one in store.list_memories(scope)] == ["the harbour"]
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_random_users_and_characters_never_see_each_other(store, say, seed):
     rng = random.Random(seed)
     scopes = [
-        Scope(user, who) for user in ("ann", "bob") for who in ("elysia", "raven", "annelysia", "")
+        MemoryScope(user, who)
+        for user in ("ann", "bob")
+        for who in ("elysia", "raven", "annelysia", "")
     ]
     words = [
         "sea",
@@ -226,7 +232,7 @@ def test_random_users_and_characters_never_see_each_other(store, say, seed):
     for scope in scopes:
         found = store.recall(scope, " ".join(words) + " 上次 yesterday", k=50)
         assert {one.memory.message_id for one in found} <= mine[scope]
-        assert {one.message_id for one in store.known(scope)} == mine[scope]
+        assert {one.message_id for one in store.list_memories(scope)} == mine[scope]
 
 
 def test_threads_remember_and_recall_at_once(store, scope):
@@ -253,18 +259,18 @@ def test_threads_remember_and_recall_at_once(store, scope):
     for thread in threads:
         thread.join()
     assert faults == []
-    assert len(store.known(scope)) == 6 + 4 * 6
+    assert len(store.list_memories(scope)) == 6 + 4 * 6
     assert sum("boat" in one for one in texts(store, scope, "boat", k=50)) == 6
 
 
 def _heard(identity, text):
-    return Heard(identity, "t", "user", "x", text, 1_715_000_000.0)
+    return MemoryInput(identity, "t", "user", "x", text, 1_715_000_000.0)
 
 
 def test_what_was_just_said_is_found_before_the_index_has_it(open_store, scope, say, monkeypatch):
     store = open_store()
     store.remember(scope, [say("the first")])
-    store._behind.settle()
+    store._index_writer.flush()
     gate = threading.Event()
     write = store._index.add_all
     monkeypatch.setattr(store._index, "add_all", lambda *args: gate.wait(60) and write(*args))
@@ -286,15 +292,15 @@ def test_a_lost_or_damaged_index_is_made_anew_from_the_rows(open_store, scope, s
                 path.write_bytes(b"\0 damaged")
     again = open_store()
     assert texts(again, scope, "marmalade")[0] == "a marmalade cat"
-    assert len(again.known(scope)) == 3
-    again._behind.settle()
+    assert len(again.list_memories(scope)) == 3
+    again._index_writer.flush()
     assert len(again._index.ids(next(iter(again._checked)))) == 3
 
 
 WRITER = """
 import sys, time
-from elysia.memory.base import Heard, Scope
-from elysia.memory.hybrid import build
+from elysia.memory.base import MemoryInput, MemoryScope
+from elysia.memory.long_term import open_memory
 from elysia.store.database import open_database
 from pathlib import Path
 database = open_database(sys.argv[1])
@@ -320,7 +326,7 @@ def test_killed_while_it_remembers_it_keeps_all_that_was_remembered(
     child.send_signal(signal.SIGKILL)
     child.wait()
     store = open_store()
-    there = {one.message_id for one in store.known(scope)}
+    there = {one.message_id for one in store.list_memories(scope)}
     assert {f"m{n}" for n in range(last + 1)} <= there
     found = {one.memory.message_id for one in store.recall(scope, "boat", k=100)}
     assert found == there  # those that the index had not got when it was killed, too
@@ -345,20 +351,20 @@ def test_with_a_failing_embedder_words_go_on_and_it_is_said_once(open_store, sco
     embedder = Failing()
     store = open_store(embedder=embedder)
     store.remember(scope, [say("a marmalade cat")])
-    store._behind.settle()
+    store._index_writer.flush()
     embedder.broken = True
     with caplog.at_level("WARNING"):
         for _ in range(3):
             assert texts(store, scope, "marmalade")[0] == "a marmalade cat"
         store.remember(scope, [say("a lemon cake")])
-        store._behind.settle()
+        store._index_writer.flush()
         assert "a lemon cake" in texts(store, scope, "lemon")
     assert len([one for one in caplog.messages if "cannot be searched" in one]) == 1
 
 
 def test_another_extractor_can_be_put_in(open_store, scope, say):
     store = open_store(
-        extractor=lambda heard: [Fact("colour", "likes green")] if "green" in heard.text else []
+        extractor=lambda heard: [UserFact("colour", "likes green")] if "green" in heard.text else []
     )
     store.remember(scope, [say("green is the best"), say("我叫林晓")])
     assert facts(store, scope) == {"likes green"}
@@ -375,13 +381,13 @@ def test_an_extractor_that_fails_costs_no_turn(open_store, scope, say, caplog):
 
 def test_known_gives_the_newest_first_and_no_more_than_asked(store, scope, say):
     store.remember(scope, [say(f"boat {n}") for n in range(5)])
-    assert [one.text for one in store.known(scope, limit=2)] == ["boat 4", "boat 3"]
-    assert time.time() > store.known(scope, kind="turn")[0].at
+    assert [one.text for one in store.list_memories(scope, limit=2)] == ["boat 4", "boat 3"]
+    assert time.time() > store.list_memories(scope, kind="turn")[0].at
 
 
 def test_texts_of_many_scopes_are_written_at_once(open_store, scope, say, monkeypatch):
     store = open_store()
-    scopes = [Scope(scope.user, f"guest {number}") for number in range(12)]
+    scopes = [MemoryScope(scope.user, f"guest {number}") for number in range(12)]
     for one in scopes:
         store.recall(one, "boats")  # the first call of a scope looks after its index
     writes = []
@@ -389,7 +395,7 @@ def test_texts_of_many_scopes_are_written_at_once(open_store, scope, say, monkey
     monkeypatch.setattr(store._index, "add_all", lambda parts: writes.append(parts) or write(parts))
     for one in scopes:
         store.remember(one, [say(f"a marmalade cat of {one.character}")])
-    store._behind.settle()
+    store._index_writer.flush()
     assert len(writes) < len(scopes) / 2
     for one in scopes:
         assert texts(store, one, "marmalade") == [f"a marmalade cat of {one.character}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from elysia.memory.summary import read_summary, shown, summarize
+from elysia.memory.summary import format_summary, parse_summary, summarize
 
 BUDGET = 60
 
@@ -16,7 +16,7 @@ def test_facts_and_decisions_stay_and_greetings_go(say):
         say("你好呀"), say("晚上好～", "assistant"), say("今天天气一般。我决定五月搬到杭州。"),
         say("我养了一只橘猫，叫年糕"), say("那太好啦", "assistant"), say("你觉得呢？"),
     ]  # fmt: skip
-    text = shown(summarize([], turns, budget=200, count=count))
+    text = format_summary(summarize([], turns, budget=200, count=count))
     assert "我决定五月搬到杭州" in text and "年糕" in text
     assert "你好" not in text and "你觉得" not in text
     assert all(line.startswith("2024-05-0") for line in text.splitlines())
@@ -37,8 +37,8 @@ def test_the_budget_holds_over_many_updates_and_what_weighs_most_stays(say):
     for n in range(12):
         turns = [say(f"第{n}天，我去了公园散步"), say(f"今天的第{n}顿饭很好吃")]
         summary = summarize(summary, turns, budget=BUDGET * 4, count=count)
-        assert count(shown(summary)) <= BUDGET * 4
-    assert "花生" in shown(summary)
+        assert count(format_summary(summary)) <= BUDGET * 4
+    assert "花生" in format_summary(summary)
     assert summarize(summary, [], budget=0, count=count) == []
 
 
@@ -55,7 +55,7 @@ def test_what_is_said_again_stands_once_and_the_order_is_that_of_the_talk(say):
 
 def test_of_a_fact_that_changed_the_newer_one_stays(say):
     first = summarize([], [say("我住在北京"), say("我打算养一只猫")], budget=500, count=count)
-    text = shown(summarize(first, [say("我搬到上海了")], budget=500, count=count))
+    text = format_summary(summarize(first, [say("我搬到上海了")], budget=500, count=count))
     assert "上海" in text and "北京" not in text and "养一只猫" in text
 
 
@@ -63,7 +63,7 @@ def test_the_same_turns_give_the_same_summary_and_its_text_reads_back(say):
     turns = [say("I decided to leave Leeds on 3 May. Tom: agreed."), say("I was sad and cried")]
     one, two = (summarize([], turns, budget=300, count=count) for _ in range(2))
     assert one == two
-    back = read_summary(shown(one))
+    back = parse_summary(format_summary(one))
     assert [(kept.day, kept.speaker, kept.text) for kept in back] == [
         (kept.day, kept.speaker, kept.text) for kept in one
     ]

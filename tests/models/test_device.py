@@ -51,12 +51,12 @@ def test_the_dtype_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["bfloat16", "bf16", "torch.bfloat16", torch.bfloat16])
 def test_a_dtype_goes_by_several_names(name: str | torch.dtype) -> None:
-    assert device.as_dtype(name) == torch.bfloat16
+    assert device.parse_dtype(name) == torch.bfloat16
 
 
 def test_an_unknown_dtype_is_refused_with_the_nearest() -> None:
     with pytest.raises(ModelError, match="Did you mean 'bfloat16'"):
-        device.as_dtype("bfloat61")
+        device.parse_dtype("bfloat61")
 
 
 def test_this_cpus_bfloat16_is_a_plain_answer() -> None:

@@ -12,20 +12,20 @@ NAME = "internlm/internlm2-chat-1_8b"
 
 
 def test_a_local_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert hub.resolve(tmp_path) == tmp_path
-    assert hub.resolve(str(tmp_path), hub="modelscope") == tmp_path
+    assert hub.resolve_model(tmp_path) == tmp_path
+    assert hub.resolve_model(str(tmp_path), hub="modelscope") == tmp_path
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
-    assert hub.resolve("~/models") == tmp_path / "models"
+    assert hub.resolve_model("~/models") == tmp_path / "models"
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ModelError, match="is a file, and a model is a folder"):
-        hub.resolve(tmp_path / "model.safetensors")
+        hub.resolve_model(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -33,18 +33,18 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 )
 def test_a_missing_path_is_refused_without_asking_a_hub(path: str) -> None:
     with pytest.raises(ModelError, match="There is no model folder"):
-        hub.resolve(path)
+        hub.resolve_model(path)
 
 
 def test_an_unknown_hub_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="Did you mean 'modelscope'"):
-        hub.resolve(tmp_path, hub="modelscop")
+        hub.resolve_model(tmp_path, hub="modelscop")
 
 
 def test_offline_a_missing_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match=f"{NAME} is not on this machine.*HF_HUB_OFFLINE") as error:
-        hub.resolve(NAME)
+        hub.resolve_model(NAME)
     assert "\n" not in str(error.value)
 
 
@@ -79,9 +79,9 @@ def test_a_model_is_fetched_once_the_hub_answers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = Hub(monkeypatch, None, tmp_path)
-    assert hub.resolve(NAME) == tmp_path
+    assert hub.resolve_model(NAME) == tmp_path
     assert found.asked[-1]["revision"] == "c0ffee"
-    assert "*.bin" not in hub.WANTED
+    assert "*.bin" not in hub.DOWNLOAD_PATTERNS
 
 
 def _refusal(kind: str) -> Exception:
@@ -111,7 +111,7 @@ def test_each_way_of_not_getting_a_model_has_its_sentence(
 ) -> None:
     Hub(monkeypatch, _refusal(kind), tmp_path)
     with pytest.raises(ModelError, match=words) as error:
-        hub.resolve(NAME)
+        hub.resolve_model(NAME)
     assert "\n" not in str(error.value)
 
 
@@ -123,17 +123,17 @@ def test_a_network_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatc
     silent.listen()
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "PATIENCE", 0.5)
+    monkeypatch.setattr(hub, "HUB_TIMEOUT", 0.5)
     endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi(endpoint=endpoint))
     with silent, pytest.raises(ModelError, match="could not be fetched"):
-        hub.resolve(NAME)
+        hub.resolve_model(NAME)
 
 
 def test_modelscope_without_its_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelscope", None)
     with pytest.raises(ModelError, match="pip install modelscope"):
-        hub.resolve(NAME, hub="modelscope")
+        hub.resolve_model(NAME, hub="modelscope")
 
 
 def test_modelscope_is_asked_when_it_is_the_hub(
@@ -141,7 +141,7 @@ def test_modelscope_is_asked_when_it_is_the_hub(
 ) -> None:
     package = types.SimpleNamespace(snapshot_download=lambda name: str(tmp_path / name))
     monkeypatch.setitem(sys.modules, "modelscope", package)
-    assert hub.resolve(NAME, hub="modelscope") == tmp_path / NAME
+    assert hub.resolve_model(NAME, hub="modelscope") == tmp_path / NAME
 
 
 def test_modelscopes_failure_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,4 +150,4 @@ def test_modelscopes_failure_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setitem(sys.modules, "modelscope", types.SimpleNamespace(snapshot_download=fail))
     with pytest.raises(ModelError, match="could not be fetched from ModelScope"):
-        hub.resolve(NAME, hub="modelscope")
+        hub.resolve_model(NAME, hub="modelscope")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from elysia.core.errors import DataError, ModelError
-from elysia.models import load, tiny
+from elysia.models import loading, tiny
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -18,7 +18,7 @@ SIZES: dict[str, Any] = {
 
 
 def test_text_comes_back_whole(tiny_tokenizer: Path) -> None:
-    words = load.load_tokenizer(tiny_tokenizer)
+    words = loading.load_tokenizer(tiny_tokenizer)
     for text in ("你好，爱莉希雅！", "Hello  there\n\tyou", "👩‍👩‍👧🥰 \x00\x7f", "𠮷 é ﷽", " a "):
         ids = words(text)["input_ids"]
         assert words.decode(ids) == text
@@ -26,7 +26,7 @@ def test_text_comes_back_whole(tiny_tokenizer: Path) -> None:
 
 
 def test_chat_tokens_are_one_piece_each_and_leave_the_text_clean(tiny_tokenizer: Path) -> None:
-    words = load.load_tokenizer(tiny_tokenizer)
+    words = loading.load_tokenizer(tiny_tokenizer)
     assert words.convert_tokens_to_ids(list(tiny.SPECIAL_TOKENS)) == list(range(9))
     assert (words.pad_token_id, words.bos_token_id, words.eos_token_id) == (0, 1, 2)
     ids = words("<|im_start|>user\n你好<|im_end|>\n</s>")["input_ids"]
@@ -36,7 +36,7 @@ def test_chat_tokens_are_one_piece_each_and_leave_the_text_clean(tiny_tokenizer:
 
 
 def test_the_vocabulary_has_the_size_asked_for_and_learns_the_text(tiny_tokenizer: Path) -> None:
-    words = load.load_tokenizer(tiny_tokenizer)
+    words = loading.load_tokenizer(tiny_tokenizer)
     assert len(words) == 1000
     assert len(words("你叫什么名字？")["input_ids"]) < len("你叫什么名字？".encode()) / 2
 
@@ -68,7 +68,7 @@ def test_json_jsonl_and_txt_give_every_text_in_order(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text(json.dumps(ROWS, indent=1), encoding="utf-8")
     (tmp_path / "a.txt").write_text("s\n\n甲\n乙\n", encoding="utf-8")
     for name in ("a.json", "a.jsonl", "b.jsonl", "a.txt"):
-        assert list(tiny.texts_of(tmp_path / name)) == ["s", "甲", "乙"], name
+        assert list(tiny.read_texts(tmp_path / name)) == ["s", "甲", "乙"], name
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_each_architecture_is_made_saved_and_runs(
         tie_word_embeddings=tied,
         **SIZES,
     )
-    model = load.load_causal_lm(folder, dtype="float32", device="cpu")
+    model = loading.load_causal_lm(folder, dtype="float32", device="cpu")
     assert model.config.model_type == architecture
     assert model.config.vocab_size == 1000
     assert model.generation_config.eos_token_id == [2, 4]
-    ids = torch.tensor([load.load_tokenizer(folder)("你好")["input_ids"]])
+    ids = torch.tensor([loading.load_tokenizer(folder)("你好")["input_ids"]])
     logits = model(ids).logits
     assert logits.shape == (1, ids.shape[1], 1000)
     assert 0 < logits.abs().max() < 5
@@ -135,7 +135,7 @@ def test_the_seed_decides_the_weights_and_nothing_outside(
         for n, seed in enumerate((1, 1, 2))
     ]
     assert torch.equal(torch.rand(3), expected)
-    one, same, other = (load.fingerprint(folder)["sha256"] for folder in folders)
+    one, same, other = (loading.compute_fingerprint(folder)["sha256"] for folder in folders)
     assert one == same != other
 
 
@@ -180,8 +180,8 @@ def test_the_model_s_tokenizer_is_the_one_that_was_given(
     folder = tiny.init_model(
         tmp_path / "m", tokenizer=tiny_tokenizer, architecture=architecture, **SIZES
     )
-    given, found = load.load_tokenizer(tiny_tokenizer), load.load_tokenizer(folder)
-    assert len(found) == len(given) == load.load_config(folder).vocab_size
+    given, found = loading.load_tokenizer(tiny_tokenizer), loading.load_tokenizer(folder)
+    assert len(found) == len(given) == loading.load_config(folder).vocab_size
     # Qwen2's own would compose these, and cut digits one by one.
     text = "cafe\u0301 12345 don't"
     assert found(text)["input_ids"] == given(text)["input_ids"]

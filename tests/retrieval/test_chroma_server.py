@@ -29,7 +29,7 @@ def opened():
 
 def filled(index):
     index.add("a", TEXTS)
-    index.filled()
+    index.mark_complete()
     return index
 
 
@@ -50,7 +50,7 @@ def test_several_programs_share_one_index_and_all_find_by_meaning(
 ):
     first = filled(opened(tmp_path, pieces, server=chroma_server))
     second = opened(tmp_path, pieces, server=chroma_server)
-    assert not second.fresh
+    assert not second.needs_refill
     second.add("a", [("lily", "百合")])
     for index in (first, second):
         assert index.search(["a"], "百合", k=1)[0].why == BOTH
@@ -77,12 +77,12 @@ def test_a_server_that_falls_leaves_the_words_and_one_that_lost_all_is_filled_ag
     for _ in range(2):
         assert ids(index.search(["a"], "玫瑰", k=1)) == ["rose"]  # by words
     index.add("a", [("lily", "百合")])
-    assert caplog.text.count("cannot be searched") == 1 and index.fresh
-    index.filled()  # as if nothing had been missed
+    assert caplog.text.count("cannot be searched") == 1 and index.needs_refill
+    index.mark_complete()  # as if nothing had been missed
     (tmp_path / "another").mkdir()
     with chroma(tmp_path / "another") as url:
         again = opened(tmp_path / "index", pieces, server=url)
-        assert again.fresh
+        assert again.needs_refill
         again.refill(lambda: [("a", [*TEXTS, ("lily", "百合")])])
         again.wait()
-        assert not again.fresh and again.search(["a"], "百合", k=1)[0].why == BOTH
+        assert not again.needs_refill and again.search(["a"], "百合", k=1)[0].why == BOTH

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from elysia.retrieval.index import fuse, open_index
+from elysia.retrieval.index import fuse_rankings, open_index
 
 TEXTS = [
     ("rose", "爱莉希雅在花园里种了粉色的玫瑰。"),
@@ -26,7 +26,7 @@ TEXTS = [
 def index(tmp_path):
     opened = open_index(tmp_path / "index")
     opened.add("a", TEXTS)
-    opened.filled()
+    opened.mark_complete()
     yield opened
     opened.close()
 
@@ -86,7 +86,7 @@ def test_no_question_is_a_fault(index, question):
 
 def test_it_outlives_the_process_and_is_not_fresh_then(index, tmp_path):
     again = open_index(tmp_path / "index")
-    assert not again.fresh
+    assert not again.needs_refill
     assert ids(again.search(["a"], "玫瑰", k=9)) == ["rose"]
     index.add("a", [("new", "紫罗兰")])  # another process's reader sees it at once
     assert ids(again.search(["a"], "紫罗兰", k=9)) == ["new"]
@@ -95,9 +95,9 @@ def test_it_outlives_the_process_and_is_not_fresh_then(index, tmp_path):
 def test_it_stays_fresh_until_the_owner_has_added_everything(tmp_path):
     open_index(tmp_path).add("a", TEXTS)
     again = open_index(tmp_path)
-    assert again.fresh
-    again.filled()
-    assert not open_index(tmp_path).fresh
+    assert again.needs_refill
+    again.mark_complete()
+    assert not open_index(tmp_path).needs_refill
 
 
 @pytest.mark.parametrize("harm", ["empty", "cut", "gone"])
@@ -108,7 +108,7 @@ def test_a_damaged_folder_is_made_anew_and_says_so(index, tmp_path, harm):
         else:
             file.write_bytes(b"" if harm == "empty" else file.read_bytes()[:-7])
     again = open_index(tmp_path / "index")
-    assert again.fresh
+    assert again.needs_refill
     again.add("a", TEXTS)
     assert ids(again.search(["a"], "玫瑰", k=9)) == ["rose"]
 
@@ -118,7 +118,7 @@ def test_damage_in_mid_life_loses_no_search(index, tmp_path):
     for file in (tmp_path / "index" / "words").iterdir():
         file.unlink()
     assert index.search(["a"], "玫瑰", k=9) == []
-    assert index.fresh
+    assert index.needs_refill
     index.add("a", TEXTS)
     assert ids(index.search(["a"], "玫瑰", k=9)) == ["rose"]
 
@@ -183,7 +183,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_that_it_reported(index, tmp
         os.kill(writer.pid, signal.SIGKILL)
         writer.wait()
         again = open_index(tmp_path / "index")
-        assert not again.fresh
+        assert not again.needs_refill
         assert {str(number) for number in range(last + 1)} <= again.ids("k")
         again.add("k", [("after", "百合")])
         assert ids(again.search(["k"], "百合", k=1)) == ["after"]
@@ -206,19 +206,21 @@ def test_vectors_find_what_words_alone_rank_low(tmp_path, pieces):
 def test_a_model_that_finds_everything_equally_near_does_not_overrule_the_words():
     words = [("right", 20.0), ("other", 9.0)]
     near = [(f"{number}", 0.31 - number / 1_000) for number in range(9)] + [("right", 0.3)]
-    assert fuse(words, near)[0].id == "right"
-    assert fuse([], near)[0].id == "0"
-    assert [hit.id for hit in fuse(words, [])] == ["right", "other"]
+    assert fuse_rankings(words, near)[0].id == "right"
+    assert fuse_rankings([], near)[0].id == "0"
+    assert [hit.id for hit in fuse_rankings(words, [])] == ["right", "other"]
 
 
 def test_how_close_together_a_model_puts_all_texts_does_not_matter():
     words = [("a", 10.0), ("b", 9.0), ("c", 2.0)]
     near = [("b", 0.7), ("c", 0.5), ("a", 0.4), ("d", 0.3)]
     close = [(one, 1 - (1 - cosine) / 8) for one, cosine in near]
-    for hit, other in zip(fuse(words, near), fuse(words, close), strict=True):
+    for hit, other in zip(fuse_rankings(words, near), fuse_rankings(words, close), strict=True):
         assert hit.id == other.id and hit.score == pytest.approx(other.score)
-    assert fuse(words, close)[0].id == "b"  # its meaning is worth more than a tenth of the words
-    assert [hit.score for hit in fuse([], [("x", 1.0), ("y", 1.0)])] == [0.0, 0.0]
+    assert (
+        fuse_rankings(words, close)[0].id == "b"
+    )  # its meaning is worth more than a tenth of the words
+    assert [hit.score for hit in fuse_rankings([], [("x", 1.0), ("y", 1.0)])] == [0.0, 0.0]
 
 
 def test_what_did_not_change_is_not_embedded_again(tmp_path, pieces):
@@ -232,15 +234,15 @@ def test_what_did_not_change_is_not_embedded_again(tmp_path, pieces):
 def test_damaged_vectors_are_made_anew_from_what_the_owner_adds(tmp_path, pieces, caplog):
     index = open_index(tmp_path, pieces)
     index.add("a", TEXTS)
-    index.filled()
+    index.mark_complete()
     index.close()
     (tmp_path / "vectors" / "chroma" / "chroma.sqlite3").write_bytes(b"no database" * 100)
     again = open_index(tmp_path, pieces)
     assert "damaged" in caplog.text
-    assert again.fresh
+    assert again.needs_refill
     assert ids(again.search(["a"], "玫瑰", k=1)) == ["rose"]  # by words, meanwhile
     again.add("a", TEXTS)
-    again.filled()
+    again.mark_complete()
     assert again.search(["a"], "玫瑰", k=1)[0].why == "words #1, meaning #1"
     again.close()
 
@@ -249,13 +251,13 @@ def test_without_chroma_words_serve_and_it_is_said_once(tmp_path, pieces, caplog
     monkeypatch.setitem(sys.modules, "chromadb", None)
     index = open_index(tmp_path, pieces)
     index.add("a", TEXTS)
-    index.filled()
+    index.mark_complete()
     for _ in range(3):
         assert ids(index.search(["a"], "玫瑰", k=1)) == ["rose"]
     assert caplog.text.count("Chroma is not installed") == 1
     monkeypatch.undo()
     again = open_index(tmp_path, pieces)  # Chroma is back: its vectors are wanted
-    assert again.fresh
+    assert again.needs_refill
     again.close()
 
 
@@ -264,13 +266,13 @@ def test_a_second_process_searches_by_words_and_what_it_adds_is_made_up_for(
 ):
     first = open_index(tmp_path, pieces)
     first.add("a", TEXTS)
-    first.filled()
+    first.mark_complete()
     second = open_index(tmp_path, pieces)
     assert "in use by another process" in caplog.text
     second.add("a", [("lily", "百合")])
     assert ids(second.search(["a"], "百合", k=1)) == ["lily"]
     first.close()
-    assert open_index(tmp_path, pieces).fresh
+    assert open_index(tmp_path, pieces).needs_refill
 
 
 def test_a_server_out_of_reach_leaves_the_words(tmp_path, pieces, caplog):

@@ -64,7 +64,7 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path):
 
 
 def test_a_database_that_another_program_locks_is_said_to_be_locked(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", 0.2)
     database = open_database(str(tmp_path / "chat.db"))
     other = sqlite3.connect(tmp_path / "chat.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

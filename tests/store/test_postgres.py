@@ -115,7 +115,7 @@ def test_writers_that_read_first_take_turns(postgres):
 
 
 def test_a_writer_that_holds_on_is_waited_for_and_then_told_of(postgres, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", 1.0)
     database = open_database(postgres)
     with database.write():
         with database.read() as connection:  # readers wait for nobody

@@ -18,9 +18,9 @@ from liger_kernel.ops.rope import LigerRopeFunction
 from liger_kernel.ops.swiglu import LigerSiLUMulFunction
 from triton.runtime import interpreter
 
-from elysia.train import liger
-from elysia.train.dataset import collate_padded
-from elysia.train.sft import SupervisedFinetune
+from elysia.train.data.dataset import collate_padded
+from elysia.train.kernels import liger
+from elysia.train.methods.sft import SupervisedFinetune
 
 KERNELS = {"norm": LigerRMSNormFunction, "rope": LigerRopeFunction, "gate": LigerSiLUMulFunction}
 
@@ -81,7 +81,7 @@ def gradients(model):
 def main(how, folder, calls):
     wanted, patched = gradients(build(folder, how)), build(folder, how)
     assert not any(calls.values())
-    counts = liger.patch(patched.causal)
+    counts = liger.patch_model(patched.causal)
     got = gradients(patched)
     off = {n: float((got[n] - v).abs().max() / v.abs().max()) for n, v in wanted.items()}
     alive = all(bool(v.abs().max() > 0) for v in got.values())

@@ -92,7 +92,7 @@ def test_the_last_checkpoint_is_found_in_the_folder_itself_also_after_it_was_cop
     for step in (5, 10):
         checkpoint.save({"n": step}, old / f"iter_{step}.pth")
     assert checkpoint.last_checkpoint(old).name == "iter_10.pth"
-    checkpoint.point_to(old / "iter_5.pth")
+    checkpoint.write_pointer(old / "iter_5.pth")
     assert checkpoint.last_checkpoint(old).name == "iter_5.pth"
     shutil.copytree(old, tmp_path / "new")
     assert checkpoint.last_checkpoint(tmp_path / "new") == tmp_path / "new" / "iter_5.pth"

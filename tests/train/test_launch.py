@@ -43,7 +43,7 @@ def test_the_loss_falls_on_trained_and_held_out_rows(done):
 
 
 def test_it_leaves_what_xtuner_users_look_for(done):
-    assert (done / "run.py").read_text().count("elysia.train.sft.SupervisedFinetune") == 1
+    assert (done / "run.py").read_text().count("elysia.train.methods.sft.SupervisedFinetune") == 1
     last = Path((done / "last_checkpoint").read_text())
     assert last.exists() and [p.name for p in done.glob("iter_*.pth")] == [last.name]
     (vis,) = done.glob("*/vis_data")
@@ -78,7 +78,7 @@ def test_the_rate_is_never_near_zero(done):
 def test_a_checkpoint_holds_the_adapter_and_not_the_base(done, tiny_internlm2):
     weights = checkpoint.load_weights(checkpoint.last_checkpoint(done))
     assert all("lora_" in name for name in weights)
-    card = checkpoint.load_card(checkpoint.last_checkpoint(done))
+    card = checkpoint.load_run_card(checkpoint.last_checkpoint(done))
     assert card.base_model == str(tiny_internlm2) and card.template["name"] == "internlm2_chat"
 
 

@@ -19,10 +19,10 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
 from elysia.core.errors import ModelError
-from elysia.models import load, lora, tiny
-from elysia.train import fused, liger
-from elysia.train.preflight import check_liger
-from elysia.train.settings import settings_from
+from elysia.models import adapters, loading, tiny
+from elysia.train.config.preflight import check_liger
+from elysia.train.config.settings import build_settings
+from elysia.train.kernels import fused_lora, liger
 
 IDS = torch.arange(20, 84).view(2, 32)
 ABSENT = [name for name in ("triton", "liger_kernel") if not find_spec(name)]
@@ -114,14 +114,16 @@ def step(model):
 def test_one_model_gets_the_kernels_and_the_classes_stay(request, kernels, fixture):
     def build():
         torch.manual_seed(0)
-        base = load.load_causal_lm(request.getfixturevalue(fixture), dtype="float32", device="cpu")
-        model = lora.add_lora(base, r=4, alpha=6)
-        fused.fuse(model)
+        base = loading.load_causal_lm(
+            request.getfixturevalue(fixture), dtype="float32", device="cpu"
+        )
+        model = adapters.add_lora(base, r=4, alpha=6)
+        fused_lora.patch_lora_and_mlp(model)
         return model.train()
 
     plain, model = build(), build()
     classes = [kind.forward for kind in (LlamaAttention, LlamaMLP, LlamaRMSNorm)]
-    assert liger.patch(model) == {"norms": 5, "attentions": 2, "gates": 2}
+    assert liger.patch_model(model) == {"norms": 5, "attentions": 2, "gates": 2}
     wanted = step(plain)
     assert not any(kernel.calls for kernel in kernels.values())  # another model has none
     found = step(model)
@@ -136,17 +138,17 @@ def test_one_model_gets_the_kernels_and_the_classes_stay(request, kernels, fixtu
 
 
 def test_what_the_kernels_need_is_told(monkeypatch):
-    assert "need a GPU" in liger.lacking("cpu")
+    assert "need a GPU" in liger.missing_requirement("cpu")
     monkeypatch.setattr(liger, "find_spec", lambda name: None)
-    assert "triton is not installed" in liger.lacking("cuda")
+    assert "triton is not installed" in liger.missing_requirement("cuda")
     monkeypatch.setattr(liger, "find_spec", lambda name: name == "triton" or None)
-    assert f"pip install --no-deps {liger.PACKAGE}" in liger.lacking("cuda")
+    assert f"pip install --no-deps {liger.PACKAGE}" in liger.missing_requirement("cuda")
     monkeypatch.setattr(liger, "find_spec", lambda name: name)
-    assert liger.lacking("cuda") == ""
+    assert liger.missing_requirement("cuda") == ""
 
 
 def test_a_model_of_another_family_is_refused_by_its_config(plain_settings, tmp_path):
-    settings = settings_from(plain_settings | {"liger_kernel": True}, "c")
+    settings = build_settings(plain_settings | {"liger_kernel": True}, "c")
     (tmp_path / "config.json").write_text('{"model_type": "mistral"}')
     with pytest.raises(ModelError, match=r"internlm2, llama, qwen2, and .* is a mistral model"):
         check_liger(settings, str(tmp_path))
@@ -156,4 +158,4 @@ def test_a_model_of_another_family_is_refused_by_its_config(plain_settings, tmp_
 def test_an_attention_that_does_not_rotate_by_that_name_is_refused(monkeypatch):
     monkeypatch.setattr(liger, "ROTATE", "something_else")
     with pytest.raises(ModelError, match="does not call something_else"):
-        liger.patch(torch.nn.Linear(2, 2))
+        liger.patch_model(torch.nn.Linear(2, 2))

@@ -85,7 +85,7 @@ def resumes_exactly(tmp_path, settings):
     whole = final(tmp_path / "whole")
     assert whole["progress"]["step"] > 4
     assert train(run, work_dir=str(tmp_path / "cut"), cfg_options={"max_steps": 0}) == 0
-    for later in sorted((tmp_path / "cut").glob("iter_*.pth"), key=checkpoint.step_of)[1:]:
+    for later in sorted((tmp_path / "cut").glob("iter_*.pth"), key=checkpoint.parse_step)[1:]:
         later.unlink()
     (tmp_path / "cut" / "last_checkpoint").unlink()
     assert train(run, work_dir=str(tmp_path / "cut"), resume="auto") == 0

@@ -113,7 +113,7 @@ def generator_shapes(sizes, symbols, speakers, stochastic):
 def make_checkpoint(tmp_path):
     """(speakers, stochastic, …) -> paths of a checkpoint and its config, and the tensors."""
     torch = pytest.importorskip("torch")
-    from elysia.voice.text.symbols import BOPOMOFO
+    from elysia.voice.frontend.cleaners import BOPOMOFO
 
     def make(
         speakers=3, stochastic=True, symbols=BOPOMOFO, cleaner="chinese_cleaners", config=None

@@ -5,8 +5,8 @@ import pytest
 pocketsphinx = pytest.importorskip("pocketsphinx")
 np = pytest.importorskip("numpy")
 
-from elysia.voice.audio import resampled  # noqa: E402
-from elysia.voice.espeak import EspeakVoice  # noqa: E402
+from elysia.voice.audio import resample_chunk  # noqa: E402
+from elysia.voice.engines.espeak import EspeakEngine  # noqa: E402
 
 SENTENCES = """
 good morning how are you
@@ -54,10 +54,10 @@ def hear(tmp_path_factory):
 
 
 def test_at_least_eighteen_of_twenty_sentences_are_understood(hear):
-    voice = EspeakVoice(variant="", pitch=50)
+    voice = EspeakEngine(variant="", pitch=50)
     understood = 0
     for sentence in SENTENCES:
-        sound = b"".join(resampled(p, RATE).data for p in joined(voice.synthesize(sentence)))
+        sound = b"".join(resample_chunk(p, RATE).data for p in joined(voice.synthesize(sentence)))
         understood += hear(np.frombuffer(sound, "<i2")) == sentence
     voice.close()
     assert understood >= 18
@@ -65,10 +65,10 @@ def test_at_least_eighteen_of_twenty_sentences_are_understood(hear):
 
 def joined(pieces):
     """One piece of many, so that resampling has no seams."""
-    from elysia.voice.base import Pcm
+    from elysia.voice.base import AudioChunk
 
     kept = list(pieces)
-    return [Pcm(b"".join(p.data for p in kept), kept[0].rate)]
+    return [AudioChunk(b"".join(p.data for p in kept), kept[0].rate)]
 
 
 def test_noise_is_understood_as_nothing(hear):

@@ -129,13 +129,13 @@ def look(browser, window, request):
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
     """A page with two users that have passwords."""
-    from elysia.chat.accounts import Accounts
+    from elysia.chat.accounts import AccountStore
     from elysia.store.database import open_database
 
     folder = tmp_path_factory.mktemp("people")
     database = open_database(str(folder / "chat.db"))
     for name in ("anna", "bela"):
-        Accounts(database).add(name, f"password of {name}")
+        AccountStore(database).add(name, f"password of {name}")
     database.close()
     with served(folder) as url:
         yield url

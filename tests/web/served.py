@@ -7,12 +7,14 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from elysia.web import page
-from elysia.web.server import around
+from elysia.web import streamlit
+from elysia.web.middleware import app_options
 from tests.web.stand_in import open_stand_in
 
-script = Path(page.__file__).with_name("script.py")
+script = Path(streamlit.__file__).with_name("script.py")
 app = st.App(
     script,
-    **around(lambda: open_stand_in(Path(sys.argv[1])), lambda: st.get_option("server.address")),
+    **app_options(
+        lambda: open_stand_in(Path(sys.argv[1])), lambda: st.get_option("server.address")
+    ),
 )

@@ -18,20 +18,20 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
-from elysia.chat.cast import Cast
-from elysia.chat.model import Model
+from elysia.chat.characters import CharacterRegistry
+from elysia.chat.chat_model import ChatModel
+from elysia.chat.prompt.context import ContextProviders
 from elysia.chat.service import ChatService
-from elysia.chat.surroundings import Surroundings
 from elysia.core import templates
 from elysia.core.errors import EngineError, KnowledgeError, MemoryFault
-from elysia.engines.base import Delta, Usage
-from elysia.engines.text import StopTexts
-from elysia.knowledge.base import Document, Found
-from elysia.memory.base import Memory, Recalled
+from elysia.engines.base import Delta, TokenUsage
+from elysia.knowledge.base import Document, SearchHit
+from elysia.memory.base import Memory, MemoryHit
+from elysia.models.streaming_text import StopTextFilter
 from elysia.store.database import open_database
-from elysia.voice.base import Pcm
-from elysia.voice.speaker import Speakers
-from elysia.web.site import Site, site_of
+from elysia.voice.base import AudioChunk
+from elysia.voice.streaming import TTSWorkerPool
+from elysia.web.app_state import AppState, build_app_state
 
 PERSONAS = Path(__file__).parents[2] / "configs" / "personas"
 TABLE = 6  # characters that it says at once
@@ -40,7 +40,7 @@ TABLE = 6  # characters that it says at once
 class ObedientEngine:
     """Echoes; holding on, failing or citing when it is told so."""
 
-    abilities: frozenset = frozenset()
+    capabilities: frozenset = frozenset()
     slots = 4
     context_length = 4096
 
@@ -64,18 +64,18 @@ class ObedientEngine:
         text = spoken or (f"It is written: {found[1][:80]} [1]" if found else f"heard: {asked}")
         if "numbered" in asked:
             text += f" ({next(self.number)})"
-        stops = StopTexts(request.stop)
+        stops = StopTextFilter(request.stop)
         for start in range(0, len(text), TABLE):
             if start >= len(text) // 2:
                 self.hold(asked, cancel)
             if cancel is not None and cancel.wait(0.002):
-                yield Delta(stops.rest(), "cancelled", Usage(1, start))
+                yield Delta(stops.rest(), "cancelled", TokenUsage(1, start))
                 return
             if piece := stops.push(text[start : start + TABLE]):
                 yield Delta(piece)
-            if stops.found:
+            if stops.stopped:
                 break
-        yield Delta(stops.rest(), "stop", Usage(1, len(text) // 2))
+        yield Delta(stops.rest(), "stop", TokenUsage(1, len(text) // 2))
 
     def hold(self, asked, cancel):
         """Wait, when it is told so, as long as a test wants to look at a reply that is being written."""
@@ -141,17 +141,17 @@ class DictMemory:
     def recall(self, scope, question, *, k=8, without=()):
         words = set(re.findall(r"\w{3,}|[\u4e00-\u9fff]", question.lower()))
         found = []
-        for one in self.known(scope):
+        for one in self.list_memories(scope):
             shared = words & set(re.findall(r"\w{3,}|[\u4e00-\u9fff]", one.text.lower()))
             if shared and one.current and one.message_id not in without:
                 found.append(
-                    Recalled(
+                    MemoryHit(
                         one, len(shared) / len(words), "words: " + ", ".join(sorted(shared)[:3])
                     )
                 )
         return sorted(found, key=lambda one: -one.score)[:k]
 
-    def known(self, scope, *, kind=None, limit=200):
+    def list_memories(self, scope, *, kind=None, limit=200):
         found = [m for m in self._of.get(scope, {}).values() if kind in (None, m.kind)]
         return sorted(found, key=lambda m: -m.at)[:limit]
 
@@ -241,7 +241,7 @@ class DictKnowledge:
                             else ""
                         )
                         found.append(
-                            Found(
+                            SearchHit(
                                 made.id,
                                 made.name,
                                 start,
@@ -265,19 +265,19 @@ class ToneVoice:
 
     def synthesize(self, text, speed=1.0):
         for _ in range(4):
-            yield Pcm(self.piece, 16_000)
+            yield AudioChunk(self.piece, 16_000)
 
     def close(self) -> None:
         pass
 
 
-def open_stand_in(folder: Path) -> Site:
+def open_stand_in(folder: Path) -> AppState:
     """A site whose data lies in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     database = open_database(str(folder / "chat.db"))
-    model = Model(ObedientEngine(folder), templates.get_template("internlm2_chat"))
-    around = Surroundings(memory=DictMemory(), knowledge=DictKnowledge())
-    service = ChatService(database, Cast(database, PERSONAS), model, around)
-    site = site_of(service, folder / "web.key")
-    site.speakers = Speakers(lambda name: (ToneVoice(name), 1.0))
+    model = ChatModel(ObedientEngine(folder), templates.get_template("internlm2_chat"))
+    around = ContextProviders(memory=DictMemory(), knowledge=DictKnowledge())
+    service = ChatService(database, CharacterRegistry(database, PERSONAS), model, around)
+    site = build_app_state(service, folder / "web.key")
+    site.speakers = TTSWorkerPool(lambda name: (ToneVoice(name), 1.0))
     return site

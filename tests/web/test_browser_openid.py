@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from elysia.chat.accounts import Accounts
+from elysia.chat.accounts import AccountStore
 from elysia.store.database import open_database
 from tests.web.conftest import served
 from tests.web.steps import MESSAGE, begin, say, switch_voice_on, texts
@@ -46,7 +46,7 @@ def log_in(page, name):
 
 def users(folder):
     database = open_database(str(folder / "chat.db"))
-    names = [user.name for user in Accounts(database).all()]
+    names = [user.name for user in AccountStore(database).all()]
     database.close()
     return names
 

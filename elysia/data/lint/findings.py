@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 ERROR, WARNING = "error", "warning"
-KEPT = 1000  # findings of one rule in one file that are kept whole; beyond it they are only counted
+MAX_KEPT = (
+    1000  # findings of one rule in one file that are kept whole; beyond it they are only counted
+)
 
 # rule: (severity, what it means). An error is what training would refuse or should never learn.
 RULES: dict[str, tuple[str, str]] = {
@@ -37,7 +39,7 @@ RULES: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """One fault. `line` counts lines and `row` rows, both from 1; 0 means the whole file."""
 
     rule: str
@@ -58,17 +60,17 @@ class Finding:
 
 
 @dataclass
-class Findings:
+class FindingLog:
     """All findings of one file: every one counted, the first KEPT of a rule kept."""
 
-    kept: list[Finding] = field(default_factory=list)
+    kept: list[LintFinding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, found: Iterable[Finding]) -> None:
+    def add(self, found: Iterable[LintFinding]) -> None:
         """Count findings, and keep them while there is room."""
         for finding in found:
             self.counts[finding.rule] += 1
-            if self.counts[finding.rule] <= KEPT:
+            if self.counts[finding.rule] <= MAX_KEPT:
                 self.kept.append(finding)
 
     @property
@@ -76,6 +78,6 @@ class Findings:
         """How many are errors."""
         return sum(count for rule, count in self.counts.items() if RULES[rule][0] == ERROR)
 
-    def in_order(self) -> list[Finding]:
+    def in_order(self) -> list[LintFinding]:
         """The kept ones by line and row; those of the whole file first."""
         return sorted(self.kept, key=lambda finding: (finding.line, finding.row))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from elysia.core.page import bars, heading, page, paragraph, table
+from elysia.core.html_report import bar_chart, heading, paragraph, render_page, table
 from elysia.data.lint.findings import RULES
-from elysia.data.lint.run import FileReport
+from elysia.data.lint.lint_files import FileReport
 
-SHOWN = 500  # findings of a file in the table of the page
+MAX_SHOWN = 500  # findings of a file in the table of the page
 
 
-def lines(report: FileReport, limit: int = 0) -> Iterator[tuple[str, str]]:
+def format_findings(report: FileReport, limit: int = 0) -> Iterator[tuple[str, str]]:
     """(severity, line) of each finding of a file, at most `limit` of one rule (0: all)."""
     told: dict[str, int] = {}
     for finding in report.findings.in_order():
@@ -24,7 +24,7 @@ def lines(report: FileReport, limit: int = 0) -> Iterator[tuple[str, str]]:
         where = f"{finding.where}: " if finding.where else ""
         yield (
             finding.severity,
-            f"{place}: {finding.severity} {finding.rule}: {where}{plain(finding.text)}{row}",
+            f"{place}: {finding.severity} {finding.rule}: {where}{to_one_line(finding.text)}{row}",
         )
 
 
@@ -36,7 +36,7 @@ def summary(report: FileReport) -> str:
     return f"{report.file}: {report.format or 'no format'}, {shape.rows} rows{share}; {found}"
 
 
-def as_json(reports: Sequence[FileReport]) -> str:
+def to_json(reports: Sequence[FileReport]) -> str:
     """Everything, as one JSON object."""
     value = {
         "errors": sum(r.findings.errors for r in reports),
@@ -47,7 +47,7 @@ def as_json(reports: Sequence[FileReport]) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def as_html(reports: Sequence[FileReport]) -> str:
+def to_html(reports: Sequence[FileReport]) -> str:
     """A page: for every file its counts, its plots and its findings."""
     parts = []
     for report in reports:
@@ -64,17 +64,17 @@ def as_html(reports: Sequence[FileReport]) -> str:
             )
         )
         parts += _plots(report)
-        kept = report.findings.in_order()[:SHOWN]
+        kept = report.findings.in_order()[:MAX_SHOWN]
         parts.append(
             table(
                 ("line", "row", "rule", "where", "what"),
-                [(f.line or "", f.row or "", f.rule, f.where, plain(f.text)) for f in kept],
+                [(f.line or "", f.row or "", f.rule, f.where, to_one_line(f.text)) for f in kept],
                 [f.severity for f in kept],
             )
         )
         if sum(counts.values()) > len(kept):
             parts.append(paragraph(f"{sum(counts.values()) - len(kept)} more are not shown."))
-    return page("Lint of the data", *parts)
+    return render_page("Lint of the data", *parts)
 
 
 def _plots(report: FileReport) -> list[str]:
@@ -82,11 +82,13 @@ def _plots(report: FileReport) -> list[str]:
     doubled = {rule: counts[rule] for rule in ("duplicate", "near-duplicate", "leak")}
     single = shape.rows - sum(doubled.values())
     return [
-        bars(f"length of a row, {report.unit}", _bins(shape.lengths)),
-        bars(f"length of a reply, {report.unit}", _bins(shape.reply_lengths)),
-        bars("replies in a row", {str(n): shape.turns[n] for n in sorted(shape.turns)[:20]}),
-        bars("rows", {"single": max(0, single), **doubled}),
-        bars(f"{report.unit}", {"learned": shape.learned, "context": shape.total - shape.learned}),
+        bar_chart(f"length of a row, {report.unit}", _bins(shape.lengths)),
+        bar_chart(f"length of a reply, {report.unit}", _bins(shape.reply_lengths)),
+        bar_chart("replies in a row", {str(n): shape.turns[n] for n in sorted(shape.turns)[:20]}),
+        bar_chart("rows", {"single": max(0, single), **doubled}),
+        bar_chart(
+            f"{report.unit}", {"learned": shape.learned, "context": shape.total - shape.learned}
+        ),
     ]
 
 
@@ -100,7 +102,7 @@ def _bins(counts: dict[int, int]) -> dict[str, float]:
     return {names[n]: counts[n] for n in sorted(counts)}
 
 
-def plain(text: str) -> str:
+def to_one_line(text: str) -> str:
     """`text` on one line, control characters and half surrogates spelt out."""
     return "".join(
         ch if ch.isprintable() else " " if ch.isspace() else f"\\u{ord(ch):04x}" for ch in text

@@ -13,10 +13,10 @@ from elysia.core.errors import KnowledgeError
 
 MAX_MEMBERS = 10_000
 MAX_UNPACKED = 256 << 20  # bytes of all members together
-BLOCK = 1 << 20
+BLOCK_SIZE = 1 << 20
 
 
-class Archive:
+class ZipArchive:
     """Members by name. KnowledgeError for what is no zip, is encrypted, or unpacks past the bounds."""
 
     def __init__(self, content: bytes, kind: str) -> None:
@@ -38,7 +38,7 @@ class Archive:
         try:
             # In blocks: asked for the whole, zipfile unpacks it all before it looks at the size.
             with self._zip.open(name) as member:
-                return b"".join(iter(lambda: member.read(BLOCK), b""))
+                return b"".join(iter(lambda: member.read(BLOCK_SIZE), b""))
         except KeyError:
             if default is not None:
                 return default

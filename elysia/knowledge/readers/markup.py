@@ -15,12 +15,12 @@ from bs4.element import NavigableString, PreformattedString
 from lxml import etree
 
 from elysia.core.errors import KnowledgeError
-from elysia.knowledge.readers.archive import Archive
-from elysia.knowledge.readers.plain import decoded
-from elysia.knowledge.source import Source, Writer
+from elysia.knowledge.readers import ParsedText, TextBuilder
+from elysia.knowledge.readers.archive import ZipArchive
+from elysia.knowledge.readers.plain import decode_text
 
 # fmt: off
-UNSEEN = [
+HIDDEN_TAGS = [
     "script", "style", "template", "noscript", "svg", "math", "head", "iframe", "object", "select",
     "button",
 ]
@@ -37,30 +37,32 @@ _BLOCKS = _PARAGRAPHS | frozenset([
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)[^>]{0,300}?(?:charset|encoding)\s*=\s*["']?([\w-]+)""")
 
 
-def read_html(content: bytes) -> Source:
+def read_html(content: bytes) -> ParsedText:
     """A page."""
-    writer = Writer()
-    _write(content, writer)
+    writer = TextBuilder()
+    _write_page(content, writer)
     return writer.done()
 
 
-def read_epub(content: bytes) -> Source:
+def read_epub(content: bytes) -> ParsedText:
     """A book's chapters in its own order."""
-    archive = Archive(content, "EPUB")
-    if b"EncryptedData" in archive.read("META-INF/encryption.xml", b"") and _locks_text(archive):
+    archive = ZipArchive(content, "EPUB")
+    if b"EncryptedData" in archive.read("META-INF/encryption.xml", b"") and _is_text_encrypted(
+        archive
+    ):
         raise KnowledgeError("the book is locked by its seller (DRM) and cannot be read.")
-    writer = Writer()
-    for chapter in _spine(archive):
+    writer = TextBuilder()
+    for chapter in _list_chapters(archive):
         writer.blank()
-        _write(archive.read(chapter, b""), writer)
+        _write_page(archive.read(chapter, b""), writer)
     return writer.done()
 
 
-def _write(content: bytes, writer: Writer) -> None:
-    soup = BeautifulSoup(_text_of(content), "lxml")
-    for unseen in soup.find_all(UNSEEN):
+def _write_page(content: bytes, writer: TextBuilder) -> None:
+    soup = BeautifulSoup(_decode_page(content), "lxml")
+    for unseen in soup.find_all(HIDDEN_TAGS):
         unseen.decompose()
-    line = _Line(writer)
+    line = _BlockText(writer)
     for node in soup.descendants:
         if isinstance(node, PreformattedString):
             continue  # comments, declarations
@@ -71,10 +73,10 @@ def _write(content: bytes, writer: Writer) -> None:
     line.end()
 
 
-class _Line:
+class _BlockText:
     """Collects the text of one block; a block's end is seen when the next text is in another."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: TextBuilder) -> None:
         self._writer = writer
         self._words: list[str] = []
         self._block: Any = None
@@ -112,7 +114,7 @@ class _Line:
         self._block = block
 
 
-def _text_of(content: bytes) -> str:
+def _decode_page(content: bytes) -> str:
     said = _CHARSET.search(content[:4096])
     if said and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
         name = said[1].decode().lower()
@@ -120,17 +122,17 @@ def _text_of(content: bytes) -> str:
             return content.decode({"gb2312": "gb18030", "gbk": "gb18030"}.get(name, name))
         except (LookupError, ValueError):
             pass  # a page may say one and be the other
-    return decoded(content)
+    return decode_text(content)
 
 
-def _spine(archive: Archive) -> list[str]:
+def _list_chapters(archive: ZipArchive) -> list[str]:
     """The members that are its chapters, in order."""
-    container = _xml(archive.read("META-INF/container.xml"))
+    container = _parse_xml(archive.read("META-INF/container.xml"))
     paths = container.xpath("//*[local-name()='rootfile']/@full-path")
     if not paths:
         raise KnowledgeError("its container names no book; it is no EPUB, or damaged.")
     package = str(paths[0])
-    book = _xml(archive.read(package))
+    book = _parse_xml(archive.read(package))
     items = {
         item.get("id"): item.get("href")
         for item in book.xpath("//*[local-name()='manifest']/*[local-name()='item']")
@@ -142,13 +144,13 @@ def _spine(archive: Archive) -> list[str]:
     return [normpath(join(dirname(package), unquote(str(href).split("#")[0]))) for href in found]
 
 
-def _locks_text(archive: Archive) -> bool:
+def _is_text_encrypted(archive: ZipArchive) -> bool:
     """Whether more than fonts are encrypted."""
     locked = re.findall(rb'URI\s*=\s*"([^"]+)"', archive.read("META-INF/encryption.xml", b""))
     return any(re.search(rb"\.x?html?$", name) for name in locked)
 
 
-def _xml(content: bytes) -> Any:
+def _parse_xml(content: bytes) -> Any:
     parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
     try:
         return etree.fromstring(content, parser)

@@ -10,36 +10,36 @@ import io
 import re
 
 from elysia.core.errors import KnowledgeError
-from elysia.data.encoding import encoding_of_bytes
-from elysia.knowledge.source import Source, Writer
+from elysia.data.readers.text_encoding import detect_encoding_of_bytes
+from elysia.knowledge.readers import ParsedText, TextBuilder
 
 MAX_COLUMNS = 500
-_STRANGE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0e-\x1f]")
+_UNPRINTABLE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0e-\x1f]")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:\s+(.*?))?\s*#*\s*$")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)\s*$")
 
 
-def decoded(content: bytes) -> str:
+def decode_text(content: bytes) -> str:
     """The text of bytes. KnowledgeError when they are no text in any encoding."""
-    text = content.decode(encoding_of_bytes(content), "replace")
-    if len(_STRANGE.findall(text[:100_000])) * 20 > len(text[:100_000]):
+    text = content.decode(detect_encoding_of_bytes(content), "replace")
+    if len(_UNPRINTABLE.findall(text[:100_000])) * 20 > len(text[:100_000]):
         raise KnowledgeError("it is no text in any encoding that is known here.")
     return text
 
 
-def read_text(content: bytes) -> Source:
+def read_text(content: bytes) -> ParsedText:
     """A text as it is."""
-    writer = Writer()
-    for line in decoded(content).splitlines():
+    writer = TextBuilder()
+    for line in decode_text(content).splitlines():
         writer.line(line)
     return writer.done()
 
 
-def read_markdown(content: bytes) -> Source:
+def read_markdown(content: bytes) -> ParsedText:
     """Markdown as it is written; `#` and underlined headings outside of code are headings."""
-    writer = Writer()
-    lines = decoded(content).splitlines()
+    writer = TextBuilder()
+    lines = decode_text(content).splitlines()
     fence = ""
     for number, line in enumerate(lines):
         if mark := _FENCE.match(line):
@@ -50,13 +50,13 @@ def read_markdown(content: bytes) -> Source:
             writer.line(line)
             continue
         below = lines[number + 1] if number + 1 < len(lines) else ""
-        writer.line(line, 0 if fence else _level(line, below))
+        writer.line(line, 0 if fence else _heading_level(line, below))
     return writer.done()
 
 
-def read_csv(content: bytes) -> Source:
+def read_csv(content: bytes) -> ParsedText:
     """A table: a line for each row, each value with its column's name."""
-    text = decoded(content).replace("\x00", "")
+    text = decode_text(content).replace("\x00", "")
     sample = text[:20_000]
     delimiter = max(",;\t|", key=lambda mark: (sample.count(mark), mark == ","))
     csv.field_size_limit(len(text) + 1)
@@ -65,7 +65,7 @@ def read_csv(content: bytes) -> Source:
         names = [name.strip() for name in next(rows, [])]
         if len(names) > MAX_COLUMNS:
             raise KnowledgeError(f"it has more than {MAX_COLUMNS} columns.")
-        writer = Writer(rows=True)
+        writer = TextBuilder(rows=True)
         for row in rows:
             said = [
                 f"{names[place]}: {value}" if place < len(names) and names[place] else value
@@ -79,7 +79,7 @@ def read_csv(content: bytes) -> Source:
     return writer.done()
 
 
-def _level(line: str, below: str) -> int:
+def _heading_level(line: str, below: str) -> int:
     if mark := _HEADING.match(line):
         return len(mark[1]) if mark[2] else 0
     if line.strip() and (under := _UNDERLINE.match(below)) and len(under[1]) > 2:

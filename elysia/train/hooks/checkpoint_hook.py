@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 
 from elysia.core.run_card import RunCard
 from elysia.train import checkpoint
-from elysia.train.strategy import barrier
+from elysia.train.distributed.strategy import barrier
 
 
 class CheckpointHook(Hook):  # type: ignore[misc]
@@ -47,21 +47,21 @@ class CheckpointHook(Hook):  # type: ignore[misc]
         if not (due or best or last):
             return
         path = Path(runner.work_dir) / f"iter_{done}.pth"
-        card = self.card | {"metrics": self.card.get("metrics", {}) | metrics(runner)}
+        card = self.card | {"metrics": self.card.get("metrics", {}) | collect_metrics(runner)}
         if runner.train_loop.stop_reason:
             card["stopped"] = runner.train_loop.stop_reason
         runner.strategy.save(path, runner.train_loop.progress(), card)
         if runner.rank == 0:
-            checkpoint.point_to(path)
+            checkpoint.write_pointer(path)
             if best:
-                checkpoint.point_to(path, checkpoint.BEST)
+                checkpoint.write_pointer(path, checkpoint.BEST)
             checkpoint.prune(path.parent, self.keep)
             RunCard.from_dict(card).write(path.parent)
         barrier()
         runner.logger.info("Saved %s", path)
 
 
-def metrics(runner: Any) -> dict[str, float]:
+def collect_metrics(runner: Any) -> dict[str, float]:
     """The latest scalars worth keeping beside the weights."""
     scalars = runner.message_hub.log_scalars
     names = {"train/loss": "loss", "heldout/loss": "heldout_loss"}

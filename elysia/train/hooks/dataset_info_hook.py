@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from elysia.data.encode import IGNORE
+from elysia.data.tokenize.encoder import IGNORE
 
 
 class DatasetInfoHook(Hook):  # type: ignore[misc]
@@ -27,10 +27,12 @@ class DatasetInfoHook(Hook):  # type: ignore[misc]
         )  # fmt: skip
         for index in range(min(self.samples, len(data.tokens))):
             ids, labels = data.tokens[index]
-            runner.logger.info("Sample %d:\n%s", index + 1, coloured(ids, labels, data.tokenizer))
+            runner.logger.info(
+                "Sample %d:\n%s", index + 1, colour_learned(ids, labels, data.tokenizer)
+            )
 
 
-def coloured(ids: Any, labels: Any, tokenizer: Any) -> str:
+def colour_learned(ids: Any, labels: Any, tokenizer: Any) -> str:
     """The text of `ids`; runs of learned tokens in green.
 
     Runs are decoded whole: a character may be spread over several tokens.

@@ -13,9 +13,9 @@ from mmengine.hooks import Hook
 
 from elysia.core.messages import Message
 from elysia.core.templates import get_template
-from elysia.models import load
-from elysia.train import rng
-from elysia.train.reply import replies
+from elysia.models import loading
+from elysia.models.batch_generate import generate_replies
+from elysia.train.engine import rng
 
 
 class EvaluateChatHook(Hook):  # type: ignore[misc]
@@ -34,8 +34,8 @@ class EvaluateChatHook(Hook):  # type: ignore[misc]
         hub: str = "huggingface",
         eos_token: str = "",
     ) -> None:
-        self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
-        load.end_with(self.tokenizer, eos_token)
+        self.tokenizer = loading.load_tokenizer(loading.resolve_model(tokenizer, hub))
+        loading.set_eos_token(self.tokenizer, eos_token)
         self.inputs, self.interval = evaluation_inputs, every_n_iters
         self.template, self.system = get_template(prompt_template), system
         self.max_new_tokens = max_new_tokens
@@ -52,9 +52,9 @@ class EvaluateChatHook(Hook):  # type: ignore[misc]
             self._ask(runner, done)
 
     def _ask(self, runner: Any, step: int) -> None:
-        bare = runner.strategy.bare
+        bare = runner.strategy.unwrapped_model
         bare.eval()
-        with torch.no_grad(), rng.untouched(), bare._autocast():
+        with torch.no_grad(), rng.preserve_rng_state(), bare._autocast():
             said = [(question, self._reply(bare.llm, question)) for question in self.inputs]
         bare.train()
         if runner.rank:
@@ -70,4 +70,6 @@ class EvaluateChatHook(Hook):  # type: ignore[misc]
         talk.append(Message("user", question))
         # One at a time: a reply is then the one that chat gives, to the bit.
         limit = self.max_new_tokens
-        return replies(model, self.tokenizer, self.template, [talk], max_new_tokens=limit)[0]
+        return generate_replies(model, self.tokenizer, self.template, [talk], max_new_tokens=limit)[
+            0
+        ]

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
-from elysia.train import rng
-from elysia.train.dataset import PackedDialogues
-from elysia.train.loop import count_units
-from elysia.train.strategy import total
+from elysia.train.data.dataset import PackedDataset
+from elysia.train.distributed.strategy import all_reduce_sum
+from elysia.train.engine import rng
+from elysia.train.engine.loop import count_units
 
 
 class HeldoutHook(Hook):  # type: ignore[misc]
-    """Args: `dataset`, arguments of PackedDialogues for the held-out rows; `collate`, as in training."""
+    """Args: `dataset`, arguments of PackedDataset for the held-out rows; `collate`, as in training."""
 
     priority = "ABOVE_NORMAL"
 
@@ -23,7 +23,7 @@ class HeldoutHook(Hook):  # type: ignore[misc]
         from mmengine.registry import FUNCTIONS
 
         self.interval = interval
-        self.data = PackedDialogues(**dataset)
+        self.data = PackedDataset(**dataset)
         self.collate: Any = FUNCTIONS.get(collate["type"])
         self.collate_args = {k: v for k, v in collate.items() if k != "type"}
 
@@ -47,7 +47,7 @@ class HeldoutHook(Hook):  # type: ignore[misc]
         measured: Counter[str] = Counter()
         world, rank = runner.world_size, runner.rank
         rounds = -(-len(self.data) // world)
-        with torch.no_grad(), rng.untouched():
+        with torch.no_grad(), rng.preserve_rng_state():
             for index in range(rounds):
                 mine = index * world + rank
                 # ZeRO-3 gathers weights together: who has no pack left runs a silent one.
@@ -55,11 +55,13 @@ class HeldoutHook(Hook):  # type: ignore[misc]
                 batch = self.collate([pack], **self.collate_args)
                 summed += float(model(batch))
                 units += count_units(batch)
-                measured.update(runner.strategy.bare.measured)
+                measured.update(runner.strategy.unwrapped_model.metrics)
         model.train()
-        everywhere = max(total(units), 1)
-        value = total(summed) / everywhere
-        beside = {f"heldout_{name}": total(sums) / everywhere for name, sums in measured.items()}
+        everywhere = max(all_reduce_sum(units), 1)
+        value = all_reduce_sum(summed) / everywhere
+        beside = {
+            f"heldout_{name}": all_reduce_sum(sums) / everywhere for name, sums in measured.items()
+        }
         runner.message_hub.update_scalar("heldout/loss", value)
         runner.visualizer.add_scalars({"heldout_loss": value, **beside}, step=step)
         rows = len(self.data.tokens) // self.data.each

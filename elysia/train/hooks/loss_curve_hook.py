@@ -20,7 +20,7 @@ class LossCurveHook(Hook):  # type: ignore[misc]
         trained, heldout = read_scalars(Path(runner.work_dir))
         if trained:
             target = Path(runner.work_dir) / "loss_curve.png"
-            draw(trained, heldout, target)
+            draw_curves(trained, heldout, target)
             runner.logger.info("Loss curve: %s", target)
 
 
@@ -40,7 +40,7 @@ def read_scalars(work_dir: Path) -> tuple[dict[int, float], dict[int, float]]:
     return trained, heldout
 
 
-def draw(trained: dict[int, float], heldout: dict[int, float], target: Path) -> None:
+def draw_curves(trained: dict[int, float], heldout: dict[int, float], target: Path) -> None:
     """A PNG of both curves over steps."""
     import matplotlib
 

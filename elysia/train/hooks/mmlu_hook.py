@@ -15,11 +15,11 @@ import torch
 from mmengine.hooks import Hook
 
 from elysia.core.errors import DataError
-from elysia.data.read import read_rows
-from elysia.data.values import text_at
-from elysia.models import load
-from elysia.train import rng
-from elysia.train.strategy import gather
+from elysia.data.formats.fields import require_text
+from elysia.data.readers.row_reader import read_rows
+from elysia.models import loading
+from elysia.train.distributed.strategy import all_gather_object
+from elysia.train.engine import rng
 
 LETTERS = "ABCD"
 
@@ -34,17 +34,17 @@ class MMLUHook(Hook):  # type: ignore[misc]
         self, path: str, interval: int, tokenizer: str, max_length: int, hub: str = "huggingface"
     ) -> None:
         self.interval, self.max_length = interval, max_length
-        self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
+        self.tokenizer = loading.load_tokenizer(loading.resolve_model(tokenizer, hub))
         self.letters = [self._ids(letter)[0] for letter in LETTERS]
         self.rows = [self._question(row.value, path, row.number) for row in read_rows(path)]
 
     def _question(self, row: dict[str, Any], path: str, number: int) -> tuple[str, str, str]:
         """(subject, prompt, letter)."""
         try:
-            letter = text_at(row, "output").strip()
+            letter = require_text(row, "output").strip()
             if letter not in LETTERS or len(letter) != 1:
                 raise DataError(f"'output' must be one of A, B, C and D, not {letter!r}.")
-            return text_at(row, "subject", optional=True), text_at(row, "input"), letter
+            return require_text(row, "subject", optional=True), require_text(row, "input"), letter
         except DataError as error:
             raise DataError(f"{path}, row {number}: {error}") from None
 
@@ -65,18 +65,18 @@ class MMLUHook(Hook):  # type: ignore[misc]
 
     def _measure(self, runner: Any, step: int) -> None:
         """Log the share of right answers, in all and by subject."""
-        bare = runner.strategy.bare
+        bare = runner.strategy.unwrapped_model
         bare.eval()
         mine = self.rows[runner.rank :: runner.world_size]
         rounds = -(-len(self.rows) // runner.world_size)
-        with torch.no_grad(), rng.untouched(), bare._autocast():
+        with torch.no_grad(), rng.preserve_rng_state(), bare._autocast():
             # Who has no question left asks one again: ZeRO-3 gathers weights together.
             answers = [self._answer(bare.llm, (mine or self.rows)[i % len(mine or self.rows)][1])
                        for i in range(rounds)]  # fmt: skip
         bare.train()
         found = [(row[0], answer == row[2]) for row, answer in zip(mine, answers, strict=False)]
         right: dict[str, list[bool]] = defaultdict(list)
-        for subject, hit in (pair for part in gather(found) for pair in part):
+        for subject, hit in (pair for part in all_gather_object(found) for pair in part):
             right[subject].append(hit)
         every = [hit for hits in right.values() for hit in hits]
         share = sum(every) / len(every)

@@ -23,19 +23,25 @@ from elysia.core.files import write_atomic
 from elysia.core.messages import Conversation, Message
 from elysia.core.persona import Persona
 from elysia.core.templates import get_template
-from elysia.data.encode import IGNORE
-from elysia.evaluate.brief import brief
-from elysia.evaluate.likelihood import Likelihood
-from elysia.evaluate.scorecard import Material, against
-from elysia.evaluate.talks import read_talks
-from elysia.evaluate.tradeoff import NAMES, USUAL, best_of, spelled, why_stop, worth
-from elysia.models import load
-from elysia.train import rng
-from elysia.train.reply import replies
-from elysia.train.strategy import barrier, gather
+from elysia.data.tokenize.encoder import IGNORE
+from elysia.evaluate.early_stopping import (
+    DEFAULT_WEIGHTS,
+    MEASURE_NAMES,
+    explain_stop,
+    find_best,
+    format_weights,
+    weighted_score,
+)
+from elysia.evaluate.eval_data import read_reply_examples
+from elysia.evaluate.likelihood import ReplyScorer
+from elysia.evaluate.scorecard import EvaluationData, compare_to_base, quick_eval
+from elysia.models import loading
+from elysia.models.batch_generate import generate_replies
+from elysia.train.distributed.strategy import all_gather_object, barrier
+from elysia.train.engine import rng
 
-FILE = "persona.jsonl"
-LEARNED = 500_000  # characters of the training in which copies are looked for
+HISTORY_FILE = "persona.jsonl"
+MAX_LEARNED_CHARACTERS = 500_000  # characters of the training in which copies are looked for
 
 
 class PersonaHook(Hook):  # type: ignore[misc]
@@ -63,31 +69,31 @@ class PersonaHook(Hook):  # type: ignore[misc]
         hub: str = "huggingface",
         eos_token: str = "",
     ) -> None:
-        self.tokenizer = load.load_tokenizer(load.resolve(tokenizer, hub))
-        load.end_with(self.tokenizer, eos_token)
+        self.tokenizer = loading.load_tokenizer(loading.resolve_model(tokenizer, hub))
+        loading.set_eos_token(self.tokenizer, eos_token)
         self.template, self.system = get_template(prompt_template), system
         self.interval, self.patience = interval, patience
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
-        self.weights = dict(tradeoff or USUAL)
+        self.weights = dict(tradeoff or DEFAULT_WEIGHTS)
         self.persona = Persona.load(persona)
-        self.heldout = read_talks(heldout, limit)
-        self.general = read_talks(general, limit) if general else []
+        self.heldout = read_reply_examples(heldout, limit)
+        self.general = read_reply_examples(general, limit) if general else []
         self.history: list[tuple[int, dict[str, float]]] = []
 
     def before_train(self, runner: Any) -> None:
         """Measure the base; of a resumed run, take back what was measured before."""
-        self.material = Material(
+        self.material = EvaluationData(
             self.persona,
             self.heldout,
             self.general,
-            learned(runner.train_dataloader.dataset),
+            collect_learned_texts(runner.train_dataloader.dataset),
             [reply for _, reply in self.general],
         )
         if runner.iter == 0:
             self._measure(runner, 0)
             return
         self._take_back(runner)
-        best = best_of(self.history, self.weights)
+        best = find_best(self.history, self.weights)
         if self.patience and best is not None:
             runner.train_loop.best_step = self.history[best][0]
         self._stop_if_due(runner)
@@ -99,7 +105,7 @@ class PersonaHook(Hook):  # type: ignore[misc]
         if done % self.interval and done != runner.max_iters:
             return
         self._measure(runner, done)
-        best = best_of(self.history, self.weights)
+        best = find_best(self.history, self.weights)
         if self.patience and best == len(self.history) - 1:
             runner.train_loop.best_step = done  # the checkpoint hook, which is later, keeps it
         self._stop_if_due(runner)
@@ -109,33 +115,33 @@ class PersonaHook(Hook):  # type: ignore[misc]
         begun = time.perf_counter()
         own = self._taken(runner)
         if step:
-            gained = against(self.history[0][1], own)
+            gained = compare_to_base(self.history[0][1], own)
             own |= {name: value for name, value in gained.items() if value is not None}
         # Devices may differ in the last bit; all must decide alike.
-        own = gather({name: own[name] for name in NAMES if name in own})[0]
+        own = all_gather_object({name: own[name] for name in MEASURE_NAMES if name in own})[0]
         self.history.append((step, own))
         self._write(runner)
         runner.message_hub.update_info("persona", own)
         scalars = {f"persona_{name}": value for name, value in own.items()}
-        value = worth(own, self.weights)
+        value = weighted_score(own, self.weights)
         runner.visualizer.add_scalars({**scalars, "persona_tradeoff": value}, step=step)
         told = ", ".join(f"{name} {value:.4g}" for name, value in own.items())
         runner.logger.info(
             "Persona after step %d (%.1f s): %s = %.4g; %s",
-            step, time.perf_counter() - begun, spelled(self.weights), value, told,
+            step, time.perf_counter() - begun, format_weights(self.weights), value, told,
         )  # fmt: skip
 
     def _taken(self, runner: Any, *, of_base: bool = False) -> dict[str, float]:
         """The measures of the model as it is, or of what is under its adapter. Every process takes
         them all: ZeRO-3 gathers weights together."""
-        bare = runner.strategy.bare
+        bare = runner.strategy.unwrapped_model
         bare.eval()
         plain = bare.llm.disable_adapter() if of_base else nullcontext()
-        with torch.no_grad(), rng.untouched(), bare._autocast(), plain:
-            reader = Likelihood(
+        with torch.no_grad(), rng.preserve_rng_state(), bare._autocast(), plain:
+            reader = ReplyScorer(
                 bare.llm, self.tokenizer, self.template, system=self.system, longest=self.max_length
             )
-            found = brief(reader, lambda talks: self._say(bare.llm, talks), self.material)
+            found = quick_eval(reader, lambda talks: self._say(bare.llm, talks), self.material)
         bare.train()
         return found
 
@@ -143,34 +149,34 @@ class PersonaHook(Hook):  # type: ignore[misc]
         head = [Message("system", self.system)] if self.system else []
         asked = [talk if talk[0].role == "system" else [*head, *talk] for talk in talks]
         limit = self.max_new_tokens
-        return replies(model, self.tokenizer, self.template, asked, max_new_tokens=limit)
+        return generate_replies(model, self.tokenizer, self.template, asked, max_new_tokens=limit)
 
     def _take_back(self, runner: Any) -> None:
         """What was measured up to the step from which the run goes on."""
-        beside = Path(runner._resume).parent / FILE
+        beside = Path(runner._resume).parent / HISTORY_FILE
         if beside.exists():
             self.history = [
                 (step, measures) for step, measures in read_history(beside) if step <= runner.iter
             ]
         if not self.history or self.history[0][0]:
-            if not runner.strategy.bare.adapted:
+            if not runner.strategy.unwrapped_model.adapted:
                 raise CheckpointError(
                     f"{beside} does not hold what the untrained model measured, and a fully trained "
                     "one no longer shows it: set persona_freq = 0, or start the run anew."
                 )
-            base = gather(self._taken(runner, of_base=True))[0]
-            base = {name: base[name] for name in NAMES if name in base}
+            base = all_gather_object(self._taken(runner, of_base=True))[0]
+            base = {name: base[name] for name in MEASURE_NAMES if name in base}
             self.history.insert(0, (0, base))
         self._write(runner)
 
     def _write(self, runner: Any) -> None:
         if runner.rank == 0:
             lines = [json.dumps({"step": step, **measures}) for step, measures in self.history]
-            write_atomic(Path(runner.work_dir) / FILE, "\n".join(lines) + "\n")
+            write_atomic(Path(runner.work_dir) / HISTORY_FILE, "\n".join(lines) + "\n")
         barrier()
 
     def _stop_if_due(self, runner: Any) -> None:
-        loop, reason = runner.train_loop, why_stop(self.history, self.weights, self.patience)
+        loop, reason = runner.train_loop, explain_stop(self.history, self.weights, self.patience)
         if not reason or self.history[-1][0] >= runner.max_iters:
             return  # a run that is over anyway is not stopped early
         loop.stop_training, loop.stop_reason = True, f"Stopped early: {reason}."
@@ -193,11 +199,11 @@ def read_history(path: Path) -> list[tuple[int, dict[str, float]]]:
         ) from error
 
 
-def learned(data: Any) -> list[str]:
+def collect_learned_texts(data: Any) -> list[str]:
     """The first LEARNED characters of what a training learns: of each sample, every run of learned
     tokens. Of pairs, the preferred replies."""
     found: dict[str, None] = {}
-    room = LEARNED
+    room = MAX_LEARNED_CHARACTERS
     for index in range(0, len(data.tokens), data.each):
         ids, labels = data.tokens[index]
         edges = np.flatnonzero(np.diff(np.asarray(labels) != IGNORE, prepend=False, append=False))

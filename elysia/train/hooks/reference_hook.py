@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from elysia.core.errors import CheckpointError
-from elysia.train import checkpoint, rng
-from elysia.train.strategy import barrier, gather
+from elysia.train import checkpoint
+from elysia.train.distributed.strategy import all_gather_object, barrier
+from elysia.train.engine import rng
 
-FILE = "reference.safetensors"
+REFERENCE_FILE = "reference.safetensors"
 
 
 class ReferenceHook(Hook):  # type: ignore[misc]
@@ -37,17 +38,17 @@ class ReferenceHook(Hook):  # type: ignore[misc]
         self.collate_args = {k: v for k, v in collate.items() if k != "type"}
 
     def before_train(self, runner: Any) -> None:
-        path = Path(runner.work_dir) / FILE
+        path = Path(runner.work_dir) / REFERENCE_FILE
         if runner.iter:
             self._take_back(runner, path)
             return
         found = {}
-        for name, data in datasets(runner):
+        for name, data in iter_datasets(runner):
             data.reference = self._scores(runner, data)
             found[f"{name}.{data.tokens.sha256()}"] = data.reference
             runner.logger.info("Reference of %d pairs (%s) taken", len(data.reference), name)
         if runner.rank == 0:
-            staging = path.with_name(f".{FILE}.writing")
+            staging = path.with_name(f".{REFERENCE_FILE}.writing")
             checkpoint.save_weights(found, staging)
             staging.replace(path)
         barrier()
@@ -57,7 +58,7 @@ class ReferenceHook(Hook):  # type: ignore[misc]
         model, world = runner.model, runner.world_size
         model.eval()
         mine: dict[int, list[float]] = {}
-        with torch.no_grad(), rng.untouched():
+        with torch.no_grad(), rng.preserve_rng_state():
             for index in range(runner.rank, -(-len(data) // world) * world, world):
                 # ZeRO-3 gathers weights together: who has no pack left runs a silent one.
                 pack = data[index if index < len(data) else ~0]
@@ -65,12 +66,12 @@ class ReferenceHook(Hook):  # type: ignore[misc]
                 if index < len(data):
                     mine |= dict(zip(data.packs[index], scores.tolist(), strict=True))
         model.train()
-        whole = {pair: row for part in gather(mine) for pair, row in part.items()}
+        whole = {pair: row for part in all_gather_object(mine) for pair, row in part.items()}
         return torch.tensor([whole[pair] for pair in sorted(whole)])
 
     def _take_back(self, runner: Any, path: Path) -> None:
         """A resumed run's model is no reference any more: what was taken at its start is."""
-        beside = Path(runner._resume).parent / FILE
+        beside = Path(runner._resume).parent / REFERENCE_FILE
         try:
             stored = load_file(beside)
         except (OSError, SafetensorError) as error:
@@ -78,7 +79,7 @@ class ReferenceHook(Hook):  # type: ignore[misc]
                 f"{beside} cannot be read ({error}): it holds what the untrained model gave to each "
                 "pair, and without it this run cannot go on. Start it anew."
             ) from error
-        for name, data in datasets(runner):
+        for name, data in iter_datasets(runner):
             key = f"{name}.{data.tokens.sha256()}"
             if key not in stored:
                 raise CheckpointError(
@@ -91,7 +92,7 @@ class ReferenceHook(Hook):  # type: ignore[misc]
         barrier()
 
 
-def datasets(runner: Any) -> Iterator[tuple[str, Any]]:
+def iter_datasets(runner: Any) -> Iterator[tuple[str, Any]]:
     """Everything that pairs are drawn from, by name."""
     yield "train", runner.train_dataloader.dataset
     for hook in runner.hooks:

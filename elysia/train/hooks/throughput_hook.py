@@ -10,9 +10,9 @@ import psutil
 import torch
 from mmengine.hooks import Hook
 
-from elysia.train import flops
-from elysia.train.loop import count_labelled, count_tokens
-from elysia.train.roofline import peak_flops
+from elysia.train.engine.loop import count_labelled_tokens, count_tokens
+from elysia.train.planner import flops
+from elysia.train.planner.hardware import peak_flops
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,14 @@ class ThroughputHook(Hook):  # type: ignore[misc]
     priority = "ABOVE_NORMAL"
 
     def before_train(self, runner: Any) -> None:
-        model = runner.strategy.bare
+        model = runner.strategy.unwrapped_model
         self.work = None
-        if model.scores:
+        if model.is_reward_model:
             log.info("A model of numbers is metered without mfu and hfu.")
             return
         parameter = next(model.causal.parameters())
         self.segments = model.causal.config._attn_implementation == "elysia_segments"
-        self.work = flops.work_of(
+        self.work = flops.count_token_work(
             model.causal,
             recomputed=bool(getattr(model.causal, "is_gradient_checkpointing", False)),
             reference=getattr(model, "objective", {}).get("kind") == "dpo" and model.adapted,
@@ -53,14 +53,16 @@ class ThroughputHook(Hook):  # type: ignore[misc]
         world = runner.world_size / sharing
         update = runner.message_hub.update_scalar
         update("train/tokens_per_s", sum(map(count_tokens, data_batch)) * world / seconds)
-        update("train/labelled_per_s", sum(map(count_labelled, data_batch)) * world / seconds)
+        update(
+            "train/labelled_per_s", sum(map(count_labelled_tokens, data_batch)) * world / seconds
+        )
         if self.work is not None:
-            device = runner.strategy.bare.device_kind
+            device = runner.strategy.unwrapped_model.device_kind
             pieces = [piece for batch in data_batch for piece in runner.train_loop.pieces(batch)]
-            loads = [flops.load_of(piece, device, self.segments) for piece in pieces]
+            loads = [flops.count_batch_load(piece, device, self.segments) for piece in pieces]
             positions = sum(load.positions for load in loads)
             update("train/padding", 1 - sum(load.tokens for load in loads) / max(positions, 1))
-            for name, count in (("mfu", flops.useful), ("hfu", flops.executed)):
+            for name, count in (("mfu", flops.useful_flops), ("hfu", flops.executed_flops)):
                 done = sum(count(self.work, load) for load in loads) / sharing
                 update(f"train/{name}", done / seconds / self.peak)
         if not torch.cuda.is_available():  # MMEngine itself logs the memory of a GPU

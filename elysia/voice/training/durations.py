@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elysia.voice.vits_parts import LEAST, edges
+from elysia.core.errors import VoiceError
+from elysia.voice.vits.modules import MIN_BIN, spline_edges
 
-LEAST_DURATION = 1e-5  # frames, before their logarithm
+MIN_DURATION = 1e-5  # frames, before their logarithm
 
 
-def stochastic_bound(
+def stochastic_duration_loss(
     predictor: Any, hidden: Tensor, mask: Tensor, durations: Tensor, speaker: Tensor | None
 ) -> Tensor:
     """hidden (B, H, T), mask and durations (B, 1, T), speaker (B, G, 1) -> (B), summed over symbols.
@@ -35,41 +36,43 @@ def stochastic_bound(
     known = predictor.post_conv_proj(known) * mask
 
     noise = torch.randn(len(hidden), 2, hidden.shape[2], device=hidden.device) * mask
-    drawn, grown = _through(predictor.post_flows, noise, mask, read + known)
+    drawn, grown = _run_flows(predictor.post_flows, noise, mask, read + known)
     fraction, second = drawn.chunk(2, dim=1)
     # What is below a whole frame is drawn, so that whole numbers have a density.
-    grown = grown + _summed(F.logsigmoid(fraction) + F.logsigmoid(-fraction), mask)
-    posterior = _summed(_normal(noise), mask) - grown
+    grown = grown + _masked_sum(F.logsigmoid(fraction) + F.logsigmoid(-fraction), mask)
+    posterior = _masked_sum(_normal_log_density(noise), mask) - grown
 
     lasting = (durations - fraction.sigmoid() * mask) * mask
-    lasting = lasting.clamp(min=LEAST_DURATION).log() * mask
-    latents, shrunk = _through(predictor.flows, torch.cat([lasting, second], dim=1), mask, read)
-    shrunk = shrunk - _summed(lasting, mask)
-    return posterior - _summed(_normal(latents), mask) - shrunk
+    lasting = lasting.clamp(min=MIN_DURATION).log() * mask
+    latents, shrunk = _run_flows(predictor.flows, torch.cat([lasting, second], dim=1), mask, read)
+    shrunk = shrunk - _masked_sum(lasting, mask)
+    return posterior - _masked_sum(_normal_log_density(latents), mask) - shrunk
 
 
-def _normal(values: Tensor) -> Tensor:
+def _normal_log_density(values: Tensor) -> Tensor:
     return -0.5 * (math.log(2 * math.pi) + values.square())
 
 
-def _summed(values: Tensor, mask: Tensor) -> Tensor:
+def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum(dim=(1, 2))
 
 
-def _through(
+def _run_flows(
     flows: Sequence[Any], latents: Tensor, mask: Tensor, condition: Tensor
 ) -> tuple[Tensor, Tensor]:
     """An affine flow, then couplings with the channels turned after each; and the log determinant."""
     affine, *couplings = flows
     latents = (affine.translate + affine.log_scale.exp() * latents) * mask
-    grown = _summed(affine.log_scale, mask)
+    grown = _masked_sum(affine.log_scale, mask)
     for coupling in couplings:
-        latents, more = _coupled(coupling, latents, mask, condition)
+        latents, more = _run_coupling(coupling, latents, mask, condition)
         latents, grown = latents.flip(1), grown + more
     return latents, grown
 
 
-def _coupled(flow: Any, latents: Tensor, mask: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+def _run_coupling(
+    flow: Any, latents: Tensor, mask: Tensor, condition: Tensor
+) -> tuple[Tensor, Tensor]:
     """The second channel through a spline that the first one shapes."""
     first, second = latents.chunk(2, dim=1)
     shape = flow.conv_proj(flow.conv_dds(flow.conv_pre(first), mask, condition)) * mask
@@ -77,11 +80,13 @@ def _coupled(flow: Any, latents: Tensor, mask: Tensor, condition: Tensor) -> tup
     scale = math.sqrt(flow.filter_channels)
     widths, heights = shape[..., : flow.num_bins], shape[..., flow.num_bins : 2 * flow.num_bins]
     slopes = shape[..., 2 * flow.num_bins :]
-    second, steepness = spline(second, widths / scale, heights / scale, slopes, flow.tail_bound)
-    return torch.cat([first, second], dim=1) * mask, _summed(steepness, mask)
+    second, steepness = rational_quadratic_spline(
+        second, widths / scale, heights / scale, slopes, flow.tail_bound
+    )
+    return torch.cat([first, second], dim=1) * mask, _masked_sum(steepness, mask)
 
 
-def spline(
+def rational_quadratic_spline(
     inputs: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, bound: float
 ) -> tuple[Tensor, Tensor]:
     """Monotonic rational-quadratic spline, identity outside of ±bound, and the log of its slope.
@@ -90,8 +95,8 @@ def spline(
     `vits_parts.inverse_spline` is its inverse. https://arxiv.org/abs/1906.04032, equations 4 and 5.
     """
     inside = inputs.clamp(-bound, bound)
-    across, up = edges(widths, bound), edges(heights, bound)
-    steep = F.pad(LEAST + F.softplus(slopes), (1, 1), value=1.0)
+    across, up = spline_edges(widths, bound), spline_edges(heights, bound)
+    steep = F.pad(MIN_BIN + F.softplus(slopes), (1, 1), value=1.0)
     index = (inside[..., None] >= across[..., 1:-1]).sum(dim=-1, keepdim=True)
 
     def at(values: Tensor) -> Tensor:
@@ -107,3 +112,42 @@ def spline(
     steepness = 2 * slope.log() + rising.log() - 2 * below.log()
     within = inputs.abs() <= bound
     return torch.where(within, found, inputs), torch.where(within, steepness, 0.0)
+
+
+def log_likelihoods(latents: Tensor, means: Tensor, log_deviations: Tensor) -> Tensor:
+    """Log-likelihood of every frame under every symbol's Gaussian, summed over channels.
+
+    latents (B, C, F), means and log_deviations (B, C, T) -> (B, T, F), in float32.
+    """
+    precise = torch.exp(-2 * log_deviations)
+    squares = precise.transpose(1, 2) @ (-0.5 * latents.square())
+    products = (means * precise).transpose(1, 2) @ latents
+    alone = -0.5 * math.log(2 * math.pi) - log_deviations - 0.5 * means.square() * precise
+    return squares + products + alone.sum(dim=1)[:, :, None]
+
+
+def monotonic_path(scores: Tensor, symbols: Tensor, frames: Tensor) -> Tensor:
+    """The path of the highest sum: (B, T, F) of 0 and 1, each frame with one symbol, in order.
+
+    scores (B, T, F); symbols, frames (B) are what of T and F is real. VoiceError when a row has
+    fewer frames than symbols: every symbol needs one.
+    """
+    from monotonic_alignment_search import maximum_path
+
+    if bool((frames < symbols).any()):
+        raise VoiceError("A clip has fewer frames than symbols: its text is longer than its sound.")
+    mask = (
+        _length_mask(symbols, scores.shape[1])[:, :, None]
+        & _length_mask(frames, scores.shape[2])[:, None]
+    )
+    found: Tensor = maximum_path(scores.float(), mask.to(scores.dtype))
+    return found * mask
+
+
+def _length_mask(lengths: Tensor, most: int) -> Tensor:
+    return torch.arange(most, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def sequence_mask(lengths: Tensor, most: int) -> Tensor:
+    """(B) -> (B, 1, most) of 1 where something is, 0 where a row was filled up."""
+    return _length_mask(lengths, most)[:, None].float()

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from elysia.core.errors import CheckpointError, VoiceError
-from elysia.core.files import sha256_of, staged_folder
+from elysia.core.files import compute_sha256, staged_folder
 from elysia.core.run_card import RunCard
 from elysia.train import checkpoint
-from elysia.voice import vits_onnx
-from elysia.voice.training import start
-from elysia.voice.training.model import GENERATOR, trainable
-from elysia.voice.vits_card import VitsCard
-from elysia.voice.vits_import import Imported
-from elysia.voice.vits_load import load_model
+from elysia.voice.training import initialize
+from elysia.voice.training.model import GENERATOR, prepare_for_training
+from elysia.voice.vits import onnx_runtime
+from elysia.voice.vits.checkpoint_import import ImportResult
+from elysia.voice.vits.config import VoiceConfig
+from elysia.voice.vits.modules import load_vits_model
 
 
-def export(source: Path, folder: Path, *, name: str, onnx: bool = False) -> tuple[Imported, int]:
+def export_voice(
+    source: Path, folder: Path, *, name: str, onnx: bool = False
+) -> tuple[ImportResult, int]:
     """Write `folder` from a work dir's newest checkpoint, or from the one named; whole or not at all.
 
     Returns what was written, and the number of the speaker that was trained. CheckpointError or
@@ -37,29 +39,29 @@ def export(source: Path, folder: Path, *, name: str, onnx: bool = False) -> tupl
         raise CheckpointError(
             f"{path} is no checkpoint of a voice: 'elysia voice train' makes them."
         )
-    begin = path.parent / start.FOLDER
+    begin = path.parent / initialize.START_FOLDER
     if not (begin / "config.json").is_file():
         raise VoiceError(
             f"{begin} is not there: the checkpoint is read beside the folder it began with."
         )
-    model = with_weights(begin, payload["state_dict"], path)
-    card, number = carded(begin, trained, path, payload["progress"]["step"], name)
+    model = load_trained_model(begin, payload["state_dict"], path)
+    card, number = build_voice_config(begin, trained, path, payload["progress"]["step"], name)
     difference = None
     with staged_folder(
         folder, VoiceError, replaces=lambda old: (old / "voice.json").is_file()
     ) as to:
-        start.write_generator(model, to)
+        initialize.write_generator(model, to)
         card.write(to)
         run.write(to)
         if onnx:
-            difference = vits_onnx.export(model, to)
+            difference = onnx_runtime.export_onnx(model, to)
     count = sum(tensor.numel() for tensor in model.state_dict().values())
-    return Imported(folder, card, count, difference), number
+    return ImportResult(folder, card, count, difference), number
 
 
-def with_weights(begin: Path, state: dict[str, Any], path: Path) -> Any:
+def load_trained_model(begin: Path, state: dict[str, Any], path: Path) -> Any:
     """The generator with a checkpoint's weights, ready to speak."""
-    model = trainable(load_model(begin))
+    model = prepare_for_training(load_vits_model(begin))
     front = f"{GENERATOR}."
     weights = {n.removeprefix(front): t for n, t in state.items() if n.startswith(front)}
     try:
@@ -70,16 +72,16 @@ def with_weights(begin: Path, state: dict[str, Any], path: Path) -> Any:
     return model.eval()
 
 
-def carded(
+def build_voice_config(
     begin: Path, trained: dict[str, Any], path: Path, step: int, name: str
-) -> tuple[VitsCard, int]:
+) -> tuple[VoiceConfig, int]:
     """The voice's card, which names the speaker, what they allow, and where the weights come from."""
-    card = VitsCard.read(begin)
-    number = card.speaker_of(trained["speaker"])
+    card = VoiceConfig.read(begin)
+    number = card.resolve_speaker(trained["speaker"])
     # Whoever had the trained place has it no longer.
     named = {who: at for who, at in card.speakers.items() if at != number}
     source = {
-        "trained": path.name, "step": step, "sha256": sha256_of(path),
+        "trained": path.name, "step": step, "sha256": compute_sha256(path),
         "consent": trained["consent"], "base": dict(card.source),
     }  # fmt: skip
     return replace(card, speakers={**named, name: number}, source=source), number

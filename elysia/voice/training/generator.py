@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elysia.voice.training.alignment import likelihoods, mask_of, path
-from elysia.voice.training.durations import stochastic_bound
+from elysia.voice.training.durations import (
+    log_likelihoods,
+    monotonic_path,
+    sequence_mask,
+    stochastic_duration_loss,
+)
 
 
 @dataclass(frozen=True)
-class Batch:
+class ClipBatch:
     """Clips of one step, filled up with zeros behind their lengths.
 
     ids (B, T) and how many are real; spectrogram (B, bins, F) and its frames; samples (B, F * hop);
@@ -31,13 +35,13 @@ class Batch:
     samples: Tensor
     speakers: Tensor
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> ClipBatch:
         """The same on a device."""
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return ClipBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratorOutput:
     """What the generator made of a batch: `sound` (B, 1, segment * hop) from frame `starts` (B) on,
     the two losses that need no discriminator, and the durations that the alignment found (B, T).
     """
@@ -49,10 +53,10 @@ class Made:
     kl: Tensor
 
 
-def forward(model: Any, batch: Batch, segment: int) -> Made:
+def training_forward(model: Any, batch: ClipBatch, segment: int) -> GeneratorOutput:
     """One pass with gradients; draws the posterior's noise, the pieces' places and dropout."""
-    symbols = mask_of(batch.symbols, batch.ids.shape[1])
-    frames = mask_of(batch.frames, batch.spectrogram.shape[2])
+    symbols = sequence_mask(batch.symbols, batch.ids.shape[1])
+    frames = sequence_mask(batch.frames, batch.spectrogram.shape[2])
     speaker = None
     if model.config.num_speakers > 1:
         speaker = model.embed_speaker(batch.speakers)[:, :, None]
@@ -67,15 +71,17 @@ def forward(model: Any, batch: Batch, segment: int) -> Made:
     latents, _, spread = model.posterior_encoder(batch.spectrogram, frames, speaker)
     priors = model.flow(latents, frames, speaker).float()
     with torch.no_grad():
-        aligned = path(likelihoods(priors, means, deviations), batch.symbols, batch.frames)
+        aligned = monotonic_path(
+            log_likelihoods(priors, means, deviations), batch.symbols, batch.frames
+        )
     durations = aligned.sum(dim=2)
     with torch.autocast(priors.device.type, enabled=False):
         condition = None if speaker is None else speaker.float()
         lasting = duration_loss(model, hidden, symbols, durations, condition)
-        kl = divergence(priors, spread.float(), means @ aligned, deviations @ aligned, frames)
+        kl = kl_divergence(priors, spread.float(), means @ aligned, deviations @ aligned, frames)
     starts = draw_starts(batch.frames, segment)
-    sound = model.decoder(pieces(latents, starts, segment), speaker)
-    return Made(sound.float(), starts, durations, lasting, kl)
+    sound = model.decoder(slice_segments(latents, starts, segment), speaker)
+    return GeneratorOutput(sound.float(), starts, durations, lasting, kl)
 
 
 def duration_loss(
@@ -86,14 +92,14 @@ def duration_loss(
     """
     lasting = durations[:, None]
     if model.config.use_stochastic_duration_prediction:
-        bound = stochastic_bound(model.duration_predictor, hidden, mask, lasting, speaker)
+        bound = stochastic_duration_loss(model.duration_predictor, hidden, mask, lasting, speaker)
         return bound.sum() / mask.sum()
     guessed: Tensor = model.duration_predictor(hidden, mask, speaker)
     wanted = (lasting + 1e-6).log() * mask
     return (guessed - wanted).square().sum() / mask.sum()
 
 
-def divergence(
+def kl_divergence(
     priors: Tensor, spread: Tensor, means: Tensor, deviations: Tensor, mask: Tensor
 ) -> Tensor:
     """KL divergence of the posterior (log deviations `spread`) from the prior, a frame: all (B, C, F)."""
@@ -108,7 +114,7 @@ def draw_starts(frames: Tensor, segment: int) -> Tensor:
     return (torch.rand(len(frames)) * room.cpu()).long().to(frames.device)
 
 
-def pieces(whole: Tensor, starts: Tensor, length: int) -> Tensor:
+def slice_segments(whole: Tensor, starts: Tensor, length: int) -> Tensor:
     """(B, C, N) -> `length` of each row from `starts` (B) on, (B, C, length)."""
     index = starts[:, None] + torch.arange(length, device=whole.device)[None, :]
     return whole.gather(2, index[:, None].expand(-1, whole.shape[1], -1))

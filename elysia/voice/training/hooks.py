@@ -12,17 +12,17 @@ import torch
 from mmengine.hooks import Hook
 
 from elysia.core.errors import VoiceError
-from elysia.train import rng
+from elysia.train.engine import rng
 from elysia.voice.audio import write_wav
-from elysia.voice.base import Pcm
-from elysia.voice.vits import VitsVoice
+from elysia.voice.base import AudioChunk
+from elysia.voice.engines.vits import VitsEngine
 
 log = logging.getLogger(__name__)
 
 CURVES = ("mel", "kl", "duration", "feature", "adversarial", "discriminator")
 
 
-class ListenHook(Hook):  # type: ignore[misc]
+class SampleAudioHook(Hook):  # type: ignore[misc]
     """Says `texts` every `interval` steps and at the end, into TensorBoard and `vis_data/*.wav`.
 
     Without a trace in the training's randomness.
@@ -44,9 +44,9 @@ class ListenHook(Hook):  # type: ignore[misc]
     def listen(self, runner: Any, step: int) -> None:
         """Say every text as the model stands; one that cannot be said yet is logged."""
         folder = Path(runner.log_dir) / "vis_data"
-        with rng.untouched():
-            parts = runner.strategy.bare.parts()
-            voice = VitsVoice(self.start, speaker=self.speaker, parts=parts)
+        with rng.preserve_rng_state():
+            parts = runner.strategy.unwrapped_model.parts()
+            voice = VitsEngine(self.start, speaker=self.speaker, parts=parts)
             for number, text in enumerate(self.texts):
                 try:
                     pieces = list(voice.synthesize(text))
@@ -54,10 +54,10 @@ class ListenHook(Hook):  # type: ignore[misc]
                     log.warning("Nothing to hear after step %d: %s", step, error)
                     continue
                 write_wav(folder / f"step_{step}_{number}.wav", pieces)
-                _show(runner, f"listen/{number}", pieces, step)
+                _log_audio(runner, f"listen/{number}", pieces, step)
 
 
-def _show(runner: Any, tag: str, pieces: list[Pcm], step: int) -> None:
+def _log_audio(runner: Any, tag: str, pieces: list[AudioChunk], step: int) -> None:
     data = b"".join(piece.data for piece in pieces)
     if not data:
         return
@@ -66,7 +66,7 @@ def _show(runner: Any, tag: str, pieces: list[Pcm], step: int) -> None:
     writer.add_audio(tag, samples[None], step, sample_rate=pieces[0].rate)
 
 
-class CurvesHook(Hook):  # type: ignore[misc]
+class LossCurvesHook(Hook):  # type: ignore[misc]
     """Draws every loss over steps at the end, over every resumed part of the run, into `curves.png`."""
 
     priority = "LOWEST"
@@ -74,7 +74,7 @@ class CurvesHook(Hook):  # type: ignore[misc]
     def after_train(self, runner: Any) -> None:
         curves = read_curves(Path(runner.work_dir))
         if curves:
-            draw(curves, Path(runner.work_dir) / "curves.png")
+            plot_curves(curves, Path(runner.work_dir) / "curves.png")
 
 
 def read_curves(work_dir: Path) -> dict[str, dict[int, float]]:
@@ -92,7 +92,7 @@ def read_curves(work_dir: Path) -> dict[str, dict[int, float]]:
     return curves
 
 
-def draw(curves: dict[str, dict[int, float]], target: Path) -> None:
+def plot_curves(curves: dict[str, dict[int, float]], target: Path) -> None:
     """A PNG with a panel a loss."""
     import matplotlib
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from elysia.core.errors import ConfigError, DeviceError, nearest
+from elysia.core.paths import get_configs_folder
 from elysia.core.run_card import RunCard
-from elysia.train.bundled import configs_folder
-from elysia.train.launch import make_folder, resume_from
-from elysia.voice.recordings.manifest import FILE, Manifest
+from elysia.train.launch import make_work_dir, resolve_resume
+from elysia.voice.dataset.manifest import MANIFEST_FILE, ClipManifest
 from elysia.voice.training.settings import VoiceSettings, load_settings
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = {file.stem: file for file in sorted((configs_folder() / "voice").glob("*.py"))}
+    known = {file.stem: file for file in sorted((get_configs_folder() / "voice").glob("*.py"))}
     if path.stem in known and path.parent == Path("."):
         return known[path.stem]
     raise ConfigError(
@@ -50,38 +50,38 @@ def train(
     path = find_config(config)
     settings = load_settings(path, options)
     folder = Path(work_dir or Path("work_dirs") / path.stem)
-    make_folder(folder)
-    run(settings, path.stem, folder, resume_from(resume, folder))
+    make_work_dir(folder)
+    run_training(settings, path.stem, folder, resolve_resume(resume, folder))
     return folder
 
 
-def run(settings: VoiceSettings, name: str, work_dir: Path, resume: Path | None) -> None:
+def run_training(settings: VoiceSettings, name: str, work_dir: Path, resume: Path | None) -> None:
     """Train in this process."""
-    from elysia.train.runner import Recipe, Runner
-    from elysia.voice.training import start
-    from elysia.voice.training.recipe import recipe
+    from elysia.train.engine.runner import RunnerConfig, TrainRunner
+    from elysia.voice.training import initialize
+    from elysia.voice.training.settings import build_runner_config
 
-    manifest = Manifest.read(Path(settings.data_path))
-    folder = work_dir / start.FOLDER
+    manifest = ClipManifest.read(Path(settings.data_path))
+    folder = work_dir / initialize.START_FOLDER
     if resume is None or not folder.is_dir():
-        start.make(settings, manifest.shape, work_dir)
-    content = recipe(
-        settings, name=name, work_dir=str(work_dir), start=str(folder), dtype=dtype_of(settings),
-        card=run_card(settings, manifest).to_dict(), resume=str(resume) if resume else None,
+        initialize.make_start_folder(settings, manifest.shape, work_dir)
+    content = build_runner_config(
+        settings, name=name, work_dir=str(work_dir), start=str(folder), dtype=resolve_dtype(settings),
+        card=build_run_card(settings, manifest).to_dict(), resume=str(resume) if resume else None,
     )  # fmt: skip
     dumped = work_dir / f"{name}.py"
     dumped.touch()  # MMEngine reads the file it is told of, and dumps the recipe under its name
-    whole = Recipe(content, filename=str(dumped))
+    whole = RunnerConfig(content, filename=str(dumped))
     if settings.overrides:
         whole.merge_from_dict(settings.overrides)
-    runner = Runner.from_cfg(whole)
+    runner = TrainRunner.from_cfg(whole)
     try:
         runner.train()
     finally:
         runner.close()
 
 
-def dtype_of(settings: VoiceSettings) -> str:
+def resolve_dtype(settings: VoiceSettings) -> str:
     """What products run in; on a CPU float32 unless asked otherwise. DeviceError for float16 there."""
     import torch
 
@@ -95,20 +95,20 @@ def dtype_of(settings: VoiceSettings) -> str:
     return str(pick_dtype(torch.device("cuda"))).removeprefix("torch.") if cuda else "float32"
 
 
-def run_card(settings: VoiceSettings, manifest: Manifest) -> RunCard:
+def build_run_card(settings: VoiceSettings, manifest: ClipManifest) -> RunCard:
     """What the export must know: of whom the recordings are, what they allow, and the settings."""
-    from elysia.core.files import sha256_of
-    from elysia.train.card import versions
+    from elysia.core.files import compute_sha256
+    from elysia.train.config.provenance import collect_versions
 
-    source = Path(settings.data_path) / FILE
+    source = Path(settings.data_path) / MANIFEST_FILE
     return RunCard(
         stage="train",
         base_model=settings.base or "random weights",
         method="full",
         datasets=[{"path": settings.data_path, "format": "voice", "rows": len(manifest.clips),
-                   "sha256": sha256_of(source)}],
+                   "sha256": compute_sha256(source)}],
         config_sha256=settings.sha256(),
-        versions=versions(),
+        versions=collect_versions(),
         extra={"voice": {"speaker": settings.speaker, "seconds": round(manifest.seconds, 2),
                          "consent": json.loads(json.dumps(manifest.consent))}},
     )  # fmt: skip

@@ -14,27 +14,27 @@ from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from torch import nn
 
 from elysia.core.errors import ElysiaError
-from elysia.train.loop import TrainLoop
-from elysia.train.strategy import SingleDevice
-from elysia.voice.training.generator import Batch
+from elysia.train.distributed.strategy import SingleDevice
+from elysia.train.engine.loop import TrainLoop
+from elysia.voice.training.generator import ClipBatch
 from elysia.voice.training.model import DISCRIMINATOR, GENERATOR
 
 
-class VoiceLoop(TrainLoop):
+class VoiceTrainLoop(TrainLoop):
     """`train.loop.TrainLoop` whose step has two optimizers."""
 
-    def run_step(self, window: list[Batch], data_time: float) -> None:  # type: ignore[override]
+    def run_step(self, window: list[ClipBatch], data_time: float) -> None:  # type: ignore[override]
         """Judge recorded and made sound, then learn to pass; ElysiaError when a loss is no number."""
         runner, (given,) = self.runner, window
         runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=window)
-        model, optimizers = runner.strategy.bare.train(), runner.strategy.optim_wrapper
+        model, optimizers = runner.strategy.unwrapped_model.train(), runner.strategy.optim_wrapper
         batch = given.to(model.device)
         made = model.make(batch)
         real = model.recorded(batch, made)
         judged = model.judge(real, made)
-        _update(optimizers[DISCRIMINATOR], judged)
+        _step_optimizer(optimizers[DISCRIMINATOR], judged)
         found = model.learn(batch, real, made)
-        _update(optimizers[GENERATOR], model.total(found))
+        _step_optimizer(optimizers[GENERATOR], model.total(found))
         measured = {name: float(loss.detach()) for name, loss in found.items()}
         measured["discriminator"] = float(judged.detach())
         self._check(measured)
@@ -52,20 +52,20 @@ class VoiceLoop(TrainLoop):
             )
 
 
-def _update(optimizer: Any, loss: torch.Tensor) -> None:
+def _step_optimizer(optimizer: Any, loss: torch.Tensor) -> None:
     optimizer.zero_grad()
     optimizer.backward(loss)
     optimizer.step()
     optimizer.zero_grad()
 
 
-class VoiceDevice(SingleDevice):
+class VoiceStrategy(SingleDevice):
     """`train.strategy.SingleDevice` with an optimizer for each half of the model."""
 
     def _with_trainable(self, optim_wrapper: Any) -> Any:
         halves: dict[str, nn.Module] = {
-            GENERATOR: self.bare.generator,
-            DISCRIMINATOR: self.bare.discriminator,
+            GENERATOR: self.unwrapped_model.generator,
+            DISCRIMINATOR: self.unwrapped_model.discriminator,
         }
         return OptimWrapperDict(
             **{

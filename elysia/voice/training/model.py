@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import VitsModel
 
-from elysia.voice.recordings.spectrogram import Shape, magnitudes, mels
-from elysia.voice.training import generator, losses, start
-from elysia.voice.training.generator import Batch, Made, pieces
-from elysia.voice.vits_load import load_model
-from elysia.voice.vits_parts import TorchParts
+from elysia.voice.dataset.spectrogram import SpectrogramConfig, log_mel, stft_magnitudes
+from elysia.voice.training import discriminators, generator, initialize
+from elysia.voice.training.generator import ClipBatch, GeneratorOutput, slice_segments
+from elysia.voice.vits.modules import TorchBackend, load_vits_model
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
@@ -46,10 +45,10 @@ class VoiceFinetune(nn.Module):
         device: str = "auto",
     ) -> None:
         super().__init__()
-        self.generator: Any = trainable(load_model(Path(folder)))
-        self.discriminator = start.read_discriminators(Path(folder), discriminator_scale)
+        self.generator: Any = prepare_for_training(load_vits_model(Path(folder)))
+        self.discriminator = initialize.load_discriminators(Path(folder), discriminator_scale)
         self.weights, self.mel, self.segment = dict(weights), dict(mel), segment
-        self.shape = Shape.of_model(self.generator.config)
+        self.shape = SpectrogramConfig.from_model(self.generator.config)
         self.dtype: torch.dtype = getattr(torch, dtype)
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.device = torch.device(name)
@@ -60,52 +59,54 @@ class VoiceFinetune(nn.Module):
         off = self.dtype == torch.float32
         return torch.autocast(self.device.type, None if off else self.dtype, enabled=not off)
 
-    def make(self, batch: Batch) -> Made:
+    def make(self, batch: ClipBatch) -> GeneratorOutput:
         """The generator's pass over a batch."""
         with self.autocast():
-            return generator.forward(self.generator, batch, self.segment)
+            return generator.training_forward(self.generator, batch, self.segment)
 
-    def recorded(self, batch: Batch, made: Made) -> Tensor:
+    def recorded(self, batch: ClipBatch, made: GeneratorOutput) -> Tensor:
         """What was recorded where `made` was made, (B, 1, segment * hop)."""
         hop = self.shape.hop
-        return pieces(batch.samples[:, None], made.starts * hop, self.segment * hop)
+        return slice_segments(batch.samples[:, None], made.starts * hop, self.segment * hop)
 
-    def judge(self, real: Tensor, made: Made) -> Tensor:
+    def judge(self, real: Tensor, made: GeneratorOutput) -> Tensor:
         """The discriminators' loss; no gradient reaches the generator."""
         with self.autocast():
             heard = self.discriminator(real), self.discriminator(made.sound.detach())
-        return losses.telling_apart(*heard)
+        return discriminators.discriminator_loss(*heard)
 
-    def learn(self, batch: Batch, real: Tensor, made: Made) -> dict[str, Tensor]:
+    def learn(self, batch: ClipBatch, real: Tensor, made: GeneratorOutput) -> dict[str, Tensor]:
         """The generator's losses, unweighted; no gradient is kept for the discriminators."""
-        with _frozen(self.discriminator), self.autocast():
+        with _frozen_parameters(self.discriminator), self.autocast():
             heard = self.discriminator(made.sound)
             with torch.no_grad():
                 known = self.discriminator(real)
-        spoken = self._mels(magnitudes(made.sound[:, 0], self.shape))
-        wanted = self._mels(pieces(batch.spectrogram, made.starts, self.segment))
+        spoken = self._mels(stft_magnitudes(made.sound[:, 0], self.shape))
+        wanted = self._mels(slice_segments(batch.spectrogram, made.starts, self.segment))
         return {
             "mel": F.l1_loss(spoken, wanted),
             "kl": made.kl,
             "duration": made.duration_loss,
-            "feature": losses.likeness(known, heard),
-            "adversarial": losses.passing(heard),
+            "feature": discriminators.feature_matching_loss(known, heard),
+            "adversarial": discriminators.generator_loss(heard),
         }
 
     def _mels(self, spectrogram: Tensor) -> Tensor:
-        return mels(spectrogram, self.shape, self.mel["bands"], self.mel["low"], self.mel["high"])
+        return log_mel(
+            spectrogram, self.shape, self.mel["bands"], self.mel["low"], self.mel["high"]
+        )
 
     def total(self, found: dict[str, Tensor]) -> Tensor:
         """The losses as they are weighed, summed."""
         return torch.stack([self.weights[name] * loss for name, loss in found.items()]).sum()
 
-    def parts(self) -> TorchParts:
+    def parts(self) -> TorchBackend:
         """A copy of the generator that speaks, on the CPU; draws random numbers on the way."""
         # A deep copy shares its modules' classes, from which folding the weight norms would take
         # the original's weights, too.
-        copied = trainable(VitsModel(self.generator.config))
+        copied = prepare_for_training(VitsModel(self.generator.config))
         copied.load_state_dict(self.generator.state_dict())
-        return TorchParts(copied)
+        return TorchBackend(copied)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Everything that trains, for a checkpoint."""
@@ -116,7 +117,7 @@ class VoiceFinetune(nn.Module):
         self.load_state_dict(state)
 
 
-def trainable(model: Any) -> Any:
+def prepare_for_training(model: Any) -> Any:
     """A VitsModel as VITS trains it: weight norms, no layer left out, a blank that learns, too."""
     if not any("resblocks" in name and "original0" in name for name in model.state_dict()):
         model.decoder.apply_weight_norm()
@@ -126,7 +127,7 @@ def trainable(model: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def _frozen_parameters(module: nn.Module) -> Iterator[None]:
     """Gradients pass through, and none is kept."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from elysia.core.errors import ConfigError
-from elysia.train import trackers
-from elysia.train.typed import typed
+from elysia.train.config import trackers
+from elysia.train.config.validation import coerce_values
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class VoiceSettings:
     overrides: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in AT_LEAST.items():
+        for name, least in MIN_VALUES.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}, it must be {least:g} or more.")
         if not self.lr > 0:
@@ -86,7 +86,7 @@ class VoiceSettings:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas are {self.betas}, each must be from 0 to below 1.")
         self._check_beginning()
-        trackers.names(self.report_to)
+        trackers.parse_trackers(self.report_to)
 
     def _check_beginning(self) -> None:
         """ConfigError for settings of the beginning that contradict each other."""
@@ -114,7 +114,7 @@ class VoiceSettings:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-AT_LEAST: dict[str, float] = {
+MIN_VALUES: dict[str, float] = {
     "batch_size": 1, "segment_frames": 8, "max_epochs": 1, "max_steps": 0, "weight_decay": 0,
     "max_norm": 0, "min_lr": 0, "warmup_steps": 0, "dataloader_num_workers": 0, "mel_weight": 0,
     "kl_weight": 0, "duration_weight": 0, "feature_weight": 0, "adversarial_weight": 0,
@@ -128,9 +128,9 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Voice
 
     ConfigError for a file that does not run, an unknown name, a wrong type, a value out of range.
     """
-    from elysia.train.xtuner import read
+    from elysia.compat.xtuner import loader
 
-    config = read.load(path)
+    config = loader.load_config_file(path)
     try:
         config.merge_from_dict(dict(options or {}))
     except (TypeError, KeyError) as error:
@@ -138,10 +138,116 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Voice
     values = {name: v for name, v in config.to_dict().items() if not name.startswith("_")}
     if isinstance(values.get("settings"), dict):
         values = values["settings"]  # a recipe of ours, read again from a work dir
-    clean = typed(VoiceSettings, values, str(path), "docs/voice.md names them all.")
+    clean = coerce_values(VoiceSettings, values, str(path), "docs/voice.md names them all.")
     if not clean.get("data_path"):
         raise ConfigError(f"{path} does not set data_path: the folder that 'voice prepare' wrote.")
     try:
         return VoiceSettings(**clean)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+PACKAGE = "elysia.voice.training"
+
+
+def build_runner_config(
+    settings: VoiceSettings,
+    *,
+    name: str,
+    work_dir: str,
+    start: str,
+    dtype: str,
+    card: dict[str, Any],
+    resume: str | None = None,
+) -> dict[str, Any]:
+    """A dict that `mmengine.Config` takes whole."""
+    return {
+        "settings": settings.to_dict(),
+        "work_dir": work_dir,
+        "experiment_name": name,
+        "model": _model_config(settings, start, dtype),
+        "train_dataloader": {
+            "dataset": {
+                "type": f"{PACKAGE}.clips.Clips", "data": settings.data_path, "start": start,
+                "speaker": settings.speaker, "segment": settings.segment_frames,
+            },
+            "sampler": {
+                "type": "elysia.train.data.dataset.EpochSampler", "batch_size": settings.batch_size,
+            },
+            "batch_size": settings.batch_size,
+            "num_workers": settings.dataloader_num_workers,
+            "collate_fn": {"type": f"{PACKAGE}.clips.collate"},
+        },
+        "train_cfg": {
+            "type": f"{PACKAGE}.loop.VoiceLoop", "max_epochs": settings.max_epochs,
+            "max_steps": settings.max_steps,
+        },
+        "optim_wrapper": _optimizer_config(settings, dtype),
+        "param_scheduler": {
+            "type": "elysia.train.engine.optimization.WarmupDecayLR", "by_epoch": False, "warmup_ratio": 0.0,
+            "warmup_steps": settings.warmup_steps, "shape": settings.lr_schedule,
+            "min_lr": settings.min_lr,
+        },
+        "strategy": {"type": f"{PACKAGE}.loop.VoiceDevice"},
+        "default_hooks": {
+            "timer": {"type": "IterTimerHook"},
+            "sampler_seed": None,  # the loop seeks
+            "logger": {
+                "type": "LoggerHook", "interval": settings.logging_interval,
+                "log_metric_by_epoch": False,
+            },
+            "param_scheduler": {"type": "ParamSchedulerHook"},
+            "checkpoint": {
+                "type": "elysia.train.hooks.checkpoint_hook.CheckpointHook",
+                "interval": settings.save_steps, "keep": settings.save_total_limit, "card": card,
+            },
+        },
+        "custom_hooks": [
+            {
+                "type": f"{PACKAGE}.hooks.ListenHook", "interval": settings.listen_steps,
+                "texts": settings.listen_texts, "start": start, "speaker": settings.speaker,
+            },
+            {"type": f"{PACKAGE}.hooks.CurvesHook"},
+        ],
+        "log_processor": {"by_epoch": False, "window_size": settings.logging_interval},
+        "visualizer": {
+            "type": "Visualizer",
+            "vis_backends": trackers.build_vis_backends(settings.report_to, name, work_dir),
+        },
+        "launcher": "none",
+        "resume": resume or False,
+        "randomness": {"seed": settings.seed},
+        "env_cfg": {},
+        "log_level": "INFO",
+        "default_scope": "mmengine",
+    }  # fmt: skip
+
+
+def _model_config(settings: VoiceSettings, start: str, dtype: str) -> dict[str, Any]:
+    """The class that is trained, and what it is built with."""
+    kinds = ("mel", "kl", "duration", "feature", "adversarial")
+    return {
+        "type": f"{PACKAGE}.model.VoiceFinetune",
+        "folder": start,
+        "weights": {kind: getattr(settings, f"{kind}_weight") for kind in kinds},
+        "mel": {"bands": settings.mel_bands, "low": settings.mel_low, "high": settings.mel_high},
+        "segment": settings.segment_frames,
+        "dtype": dtype,
+        "discriminator_scale": settings.discriminator_scale,
+    }
+
+
+def _optimizer_config(settings: VoiceSettings, dtype: str) -> dict[str, Any]:
+    """One half's optimizer; both have the same numbers."""
+    wrapper: dict[str, Any] = {
+        "type": "OptimWrapper",
+        "optimizer": {
+            "type": "torch.optim.AdamW", "lr": settings.lr, "betas": settings.betas, "eps": 1e-9,
+            "weight_decay": settings.weight_decay,
+        },
+    }  # fmt: skip
+    if settings.max_norm:
+        wrapper["clip_grad"] = {"max_norm": settings.max_norm, "error_if_nonfinite": False}
+    if dtype == "float16":  # bfloat16 needs no loss scale
+        wrapper |= {"type": "AmpOptimWrapper", "loss_scale": "dynamic", "dtype": "float16"}
+    return wrapper

@@ -8,20 +8,20 @@ import pytest
 
 from elysia import cli
 from elysia.core.errors import VoiceError
-from elysia.voice.recordings import consent, sound, sources
-from elysia.voice.recordings.manifest import Manifest
-from elysia.voice.recordings.prepare import Wanted, prepare
-from elysia.voice.recordings.spectrogram import Shape, magnitudes
-from elysia.voice.text.symbols import CJKE2
-from elysia.voice.vits_card import VitsCard
+from elysia.voice.dataset import audio_cleaning, consent, sources
+from elysia.voice.dataset.manifest import ClipManifest
+from elysia.voice.dataset.prepare import ClipRequirements, prepare_dataset
+from elysia.voice.dataset.spectrogram import SpectrogramConfig, stft_magnitudes
+from elysia.voice.frontend.cleaners import CJKE2
+from elysia.voice.vits.config import VoiceConfig
 from tests.voice.recordings.sounds import speechlike
 
-SHAPE = Shape(16_000, 200, 800)
-WANTED = Wanted(VitsCard(CJKE2, "cjke_cleaners2"), SHAPE)
+SHAPE = SpectrogramConfig(16_000, 200, 800)
+WANTED = ClipRequirements(VoiceConfig(CJKE2, "cjke_cleaners2"), SHAPE)
 
 
 def made(record, **changes):
-    return prepare(record.folder, record.folder.parent / "out", WANTED, **changes)
+    return prepare_dataset(record.folder, record.folder.parent / "out", WANTED, **changes)
 
 
 def fault_of(record, name):
@@ -64,8 +64,10 @@ def test_silence_at_the_ends_is_cut_and_inside_it_stays(recordings):
     loud, quiet = speechlike(1.0, 16_000), np.zeros(16_000, np.float32)
     recordings("a.wav", samples=np.concatenate([quiet, loud, quiet[:8000], loud, quiet]))
     manifest, judged = made(recordings)
-    assert manifest.clips[0].seconds == pytest.approx(2.5 + 2 * sound.MARGIN, abs=0.05)
-    assert judged[0].cut == pytest.approx(2 - 2 * sound.MARGIN, abs=0.05)
+    assert manifest.clips[0].seconds == pytest.approx(
+        2.5 + 2 * audio_cleaning.MARGIN_SECONDS, abs=0.05
+    )
+    assert judged[0].cut == pytest.approx(2 - 2 * audio_cleaning.MARGIN_SECONDS, abs=0.05)
 
 
 def test_the_cached_spectrogram_is_that_of_the_clip(recordings):
@@ -78,7 +80,7 @@ def test_the_cached_spectrogram_is_that_of_the_clip(recordings):
         samples = np.frombuffer(file.readframes(10**6), "<i2").astype(np.float32) / 32768
     cached = np.load(out / clip.spectrogram)
     assert cached.shape == (401, clip.frames)
-    again = magnitudes(torch.from_numpy(samples)[None], SHAPE)[0].numpy()
+    again = stft_magnitudes(torch.from_numpy(samples)[None], SHAPE)[0].numpy()
     assert np.array_equal(cached, again)
 
 
@@ -86,7 +88,7 @@ def test_a_spectrogram_is_the_magnitude_of_each_windowed_frame():
     import torch
 
     samples = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
-    found = magnitudes(torch.from_numpy(samples)[None], SHAPE)[0].numpy()
+    found = stft_magnitudes(torch.from_numpy(samples)[None], SHAPE)[0].numpy()
     assert found.shape == (401, 10)
     side = (SHAPE.window - SHAPE.hop) // 2
     padded = np.pad(samples, side, mode="reflect")
@@ -183,8 +185,8 @@ def test_a_list_names_recordings_and_texts(recordings, lines):
     recordings("sub/b.wav", text=None)
     listed = recordings.folder / "list.csv"
     listed.write_text(lines, encoding="utf-8-sig")
-    assert [one.text for one in sources.find(listed)] == ["你好。", "今天不错。"]
-    manifest, _ = prepare(listed, recordings.folder.parent / "out", WANTED)
+    assert [one.text for one in sources.find_recordings(listed)] == ["你好。", "今天不错。"]
+    manifest, _ = prepare_dataset(listed, recordings.folder.parent / "out", WANTED)
     assert [clip.source for clip in manifest.clips] == ["a.wav", "b.wav"]
 
 
@@ -192,13 +194,13 @@ def test_a_list_with_a_line_that_is_none_is_refused_and_one_that_misses_a_file_n
     listed = recordings.folder / "list.txt"
     listed.write_text("a|你好\nb\n")
     with pytest.raises(VoiceError, match="line 2"):
-        sources.find(listed)
+        sources.find_recordings(listed)
     listed.write_text("nowhere|你好\n")
-    assert "not there" in sources.find(listed)[0].fault
+    assert "not there" in sources.find_recordings(listed)[0].fault
     with pytest.raises(VoiceError, match="holds no recordings"):
-        sources.find(recordings.folder)
+        sources.find_recordings(recordings.folder)
     with pytest.raises(VoiceError, match="nothing at"):
-        sources.find(recordings.folder / "x")
+        sources.find_recordings(recordings.folder / "x")
 
 
 def test_the_command_writes_a_report_to_read_to_parse_and_to_look_at(recordings, capsys):
@@ -232,10 +234,12 @@ def test_a_damaged_manifest_is_a_sentence(recordings, tmp_path):
     ):
         path.write_text(wrong)
         with pytest.raises(VoiceError, match="damaged"):
-            Manifest.read(tmp_path / "out")
+            ClipManifest.read(tmp_path / "out")
 
 
 def test_a_consent_that_is_too_large_is_none(tmp_path):
-    (tmp_path / "consent.txt").write_text("speaker: x\nallows: y\n" + "z" * consent.LARGEST)
+    (tmp_path / "consent.txt").write_text(
+        "speaker: x\nallows: y\n" + "z" * consent.MAX_CONSENT_BYTES
+    )
     with pytest.raises(VoiceError, match="larger"):
-        consent.read(tmp_path / "consent.txt")
+        consent.read_consent(tmp_path / "consent.txt")

@@ -6,10 +6,10 @@ import pytest
 for package in ("torch", "soundfile", "pyloudnorm", "monotonic_alignment_search"):
     pytest.importorskip(package, reason="requirements/voice.lock is not installed")
 
-from elysia.voice.recordings.prepare import Wanted, prepare  # noqa: E402
-from elysia.voice.recordings.spectrogram import Shape  # noqa: E402
-from elysia.voice.text.symbols import BOPOMOFO  # noqa: E402
-from elysia.voice.vits_card import VitsCard  # noqa: E402
+from elysia.voice.dataset.prepare import ClipRequirements, prepare_dataset  # noqa: E402
+from elysia.voice.dataset.spectrogram import SpectrogramConfig  # noqa: E402
+from elysia.voice.frontend.cleaners import BOPOMOFO  # noqa: E402
+from elysia.voice.vits.config import VoiceConfig  # noqa: E402
 from tests.voice.recordings.sounds import speechlike  # noqa: E402
 
 TEXTS = ("你好，世界。", "今天天气不错。", "我们一起去公园。", "很高兴认识你。")
@@ -32,7 +32,7 @@ def prepared(folder, sounds, shape, card):
     for number, (text, samples, rate) in enumerate(sounds):
         soundfile.write(recordings / f"{number}.wav", samples, rate)
         (recordings / f"{number}.txt").write_text(text, encoding="utf-8")
-    prepare(recordings, folder / "data", Wanted(card, shape))
+    prepare_dataset(recordings, folder / "data", ClipRequirements(card, shape))
     return folder / "data"
 
 
@@ -40,24 +40,28 @@ def prepared(folder, sounds, shape, card):
 def spoken(tmp_path_factory):
     """Four sentences of eSpeak's at 8000 Hz, prepared."""
     pytest.importorskip("espeakng_loader", reason="requirements/voice.lock is not installed")
-    from elysia.voice.espeak import EspeakVoice
+    from elysia.voice.engines.espeak import EspeakEngine
 
-    voice, sounds = EspeakVoice(), []
+    voice, sounds = EspeakEngine(), []
     for text in TEXTS:
         pieces = list(voice.synthesize(text))
         samples = np.frombuffer(b"".join(piece.data for piece in pieces), "<i2") / 32768
         sounds.append((text, samples, pieces[0].rate))
     voice.close()
-    card = VitsCard(BOPOMOFO, "chinese_cleaners")
-    return prepared(tmp_path_factory.mktemp("spoken"), sounds, Shape(8000, 100, 400), card)
+    card = VoiceConfig(BOPOMOFO, "chinese_cleaners")
+    return prepared(
+        tmp_path_factory.mktemp("spoken"), sounds, SpectrogramConfig(8000, 100, 400), card
+    )
 
 
 @pytest.fixture(scope="session")
 def noises(tmp_path_factory):
     """Three sentences of noise at 16000 Hz in the shape of `make_checkpoint`'s models."""
     sounds = [(text, speechlike(1.5, 16_000, seed=n), 16_000) for n, text in enumerate(TEXTS[:3])]
-    card = VitsCard(BOPOMOFO, "chinese_cleaners")
-    return prepared(tmp_path_factory.mktemp("noises"), sounds, Shape(16_000, 16, 128), card)
+    card = VoiceConfig(BOPOMOFO, "chinese_cleaners")
+    return prepared(
+        tmp_path_factory.mktemp("noises"), sounds, SpectrogramConfig(16_000, 16, 128), card
+    )
 
 
 @pytest.fixture

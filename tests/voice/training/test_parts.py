@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from elysia.core.errors import VoiceError
-from elysia.voice.recordings.spectrogram import Shape, mels
-from elysia.voice.training import alignment, generator, losses
-from elysia.voice.training.discriminators import PERIODS, Discriminators, from_original
-from elysia.voice.training.durations import spline
-from elysia.voice.training.generator import Batch
-from elysia.voice.training.model import trainable
+from elysia.voice.dataset.spectrogram import SpectrogramConfig, log_mel
+from elysia.voice.training import discriminators, durations, generator
+from elysia.voice.training.discriminators import PERIODS, VitsDiscriminators, load_original
+from elysia.voice.training.durations import rational_quadratic_spline
+from elysia.voice.training.generator import ClipBatch
+from elysia.voice.training.initialize import build_fresh
+from elysia.voice.training.model import prepare_for_training
 from elysia.voice.training.settings import VoiceSettings
-from elysia.voice.training.start import fresh
-from elysia.voice.vits_parts import FlowPart, inverse_spline, sample_durations
+from elysia.voice.vits.modules import FlowModule, inverse_spline, sample_durations
 from tests.voice.training.conftest import SMALL
 
-SHAPE = Shape(8000, 100, 400)
+SHAPE = SpectrogramConfig(8000, 100, 400)
 
 
 def every_path(symbols, frames):
@@ -40,7 +40,7 @@ def test_the_path_is_the_best_of_all_paths(symbols, frames):
         # In a batch with a larger one, as it comes.
         padded = torch.full((2, symbols + 2, frames + 3), 7.0)
         padded[0, :symbols, :frames] = torch.from_numpy(scores)
-        found = alignment.path(
+        found = durations.monotonic_path(
             padded, torch.tensor([symbols, symbols + 2]), torch.tensor([frames, frames + 3])
         )
         assert np.array_equal(found[0, :symbols, :frames].numpy(), best)
@@ -49,13 +49,13 @@ def test_the_path_is_the_best_of_all_paths(symbols, frames):
 
 def test_a_clip_with_fewer_frames_than_symbols_is_refused():
     with pytest.raises(VoiceError, match="fewer frames than symbols"):
-        alignment.path(torch.zeros(1, 5, 4), torch.tensor([5]), torch.tensor([4]))
+        durations.monotonic_path(torch.zeros(1, 5, 4), torch.tensor([5]), torch.tensor([4]))
 
 
 def test_scores_are_the_gaussians_log_likelihoods():
     torch.manual_seed(0)
     latents, means, deviations = torch.randn(2, 3, 6), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
-    found = alignment.likelihoods(latents, means, deviations)
+    found = durations.log_likelihoods(latents, means, deviations)
     normal = torch.distributions.Normal(means[:, :, :, None], deviations.exp()[:, :, :, None])
     right = normal.log_prob(latents[:, :, None, :]).sum(dim=1)
     assert torch.allclose(found, right, atol=1e-3)
@@ -66,7 +66,7 @@ def test_the_divergence_is_that_of_two_gaussians_on_average():
     size = (1, 2, 60_000)
     spread, means, deviations = (torch.full(size, value) for value in (-0.5, 0.3, 0.2))
     drawn = 0.7 + spread.exp() * torch.randn(size)
-    found = generator.divergence(drawn, spread, means, deviations, torch.ones(1, 1, size[2]))
+    found = generator.kl_divergence(drawn, spread, means, deviations, torch.ones(1, 1, size[2]))
     posterior = torch.distributions.Normal(torch.tensor(0.7), torch.tensor(-0.5).exp())
     prior = torch.distributions.Normal(torch.tensor(0.3), torch.tensor(0.2).exp())
     right = 2 * torch.distributions.kl_divergence(posterior, prior)
@@ -77,7 +77,7 @@ def small(**changes):
     changes = {"architecture": SMALL, **changes}
     settings = VoiceSettings(data_path="x", cleaner="pinyin", **changes)
     torch.manual_seed(0)
-    return trainable(fresh(settings, SHAPE)[1])
+    return prepare_for_training(build_fresh(settings, SHAPE)[1])
 
 
 def batch(lengths, speaker=0):
@@ -90,7 +90,9 @@ def batch(lengths, speaker=0):
         ids[row, :count] = torch.randint(1, 30, (count,), generator=random)
         spectrogram[row, :, :long] = torch.rand(SHAPE.bins, long, generator=random)
     samples = torch.zeros(len(lengths), int(frames.max()) * SHAPE.hop)
-    return Batch(ids, symbols, spectrogram, frames, samples, torch.full((len(lengths),), speaker))
+    return ClipBatch(
+        ids, symbols, spectrogram, frames, samples, torch.full((len(lengths),), speaker)
+    )
 
 
 @pytest.mark.parametrize("stochastic", [True, False])
@@ -99,17 +101,17 @@ def test_a_clip_is_aligned_alike_alone_and_beside_a_longer_one(stochastic, monke
     torch.nn.init.normal_(model.flow.flows[0].conv_post.weight, std=0.1)  # flows that do something
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # the posterior's mean
     both = batch([(5, 40), (9, 70)])
-    alone = Batch(both.ids[:1, :5], both.symbols[:1], both.spectrogram[:1, :, :40], both.frames[:1],
+    alone = ClipBatch(both.ids[:1, :5], both.symbols[:1], both.spectrogram[:1, :, :40], both.frames[:1],
                   both.samples[:1, : 40 * SHAPE.hop], both.speakers[:1])  # fmt: skip
     with torch.no_grad():
-        together, single = (generator.forward(model, one, 16) for one in (both, alone))
+        together, single = (generator.training_forward(model, one, 16) for one in (both, alone))
     assert torch.equal(together.durations[0, :5], single.durations[0])
     assert torch.equal(together.durations.sum(dim=1), torch.tensor([40.0, 70.0]))
     if not stochastic:  # a mean over symbols, of which the first clip has 5 and the second 9
-        second = Batch(both.ids[1:], both.symbols[1:], both.spectrogram[1:], both.frames[1:],
+        second = ClipBatch(both.ids[1:], both.symbols[1:], both.spectrogram[1:], both.frames[1:],
                        both.samples[1:], both.speakers[1:])  # fmt: skip
         with torch.no_grad():
-            other = generator.forward(model, second, 16)
+            other = generator.training_forward(model, second, 16)
         mean = (5 * single.duration_loss + 9 * other.duration_loss) / 14
         assert torch.allclose(together.duration_loss, mean, rtol=1e-4)
         mean = (40 * single.kl + 70 * other.kl) / 110
@@ -122,7 +124,7 @@ def test_every_weight_of_the_generator_learns(stochastic):
     for module in model.modules():  # what begins at zero passes nothing on
         if isinstance(module, torch.nn.Conv1d) and not module.weight.any():
             torch.nn.init.normal_(module.weight, std=0.1)
-    made = generator.forward(model, batch([(5, 40), (9, 70)]), 16)
+    made = generator.training_forward(model, batch([(5, 40), (9, 70)]), 16)
     (made.sound.square().mean() + made.kl + made.duration_loss).backward()
     still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     # VITS, too, leaves the last half of the last duration flow without a use.
@@ -137,14 +139,14 @@ def test_the_prior_that_is_learned_is_the_one_that_is_said():
     latents, mask = torch.randn(1, 32, 20), torch.ones(1, 1, 20)
     with torch.no_grad():
         priors = model.flow(latents, mask)
-        back = FlowPart(model)(priors)
+        back = FlowModule(model)(priors)
     assert not torch.allclose(priors, latents, atol=0.1)
     assert torch.allclose(back, latents, atol=1e-4)
 
 
 def test_the_text_encoder_learns_nothing_from_durations():
     model = small()
-    generator.forward(model, batch([(5, 40)]), 16).duration_loss.backward()
+    generator.training_forward(model, batch([(5, 40)]), 16).duration_loss.backward()
     assert all(p.grad is None for p in model.text_encoder.parameters())
     assert model.duration_predictor.conv_pre.weight.grad is not None
 
@@ -153,7 +155,7 @@ def test_a_spline_is_undone_by_the_one_that_speaks_and_knows_its_slope():
     torch.manual_seed(0)
     inputs = (8 * torch.randn(2, 1, 50, dtype=torch.float64)).requires_grad_()
     shapes = [torch.randn(2, 1, 50, count, dtype=torch.float64) for count in (10, 10, 9)]
-    made, steepness = spline(inputs, *shapes, 5.0)
+    made, steepness = rational_quadratic_spline(inputs, *shapes, 5.0)
     (slope,) = torch.autograd.grad(made.sum(), inputs)
     assert torch.allclose(slope.log(), steepness, atol=1e-6)
     assert torch.allclose(inverse_spline(made, *shapes, 5.0), inputs, atol=1e-6)
@@ -190,7 +192,7 @@ def test_what_is_learned_of_durations_is_what_is_said(stochastic):
 
 def test_pieces_are_cut_where_they_were_made():
     whole = torch.arange(40.0).view(2, 1, 20)
-    found = generator.pieces(whole, torch.tensor([3, 12]), 4)
+    found = generator.slice_segments(whole, torch.tensor([3, 12]), 4)
     assert found[:, 0].tolist() == [[3, 4, 5, 6], [32, 33, 34, 35]]
     torch.manual_seed(0)
     starts = torch.stack([generator.draw_starts(torch.tensor([16, 20]), 16) for _ in range(200)])
@@ -206,7 +208,7 @@ def test_pieces_are_cut_where_they_were_made():
 def test_mel_bands_are_slaneys():
     spectrogram = torch.zeros(1, SHAPE.bins, 1)
     spectrogram[0, 50] = 1.0  # 1000 Hz
-    found = mels(spectrogram, SHAPE, 20, 0.0, 0.0)[0, :, 0].exp()
+    found = log_mel(spectrogram, SHAPE, 20, 0.0, 0.0)[0, :, 0].exp()
     # Slaney's mels are linear up to 1000 Hz, 66.7 Hz each.
     edges = np.linspace(0, 15 + 27 * np.log(4) / np.log(6.4), 22)
     hertz = np.where(edges < 15, edges * 200 / 3, 1000 * np.exp((edges - 15) * np.log(6.4) / 27))
@@ -219,9 +221,9 @@ def test_mel_bands_are_slaneys():
 def test_the_least_squares_losses_by_hand():
     real = [(torch.tensor([[0.8, 1.0]]), [torch.tensor([1.0, 2.0])])]
     made = [(torch.tensor([[0.5, 0.1]]), [torch.tensor([1.5, 1.0])])]
-    assert float(losses.telling_apart(real, made)) == pytest.approx(0.02 + 0.13)
-    assert float(losses.passing(made)) == pytest.approx((0.25 + 0.81) / 2)
-    assert float(losses.likeness(real, made)) == pytest.approx(2 * 0.75)
+    assert float(discriminators.discriminator_loss(real, made)) == pytest.approx(0.02 + 0.13)
+    assert float(discriminators.generator_loss(made)) == pytest.approx((0.25 + 0.81) / 2)
+    assert float(discriminators.feature_matching_loss(real, made)) == pytest.approx(2 * 0.75)
 
 
 def original_shapes():
@@ -260,7 +262,7 @@ def d_file(tmp_path):
 
 def test_vitss_own_discriminators_are_taken_tensor_for_tensor(d_file):
     path, tensors = d_file()
-    found = from_original(path)
+    found = load_original(path)
     assert len(found) == len(tensors)
     for name, tensor in tensors.items():
         ours = name.replace("weight_g", "parametrizations.weight.original0")
@@ -268,7 +270,7 @@ def test_vitss_own_discriminators_are_taken_tensor_for_tensor(d_file):
             found[ours.replace("weight_v", "parametrizations.weight.original1")], tensor
         )
     with torch.device("meta"):
-        wanted = Discriminators().state_dict()
+        wanted = VitsDiscriminators().state_dict()
     assert {n: tuple(t.shape) for n, t in wanted.items()} == {
         n: tuple(t.shape) for n, t in found.items()
     }
@@ -285,12 +287,12 @@ def test_vitss_own_discriminators_are_taken_tensor_for_tensor(d_file):
 def test_what_is_no_discriminator_of_vits_is_refused(d_file, changes, words):
     path, _ = d_file(**changes)
     with pytest.raises(VoiceError, match=words):
-        from_original(path)
+        load_original(path)
 
 
 def test_a_period_sees_every_nth_sample_and_no_other():
     torch.manual_seed(0)
-    one = Discriminators(0.03125).discriminators[1 + PERIODS.index(5)]
+    one = VitsDiscriminators(0.03125).discriminators[1 + PERIODS.index(5)]
     sound = torch.randn(1, 1, 503)
     other = sound.clone()
     other[0, 0, 2::5] += 1.0  # of the five columns, the third

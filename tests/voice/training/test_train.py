@@ -11,12 +11,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from elysia import cli
 from elysia.core.errors import CheckpointError, ConfigError, DeviceError, ElysiaError, VoiceError
 from elysia.train import checkpoint
-from elysia.voice import voices
+from elysia.voice import registry
+from elysia.voice.engines.vits import VitsEngine
 from elysia.voice.training import hooks
-from elysia.voice.training.export import export
+from elysia.voice.training.export import export_voice
 from elysia.voice.training.launch import find_config, train
 from elysia.voice.training.settings import VoiceSettings, load_settings
-from elysia.voice.vits import VitsVoice
 from tests.exact import STATE, same
 from tests.voice.training.conftest import SMALL
 
@@ -61,7 +61,7 @@ def test_a_voice_learns_goes_on_to_the_same_bits_and_speaks(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["voice", "export", str(tmp_path / "cut"), "--name", "tiny"]) == 0
     assert "chinese_cleaners" in capsys.readouterr().out
-    assert voices.find("tiny").settings["speaker"] == 0
+    assert registry.find_voice("tiny").settings["speaker"] == 0
     assert cli.main(["voice", "say", "你好。", "--voice", "tiny", "-o", "a.wav"]) == 0
     with wave.open("a.wav") as file:
         assert file.getframerate() == 8000 and file.getnframes() > 0
@@ -101,26 +101,26 @@ def test_a_base_with_several_speakers_and_its_discriminators_is_trained_on(
            "architecture": {}, "speaker": "s1", "max_steps": 1, "segment_frames": 40}
     )  # fmt: skip
     train(run, work_dir=str(tmp_path / "w"))
-    done, number = export(tmp_path / "w", tmp_path / "v", name="new")
+    done, number = export_voice(tmp_path / "w", tmp_path / "v", name="new")
     assert number == 1 and done.card.speakers == {"s0": 0, "s2": 2, "new": 1}
     trained = last(tmp_path / "w")["state_dict"]["generator.embed_speaker.weight"]
     assert not torch.equal(trained[1], tensors["emb_g.weight"][1]), "the place learns"
     assert (trained[1] - tensors["emb_g.weight"][1]).abs().max() < 0.01, "from where it was"
-    assert list(VitsVoice(tmp_path / "v", speaker="new").synthesize("你好。"))
+    assert list(VitsEngine(tmp_path / "v", speaker="new").synthesize("你好。"))
 
 
 @pytest.mark.slow
 def test_the_whole_discriminators_of_a_base_are_where_training_begins(
     tmp_path, settings, config, noises, make_checkpoint
 ):
-    from elysia.voice.training.discriminators import Discriminators
+    from elysia.voice.training.discriminators import VitsDiscriminators
 
     weights, base_config, _ = make_checkpoint(3)
     theirs = {
         name.replace("parametrizations.weight.original0", "weight_g").replace(
             "parametrizations.weight.original1", "weight_v"
         ): tensor
-        for name, tensor in Discriminators().state_dict().items()
+        for name, tensor in VitsDiscriminators().state_dict().items()
     }
     torch.save({"model": theirs}, tmp_path / "D.pth")
     run = config(
@@ -131,7 +131,7 @@ def test_the_whole_discriminators_of_a_base_are_where_training_begins(
     )  # fmt: skip
     train(run, work_dir=str(tmp_path / "w"))
     state = last(tmp_path / "w")["state_dict"]
-    for name, tensor in Discriminators().state_dict().items():
+    for name, tensor in VitsDiscriminators().state_dict().items():
         short = name.replace("parametrizations.weight.original0", "weight_g").replace(
             "parametrizations.weight.original1", "weight_v"
         )
@@ -195,10 +195,10 @@ def test_a_base_of_other_sound_is_refused_with_what_to_do(
 
 def test_what_is_no_trained_voice_is_not_exported(tmp_path, capsys):
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        export(tmp_path, tmp_path / "v", name="x")
+        export_voice(tmp_path, tmp_path / "v", name="x")
     torch.save({"state_dict": {}}, tmp_path / "iter_1.pth")
     with pytest.raises(CheckpointError, match="no checkpoint of a voice"):
-        export(tmp_path / "iter_1.pth", tmp_path / "v", name="x")
+        export_voice(tmp_path / "iter_1.pth", tmp_path / "v", name="x")
     assert cli.main(["voice", "export", str(tmp_path), "--name", "a b"]) == 2
 
 

@@ -1,0 +1,325 @@
+"""`elysia probe`: put identity questions and ordinary ones to a model, print verdicts and rates.
+
+Every question is a conversation of its own, answered greedily. Knows nothing of how verdicts are
+made.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elysia.cli.chat import add_model_options, build_model_config
+from elysia.cli.output import build_parser, paint, say, warn
+from elysia.core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from elysia.evaluate.identity import IdentityRates, ReplyVerdict
+if TYPE_CHECKING:
+    from elysia.core.messages import Conversation
+    from elysia.evaluate.scorecard import EvaluationData, PersonaScorecard
+
+JudgedReplies = list[tuple[str, str, "ReplyVerdict"]]  # question, reply, verdict
+
+
+def probe_parser() -> ArgumentParser:
+    """The parser of `elysia probe`."""
+    parser = build_parser(
+        "probe",
+        "MODEL [--adapter ADAPTER] [options]",
+        "Ask a model who it is, and ordinary things; report how often it says its whole name, and "
+        "how often the persona leaks into ordinary answers.",
+        probe,
+    )
+    parser.add_argument(
+        "model_name_or_path", metavar="MODEL", help="a folder, or a name on the hub"
+    )
+    add_model_options(parser)
+    data, personas = "data/probes.json", "configs/personas/elysia.json"
+    add = parser.add_argument
+    add("--questions", default=data, metavar="FILE", help=f"identity questions (default: {data})")
+    ordinary = "data/probes_ordinary.json"
+    add("--ordinary", default=ordinary, metavar="FILE", help=f"others (default: {ordinary})")
+    add("--persona", default=personas, metavar="CARD", help=f"default: {personas}")
+    add("--output", metavar="FILE", help="write every answer and the rates there as JSON")
+    add("--show", type=int, default=12, metavar="N", help="answers to print (default: 12)")
+    add("--max-new-tokens", type=int, default=96, metavar="N", help="default: 96")
+    add("--batch", type=int, default=20, metavar="N", help="questions at a time (default: 20)")
+    return parser
+
+
+def probe(args: Namespace) -> int:
+    """Ask, judge, print; writes the report last, whole."""
+    from elysia.core.paths import resolve_bundled
+    from elysia.core.persona import Persona
+    from elysia.evaluate import identity
+
+    persona = Persona.load(resolve_bundled(args.persona))
+    about = read_questions(Path(resolve_bundled(args.questions)), "identity")
+    others = read_questions(Path(resolve_bundled(args.ordinary)), "ordinary")
+    answers = answer_questions(args, [*about, *others])
+    who: JudgedReplies = [
+        (question, reply, identity.judge_identity(reply, persona))
+        for question, reply in zip(about, answers, strict=False)
+    ]
+    else_: JudgedReplies = [
+        (question, reply, identity.judge_ordinary(reply, persona))
+        for question, reply in zip(others, answers[len(about) :], strict=True)
+    ]
+    rates = identity.compute_rates([v for *_, v in who], [v for *_, v in else_])
+    show_answers(who, else_, args.show)
+    say(f"identity  {rates.identity_rate:.1%} of {rates.identity_questions} questions answered")
+    say(f"leak      {rates.leak_rate:.1%} of {rates.ordinary_questions} ordinary answers")
+    if args.output:
+        write_probe_report(Path(args.output), rates, who, else_)
+    return 0
+
+
+def read_questions(path: Path, section: str) -> list[str]:
+    """The questions of a JSON list, or of the list under the key `section` of a JSON object.
+
+    DataError, with the row, for a file that is neither.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"There is no file of questions at {path}.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    if isinstance(rows, dict):
+        rows = rows.get(section)
+    if not isinstance(rows, list) or not rows:
+        raise DataError(
+            f"{path} should be a JSON list of questions, or hold one under '{section}'; not empty."
+        )
+    questions = []
+    for number, row in enumerate(rows, 1):
+        keys = ("text", "question", "input")
+        text = next((row[k] for k in keys if k in row), None) if isinstance(row, dict) else row
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{path}, row {number}: a question should be a text, not {row!r}.")
+        questions.append(text)
+    return questions
+
+
+def answer_questions(args: Namespace, questions: Sequence[str]) -> list[str]:
+    """The model's greedy answer to each question."""
+    from elysia.app import model_loading as app
+    from elysia.core.messages import Message
+    from elysia.engines.base import GenerationRequest, Sampling
+    from elysia.models.batch_generate import generate_batch
+
+    sampling = Sampling(max_new_tokens=args.max_new_tokens, temperature=0)
+    engine, manner = app.load_model_folder(build_model_config(args, sampling))
+    system = [Message("system", manner.system)] if manner.system else []
+    requests = [
+        GenerationRequest([*system, Message("user", text)], manner.template, manner.stop, sampling)
+        for text in questions
+    ]
+    return list(generate_batch(engine, requests, batch=args.batch))
+
+
+def show_answers(who: JudgedReplies, others: JudgedReplies, count: int) -> None:
+    """Print `count` answers, two in three of them on identity, spread over the questions."""
+    for rows, wanted in ((who, count - count // 3), (others, count // 3)):
+        wanted = min(wanted, len(rows))
+        for place in range(wanted):
+            question, reply, verdict = rows[place * len(rows) // wanted]
+            mark = paint("✓", "green") if verdict.good else paint("✗", "red")
+            say(f"{mark} {paint(question, 'bold')}")
+            say(f"  {' '.join(reply.split())}  {paint(f'({verdict.reason})', 'dim')}")
+
+
+def write_probe_report(
+    path: Path, rates: IdentityRates, who: JudgedReplies, others: JudgedReplies
+) -> None:
+    """The report as JSON: rates, then every question with its answer and verdict."""
+
+    def rows(judged: JudgedReplies) -> list[dict[str, Any]]:
+        return [
+            {"question": q, "reply": r, "good": v.good, "reason": v.reason} for q, r, v in judged
+        ]
+
+    report = {**rates.to_dict(), "identity": rows(who), "ordinary": rows(others)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    warn(f"Wrote {path}")
+
+
+MAX_OTHER_LINES = 2000  # of others at most
+
+
+def score_alias_parser() -> ArgumentParser:
+    """The parser of `elysia score`, the same verb by a short name."""
+    return score_parser("score")
+
+
+def score_parser(verb: str = "evaluate persona") -> ArgumentParser:
+    """The parser of `elysia evaluate persona`."""
+    parser = build_parser(
+        verb,
+        "MODEL [--adapter ADAPTER] --heldout FILE [--train FILE] [--general FILE] [--against BASE]",
+        "Measure a persona without a judge model: held-out lines, voice, identity, leaks, copying, "
+        "forgetting. With --adapter and no --against, the model without it is the base.",
+        score,
+    )
+    parser.add_argument(
+        "model_name_or_path", metavar="MODEL", help="a folder, or a name on the hub"
+    )
+    add_model_options(parser)
+    add, card = parser.add_argument, "configs/personas/elysia.json"
+    add("--persona", default=card, metavar="CARD", help=f"default: {card}")
+    add("--heldout", required=True, metavar="FILE", help="rows of the character, never trained on")
+    add("--train", metavar="FILE", help="the rows trained on: voice, catchphrases, copying")
+    add("--general", metavar="FILE", help="general rows, never trained on: forgetting, distractors")
+    add("--others", metavar="FILE", help="rows of other characters: distractors")
+    add("--against", metavar="MODEL", help="the base to compare with")
+    add("--questions", default="data/probes.json", metavar="FILE", help="default: data/probes.json")
+    ordinary = "data/probes_ordinary.json"
+    add("--ordinary", default=ordinary, metavar="FILE", help=f"default: {ordinary}")
+    add("--label", metavar="NAME", help="the model's name in the report")
+    add("--limit", type=int, default=100, metavar="N", help="replies of a file (default: 100)")
+    add("--max-new-tokens", type=int, default=96, metavar="N", help="default: 96")
+    add("--batch", type=int, default=16, metavar="N", help="replies at a time (default: 16)")
+    add("--json", metavar="FILE", help="write measures and answers there")
+    add("--html", metavar="FILE", help="write a page with plots")
+    return parser
+
+
+def compare_parser() -> ArgumentParser:
+    """The parser of `elysia evaluate compare`."""
+    parser = build_parser(
+        "evaluate compare",
+        "REPORT ... [--html FILE]",
+        "Put scorecards side by side; the last model of the last report counts as the base.",
+        compare,
+    )
+    parser.add_argument("reports", nargs="+", metavar="REPORT", help="what --json wrote")
+    parser.add_argument("--html", metavar="FILE", help="write a page with plots")
+    return parser
+
+
+def score(args: Namespace) -> int:
+    """Measure the model, then its base; print, and write what was asked for."""
+    if args.limit < 1 or args.max_new_tokens < 1 or args.batch < 1:
+        raise UsageError("--limit, --max-new-tokens and --batch are 1 or more.")
+    material = load_material(args)
+    label = args.label or Path(args.adapter or args.model_name_or_path).name
+    cards = [measure(args, label, material)]
+    base = args.against or (args.model_name_or_path if args.adapter else None)
+    if base:
+        template = args.prompt_template or get_card_template(args)
+        gc.collect()  # the first model, before the second is loaded
+        plain = {"model_name_or_path": base, "adapter": None, "prompt_template": template}
+        cards.append(measure(Namespace(**{**vars(args), **plain}), Path(base).name, material))
+    show_scorecards([card.to_dict() for card in cards], args.html)
+    if args.json:
+        from elysia.core.files import write_atomic
+
+        report = {"scorecards": [card.to_dict() for card in cards]}
+        write_atomic(args.json, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+        warn(f"Wrote {args.json}")
+    return 0
+
+
+def compare(args: Namespace) -> int:
+    """Print the table of several reports; a label that comes again is told once."""
+    cards: dict[str, dict[str, Any]] = {}
+    for file in args.reports:
+        for card in read_report(Path(file)):
+            cards.pop(card["label"], None)  # the base of every report goes to the end
+            cards[card["label"]] = card
+    show_scorecards(list(cards.values()), args.html)
+    return 0
+
+
+def show_scorecards(cards: Sequence[dict[str, Any]], html: str | None) -> None:
+    """The table, and the page where asked for."""
+    from elysia.core.files import write_atomic
+    from elysia.evaluate import compare as comparison
+
+    for line in comparison.render_text(cards):
+        say(line)
+    if html:
+        write_atomic(html, comparison.render_html(cards))
+        warn(f"Wrote {html}")
+
+
+def read_report(path: Path) -> list[dict[str, Any]]:
+    """The scorecards of a report. DataError when it is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        cards = value["scorecards"]
+        if all(isinstance(c["measures"], dict) and isinstance(c["label"], str) for c in cards):
+            return list(cards)
+    except FileNotFoundError:
+        raise DataError(f"There is no report {path}.") from None
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise DataError(f"{path} is no report of `elysia evaluate persona --json`.")
+
+
+def load_material(args: Namespace) -> EvaluationData:
+    """Everything a model is measured on, read before any model is loaded."""
+    pass
+    from elysia.core.paths import resolve_bundled
+    from elysia.core.persona import Persona
+    from elysia.evaluate.eval_data import read_reply_examples
+    from elysia.evaluate.scorecard import EvaluationData
+
+    questions = read_questions(Path(resolve_bundled(args.questions)), "identity")
+    heldout = read_reply_examples(args.heldout, args.limit)
+    training = [reply for _, reply in read_reply_examples(args.train)] if args.train else []
+    others = args.others or args.general
+    return EvaluationData(
+        Persona.load(resolve_bundled(args.persona)),
+        heldout,
+        read_reply_examples(args.general, args.limit) if args.general else (),
+        training,
+        [reply for _, reply in read_reply_examples(others, MAX_OTHER_LINES)] if others else (),
+        [("en" if text.isascii() else "zh", text) for text in questions],
+        read_questions(Path(resolve_bundled(args.ordinary)), "ordinary"),
+    )
+
+
+def measure(args: Namespace, label: str, material: EvaluationData) -> PersonaScorecard:
+    """Load one model and measure it; it is let go with this function's names."""
+    from elysia.app import model_loading as app
+    from elysia.core.messages import Message
+    from elysia.engines.base import GenerationRequest, Sampling
+    from elysia.evaluate.likelihood import ReplyScorer
+    from elysia.evaluate.scorecard import score_model as measured
+    from elysia.models.batch_generate import generate_batch
+
+    sampling = Sampling(max_new_tokens=args.max_new_tokens, temperature=0)
+    engine, manner = app.load_model_folder(build_model_config(args, sampling))
+    system = [Message("system", manner.system)] if manner.system else []
+
+    def answer(conversations: Sequence[Conversation]) -> list[str]:
+        requests = [
+            GenerationRequest(
+                talk if talk[0].role == "system" else [*system, *talk],
+                manner.template, manner.stop, sampling,
+            )
+            for talk in conversations
+        ]  # fmt: skip
+        return list(generate_batch(engine, requests, batch=args.batch))
+
+    longest = min(engine.context_length, 2048)
+    reader = ReplyScorer(
+        engine.model, engine.tokenizer, manner.template, system=manner.system, longest=longest
+    )
+    return measured(label, reader, answer, material, max_new_tokens=args.max_new_tokens)
+
+
+def get_card_template(args: Namespace) -> str | None:
+    """The template of the model's own run card: a base without one is spoken to in it."""
+    from elysia.core.run_card import RunCard
+
+    card = RunCard.read(args.adapter or args.model_name_or_path)
+    name = card.template.get("name") if card and card.template else None
+    return str(name) if name else None

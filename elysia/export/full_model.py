@@ -1,0 +1,76 @@
+"""A fully tuned model's folder, from a checkpoint that holds all of its weights.
+
+The model is laid out without memory and takes the checkpoint's tensors, so they are held once.
+Knows nothing of adapters.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elysia.core.errors import CheckpointError
+from elysia.core.run_card import RunCard
+from elysia.export.chat_template import TEMPLATE_FILE, render_chat_template
+from elysia.models import loading
+from elysia.train.config.settings import Settings
+
+
+def write_full_model(
+    settings: Settings,
+    weights: dict[str, Tensor],
+    card: RunCard,
+    pth: Path,
+    staging: Path,
+    fp32: bool,
+    max_shard_size: str,
+) -> None:
+    """Write weights, config, tokenizer and run card into `staging`.
+
+    In float32 when `fp32`, else in the settings' dtype, with "auto" in the base's. CheckpointError
+    when the weights are not those of the base's architecture.
+    """
+    base = loading.resolve_model(card.base_model, settings.hub)
+    config = loading.load_config(base)
+    stored = getattr(config, "dtype", None) or torch.float32
+    dtype = torch.float32 if fp32 else stored
+    if not fp32 and settings.dtype != "auto":
+        dtype = getattr(torch, settings.dtype)
+    if settings.objective == "reward":
+        loading.configure_reward_head(config, base)
+    model = _build_filled_model(config, weights, dtype, pth, settings.objective == "reward")
+    loading.save_model(model, loading.load_tokenizer(base), staging, max_shard_size=max_shard_size)
+    card.updated(stage="merged").write(staging)
+    if card.template:
+        (staging / TEMPLATE_FILE).write_text(render_chat_template(card.template), encoding="utf-8")
+
+
+def _build_filled_model(
+    config: Any, weights: dict[str, Tensor], dtype: torch.dtype, pth: Path, scores: bool = False
+) -> Any:
+    """A model laid out without memory that takes the checkpoint's tensors as its own."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    with torch.device("meta"):
+        model = kind.from_config(config, dtype=dtype)
+    for name in list(weights):  # one by one, so that the float32 tensor is freed at once
+        weights[name] = weights[name].to(dtype)
+    try:
+        _, unknown = model.load_state_dict(weights, strict=False, assign=True)
+    except RuntimeError as error:
+        what = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"{pth} does not fit the config's base model: {what}") from error
+    if any(tensor.is_meta for tensor in model.parameters()):
+        model.tie_weights()  # a head that is the embeddings is not in the checkpoint by itself
+    empty = [name for name, tensor in model.named_parameters() if tensor.is_meta]
+    if empty or unknown:
+        word = f"lacks {empty[0]}" if empty else f"holds {unknown[0]}, which the model has not"
+        raise CheckpointError(
+            f"{pth} is no checkpoint of the config's base model: it {word} "
+            f"({len(empty) + len(unknown)} such in all)."
+        )
+    return model

@@ -1,0 +1,167 @@
+"""From an engine's deltas to OpenAI's objects, whole or as a stream of events.
+
+Knows nothing of keys, queues or engines.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from elysia.engines.base import Delta, TokenLogprob, TokenUsage
+
+DONE_EVENT = b"data: [DONE]\n\n"
+# Allowed inside JSON's strings, and a line's end to many readers of events.
+LINE_BREAKS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+
+
+@dataclass
+class ReplyChoice:
+    """One reply as far as it has come."""
+
+    texts: list[str] = field(default_factory=list)
+    scores: list[TokenLogprob] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    finish: str | None = None
+    usage: TokenUsage = field(default_factory=lambda: TokenUsage(0, 0))
+
+    def add(self, deltas: Iterable[Delta]) -> None:
+        """Take in what has come."""
+        for delta in deltas:
+            self.texts.append(delta.text)
+            self.scores += delta.logprobs
+            merge_tool_calls(self.calls, delta.tool_calls)
+            if delta.finish:
+                self.finish = "length" if delta.finish == "length" else "stop"
+                self.finish = "tool_calls" if self.calls else self.finish
+            self.usage = delta.usage or self.usage
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(self.texts)
+
+
+def merge_tool_calls(calls: list[dict[str, Any]], pieces: Iterable[Any]) -> None:
+    """Put streamed pieces of tool calls together, by their index."""
+    for piece in pieces:
+        at = int(piece.get("index") or 0)
+        while len(calls) <= at:
+            calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+        call = calls[at]
+        call["id"] = piece.get("id") or call["id"]
+        function = piece.get("function") or {}
+        for name in ("name", "arguments"):
+            call["function"][name] += function.get(name) or ""
+
+
+class ResponseBuilder:
+    """The frame of one answer: id, time, model; `kind` is "chat.completion" or "text_completion"."""
+
+    def __init__(self, kind: str, model: str) -> None:
+        self.chat = kind.startswith("chat")
+        front = "chatcmpl" if self.chat else "cmpl"
+        self.kind = kind
+        self.head = {
+            "id": f"{front}-{secrets.token_hex(12)}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def whole(self, choices: Sequence[ReplyChoice]) -> dict[str, Any]:
+        """The answer that is not streamed."""
+        told = [self._choice(index, choice) for index, choice in enumerate(choices)]
+        return {**self.head, "choices": told, "usage": count_usage(choices)}
+
+    def _choice(self, index: int, choice: ReplyChoice) -> dict[str, Any]:
+        if not self.chat:
+            scores = completion_logprobs(choice.scores) if choice.scores else None
+            body: dict[str, Any] = {"text": choice.text}
+        else:
+            scores = (
+                {"content": chat_logprobs(choice.scores), "refusal": None}
+                if choice.scores
+                else None
+            )
+            message: dict[str, Any] = {
+                "role": "assistant", "content": choice.text, "refusal": None, "annotations": [],
+            }  # fmt: skip
+            if choice.calls:
+                message |= {"tool_calls": choice.calls, "content": choice.text or None}
+            body = {"message": message}
+        return {"index": index, **body, "logprobs": scores, "finish_reason": choice.finish}
+
+    def event(
+        self, index: int, deltas: Sequence[Delta], finish: str | None, *, usage: bool, first: bool
+    ) -> bytes:
+        """A server-sent event with what has come of choice `index`."""
+        text = "".join(delta.text for delta in deltas)
+        scores = [score for delta in deltas for score in delta.logprobs]
+        calls = [dict(call) for delta in deltas for call in delta.tool_calls]
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish}
+        if self.chat:
+            delta: dict[str, Any] = {"role": "assistant", "content": ""} if first else {}
+            delta |= {"content": text} if text else {}
+            delta |= {"tool_calls": calls} if calls else {}
+            told: Any = {"content": chat_logprobs(scores), "refusal": None} if scores else None
+            choice |= {"delta": delta, "logprobs": told}
+        else:
+            choice |= {"text": text, "logprobs": completion_logprobs(scores) if scores else None}
+        return self._packed([choice], None, usage)
+
+    def last(self, choices: Sequence[ReplyChoice]) -> bytes:
+        """The event that carries only the count of tokens."""
+        return self._packed([], count_usage(choices), True)
+
+    def _packed(self, choices: list[dict[str, Any]], usage: Any, with_usage: bool) -> bytes:
+        kind = "chat.completion.chunk" if self.chat else self.kind
+        body = {**self.head, "object": kind, "choices": choices}
+        if with_usage:
+            body["usage"] = usage
+        return encode_event(body)
+
+
+def encode_event(body: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return f"data: {_JSON.encode(body).translate(LINE_BREAKS)}\n\n".encode()
+
+
+def count_usage(choices: Sequence[ReplyChoice]) -> dict[str, int]:
+    """Tokens of the prompt, once, and of every reply."""
+    prompt = max((choice.usage.prompt_tokens for choice in choices), default=0)
+    reply = sum(choice.usage.reply_tokens for choice in choices)
+    return {
+        "prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply,
+    }  # fmt: skip
+
+
+def chat_logprobs(scores: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """Log-probabilities as chat completions tell them."""
+    return [
+        {
+            **_token_logprob(score),
+            "top_logprobs": [_token_logprob(other) for other in score.alternatives],
+        }
+        for score in scores
+    ]
+
+
+def _token_logprob(score: TokenLogprob) -> dict[str, Any]:
+    raw = list(score.token.encode("utf-8", "replace"))
+    return {"token": score.token, "logprob": score.logprob, "bytes": raw}
+
+
+def completion_logprobs(scores: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """Log-probabilities as plain completions tell them."""
+    return {
+        "tokens": [score.token for score in scores],
+        "token_logprobs": [score.logprob for score in scores],
+        "top_logprobs": [{o.token: o.logprob for o in score.alternatives} for score in scores],
+        "text_offset": [],
+    }

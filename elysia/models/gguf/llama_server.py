@@ -1,0 +1,318 @@
+"""A llama.cpp server in a child process on loopback: started, asked, started again, never orphaned.
+
+A process of its own, because llama.cpp aborts where Python would raise, and because its threads
+never give way to ours. Knows nothing of chats, templates or of who asks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+
+from elysia.core.errors import EngineError, ModelError, RequestError
+from elysia.core.sse import iter_lines
+
+log = logging.getLogger(__name__)
+
+SERVER_TIMEOUT = 600.0  # seconds for a large model to be read
+GGUF_MAGIC = b"GGUF"
+CONNECTION_ERRORS = (httpx.HTTPError, HTTPException, OSError)  # of a connection to the child
+
+
+def count_default_threads() -> int:
+    """One fewer than this process may use, and at least one: on a busy machine, llama.cpp's threads
+    spin for one that is held up, and more of them are slower.
+    """
+    allowed = getattr(os, "sched_getaffinity", None)
+    return max(1, (len(allowed(0)) if allowed else os.cpu_count() or 1) - 1)
+
+
+class LlamaServer:
+    """One model served by llama.cpp. Threads may share it; `close` ends the child.
+
+    Args:
+        context: tokens that a prompt and its reply may take together, in each of the `slots`.
+        slots: replies that are generated side by side.
+        gpu_layers: layers to put on a GPU, where this build of llama.cpp sees one.
+        cache: the type that keys and values are kept in, f16 or f32.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        context: int,
+        slots: int = 1,
+        threads: int | None = None,
+        embedding: bool = False,
+        gpu_layers: int = 0,
+        cache: str = "f16",
+    ) -> None:
+        check_gguf_file(model)
+        self.model = model
+        self._settings = {
+            "model": str(model),
+            "context": context,
+            "slots": slots,
+            "threads": threads or count_default_threads(),
+            "embedding": embedding,
+            "gpu_layers": gpu_layers,
+            "cache": cache,
+        }
+        self.slots = slots
+        self.restarts = 0
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[str] | None = None
+        self._log: IO[bytes] | None = None
+        self._client: httpx.Client | None = None
+        self._closed = False
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        assert self._child is not None
+        return self._child.pid
+
+    def client(self) -> httpx.Client:
+        """An HTTP client of a child that lives; a dead one is started again first."""
+        with self._lock:
+            if self._closed:
+                raise EngineError(f"The engine of {self.model.name} has been shut down.")
+            assert self._child is not None and self._client is not None
+            if self._child.poll() is not None:
+                log.warning(
+                    "The llama.cpp process of %s died (%s) and is started again.%s",
+                    self.model.name, self._child.returncode, self._last_words(),
+                )  # fmt: skip
+                self._stop()
+                try:
+                    self._start()
+                except (
+                    ModelError
+                ) as error:  # it could be served before: this is no mistake of users
+                    raise EngineError(str(error)) from error
+                self.restarts += 1
+            return self._client
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON answer to a POST; EngineError when the child refuses or dies."""
+        with self._told(), self._answer("POST", path, body) as answer:
+            answer.read()
+            raise_for_status(answer)
+            return answer.json()
+
+    @contextmanager
+    def events(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
+        """The events of a streamed POST. Leaving the block early ends the generation.
+
+        By the standard library's client: reading a token's event costs half of what httpx takes.
+        """
+        text = json.dumps(body).encode()
+        with self._told():
+            client = self.client()
+            connection = _open_connection(client)
+            try:
+                try:
+                    answer = _post(connection, client, path, text)
+                except CONNECTION_ERRORS:
+                    if not self._died():
+                        raise
+                    client = self.client()
+                    connection = _open_connection(client)
+                    answer = _post(connection, client, path, text)
+                if answer.status != 200:
+                    raise_for_status(httpx.Response(answer.status, content=answer.read()))
+                yield _iter_events(answer)
+            finally:
+                connection.close()
+
+    @contextmanager
+    def _answer(self, method: str, path: str, body: dict[str, Any]) -> Iterator[httpx.Response]:
+        """An answer whose body is still to come.
+
+        Where the child turns out to be dead before it said anything, the request goes to the next
+        one: nothing is lost by asking again.
+        """
+        client = self.client()
+        request = client.build_request(method, path, json=body)
+        try:
+            answer = client.send(request, stream=True)
+        except httpx.HTTPError:
+            if not self._died():
+                raise
+            client = self.client()
+            answer = client.send(client.build_request(method, path, json=body), stream=True)
+        try:
+            yield answer
+        finally:
+            answer.close()
+
+    def _died(self) -> bool:
+        """Whether the child is dead, or dies within a moment."""
+        child = self._child
+        if child is None:
+            return False
+        try:
+            child.wait(1)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Faults of the connection become a sentence: the child died, or hangs."""
+        try:
+            yield
+        except CONNECTION_ERRORS as error:
+            raise EngineError(
+                f"The llama.cpp process of {self.model.name} ended in mid-reply; it is started "
+                f"again for the next request. ({type(error).__name__})"
+            ) from error
+
+    def close(self) -> None:
+        """End the child; harmless when repeated."""
+        with self._lock:
+            self._closed = True
+            self._stop()
+
+    def _start(self) -> None:
+        key = secrets.token_hex(16)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "elysia.models.gguf.llama_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+        )
+        try:
+            url = self._first_answer(self._child, {**self._settings, "key": key})
+        except BaseException:
+            self._stop()
+            raise
+        self._client = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=httpx.Timeout(SERVER_TIMEOUT, connect=10.0),
+            # A connection for each request: the child ends idle ones when it likes, and each one
+            # that is kept open holds one of its threads.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            trust_env=False,  # a proxy has no business between us and our child
+        )
+
+    def _first_answer(self, child: subprocess.Popen[str], settings: dict[str, Any]) -> str:
+        assert child.stdin is not None and child.stdout is not None
+        late = threading.Timer(SERVER_TIMEOUT, child.kill)
+        late.start()
+        try:
+            child.stdin.write(json.dumps(settings) + "\n")
+            child.stdin.flush()
+            line = child.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            late.cancel()
+        answer: dict[str, str] = json.loads(line) if line else {}
+        if "url" not in answer:
+            child.wait()
+            reason = answer.get("error") or f"it ended with code {child.returncode}"
+            raise ModelError(
+                f"llama.cpp cannot serve {self.model}: {reason}. The file is damaged, of an "
+                f"architecture it does not know, or too large for the memory.{self._last_words()}"
+            )
+        return answer["url"]
+
+    def _stop(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        child = self._child
+        if child is not None:
+            assert child.stdin is not None and child.stdout is not None
+            for pipe in (child.stdin, child.stdout):
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _last_words(self) -> str:
+        """The last error lines of the child's log, for a sentence."""
+        if self._log is None:
+            return ""
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - 20_000))
+        lines = self._log.read().decode(errors="replace").splitlines()
+        said = [line.strip() for line in lines if "error" in line.lower() or "what()" in line]
+        return f" ({said[-1][:300]})" if said else ""
+
+
+def check_gguf_file(model: Path) -> None:
+    """ModelError for a file that is missing or is no GGUF."""
+    try:
+        with open(model, "rb") as stream:
+            magic = stream.read(4)
+    except OSError as error:
+        raise ModelError(f"{model} cannot be read: {error.strerror}. Check the path.") from error
+    if magic != GGUF_MAGIC:
+        raise ModelError(f"{model} is no GGUF file: it begins with {magic!r}. Fetch it again.")
+
+
+def raise_for_status(answer: httpx.Response) -> None:
+    """EngineError with the child's own words where the answer is not 200."""
+    if answer.status_code == 200:
+        return
+    try:
+        words = str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        words = answer.text[:300]
+    kind = RequestError if answer.status_code == 400 else EngineError
+    raise kind(f"llama.cpp refused the request: {words}")
+
+
+def _open_connection(client: httpx.Client) -> HTTPConnection:
+    port = client.base_url.port
+    return HTTPConnection(client.base_url.host, port, timeout=SERVER_TIMEOUT)
+
+
+def _post(connection: HTTPConnection, client: httpx.Client, path: str, body: bytes) -> HTTPResponse:
+    headers = {
+        "Authorization": client.headers["Authorization"], "Content-Type": "application/json",
+    }  # fmt: skip
+    connection.request("POST", path, body, headers)
+    return connection.getresponse()
+
+
+def _iter_chunks(answer: HTTPResponse) -> Iterator[bytes]:
+    while chunk := answer.read1(65536):
+        yield chunk
+
+
+def _iter_events(answer: HTTPResponse) -> Iterator[dict[str, Any]]:
+    for line in iter_lines(_iter_chunks(answer)):
+        if line.startswith("data: ") and line != "data: [DONE]":
+            yield json.loads(line[6:])
+        elif line.startswith("error: "):
+            words = json.loads(line[7:]).get("message", line)
+            raise EngineError(f"llama.cpp gave up: {words}")

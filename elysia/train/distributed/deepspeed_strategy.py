@@ -1,0 +1,249 @@
+"""DeepSpeed ZeRO: the five presets by name, and the strategy that runs them, on CUDA or CPU.
+
+A checkpoint is a folder: `weights.safetensors` (trainable weights, whole, from the float32 masters),
+`shared.pth`, and `rank_R.pth` with each process's part of the optimizer. Plain values only: DeepSpeed's
+own files would need unpickling. Knows nothing of data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elysia.core.errors import CheckpointError, ConfigError, DeviceError, nearest
+from elysia.core.run_card import RunCard
+from elysia.train import checkpoint
+from elysia.train.distributed import comm
+from elysia.train.distributed.strategy import SingleDevice, barrier
+from elysia.train.engine import rng
+
+
+def _build_preset(stage: int, offload: bool = False) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": torch.cuda.is_available()}
+    if stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    if offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        if stage == 3:
+            zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {"zero_optimization": zero, "zero_force_ds_cpu_optimizer": False}
+
+
+PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
+    "deepspeed_zero1": lambda: _build_preset(1),
+    "deepspeed_zero2": lambda: _build_preset(2),
+    "deepspeed_zero2_offload": lambda: _build_preset(2, offload=True),
+    "deepspeed_zero3": lambda: _build_preset(3),
+    "deepspeed_zero3_offload": lambda: _build_preset(3, offload=True),
+}
+
+
+def load_deepspeed_config(name: str) -> dict[str, Any]:
+    """A preset, or the content of a DeepSpeed JSON file; ConfigError otherwise."""
+    if name in PRESETS:
+        return PRESETS[name]()
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(
+            f"--deepspeed {name} is neither a file nor a preset.{nearest(name, PRESETS)} "
+            f"Presets: {', '.join(PRESETS)}."
+        )
+    try:
+        loaded = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} should hold a JSON object.")
+    return loaded
+
+
+class DeepSpeedStrategy(SingleDevice):
+    """DeepSpeed's engine around the model. Args: `config`, a DeepSpeed configuration."""
+
+    supports_retry = False  # DeepSpeed reduces gradients as they come
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any],
+        dtype: str,
+        max_norm: float,
+        accumulative_counts: int,
+        batch_size: int,
+        launcher: str = "none",
+        **kwargs: Any,
+    ) -> None:
+        self.config = {
+            **config,
+            "train_micro_batch_size_per_gpu": batch_size,
+            "gradient_accumulation_steps": accumulative_counts,
+            "gradient_clipping": max_norm,
+            "bf16": {"enabled": dtype == "bfloat16"},
+            "fp16": {"enabled": dtype == "float16", "initial_scale_power": 16},
+            "steps_per_print": 10**9,
+        }
+        comm.init_process_group(launcher)
+        super().__init__(**kwargs)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        deepspeed = _import_deepspeed()
+        # MMEngine watches `step` of its own wrapper, which DeepSpeed's engine steps past.
+        warnings.filterwarnings("ignore", message="Detected call of `scheduler.step")
+        self.engine, *_ = deepspeed.initialize(
+            model=model, optimizer=self.optim_wrapper.optimizer, config=self.config
+        )
+        wrapped: nn.Module = self.engine
+        return wrapped
+
+    def sync_context(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        # A step's last window of an epoch may be shorter than DeepSpeed was told: say when it ends.
+        self.engine.set_gradient_accumulation_boundary(last)
+        return contextlib.nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        self.engine.backward(loss, scale_wrt_gas=False)  # the loop has weighted it by tokens
+
+    def gradients(self) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_grad
+
+        whole = {
+            name: safe_get_full_grad(parameter)
+            for name, parameter in self.unwrapped_model.named_parameters()
+            if parameter.requires_grad
+        }
+        return {name: g.float().cpu() for name, g in whole.items() if g is not None}
+
+    def step(self) -> None:
+        self.engine.step()
+
+    def save(self, path: Path, progress: dict[str, int], card: dict[str, Any]) -> None:
+        """Every process writes its part into a folder beside `path`, renamed when all are there."""
+        staging = path.with_name(f".{path.name}.writing")
+        if self.rank == 0:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+        barrier()
+        weights = self._consolidated()
+        own = {"optimizer": self._optimizer_state(), "rng": rng.get_rng_state()}
+        checkpoint.save(own, staging / f"rank_{self.rank}.pth")
+        if self.rank == 0:
+            checkpoint.save_weights(weights, staging / checkpoint.WEIGHTS)
+            shared = {
+                "format": checkpoint.FORMAT,
+                "progress": progress,
+                "world_size": self.world_size,
+                "zero_stage": self.engine.zero_optimization_stage(),
+                "param_schedulers": self.scheduler_state_dict(),
+            }
+            checkpoint.save(shared, staging / checkpoint.SHARED)
+            RunCard.from_dict(card).write(staging)
+        barrier()
+        if self.rank == 0:
+            if path.exists():
+                checkpoint.remove(path)
+            os.replace(staging, path)
+        barrier()
+
+    def _consolidated(self) -> dict[str, Tensor]:
+        """Whole float32 weights of everything that trains; a collective, kept by the first process."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        weights = {}
+        for name, parameter in self.unwrapped_model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            whole = safe_get_full_fp32_param(parameter)
+            if self.rank == 0:
+                weights[name] = whole.detach().float().cpu().clone()
+        return weights
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """This process's optimizer state as plain values and tensors."""
+        state = dict(self.engine.optimizer.state_dict())
+        state.pop("param_slice_mappings", None)  # classes, needed by universal checkpoints only
+        scaler = state.get("loss_scaler")
+        state["loss_scaler"] = (
+            {k: v for k, v in vars(scaler).items() if _is_plain(v)} if scaler else None
+        )
+        if "zero_stage" in state:
+            state["zero_stage"] = int(state["zero_stage"])
+        return state
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        if not path.is_dir() or not (path / checkpoint.SHARED).exists():
+            raise CheckpointError(
+                f"{path} was not written under DeepSpeed by this program: resume it without --deepspeed."
+            )
+        shared = checkpoint.load(path / checkpoint.SHARED)
+        stage = self.engine.zero_optimization_stage()
+        if (shared["world_size"], shared["zero_stage"]) != (self.world_size, stage):
+            raise CheckpointError(
+                f"{path} was written by {shared['world_size']} processes under ZeRO-{shared['zero_stage']}, "
+                f"this run has {self.world_size} under ZeRO-{stage}: exact resuming needs the same."
+            )
+        own = checkpoint.load(path / f"rank_{self.rank}.pth")
+        if stage < 3:  # under ZeRO-3 the optimizer's float32 parts put the weights back
+            weights = checkpoint.load_weights(path)
+            self.unwrapped_model.load_trainable_state(
+                {f"llm.{name}": w for name, w in weights.items()}
+            )
+        state = own["optimizer"]
+        scaler = self.engine.optimizer.loss_scaler
+        vars(scaler).update(state["loss_scaler"] or {})
+        state["loss_scaler"] = scaler
+        parts: list[Any] = [None] * self.world_size
+        parts[self.rank] = state
+        # From the masters: refreshing them from 16-bit weights would round what was learned.
+        self.engine.optimizer.load_state_dict(
+            parts, load_optimizer_states=True, load_from_fp32_weights=True
+        )
+        self.load_scheduler_state_dict(shared["param_schedulers"])
+        card = RunCard.read(path)
+        return {
+            **shared,
+            "rng": {self.rank: own["rng"]},
+            "run_card": card.to_dict() if card else None,
+        }
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | Tensor)
+
+
+def _import_deepspeed() -> Any:
+    """DeepSpeed, with its builds kept per environment and a stale build lock told of."""
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+    _refuse_stale_lock(Path(os.environ["TORCH_EXTENSIONS_DIR"]))
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise DeviceError(
+            "--deepspeed needs DeepSpeed, which is not installed: pip install deepspeed==0.19.8"
+        ) from error
+    if not torch.cuda.is_available():
+        # Its shared-memory collectives are compiled at first use (a minute, a C++ compiler, and a
+        # lock that outlives a kill). gloo serves a CPU as well.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _refuse_stale_lock(folder: Path, minutes: float = 10) -> None:
+    """DeepSpeed waits for ever on the lock of a build that was killed."""
+    for lock in folder.glob("**/lock"):
+        age = (time.time() - lock.stat().st_mtime) / 60
+        if age > minutes:
+            raise DeviceError(
+                f"{lock} is {age:.0f} minutes old: a build that was killed left it, and DeepSpeed would "
+                f"wait for it for ever. Remove it (rm {lock}) and start again."
+            )

@@ -1,0 +1,286 @@
+"""Attention that sees only its own sample: several samples lie end to end in one row.
+
+A dense block-diagonal mask would waste most scores, and transformers' own packing isolates samples
+only under conditions that are easy to miss (no mask, no cache). Here each sample is attended by
+itself, so that a pack gives what its samples give alone. Knows nothing of losses or data.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from elysia.core.errors import ModelError
+from elysia.train.distributed import sequence_parallel
+from elysia.train.kernels import cpu_attention
+
+IMPLEMENTATION = "elysia_segments"
+_packed: ContextVar[bool] = ContextVar("packed", default=False)
+
+
+class OpaqueArg:
+    """A value that a compiler passes on without a look: of a list it would compile each length anew."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def register() -> None:
+    """Make `attn_implementation="elysia_segments"` known to transformers."""
+    if IMPLEMENTATION not in ALL_ATTENTION_FUNCTIONS:
+        AttentionInterface.register(IMPLEMENTATION, segment_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+
+
+def disable_compile() -> None:
+    """From here on a compiler that meets this attention calls it as it is."""
+    AttentionInterface.register(IMPLEMENTATION, torch.compiler.disable(segment_attention))
+
+
+@contextmanager
+def packed_pass() -> Iterator[None]:
+    """Inside, forward passes carry `segments`, and no mask is built for them."""
+    token = _packed.set(True)
+    try:
+        yield
+    finally:
+        _packed.reset(token)
+
+
+def _mask(*args: Any, **kwargs: Any) -> Any:
+    return None if _packed.get() else sdpa_mask(*args, **kwargs)
+
+
+def segment_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    segments: list[int] | OpaqueArg | None = None,
+    sequence_group: Any = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each of `segments` (lengths that sum to the row's length).
+
+    query: (1, heads, t, d); key, value: (1, kv_heads, t, d); returns (1, t, heads, d).
+    Without `segments` (generation, padded batches) it is transformers' SDPA. With `sequence_group`
+    the tensors are this process's slice of the row, and `segments` are of the whole row.
+    """
+    segments = segments.value if isinstance(segments, OpaqueArg) else segments
+    group = sequence_group.value if isinstance(sequence_group, OpaqueArg) else sequence_group
+    if segments is None:
+        out: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return out
+    if kwargs.get("softcap") is not None:
+        raise ModelError("This model caps its attention scores; set attention = 'eager' for it.")
+    window = kwargs.get("sliding_window")
+    if group is not None:
+        key, value = sequence_parallel.repeat_kv_heads(query, key, value, group.size())
+        query, key, value = (sequence_parallel.scatter_heads(x, group) for x in (query, key, value))
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    if not dropout and query.is_cuda and _can_use_varlen(query, key, window):
+        whole = attend_varlen(q, k, v, segments, scaling, window)[None]
+    else:
+        whole = _attend_by_sample(q, k, v, segments, scaling, window, dropout)[None]
+    return (whole if group is None else sequence_parallel.gather_heads(whole, group)), None
+
+
+def _can_use_varlen(query: Tensor, key: Tensor, window: int | None) -> bool:
+    heads = (query.shape[1], key.shape[1])
+    return is_varlen_supported(
+        query.device, query.dtype, heads, query.shape[-1], window, _attend_by_sample
+    )
+
+
+def _attend_by_sample(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: list[int],
+    scale: float | None,
+    window: int | None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention of each sample by itself, those of one length in one call: (t, heads, d)."""
+    if len(segments) == 1 and (query.device.type != "cpu" or segments[0] % 64 == 0):
+        # Nothing is to be laid apart: the row is the sample.
+        one = [x[None] for x in (query, key, value)]
+        return _attend(one, scale, dropout, window)[0].transpose(0, 1)
+    # The last row, zeros, stands for padding.
+    dense = [F.pad(x, (0, 0, 0, 0, 0, 1)) for x in (query, key, value)]
+    groups, back = _group_by_length(tuple(segments), query.device)
+    outputs = [
+        _attend([_take_rows(x, index) for x in dense], scale, dropout, window) for index in groups
+    ]
+    # Every position of every group, end to end; `back` finds the row's positions among them.
+    joined = torch.cat([out.transpose(1, 2).flatten(0, 1) for out in outputs])
+    return joined.index_select(0, back)
+
+
+def _take_rows(dense: Tensor, index: Tensor) -> Tensor:
+    """The positions `index` (n, length) of (t, heads, d): (n, length, heads, d)."""
+    return dense.index_select(0, index.flatten()).view(*index.shape, *dense.shape[1:])
+
+
+@lru_cache(maxsize=64)  # every layer of a step, and its recomputation, asks for the same
+def _group_by_length(
+    segments: tuple[int, ...], device: torch.device
+) -> tuple[list[Tensor], Tensor]:
+    """Samples of one padded length are attended in one call.
+
+    Returns per group an index (n, length) of positions, and where each position went.
+    torch's CPU kernel keeps a compiled copy per new length: a few lengths keep memory flat. Padding
+    goes at the end, where a causal row never looks.
+    """
+    step, total = (64 if device.type == "cpu" else 1), sum(segments)
+    starts = [0, *itertools.accumulate(segments)]
+    by_length: dict[int, list[Tensor]] = {}
+    for start, n in zip(starts, segments, strict=False):
+        positions = torch.arange(start, start + n)
+        padded = F.pad(positions, (0, -n % step), value=total)
+        by_length.setdefault(len(padded), []).append(padded)
+    groups = [torch.stack(rows) for _, rows in sorted(by_length.items())]
+    order = torch.cat([group.flatten() for group in groups])
+    back = torch.empty(total + 1, dtype=torch.long)
+    back[order] = torch.arange(len(order))
+    return [group.to(device) for group in groups], back[:total].to(device)
+
+
+def clear_cache() -> None:
+    """Drop the kept groups: those made of tensors without content serve nobody else."""
+    _group_by_length.cache_clear()
+
+
+def _attend(qkv: list[Tensor], scale: float | None, dropout: float, window: int | None) -> Tensor:
+    """Causal attention of n samples of one length: (n, length, heads, d) to (n, heads, length, d)."""
+    q, k, v = (x.transpose(1, 2) for x in qkv)
+    length = q.shape[2]
+    banded = window is not None and length > window
+    if not (banded or dropout) and cpu_attention.is_faster(q, v):
+        return cpu_attention.attend(q, k, v, scale)
+    mask = _build_window_mask(length, window, q.device) if window is not None and banded else None
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        mask,
+        dropout,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+
+
+def _build_window_mask(length: int, window: int, device: torch.device) -> Tensor:
+    """True where a row may look: itself and the `window` - 1 positions before it."""
+    rows = torch.arange(length, device=device)
+    distance = rows[:, None] - rows[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+log = logging.getLogger(__name__)
+
+# (q, k, v of (t, heads, d), lengths, scale, window) -> (t, heads, d)
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, list[int], float | None, int | None], Tensor]
+PROBE_LENGTHS = (37, 64, 1, 90)  # lengths of samples, more and fewer than a block of the kernel's
+
+
+def attend_varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: list[int],
+    scale: float | None,
+    window: int | None,
+) -> Tensor:
+    """Causal attention within each of `segments`: (t, heads, d), keys with as many heads or fewer.
+
+    `window`: how many positions a row sees, itself among them; None is all before it.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    longest = max(segments)
+    bounds = _cumulative_lengths(tuple(segments), query.device)
+    # (left, right): how many before and after a row it sees, -1 for all.
+    seen = (-1 if window is None else window - 1, 0)
+    out: Any = varlen_attn(
+        query, key, value, bounds, bounds, longest, longest,
+        scale=scale, window_size=seen, enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+    return out  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)  # every layer of a step asks for the same
+def _cumulative_lengths(segments: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each sample begins, and the end: int32."""
+    return torch.tensor([0, *itertools.accumulate(segments)], dtype=torch.int32, device=device)
+
+
+@lru_cache(maxsize=16)
+def is_varlen_supported(
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: tuple[int, int],
+    dim: int,
+    window: int | None,
+    reference: AttentionFunction,
+) -> bool:
+    """Whether `attend_varlen` gives on this device what `reference` does, and the same gradients.
+
+    heads: of queries, and of keys and values. The answer is kept; randomness is left as it was.
+    """
+    if dtype not in (torch.float16, torch.bfloat16):
+        return False
+    draw = torch.Generator().manual_seed(0)
+    shapes = [
+        (sum(PROBE_LENGTHS), count, dim) for count in (heads[0], heads[1], heads[1], heads[0])
+    ]
+    q, k, v, slope = (torch.randn(s, generator=draw).to(device, dtype) for s in shapes)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            found, wanted = (
+                _run_with_grad(f, (q, k, v), slope, window) for f in (attend_varlen, reference)
+            )
+    except (ImportError, RuntimeError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        log.info(
+            "Attention goes sample by sample: torch's varlen kernel does not run (%s).", reason
+        )
+        return False
+    for a, b in zip(found, wanted, strict=True):
+        off = float((a.float() - b.float()).abs().max() / b.float().abs().max())
+        if not off < 0.03:  # bfloat16 has 8 bits; nan is refused, too
+            log.warning(
+                "Attention goes sample by sample: torch's varlen kernel is %.2g off on this device.",
+                off,
+            )
+            return False
+    return True
+
+
+def _run_with_grad(
+    function: AttentionFunction, inputs: tuple[Tensor, ...], slope: Tensor, window: int | None
+) -> list[Tensor]:
+    """What `function` gives, and its gradients."""
+    q, k, v = (x.detach().clone().requires_grad_() for x in inputs)
+    with torch.enable_grad():
+        out = function(q, k, v, list(PROBE_LENGTHS), None, window)
+        return [out.detach(), *torch.autograd.grad(out, (q, k, v), slope)]

@@ -1,0 +1,20 @@
+import pytest
+
+from elysia.compat.xtuner.convert import convert_config
+from elysia.compat.xtuner.report import render_flat_config
+from elysia.train.config.settings import build_settings, load_settings
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_migrated_config_has_the_same_settings_and_lists_every_change(config, tmp_path, device):
+    theirs = config()
+    report = convert_config(theirs, device=device)
+    flat = tmp_path / "flat.py"
+    flat.write_text(render_flat_config(report, str(theirs), str(flat)))
+    assert load_settings(flat) == build_settings(report.values, "c")
+    text = flat.read_text()
+    assert text.startswith(f"# xtuner train {flat}\n")
+    said = " ".join(line.removeprefix("#").strip(" -") for line in text.splitlines())
+    for change in report.changes.values():
+        assert change in said
+    assert "max_epochs = 2" in text and "max_steps" not in text.split("\n\n", 1)[1]
