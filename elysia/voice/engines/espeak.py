@@ -94,7 +94,7 @@ class EspeakEngine:
                 "pip install espeakng-loader==0.2.4"
             )
         log.info(NOTICE)
-        root = str(Path(__file__).resolve().parents[2])
+        root = str(Path(__file__).resolve().parents[3])
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         self._child = subprocess.Popen(
             [sys.executable, "-m", "elysia.voice.engines.espeak_process"],

@@ -168,7 +168,7 @@ def build_runner_config(
         "model": _model_config(settings, start, dtype),
         "train_dataloader": {
             "dataset": {
-                "type": f"{PACKAGE}.clips.Clips", "data": settings.data_path, "start": start,
+                "type": f"{PACKAGE}.dataset.ClipDataset", "data": settings.data_path, "start": start,
                 "speaker": settings.speaker, "segment": settings.segment_frames,
             },
             "sampler": {
@@ -176,10 +176,10 @@ def build_runner_config(
             },
             "batch_size": settings.batch_size,
             "num_workers": settings.dataloader_num_workers,
-            "collate_fn": {"type": f"{PACKAGE}.clips.collate"},
+            "collate_fn": {"type": f"{PACKAGE}.dataset.collate"},
         },
         "train_cfg": {
-            "type": f"{PACKAGE}.loop.VoiceLoop", "max_epochs": settings.max_epochs,
+            "type": f"{PACKAGE}.loop.VoiceTrainLoop", "max_epochs": settings.max_epochs,
             "max_steps": settings.max_steps,
         },
         "optim_wrapper": _optimizer_config(settings, dtype),
@@ -188,7 +188,7 @@ def build_runner_config(
             "warmup_steps": settings.warmup_steps, "shape": settings.lr_schedule,
             "min_lr": settings.min_lr,
         },
-        "strategy": {"type": f"{PACKAGE}.loop.VoiceDevice"},
+        "strategy": {"type": f"{PACKAGE}.loop.VoiceStrategy"},
         "default_hooks": {
             "timer": {"type": "IterTimerHook"},
             "sampler_seed": None,  # the loop seeks
@@ -204,10 +204,10 @@ def build_runner_config(
         },
         "custom_hooks": [
             {
-                "type": f"{PACKAGE}.hooks.ListenHook", "interval": settings.listen_steps,
+                "type": f"{PACKAGE}.hooks.SampleAudioHook", "interval": settings.listen_steps,
                 "texts": settings.listen_texts, "start": start, "speaker": settings.speaker,
             },
-            {"type": f"{PACKAGE}.hooks.CurvesHook"},
+            {"type": f"{PACKAGE}.hooks.LossCurvesHook"},
         ],
         "log_processor": {"by_epoch": False, "window_size": settings.logging_interval},
         "visualizer": {

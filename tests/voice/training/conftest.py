@@ -10,7 +10,7 @@ from elysia.voice.dataset.prepare import ClipRequirements, prepare_dataset  # no
 from elysia.voice.dataset.spectrogram import SpectrogramConfig  # noqa: E402
 from elysia.voice.frontend.cleaners import BOPOMOFO  # noqa: E402
 from elysia.voice.vits.config import VoiceConfig  # noqa: E402
-from tests.voice.recordings.sounds import speechlike  # noqa: E402
+from tests.voice.dataset.sounds import speechlike  # noqa: E402
 
 TEXTS = ("你好，世界。", "今天天气不错。", "我们一起去公园。", "很高兴认识你。")
 CONSENT = 'speaker = "A program"\nallows = "Train a voice for this test."\n'

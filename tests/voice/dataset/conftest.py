@@ -7,7 +7,7 @@ pytest.importorskip("soundfile", reason="requirements/voice.lock is not installe
 pytest.importorskip("pyloudnorm", reason="requirements/voice.lock is not installed")
 pytest.importorskip("torch")
 
-from tests.voice.recordings.sounds import speechlike
+from tests.voice.dataset.sounds import speechlike
 
 CONSENT = 'speaker = "李华"\nallows = "Train a voice for this test."\n'
 

@@ -14,7 +14,7 @@ from elysia.voice.dataset.prepare import ClipRequirements, prepare_dataset
 from elysia.voice.dataset.spectrogram import SpectrogramConfig, stft_magnitudes
 from elysia.voice.frontend.cleaners import CJKE2
 from elysia.voice.vits.config import VoiceConfig
-from tests.voice.recordings.sounds import speechlike
+from tests.voice.dataset.sounds import speechlike
 
 SHAPE = SpectrogramConfig(16_000, 200, 800)
 WANTED = ClipRequirements(VoiceConfig(CJKE2, "cjke_cleaners2"), SHAPE)
