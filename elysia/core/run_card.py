@@ -1,6 +1,6 @@
 """The run card: what a later stage must know of an earlier one, beside the weights.
 
-Every folder of weights carries `build_run_card.json`: the base and its fingerprint, the prompt template
+Every folder of weights carries `run_card.json`: the base and its fingerprint, the prompt template
 as text, stop words, system prompt, datasets, config hash, versions and metrics. Chat, merge and
 export read the template from there, so training and chatting cannot disagree. Knows nothing of
 weights.
