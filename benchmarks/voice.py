@@ -201,7 +201,7 @@ def soak(minutes: float, folder: Path) -> dict[str, object]:
             gc.collect()
             by_minute.append(round(memory(), 1))
         for number, speaker in enumerate(speakers):
-            reply = speaker.begin()
+            reply = speaker.open_stream()
             reply.write(f"第{count}句，{TEXT}{TEXT}")
             reply.end()
             for heard, _ in enumerate(reply.sound()):

@@ -47,7 +47,7 @@ class TerminalSpeech:
         if self._folder is None:
             self.silence()
         self._count += 1
-        utterance = self._speaker.begin()
+        utterance = self._speaker.open_stream()
         thread = threading.Thread(target=self._listen, args=(utterance, self._count), daemon=True)
         thread.start()
         self._replies.append((utterance, thread))

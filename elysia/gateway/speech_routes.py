@@ -58,7 +58,7 @@ class VoiceRegistry:
     def begin(self, file: VoiceFile, sentences: list[str], speed: float) -> SpeechStream:
         """Order sentences of the voice; VoiceError when it cannot be opened."""
         both = min(max(speed * file.speed, MIN_SPEED), MAX_SPEED)
-        utterance = self._speakers.of(file.name).begin(both / file.speed)
+        utterance = self._speakers.get(file.name).open_stream(both / file.speed)
         utterance.write("\n".join(sentences))
         utterance.end()
         return utterance

@@ -1,7 +1,4 @@
-"""Sound as files: WAV written whole or not at all, and one rate made into another.
-
-Knows nothing of voices.
-"""
+"""Audio as WAV files, and conversion between sample rates: of whole clips, and of streams without seams."""
 
 from __future__ import annotations
 
@@ -17,107 +14,115 @@ from typing import BinaryIO
 from elysia.core.files import staged_file
 from elysia.voice.base import AudioChunk
 
+DEFAULT_RATE = 22_050  # of a WAV file without any sound
 
-def encode_wav(pieces: Iterable[AudioChunk], rate: int | None = None) -> bytes:
-    """A 16-bit mono WAV file of all pieces, at `rate` or the first piece's."""
+
+def encode_wav(chunks: Iterable[AudioChunk], rate: int | None = None) -> bytes:
+    """A 16-bit mono WAV file of all chunks, at `rate` or at the first chunk's."""
     buffer = io.BytesIO()
-    _write_frames(buffer, pieces, rate)
+    _write_frames(buffer, chunks, rate)
     return buffer.getvalue()
 
 
-def write_wav(path: str | Path, pieces: Iterable[AudioChunk]) -> float:
-    """Write a WAV file as the pieces come, whole or not at all; returns its seconds."""
+def write_wav(path: str | Path, chunks: Iterable[AudioChunk]) -> float:
+    """Write a WAV file as the chunks arrive, completely or not at all; returns its duration in seconds."""
     with staged_file(path) as stream:
-        return _write_frames(stream, pieces)
+        return _write_frames(stream, chunks)
 
 
-def _write_frames(stream: BinaryIO, pieces: Iterable[AudioChunk], rate: int | None = None) -> float:
-    frames, came = 0, 0
-    mould: StreamResampler | None = None
+def _write_frames(stream: BinaryIO, chunks: Iterable[AudioChunk], rate: int | None = None) -> float:
+    frames, source_rate = 0, 0
+    resampler: StreamResampler | None = None
     with wave.open(stream, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(rate or 22_050)  # of a file without sound; the first piece may change it
-        for piece in pieces:
-            if mould is None:
-                rate = rate or piece.rate
+        file.setframerate(rate or DEFAULT_RATE)  # the first chunk may still change it
+        for chunk in chunks:
+            if resampler is None:
+                rate, source_rate = rate or chunk.rate, chunk.rate
                 file.setframerate(rate)
-                mould, came = StreamResampler(piece.rate, rate), piece.rate
-            if piece.rate != came:
-                piece = resample_chunk(piece, came)
-            data = mould.push(piece.data)
+                resampler = StreamResampler(source_rate, rate)
+            if chunk.rate != source_rate:
+                chunk = resample_chunk(chunk, source_rate)
+            data = resampler.push(chunk.data)
             frames += len(data) // 2
             file.writeframesraw(data)
-        rest = mould.flush() if mould else b""
-        frames += len(rest) // 2
-        file.writeframesraw(rest)
-    return frames / (rate or 22_050)
+        data = resampler.flush() if resampler else b""
+        frames += len(data) // 2
+        file.writeframesraw(data)
+    return frames / (rate or DEFAULT_RATE)
 
 
-def resample_chunk(piece: AudioChunk, rate: int) -> AudioChunk:
-    """A whole sound at another rate."""
-    mould = StreamResampler(piece.rate, rate)
-    return AudioChunk(mould.push(piece.data) + mould.flush(), rate)
+def resample_chunk(chunk: AudioChunk, rate: int) -> AudioChunk:
+    """A complete sound at another sample rate."""
+    resampler = StreamResampler(chunk.rate, rate)
+    return AudioChunk(resampler.push(chunk.data) + resampler.flush(), rate)
 
 
 class StreamResampler:
-    """Sound that comes in pieces at another rate, with no seam where pieces meet: a windowed sinc of 32
-    zero crossings, low-passed where the rate shrinks.
+    """Resamples a stream of 16-bit samples without a seam where pieces meet.
+
+    A windowed sinc of 32 zero crossings, with a low-pass at the lower of the two Nyquist frequencies.
     """
 
-    def __init__(self, came: int, rate: int) -> None:
-        self._step = came / rate
-        self._cut = min(1.0, rate / came)
-        self._reach = math.ceil(16 / self._cut)
-        # Samples that an output may still need, from the index `_first` on; before 0 is silence.
-        self._kept = array("h", bytes(2 * self._reach))
-        self._first = -self._reach
-        self._came = self._made = 0
+    def __init__(self, source_rate: int, rate: int) -> None:
+        self._step = source_rate / rate
+        self._cutoff = min(1.0, rate / source_rate)  # of the source's Nyquist frequency
+        self._radius = math.ceil(16 / self._cutoff)  # samples that an output needs on either side
+        # The samples that a later output may still need; `_start` is the index of the first one, and
+        # negative indices are silence before the sound.
+        self._buffer = array("h", bytes(2 * self._radius))
+        self._start = -self._radius
+        self._read = self._written = 0
 
     def push(self, data: bytes) -> bytes:
-        """What can be made now that `data` (16-bit samples) has come."""
+        """Add samples; returns all output that is complete by now."""
         if self._step == 1:
             return data
-        self._add(data)
-        # An output needs `reach` samples behind it.
-        ready = math.ceil((self._came - self._reach) / self._step)
-        return self._until(ready)
+        self._append(data)
+        # An output can be computed once `radius` samples behind it have arrived.
+        return self._resample_until(math.ceil((self._read - self._radius) / self._step))
 
     def flush(self) -> bytes:
-        """What is left, once no more comes."""
-        if self._step == 1 or not self._came:
+        """The rest of the output, once no more samples come."""
+        if self._step == 1 or not self._read:
             return b""
-        count = max(1, round(self._came / self._step))
-        came = self._came
-        self._add(bytes(2 * (self._reach + math.ceil(self._step) + 1)))
-        self._came = came
-        return self._until(count)
+        count = max(1, round(self._read / self._step))
+        read = self._read
+        self._append(
+            bytes(2 * (self._radius + math.ceil(self._step) + 1))
+        )  # silence behind the end
+        self._read = read
+        return self._resample_until(count)
 
-    def _add(self, data: bytes) -> None:
-        piece = array("h", data)
+    def _append(self, data: bytes) -> None:
+        samples = array("h", data)
         if sys.byteorder == "big":
-            piece.byteswap()
-        self._kept += piece
-        self._came += len(piece)
+            samples.byteswap()
+        self._buffer += samples
+        self._read += len(samples)
 
-    def _until(self, count: int) -> bytes:
+    def _resample_until(self, count: int) -> bytes:
+        """The outputs from the last written one up to number `count`; drops the samples behind them."""
         import numpy as np
 
-        samples = np.asarray(self._kept, dtype=np.float64)
-        offsets = np.arange(1 - self._reach, self._reach + 1)
-        made = []
-        for start in range(self._made, count, 65536):  # in bounds, however long the piece
-            at = np.arange(start, min(count, start + 65536)) * self._step
-            first = np.floor(at).astype(np.int64)
-            distance = offsets[None, :] - (at - first)[:, None]
-            window = 0.5 + 0.5 * np.cos(np.pi * np.clip(distance / self._reach, -1, 1))
-            weights = self._cut * np.sinc(self._cut * distance) * window
-            near = samples[first[:, None] + offsets[None, :] - self._first]
-            made.append((near * weights).sum(axis=1))
-        if not made:
+        samples = np.asarray(self._buffer, dtype=np.float64)
+        offsets = np.arange(1 - self._radius, self._radius + 1)
+        blocks = []
+        for start in range(
+            self._written, count, 65536
+        ):  # bounds the memory, however long the sound
+            position = np.arange(start, min(count, start + 65536)) * self._step
+            first = np.floor(position).astype(np.int64)
+            distance = offsets[None, :] - (position - first)[:, None]
+            window = 0.5 + 0.5 * np.cos(np.pi * np.clip(distance / self._radius, -1, 1))
+            weights = self._cutoff * np.sinc(self._cutoff * distance) * window
+            near = samples[first[:, None] + offsets[None, :] - self._start]
+            blocks.append((near * weights).sum(axis=1))
+        if not blocks:
             return b""
-        self._made = count
-        done = max(0, math.floor(count * self._step) - self._reach - self._first)
-        self._kept, self._first = self._kept[done:], self._first + done
-        whole = np.round(np.concatenate(made))
-        return bytes(np.clip(whole, -32768, 32767).astype("<i2").tobytes())
+        self._written = count
+        unneeded = max(0, math.floor(count * self._step) - self._radius - self._start)
+        self._buffer, self._start = self._buffer[unneeded:], self._start + unneeded
+        output = np.round(np.concatenate(blocks))
+        return bytes(np.clip(output, -32768, 32767).astype("<i2").tobytes())

@@ -1,7 +1,4 @@
-"""What every voice is: a sentence goes in, pieces of sound come out.
-
-Knows nothing of any implementation, of sentences in a stream, or of who listens.
-"""
+"""The interface of a speech engine: `TTSEngine` turns a sentence into a stream of `AudioChunk`."""
 
 from __future__ import annotations
 
@@ -11,47 +8,45 @@ from typing import Protocol
 
 from elysia.core.errors import VoiceError
 
-MIN_SPEED, MAX_SPEED = 0.25, 4.0  # OpenAI's range of speed
-MAX_TEXT_CHARS = 2000  # characters of one call; longer texts are cut into sentences first
+MIN_SPEED, MAX_SPEED = 0.25, 4.0  # the range of OpenAI's speech API
+MAX_TEXT_CHARS = 2000  # of one call; longer texts are cut into sentences first
 
 
 @dataclass(frozen=True)
 class AudioChunk:
-    """A piece of mono sound: 16-bit little-endian samples, `rate` of them a second."""
+    """A piece of mono audio: 16-bit little-endian samples, `rate` samples per second."""
 
     data: bytes
     rate: int
 
     def __post_init__(self) -> None:
         if len(self.data) % 2 or self.rate < 1:
-            raise VoiceError(f"{len(self.data)} bytes at {self.rate} Hz are no 16-bit sound.")
+            raise VoiceError("voice.not_pcm16", size=len(self.data), rate=self.rate)
 
     @property
     def seconds(self) -> float:
-        """How long it sounds."""
+        """Duration."""
         return len(self.data) / 2 / self.rate
 
 
 class TTSEngine(Protocol):
-    """A voice behind a door. Implementations: one file each in this folder."""
+    """What every engine can do. Each implementation is one file in `voice/engines`."""
 
     def synthesize(self, text: str, speed: float = 1.0) -> Iterator[AudioChunk]:
-        """Sound of `text` as it comes, all at one rate; nothing when there is nothing to say.
+        """Yield the audio of `text` as it is made, all at one sample rate; nothing if nothing can be said.
 
-        Closing the iterator stops the work. Speeds from SLOWEST to FASTEST. Raises VoiceError with
-        a sentence.
+        Closing the iterator stops the work. `speed` is from MIN_SPEED to MAX_SPEED. Raises VoiceError.
         """
 
     def close(self) -> None:
-        """Let go of processes and memory; a closed voice may be asked again and starts anew."""
+        """Release processes and memory. A closed engine starts again at the next call."""
 
 
 def check_request(text: str, speed: float) -> None:
-    """VoiceError for a text too long for one call, or a speed out of range."""
+    """Raise VoiceError for a text that is too long for one call, or a speed that is out of range."""
     if len(text) > MAX_TEXT_CHARS:
+        raise VoiceError("voice.text_too_long", count=len(text), limit=MAX_TEXT_CHARS)
+    if not MIN_SPEED <= speed <= MAX_SPEED:  # written this way so that NaN is refused, too
         raise VoiceError(
-            f"{len(text)} characters are too many for one call; cut them into sentences of at most "
-            f"{MAX_TEXT_CHARS}."
+            "voice.speed_out_of_range", speed=f"{speed:g}", least=MIN_SPEED, most=MAX_SPEED
         )
-    if not MIN_SPEED <= speed <= MAX_SPEED:  # NaN is refused, too
-        raise VoiceError(f"A speed of {speed:g} is out of range; it is {MIN_SPEED} to {MAX_SPEED}.")

@@ -1,6 +1,6 @@
-"""Voices are files, tts/voices/<name>.toml: which engine, and what it needs.
+"""Voices by name: each is a file tts/voices/<name>.toml that names an engine and its settings.
 
-Knows the names of the engines and imports one when a file asks for it.
+An engine's module is imported only when a file asks for it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from elysia.core.errors import VoiceError, nearest
-from elysia.voice.base import TTSEngine
+from elysia.core.i18n import Text
+from elysia.voice.base import MAX_SPEED, MIN_SPEED, TTSEngine
 
+# Each module offers `build(settings, folder) -> TTSEngine`; `folder` is where the voice file lies.
 ENGINES = {
     "silent": "elysia.voice.engines.silent",
     "espeak": "elysia.voice.engines.espeak",
@@ -41,7 +43,7 @@ _VALID_NAME = re.compile(r"[\w-]{1,64}\Z")
 
 @dataclass(frozen=True)
 class VoiceFile:
-    """A voice as its file describes it; `speed` is its own, multiplied by what is asked for."""
+    """A voice as its file describes it. `speed` is multiplied by the speed of each request."""
 
     name: str
     engine: str
@@ -52,73 +54,74 @@ class VoiceFile:
 
     @classmethod
     def load(cls, path: str | Path) -> VoiceFile:
-        """Read and check a voice file. VoiceError, with file and key, when it is none."""
+        """Read and check a voice file. Raises VoiceError, which names the file and the key."""
         path = Path(path)
         data = _read_toml(path)
         engine = data.get("engine")
         if engine not in ENGINES:
             raise VoiceError(
-                f"{path}, key 'engine': {engine!r} is none of {', '.join(ENGINES)}."
-                f"{nearest(str(engine), ENGINES)}"
-            )
-        known = ENGINE_KEYS[engine]
+                "voice.unknown_engine", path=path, engine=repr(engine), known=[*ENGINES],
+                hint=nearest(str(engine), ENGINES),
+            )  # fmt: skip
+        types = ENGINE_KEYS[engine]
         for key, value in data.items():
-            if key not in known and key not in _COMMON_KEYS:
-                raise VoiceError(
-                    f"{path}: an unknown key '{key}'.{nearest(key, {*known, *_COMMON_KEYS})}"
-                )
-            if key in known and not isinstance(value, known[key]):
-                raise VoiceError(f"{path}, key '{key}': {value!r} is of a wrong type.")
+            if key not in types and key not in _COMMON_KEYS:
+                hint = nearest(key, {*types, *_COMMON_KEYS})
+                raise VoiceError("voice.unknown_key", path=path, key=key, hint=hint)
+            if key in types and not isinstance(value, types[key]):
+                raise VoiceError("voice.wrong_type", path=path, key=key, value=repr(value))
         speed = data.get("speed", 1.0)
-        if not isinstance(speed, int | float) or not 0.25 <= speed <= 4:
-            raise VoiceError(f"{path}, key 'speed': {speed!r} is not a number from 0.25 to 4.")
-        settings = {key: value for key, value in data.items() if key in ENGINE_KEYS[engine]}
+        if not isinstance(speed, int | float) or not MIN_SPEED <= speed <= MAX_SPEED:
+            raise VoiceError("voice.bad_speed", path=path, value=repr(speed))
+        settings = {key: value for key, value in data.items() if key in types}
         return cls(path.stem, engine, path, str(data.get("description", "")), speed, settings)
 
     def open(self) -> TTSEngine:
-        """The voice itself; loads what the engine needs. VoiceError says what is missing."""
+        """Build the engine. Raises VoiceError, which says what is missing."""
         build = importlib.import_module(ENGINES[self.engine]).build
         try:
-            voice: TTSEngine = build(self.settings, self.path.parent)
+            engine: TTSEngine = build(self.settings, self.path.parent)
         except VoiceError as error:
-            raise VoiceError(f"{self.path}: {error}") from error
-        return voice
+            raise VoiceError("voice.in_file", path=self.path, error=error) from error
+        return engine
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise VoiceError(f"There is no voice file at {path}.") from None
+        raise VoiceError("voice.no_such_file", path=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise VoiceError(f"{path} is not TOML: {error}.") from None
+        raise VoiceError("voice.not_toml", path=path, error=str(error)) from None
     except OSError as error:
-        raise VoiceError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise VoiceError(
+            "voice.unreadable", path=path, reason=error.strerror or str(error)
+        ) from None
 
 
 def voices_folder() -> Path:
-    """Where voice files are: ELYSIA_VOICES, else ./tts/voices, else the repository's."""
-    if asked := os.environ.get("ELYSIA_VOICES"):
-        return Path(asked)
+    """Where voice files lie: $ELYSIA_VOICES, else ./tts/voices, else the repository's own."""
+    if folder := os.environ.get("ELYSIA_VOICES"):
+        return Path(folder)
     here = Path("tts") / "voices"
     return here if here.is_dir() else Path(__file__).resolve().parents[2] / "tts" / "voices"
 
 
-def list_voices(where: Path | None = None) -> list[str]:
-    """Every voice there is, sorted."""
-    return sorted(path.stem for path in (where or voices_folder()).glob("*.toml"))
+def list_voices(folder: Path | None = None) -> list[str]:
+    """The names of all voices, sorted."""
+    return sorted(path.stem for path in (folder or voices_folder()).glob("*.toml"))
 
 
-def find_voice(name: str, where: Path | None = None) -> VoiceFile:
-    """The voice file of a name (or of a path to one). VoiceError names the nearest."""
+def find_voice(name: str, folder: Path | None = None) -> VoiceFile:
+    """The voice file of a name, or of a path to one. Raises VoiceError, which suggests the nearest name."""
     if name.endswith(".toml"):
         return VoiceFile.load(name)
-    where = where or voices_folder()
-    path = where / f"{name}.toml"
+    folder = folder or voices_folder()
+    path = folder / f"{name}.toml"
     if not _VALID_NAME.match(name) or not path.is_file():
-        known = list_voices(where)
+        known = list_voices(folder)
         raise VoiceError(
-            f"There is no voice '{name}' in {where}, only {', '.join(known) or 'none'}."
-            f"{nearest(name, known)}"
-        )
+            "voice.no_such_voice", name=name, folder=folder, known=known or Text("voice.none"),
+            hint=nearest(name, known),
+        )  # fmt: skip
     return VoiceFile.load(path)

@@ -1,8 +1,8 @@
-"""A stream of text becomes sentences, each as soon as it is whole.
+"""Cuts a stream of text into sentences, each as soon as it is complete.
 
-Sentences end at 。！？!?… and at line ends, an English full stop counts before a blank; the very
-first piece may end at a comma, so that she starts early. Code, *actions* and （动作） are kept in one
-piece, for `text/strip.py` to see them whole. Knows nothing of voices.
+A sentence ends at 。！？!?… and at a line end; an English full stop counts only before a blank. The
+first piece may already end at a comma, so that speech starts early. Code blocks, *actions* and （动作）
+are never cut, so that `frontend.strip_markup` sees them whole.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-MAX_SENTENCE_CHARS = 200  # characters; a longer stretch is cut at its last comma or blank
-MIN_CLAUSE_LETTERS = 4  # letters; "嗯，" alone is no clause
-MAX_PAIR_CHARS = 120  # an opened parenthesis that stays open longer is prose
+MAX_SENTENCE_CHARS = 200  # a longer stretch is cut at its last comma or blank
+MIN_CLAUSE_LETTERS = 4  # "嗯，" alone is no clause
+MAX_PAIR_CHARS = 120  # a parenthesis that stays open longer is prose, not a stage direction
 
 _ENDS = set("。！？!?…\n；;")
 _CLAUSE_ENDS = set("，,、：:")
@@ -22,40 +22,44 @@ _FENCES = ("```", "~~~")
 
 
 class StreamingSentenceSplitter:
-    """Feed pieces of text with `push`, take whole sentences; `rest` gives what is left at the end."""
+    """Feed text with `push` and take complete sentences; `flush` gives the rest at the end.
+
+    `early_clause` lets the first piece end at a comma.
+    """
 
     def __init__(self, *, early_clause: bool = True) -> None:
         self._text = ""
-        self._from = 0  # everything before is decided to be no end
+        self._checked = 0  # no sentence ends before this index
         self._early = early_clause
 
     def push(self, piece: str) -> list[str]:
-        """The sentences that `piece` completed, in order."""
-        found = []
-        for start in range(
-            0, len(piece), 2 * MAX_SENTENCE_CHARS
-        ):  # what is looked through stays short
-            self._text += piece[start : start + 2 * MAX_SENTENCE_CHARS]
-            while (end := self._end()) is not None:
-                sentence, self._text, self._from = self._text[:end], self._text[end:], 0
+        """The sentences that `piece` completes, in order."""
+        sentences = []
+        step = (
+            2 * MAX_SENTENCE_CHARS
+        )  # keeps what is scanned again short, however long the piece is
+        for start in range(0, len(piece), step):
+            self._text += piece[start : start + step]
+            while (end := self._find_end()) is not None:
+                sentence, self._text, self._checked = self._text[:end], self._text[end:], 0
                 if any(char.isalnum() for char in sentence):
                     self._early = False
-                    found.append(sentence.strip())
-        return found
+                    sentences.append(sentence.strip())
+        return sentences
 
     def flush(self) -> list[str]:
-        """What is left when no more text comes."""
-        found = self.push("\n\n") if self._text else []
-        left, self._text, self._from = self._text, "", 0
-        return [*found, left.strip()] if any(char.isalnum() for char in left) else found
+        """The rest, when no more text comes."""
+        sentences = self.push("\n\n") if self._text else []
+        rest, self._text, self._checked = self._text, "", 0
+        return [*sentences, rest.strip()] if any(char.isalnum() for char in rest) else sentences
 
-    def _end(self) -> int | None:
-        """Where the first whole sentence ends; None until more text comes."""
-        fence = self._fence()
+    def _find_end(self) -> int | None:
+        """Index behind the first complete sentence; None until more text comes."""
+        fence = self._find_fence()
         if fence == 0:
             return self._skip_code()
         text = self._text[:fence]
-        at = min(self._from, len(text))
+        at = min(self._checked, len(text))
         while at < len(text):
             char = text[at]
             if self._ends_at(at):
@@ -64,13 +68,13 @@ class StreamingSentenceSplitter:
                     stop += 1
                 if stop == len(self._text) and char != "\n":
                     break  # a closing mark may still come
-                if not self._inside_pair(stop) or char == "\n":
+                if not self._is_inside_pair(stop) or char == "\n":
                     return stop
             elif char in ",." and at + 1 == len(self._text):
-                break  # 3,000 or 3.5 may still come
+                break  # it may become 3,000 or 3.5
             at += 1
-        self._from = at
-        return fence if fence is not None else self._too_long()
+        self._checked = at
+        return fence if fence is not None else self._cut_overlong()
 
     def _ends_at(self, at: int) -> bool:
         text, char = self._text, self._text[at]
@@ -84,7 +88,7 @@ class StreamingSentenceSplitter:
         letters = sum(c.isalnum() for c in text[:at])
         return letters >= MIN_CLAUSE_LETTERS and not (char in ",:：" and after.isdigit())
 
-    def _inside_pair(self, stop: int) -> bool:
+    def _is_inside_pair(self, stop: int) -> bool:
         """Whether a stage direction is open at `stop`, and has not been open for too long."""
         text = self._text[:stop]
         for opener, closer in ("（）", "【】", "()"):
@@ -94,15 +98,15 @@ class StreamingSentenceSplitter:
         stars = text.replace("**", "")
         return stars.count("*") % 2 == 1 and stop - text.rfind("*") <= MAX_PAIR_CHARS
 
-    def _fence(self) -> int | None:
-        """Where a code block begins; 0 when nothing but blanks stands before it."""
+    def _find_fence(self) -> int | None:
+        """Index of the first code block; 0 when only blanks precede it."""
         starts = [at for fence in _FENCES if (at := self._text.find(fence)) >= 0]
         if not starts:
             return None
         return min(starts) if self._text[: min(starts)].strip() else 0
 
     def _skip_code(self) -> int | None:
-        """Drop a code block. Of an open one only its last marks are kept, in case it closes."""
+        """Drop a code block. Of one that is still open only the last marks are kept, in case it closes."""
         self._text = self._text.lstrip()
         close = self._text.find(self._text[:3], 3)
         if close < 0:
@@ -111,24 +115,17 @@ class StreamingSentenceSplitter:
         self._text = "\n" + self._text[close + 3 :]
         return 1
 
-    def _too_long(self) -> int | None:
+    def _cut_overlong(self) -> int | None:
         if len(self._text) <= MAX_SENTENCE_CHARS:
             return None
-        cuts = [
-            at
-            for at in range(MAX_SENTENCE_CHARS // 2, MAX_SENTENCE_CHARS)
-            if self._text[at] in _CLAUSE_ENDS
-        ]
-        blanks = [
-            at
-            for at in range(MAX_SENTENCE_CHARS // 2, MAX_SENTENCE_CHARS)
-            if self._text[at].isspace()
-        ]
-        return (cuts or blanks or [MAX_SENTENCE_CHARS - 1])[-1] + 1
+        window = range(MAX_SENTENCE_CHARS // 2, MAX_SENTENCE_CHARS)
+        clauses = [at for at in window if self._text[at] in _CLAUSE_ENDS]
+        blanks = [at for at in window if self._text[at].isspace()]
+        return (clauses or blanks or [MAX_SENTENCE_CHARS - 1])[-1] + 1
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of a whole text.
+    """The sentences of a complete text.
 
     >>> split_sentences("你好，我是爱莉。It costs 3.5 dollars, Mr. Li. 真的？！")
     ['你好，我是爱莉。', 'It costs 3.5 dollars, Mr. Li.', '真的？！']
@@ -137,12 +134,12 @@ def split_sentences(text: str) -> list[str]:
 
 
 def iter_sentences(pieces: Iterable[str], *, early_clause: bool = True) -> Iterator[str]:
-    """The sentences of a stream, each as soon as it is whole.
+    """The sentences of a stream, each as soon as it is complete.
 
     >>> list(iter_sentences(["嗯，我知道了，我", "们走。去", "哪"]))
     ['嗯，我知道了，', '我们走。', '去哪']
     """
-    sentences = StreamingSentenceSplitter(early_clause=early_clause)
+    splitter = StreamingSentenceSplitter(early_clause=early_clause)
     for piece in pieces:
-        yield from sentences.push(piece)
-    yield from sentences.flush()
+        yield from splitter.push(piece)
+    yield from splitter.flush()

@@ -36,8 +36,8 @@ def start_speaking(site: AppState, user: str, talk: str, message: str) -> Speech
     """A reply that is being said, or about to; the errors of `stream_reply_audio`."""
     line = site.service.store.line(user, talk, message)
     settings = ConversationSettings.of(site.service.store.get(user, talk).settings)
-    speaker = site.speakers.of(get_voice_name(site.service, user, str(line.speaker), settings))
-    utterance = speaker.begin(settings.speed)
+    speaker = site.speakers.get(get_voice_name(site.service, user, str(line.speaker), settings))
+    utterance = speaker.open_stream(settings.speed)
     threading.Thread(
         target=_read_aloud, args=(site.service, user, talk, message, utterance), daemon=True
     ).start()
@@ -50,7 +50,7 @@ def preload_voices(
     """Have the guests' voices loaded before anybody speaks; does not wait, and fails in silence."""
     for guest in guests:
         try:
-            site.speakers.of(get_voice_name(site.service, user, guest, settings)).warm()
+            site.speakers.get(get_voice_name(site.service, user, guest, settings)).warm()
         except VoiceError as error:
             log.info("No voice to load ahead: %s", error)
 

@@ -45,17 +45,17 @@ class Tape:
 
 
 @pytest.fixture
-def begin():
-    """(voice) -> a speaker that is closed at the end."""
-    made = []
+def start_worker():
+    """(engine) -> a worker that is closed at the end."""
+    workers = []
 
     def make(voice, **settings):
-        made.append(TTSWorker(voice, **settings))
-        return made[-1]
+        workers.append(TTSWorker(voice, **settings))
+        return workers[-1]
 
     yield make
-    for one in made:
-        one.close()
+    for worker in workers:
+        worker.close()
     assert not [t for t in threading.enumerate() if t.name == "voice"], "a worker was left"
 
 
@@ -66,43 +66,43 @@ def until(condition):
         time.sleep(0.005)
 
 
-def test_she_speaks_the_first_sentence_while_the_second_is_not_written(begin):
-    utterance = begin(Tape()).begin()
-    utterance.write("你好，我在。我")
-    first = next(utterance.sound(timeout=PATIENCE))
+def test_she_speaks_the_first_sentence_while_the_second_is_not_written(start_worker):
+    stream = start_worker(Tape()).open_stream()
+    stream.write("你好，我在。我")
+    first = next(stream.sound(timeout=PATIENCE))
     assert first.text == "你好，我在。" and first.number == 0
 
 
-def test_sentences_come_in_order_and_whole(begin):
+def test_sentences_come_in_order_and_whole(start_worker):
     tape = Tape()
-    utterance = begin(tape).begin()
+    stream = start_worker(tape).open_stream()
     for piece in ("一。二", "。三！", "四"):
-        utterance.write(piece)
-    utterance.end()
-    spoken = list(utterance.sound(timeout=PATIENCE))
+        stream.write(piece)
+    stream.end()
+    spoken = list(stream.sound(timeout=PATIENCE))
     assert [s.number for s in spoken] == sorted(s.number for s in spoken)
     assert list(dict.fromkeys(s.text for s in spoken)) == ["一。", "二。", "三！", "四"]
     assert not tape.overlapped
 
 
-def test_an_empty_reply_ends_at_once(begin):
-    utterance = begin(Tape()).begin()
-    utterance.write("😊……")
-    utterance.end()
-    assert list(utterance.sound(timeout=PATIENCE)) == []
+def test_an_empty_reply_ends_at_once(start_worker):
+    stream = start_worker(Tape()).open_stream()
+    stream.write("😊……")
+    stream.end()
+    assert list(stream.sound(timeout=PATIENCE)) == []
 
 
-def test_stop_silences_in_the_middle_of_a_sentence(begin):
+def test_stop_silences_in_the_middle_of_a_sentence(start_worker):
     gate = threading.Event()
     tape = Tape(gate=gate)
-    utterance = begin(tape).begin()
-    utterance.write("这是很长的一句话。还有一句。")
-    utterance.end()
+    stream = start_worker(tape).open_stream()
+    stream.write("这是很长的一句话。还有一句。")
+    stream.end()
     until(lambda: tape.asked)
     heard = []
-    listener = threading.Thread(target=lambda: heard.extend(utterance.sound()))
+    listener = threading.Thread(target=lambda: heard.extend(stream.sound()))
     listener.start()
-    utterance.stop()
+    stream.stop()
     gate.set()
     listener.join(PATIENCE)
     assert not listener.is_alive()
@@ -111,12 +111,12 @@ def test_stop_silences_in_the_middle_of_a_sentence(begin):
     assert not heard
 
 
-def test_a_new_message_is_spoken_after_the_old_one_was_silenced(begin):
-    one = begin(Tape())
-    old = one.begin()
+def test_a_new_message_is_spoken_after_the_old_one_was_silenced(start_worker):
+    worker = start_worker(Tape())
+    old = worker.open_stream()
     old.write("旧的话。" * 20)
     old.stop()
-    new = one.begin()
+    new = worker.open_stream()
     new.write("新的话。")
     new.end()
     assert {s.text for s in new.sound(timeout=PATIENCE)} == {"新的话。"}
@@ -124,119 +124,117 @@ def test_a_new_message_is_spoken_after_the_old_one_was_silenced(begin):
     assert list(old.sound(timeout=1)) == []
 
 
-def test_two_listeners_never_hear_each_other(begin):
-    one = begin(Tape())
-    utterances = [one.begin() for _ in range(2)]
+def test_two_listeners_never_hear_each_other(start_worker):
+    worker = start_worker(Tape())
+    streams = [worker.open_stream() for _ in range(2)]
     for number in range(5):
-        for name, utterance in zip("甲乙", utterances, strict=True):
-            utterance.write(f"{name}说第{number}句。")
-    for name, utterance in zip("甲乙", utterances, strict=True):
-        utterance.end()
-        texts = list(dict.fromkeys(s.text for s in utterance.sound(timeout=PATIENCE)))
+        for name, stream in zip("甲乙", streams, strict=True):
+            stream.write(f"{name}说第{number}句。")
+    for name, stream in zip("甲乙", streams, strict=True):
+        stream.end()
+        texts = list(dict.fromkeys(s.text for s in stream.sound(timeout=PATIENCE)))
         assert texts == [f"{name}说第{n}句。" for n in range(5)]
 
 
 def test_a_group_speaks_in_order_each_in_its_own_voice():
     tapes = {"a": Tape(1), "b": Tape(2)}
-    speakers = TTSWorkerPool(lambda name: (tapes[name], 1.0))
-    utterances = [speakers.of(name).begin() for name in ("a", "b", "a")]
-    for number, utterance in enumerate(utterances):
-        utterance.write(f"第{number}个人说。再说一句。")
-        utterance.end()
-    heard = [(who, spoken.audio.data[0]) for who, spoken in iter_in_turn(utterances)]
+    pool = TTSWorkerPool(lambda name: (tapes[name], 1.0))
+    streams = [pool.get(name).open_stream() for name in ("a", "b", "a")]
+    for number, stream in enumerate(streams):
+        stream.write(f"第{number}个人说。再说一句。")
+        stream.end()
+    heard = [(who, spoken.audio.data[0]) for who, spoken in iter_in_turn(streams)]
     assert list(dict.fromkeys(heard)) == [(0, 1), (1, 2), (2, 1)]
     assert [who for who, _ in heard] == sorted(who for who, _ in heard)
-    speakers.close()
+    pool.close()
     assert all(tape.closed for tape in tapes.values())
 
 
-def test_a_dead_voice_is_said_once_and_writing_goes_on(begin):
-    told = []
-    utterance = begin(Tape(fail=VoiceError("gone."))).begin(on_fault=told.append)
+def test_a_dead_voice_is_said_once_and_writing_goes_on(start_worker):
+    faults = []
+    stream = start_worker(Tape(fail=VoiceError("gone."))).open_stream(on_fault=faults.append)
     for _ in range(5):
-        utterance.write("一句。")
-    utterance.end()
-    assert list(utterance.sound(timeout=PATIENCE)) == []
-    assert [str(error) for error in told] == ["gone."]
+        stream.write("一句。")
+    stream.end()
+    assert list(stream.sound(timeout=PATIENCE)) == []
+    assert [str(error) for error in faults] == ["gone."]
 
 
-def test_a_voice_with_a_mistake_of_its_own_does_not_end_the_worker(begin):
+def test_a_voice_with_a_mistake_of_its_own_does_not_end_the_worker(start_worker):
     tape = Tape(fail=ZeroDivisionError())
-    one = begin(tape)
-    broken = one.begin()
+    worker = start_worker(tape)
+    broken = worker.open_stream()
     broken.write("一句。")
     broken.end()
     assert list(broken.sound(timeout=PATIENCE)) == [] and "ZeroDivisionError" in str(broken.fault)
     tape.fail = None
-    again = one.begin()
+    again = worker.open_stream()
     again.write("好了。")
     again.end()
     assert list(again.sound(timeout=PATIENCE))
 
 
-def test_a_full_queue_drops_sentences_and_never_blocks_the_writer(begin, monkeypatch):
+def test_a_full_queue_drops_sentences_and_never_blocks_the_writer(start_worker, monkeypatch):
     monkeypatch.setattr(module, "MAX_WAITING_SENTENCES", 4)
     gate = threading.Event()
-    utterance = begin(Tape(gate=gate)).begin()
+    stream = start_worker(Tape(gate=gate)).open_stream()
     for number in range(50):
-        utterance.write(f"第{number}句话。")
-    utterance.end()
+        stream.write(f"第{number}句话。")
+    stream.end()
     gate.set()
-    texts = list(dict.fromkeys(s.text for s in utterance.sound(timeout=PATIENCE)))
+    texts = list(dict.fromkeys(s.text for s in stream.sound(timeout=PATIENCE)))
     assert texts and len(texts) <= 6
     numbers = [int(text[1:-3]) for text in texts]
     assert numbers == sorted(numbers)
 
 
-def test_a_listener_who_leaves_stops_the_work(begin):
+def test_a_listener_who_leaves_stops_the_work(start_worker):
     tape = Tape()
-    utterance = begin(tape).begin()
-    utterance.write("很长的话" * 30 + "。好")
-    sound = utterance.sound(timeout=PATIENCE)
+    stream = start_worker(tape).open_stream()
+    stream.write("很长的话" * 30 + "。好")
+    sound = stream.sound(timeout=PATIENCE)
     next(sound)
     sound.close()
-    assert utterance.stopped
+    assert stream.stopped
     until(lambda: tape.speaking == 0)
 
 
-def test_a_slow_listener_costs_a_bound_of_memory_and_nobody_elses_voice(begin, monkeypatch):
+def test_a_slow_listener_costs_a_bound_of_memory_and_nobody_elses_voice(start_worker, monkeypatch):
     monkeypatch.setattr(module, "MAX_AHEAD_SECONDS", 0.2)
     tape = Tape()
-    one = begin(tape)
-    slow, quick = one.begin(), one.begin()
+    worker = start_worker(tape)
+    slow, quick = worker.open_stream(), worker.open_stream()
     slow.write("一二三四五六七八九十。" * 20)
     quick.write("你好。再见。")
     quick.end()
     assert len({s.text for s in quick.sound(timeout=PATIENCE)}) == 2
-    assert slow._ahead <= 0.2 + 0.12, "at most one sentence beyond"
+    assert slow._ahead <= 0.2 + 0.12, "at most worker sentence beyond"
     slow.end()
-    assert len({s.number for s in slow.sound(timeout=PATIENCE)}) == 20, (
-        "it is made on as it is heard"
-    )
+    assert len({s.number for s in slow.sound(timeout=PATIENCE)}) == 20, "it goes on as it is heard"
 
 
-def test_a_sentence_that_comes_again_is_not_made_again(begin):
+def test_a_sentence_that_comes_again_is_not_made_again(start_worker):
     tape = Tape()
-    one = begin(tape)
-    sounds = []
+    worker = start_worker(tape)
+    audio = []
     for speed in (1.0, 1.0, 2.0):
-        utterance = one.begin(speed)
-        utterance.write("晚安。")
-        utterance.end()
-        sounds.append(b"".join(s.audio.data for s in utterance.sound(timeout=PATIENCE)))
-    assert sounds[0] == sounds[1] and len(sounds[2]) < len(sounds[0])
+        stream = worker.open_stream(speed)
+        stream.write("晚安。")
+        stream.end()
+        audio.append(b"".join(s.audio.data for s in stream.sound(timeout=PATIENCE)))
+    assert audio[0] == audio[1] and len(audio[2]) < len(audio[0])
     assert tape.asked == ["晚安。", "晚安。"], "once a speed"
 
 
-def test_the_cache_keeps_to_its_size(begin, monkeypatch):
+def test_the_cache_keeps_to_its_size(start_worker, monkeypatch):
     monkeypatch.setattr(module, "CACHE_SECONDS", 0.2)
-    one = begin(Tape())
-    utterance = one.begin()
+    worker = start_worker(Tape())
+    stream = worker.open_stream()
     for number in range(20):
-        utterance.write(f"这是{number}句。")
-    utterance.end()
-    list(utterance.sound(timeout=PATIENCE))
-    assert sum(p.seconds for sound in one._cache.values() for p in sound) <= 0.2
+        stream.write(f"这是{number}句。")
+    stream.end()
+    list(stream.sound(timeout=PATIENCE))
+    assert sum(p.seconds for sound in worker._cache.values() for p in sound) <= 0.2
 
 
 class ColdTape(Tape):
@@ -253,15 +251,15 @@ class ColdTape(Tape):
 
 
 @pytest.mark.parametrize("fault", [None, VoiceError("no model.")])
-def test_a_voice_is_loaded_once_before_anybody_speaks(begin, fault):
+def test_a_voice_is_loaded_once_before_anybody_speaks(start_worker, fault):
     cold = ColdTape(fault)
-    one = begin(cold)
-    one.warm()
+    worker = start_worker(cold)
+    worker.warm()
     until(lambda: cold.asked == ["warm"])
-    one.warm()
+    worker.warm()
     for _ in range(2):
-        utterance = one.begin()
-        utterance.write("好。")
-        utterance.end()
-        assert {s.text for s in utterance.sound(timeout=PATIENCE)} == {"好。"}
+        stream = worker.open_stream()
+        stream.write("好。")
+        stream.end()
+        assert {s.text for s in stream.sound(timeout=PATIENCE)} == {"好。"}
     assert cold.asked == ["warm", "好。"]

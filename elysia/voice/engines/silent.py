@@ -1,4 +1,4 @@
-"""A voice that says nothing, for as long as a person would take: tests, and pages without sound."""
+"""Silence, as long as a person would speak: for tests, and for machines without another voice."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ SECONDS_PER_LETTER = 0.15
 
 
 class SilentEngine:
-    """Zeros, in pieces of half a second."""
+    """Zeros, in chunks of half a second."""
 
     def synthesize(self, text: str, speed: float = 1.0) -> Iterator[AudioChunk]:
         """As long as `text` would last."""
         check_request(text, speed)
         letters = sum(char.isalnum() for char in normalize_text(text))
-        left = int(letters * SECONDS_PER_LETTER * SAMPLE_RATE / speed)
-        while left > 0:
-            piece = min(left, SAMPLE_RATE // 2)
-            left -= piece
-            yield AudioChunk(bytes(2 * piece), SAMPLE_RATE)
+        remaining = int(letters * SECONDS_PER_LETTER * SAMPLE_RATE / speed)
+        while remaining > 0:
+            count = min(remaining, SAMPLE_RATE // 2)
+            remaining -= count
+            yield AudioChunk(bytes(2 * count), SAMPLE_RATE)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""
 
 
 def build(settings: Mapping[str, Any], folder: Path) -> SilentEngine:
-    """A silent voice; no settings."""
+    """A silent engine; it has no settings."""
     return SilentEngine()

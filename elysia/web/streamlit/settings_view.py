@@ -156,7 +156,7 @@ def _save_setting(visit: PageContext, talk: Conversation, name: str) -> None:
         settings = ConversationSettings.of(kept.settings)
         if name in ("voice", "voice_name") and settings.voice:
             for guest in talk.guests:  # a voice that is not there is told now, not in mid-reply
-                visit.site.speakers.of(get_voice_name(visit.service, visit.user, guest, settings))
+                visit.site.speakers.get(get_voice_name(visit.service, visit.user, guest, settings))
 
 
 def _apply_preset(visit: PageContext, talk: Conversation) -> None:
