@@ -54,7 +54,12 @@ def render_modules() -> str:
 
 def render_page() -> str:
     page = PAGE.read_text(encoding="utf-8")
-    return re.sub(re.escape(MARKS[0]) + ".*" + re.escape(MARKS[1]), lambda _: render_modules(), page, flags=re.S)
+    return re.sub(
+        re.escape(MARKS[0]) + ".*" + re.escape(MARKS[1]),
+        lambda _: render_modules(),
+        page,
+        flags=re.S,
+    )
 
 
 if __name__ == "__main__":
