@@ -221,7 +221,7 @@ def _get_peft_name(name: str) -> str:
 def build_adapter_config(
     settings: Settings, base: str, scaling: dict[str, Any], targets: list[str]
 ) -> dict[str, Any]:
-    """build_adapter_config.json as PEFT reads it; `scaling` is `lora_alpha` and `use_rslora`."""
+    """adapter_config.json as PEFT reads it; `scaling` is `lora_alpha` and `use_rslora`."""
     from peft import LoraConfig
 
     scores = settings.objective == "reward"

@@ -17,7 +17,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def render_adapter_readme(card: RunCard, lora: Mapping[str, Any]) -> str:
-    """The model card of an adapter, from its run card and its build_adapter_config.json."""
+    """The model card of an adapter, from its run card and its adapter_config.json."""
     return "\n".join(
         [
             "---",

@@ -125,7 +125,7 @@ class InternLM2ForSequenceClassification(LlamaForSequenceClassification):  # typ
 
 
 def split_wqkv(fused: Tensor, heads: int, kv_heads: int, head_dim: int) -> tuple[Tensor, ...]:
-    """Query (heads * get_head_dim, …), key and value (kv_heads * get_head_dim, …) out of one `wqkv`.
+    """Query (heads * head_dim, …), key and value (kv_heads * head_dim, …) out of one `wqkv`.
 
     Its rows lie in kv_heads groups: the group's queries, then its key, then its value.
     """
