@@ -27,6 +27,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_names.py elysia tests benchmarks scripts
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
