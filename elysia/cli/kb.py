@@ -135,7 +135,7 @@ def search(args: Namespace) -> int:
         page = f", page {one.page}" if one.page else ""
         heading = f", {one.heading}" if one.heading else ""
         place = f"{one.name}{page}{heading} [{one.start}-{one.end}]"
-        say(f"{printable(place)}  {one.score:.3g} ({one.why})")
+        say(f"{printable(place)}  {one.score:.3g} ({one.explanation})")
         say(f"    {printable(one.text)}")
     if not found:
         say("Nothing was found.")

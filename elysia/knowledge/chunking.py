@@ -1,7 +1,4 @@
-"""A text in spans that are each worth finding: whole paragraphs under one heading, whole sentences.
-
-Knows nothing of files, shelves or searching.
-"""
+"""Splits a text into chunks that are worth finding: whole paragraphs under one heading, whole sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from itertools import pairwise
 from elysia.knowledge.readers import ParsedText
 
 TARGET_LENGTH = 400  # characters that several paragraphs may fill together
-MAX_LENGTH = 800  # of a paragraph that stays whole; a longer one is cut between sentences
+MAX_LENGTH = 800  # of a paragraph that stays whole; a longer one is split between sentences
 
 _LINE = re.compile(r"[^\n]+")
 _SENTENCE = re.compile(r"(?:[。！？!?…]+|[.](?=\s)|[；;\n])[」』”’\"')）】]*\s*")
@@ -32,35 +29,36 @@ class Chunk:
 
 
 def split_chunks(source: ParsedText) -> list[Chunk]:
-    """The spans, in order; none overlap, and what lies between them is blank.
+    """The chunks, in order. None overlap, none crosses a heading or a page, and what lies between them
+    is blank.
 
-    >>> [(one.start, one.end) for one in split_chunks(ParsedText("a b.\\n\\nc d.\\n"))]
+    >>> [(chunk.start, chunk.end) for chunk in split_chunks(ParsedText("a b.\\n\\nc d.\\n"))]
     [(0, 10)]
     """
     starts = [heading.at for heading in source.headings]
     paths = _heading_paths(source)
     bounds = sorted({0, *starts, *source.pages, len(source.text)})
-    pieces: list[Chunk] = []
+    chunks: list[Chunk] = []
     for start, end in pairwise(bounds):
         heading = paths[bisect_right(starts, start)]
         page = bisect_right(source.pages, start) or None
-        pieces += [Chunk(a, b, heading, page) for a, b in _split_section(source, start, end)]
-    return _drop_bare_headings(pieces, source)
+        chunks += [Chunk(a, b, heading, page) for a, b in _split_section(source, start, end)]
+    return _drop_bare_headings(chunks, source)
 
 
 def _heading_paths(source: ParsedText) -> list[str]:
-    """The path of headings that holds after the first n headings."""
+    """The path of headings that applies after the first n headings, for n from 0."""
     paths = [""]
-    open_now: list[tuple[int, str]] = []
+    path: list[tuple[int, str]] = []
     for heading in source.headings:
-        open_now = [one for one in open_now if one[0] < heading.level]
-        open_now.append((heading.level, heading.title))
-        paths.append(" > ".join(title for _, title in open_now))
+        path = [(level, title) for level, title in path if level < heading.level]
+        path.append((heading.level, heading.title))
+        paths.append(" > ".join(title for _, title in path))
     return paths
 
 
 def _split_section(source: ParsedText, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Spans of one section: paragraphs together until they fill one."""
+    """The spans of one section: paragraphs together until they fill one."""
     if source.rows:
         for row in _LINE.finditer(source.text, start, end):
             yield from _split_paragraph(source.text, row.start(), row.end())
@@ -93,7 +91,7 @@ def _paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _split_paragraph(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """A long paragraph in parts of about one length, between sentences where there are any."""
+    """A long paragraph in parts of about equal length, between sentences where there are any."""
     while end - start > MAX_LENGTH:
         parts = -(-(end - start) // TARGET_LENGTH)
         aim = start + (end - start) // parts
@@ -106,9 +104,10 @@ def _split_paragraph(text: str, start: int, end: int) -> Iterator[tuple[int, int
 
 
 def _nearest_end(pattern: re.Pattern[str], text: str, start: int, aim: int) -> int | None:
+    """The end of the match that is nearest to `aim`, within half a chunk of it."""
     reach = TARGET_LENGTH // 2
-    ends = [mark.end() for mark in pattern.finditer(text, max(start + 1, aim - reach), aim + reach)]
-    return min(ends, key=lambda place: abs(place - aim)) if ends else None
+    matches = pattern.finditer(text, max(start + 1, aim - reach), aim + reach)
+    return min((match.end() for match in matches), key=lambda end: abs(end - aim), default=None)
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
@@ -119,14 +118,14 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _drop_bare_headings(pieces: list[Chunk], source: ParsedText) -> list[Chunk]:
-    """A heading alone says nothing that the spans below it do not say."""
-    whole, more = [], []
-    lines = {heading.at for heading in source.headings}
-    for piece in pieces:
-        start, end = _trim(source.text, piece.start, piece.end)
+def _drop_bare_headings(chunks: list[Chunk], source: ParsedText) -> list[Chunk]:
+    """A heading alone says nothing that the chunks below it do not say; it stays if it is all."""
+    trimmed, with_text = [], []
+    headings = {heading.at for heading in source.headings}
+    for chunk in chunks:
+        start, end = _trim(source.text, chunk.start, chunk.end)
         if start < end:
-            whole.append(Chunk(start, end, piece.heading, piece.page))
-            if start not in lines or "\n" in source.text[start:end]:
-                more.append(whole[-1])
-    return more or whole
+            trimmed.append(Chunk(start, end, chunk.heading, chunk.page))
+            if start not in headings or "\n" in source.text[start:end]:
+                with_text.append(trimmed[-1])
+    return with_text or trimmed

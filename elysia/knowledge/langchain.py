@@ -1,7 +1,4 @@
-"""LangChain at the edges: a knowledge base as one of its retrievers, its documents as ours.
-
-Knows nothing of any implementation of a knowledge base.
-"""
+"""LangChain adapters: a knowledge base as a retriever, and LangChain's documents into a knowledge base."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ from elysia.knowledge.base import Document, KnowledgeBase
 
 
 class ShelfRetriever(BaseRetriever):
-    """Some shelves of a knowledge base. Metadata: file, document, start, end, heading, page, score."""
+    """Searches some shelves. Metadata: file, document, start, end, heading, page, score."""
 
-    knowledge: Any  # a Knowledge; pydantic cannot look into a Protocol
+    knowledge: Any  # a KnowledgeBase; pydantic cannot check a protocol
     shelves: tuple[str, ...]
     k: int = 4
 
@@ -29,34 +26,34 @@ class ShelfRetriever(BaseRetriever):
     ) -> list[Passage]:
         return [
             Passage(
-                page_content=one.text,
+                page_content=hit.text,
                 metadata={
-                    "file": one.name,
-                    "document": one.document_id,
-                    "start": one.start,
-                    "end": one.end,
-                    "heading": one.heading,
-                    "page": one.page,
-                    "score": one.score,
+                    "file": hit.name,
+                    "document": hit.document_id,
+                    "start": hit.start,
+                    "end": hit.end,
+                    "heading": hit.heading,
+                    "page": hit.page,
+                    "score": hit.score,
                 },
             )
-            for one in self.knowledge.search(self.shelves, query, k=self.k)
+            for hit in self.knowledge.search(self.shelves, query, k=self.k)
         ]
 
 
 def add_passages(
     knowledge: KnowledgeBase, shelf: str, passages: Iterable[Passage]
 ) -> list[Document]:
-    """Put what any LangChain loader gives on a shelf: a document for each `source` in its metadata.
+    """Add what any LangChain loader returns: a document for each `source` in the metadata.
 
-    Passages of one source stand in their order, a blank line between. KnowledgeError for one
-    without a source; then nothing was added.
+    Passages of one source are joined in their order by blank lines. KnowledgeError for one without a
+    source; then nothing was added.
     """
     texts: dict[str, list[str]] = {}
     for passage in passages:
         source = str(passage.metadata.get("source") or "").strip()
         if not source:
-            raise KnowledgeError("A passage without `source` in its metadata cannot be cited.")
+            raise KnowledgeError("knowledge.passage_without_source")
         texts.setdefault(_build_file_name(source), []).append(passage.page_content)
     return [
         knowledge.add(shelf, name, "\n\n".join(parts).encode("utf-8", "replace"))

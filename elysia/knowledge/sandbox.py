@@ -1,7 +1,8 @@
-"""From a file's name and bytes to its Source: what kind it is, and a child process that reads it.
+"""Reads a file of any kind: plain text here, every other kind in a child process with limits.
 
-The child has limits of memory, time and output, so that a hostile file costs its sender an error
-and nobody else anything. Knows nothing of shelves, splitting or indexes.
+The child has limits of memory, time and output, so that a hostile file costs its sender an error and
+nobody else anything. `python -m elysia.knowledge.sandbox KIND SECONDS BYTES` is the child: it reads one
+file from stdin and writes one JSON object to stdout, the ParsedText or a `fault` with code and params.
 """
 
 from __future__ import annotations
@@ -17,77 +18,72 @@ import tempfile
 import threading
 import unicodedata
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from elysia.core.errors import KnowledgeError
 from elysia.knowledge.readers import PLAIN_KINDS, READERS, ParsedText, SectionHeading
 
 MAX_FILE = 32 << 20  # bytes
-MAX_NAME = 200
+MAX_NAME = 200  # characters
+MAX_OUTPUT = 64 << 20  # bytes that a child may write
 CPU_SECONDS = 30  # of a child's processor time; three times as much by the clock
-MEMORY_BYTES = 1 << 30  # bytes of a child's address space
+MEMORY_BYTES = 1 << 30  # of a child's address space
 _CHILD_SLOTS = threading.BoundedSemaphore(2)  # each may take as much memory as its limit
 
 
 def read_file(name: str, content: bytes) -> ParsedText:
-    """The text of a file. KnowledgeError, a sentence that begins with its name, for any that cannot
-    be read.
-    """
+    """The text of a file. KnowledgeError, which begins with the name, when it cannot be read."""
     kind = get_file_kind(name)
     try:
         _check_content(kind, content)
         source = _read_here(kind, content) if kind in PLAIN_KINDS else _read_in_child(kind, content)
         if not source.text.strip():
-            raise KnowledgeError("there is no text in it.")
+            raise KnowledgeError("knowledge.no_text")
     except KnowledgeError as error:
-        raise KnowledgeError(f"{name}: {error}") from error
+        raise KnowledgeError("knowledge.unreadable", name=name, fault=error) from error
     return source
 
 
 def get_file_kind(name: str) -> str:
-    """The ending of a name, in small letters. KnowledgeError for a name or kind that is not taken."""
+    """A name's ending, in lower case. KnowledgeError for an invalid name and an unknown kind."""
     if not is_valid_name(name):
-        raise KnowledgeError(
-            f"{name[:80]!r} cannot be a document's name: no folders, no control characters, at most "
-            f"{MAX_NAME} characters."
-        )
+        raise KnowledgeError("knowledge.bad_name", name=repr(name[:80]), limit=MAX_NAME)
     kind = PurePosixPath(name).suffix.lower()
+    kinds = sorted(READERS)
+    if not kind:
+        raise KnowledgeError("knowledge.no_ending", name=name, kinds=kinds)
     if kind not in READERS:
-        raise KnowledgeError(
-            f"{name}: {kind or 'a file without an ending'} is not read here; these are: "
-            f"{', '.join(sorted(READERS))}."
-        )
+        raise KnowledgeError("knowledge.unknown_kind", name=name, kind=kind, kinds=kinds)
     return kind
 
 
 def is_valid_name(name: str) -> bool:
-    """Whether a name is one file's, and can be shown as it is."""
-    plain = bool(name.strip()) and len(name) <= MAX_NAME and not name.startswith(".")
-    return plain and not any(
+    """Whether a name is one file's (no path), not hidden, and can be shown as it is."""
+    if not name.strip() or len(name) > MAX_NAME or name.startswith("."):
+        return False
+    return not any(
         letter in "/\\:" or unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
         for letter in name
     )
 
 
 def _check_content(kind: str, content: bytes) -> None:
-    """Raises for what can be told by size and first bytes."""
+    """Refuse what size and first bytes show to be wrong."""
     if not content.strip(b"\x00 \t\r\n"):
-        raise KnowledgeError("the file is empty.")
+        raise KnowledgeError("knowledge.empty_file")
     if len(content) > MAX_FILE:
-        raise KnowledgeError(f"the file has more than {MAX_FILE >> 20} MB; split it.")
-    pdf, packed = b"%PDF-" in content[:1024], content.startswith(b"PK\x03\x04")
-    if kind == ".pdf" and not pdf:
-        raise KnowledgeError("it is no PDF, whatever its name says.")
-    if kind in (".docx", ".epub") and not packed:
-        old = content.startswith(b"\xd0\xcf\x11\xe0")
-        raise KnowledgeError(
-            "it is of Word's old kind, or encrypted; save it as .docx without a password."
-            if old
-            else f"it is no {kind[1:]}, whatever its name says."
-        )
-    if kind not in (".pdf", ".docx", ".epub") and (content.startswith(b"%PDF-") or packed):
-        raise KnowledgeError(
-            f"it is no {kind[1:]} but a {'PDF' if pdf else 'zip, docx or epub'}; name it so."
-        )
+        raise KnowledgeError("knowledge.file_too_large", limit=MAX_FILE >> 20)
+    # A PDF may begin with other bytes, which readers skip.
+    is_pdf, is_zip = b"%PDF-" in content[:1024], content.startswith(b"PK\x03\x04")
+    if kind == ".pdf" and not is_pdf:
+        raise KnowledgeError("knowledge.not_of_kind", kind="PDF")
+    if kind in (".docx", ".epub") and not is_zip:
+        if content.startswith(b"\xd0\xcf\x11\xe0"):
+            raise KnowledgeError("knowledge.old_word_format")
+        raise KnowledgeError("knowledge.not_of_kind", kind=kind[1:])
+    if kind not in (".pdf", ".docx", ".epub") and (content.startswith(b"%PDF-") or is_zip):
+        actual = "PDF" if is_pdf else "zip/docx/epub"
+        raise KnowledgeError("knowledge.other_kind", kind=kind[1:], actual=actual)
 
 
 def _read_here(kind: str, content: bytes) -> ParsedText:
@@ -99,21 +95,16 @@ def _read_here(kind: str, content: bytes) -> ParsedText:
 def _read_in_child(kind: str, content: bytes) -> ParsedText:
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [
-        sys.executable,
-        "-m",
-        "elysia.knowledge.sandbox",
-        kind,
-        str(CPU_SECONDS),
-        str(MEMORY_BYTES),
-    ]
-    with _CHILD_SLOTS, tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as made:
-        given.write(content)
-        given.seek(0)
+    module = "elysia.knowledge.sandbox"
+    command = [sys.executable, "-m", module, kind, str(CPU_SECONDS), str(MEMORY_BYTES)]
+    # Files and not pipes: nobody has to read and write at once.
+    with _CHILD_SLOTS, tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout:
+        stdin.write(content)
+        stdin.seek(0)
         child = subprocess.Popen(
             command,
-            stdin=given,
-            stdout=made,
+            stdin=stdin,
+            stdout=stdout,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": paths},
             start_new_session=True,
@@ -124,37 +115,27 @@ def _read_in_child(kind: str, content: bytes) -> ParsedText:
             child.kill()
             child.wait()
             if isinstance(error, subprocess.TimeoutExpired):
-                raise KnowledgeError(_too_much("time")) from error
+                raise KnowledgeError("knowledge.too_slow") from error
             raise
-        made.seek(0)
-        return _parse_answer(code, made.read())
+        stdout.seek(0)
+        return _parse_answer(code, stdout.read())
 
 
-def _parse_answer(code: int, made: bytes) -> ParsedText:
+def _parse_answer(code: int, output: bytes) -> ParsedText:
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
-        raise KnowledgeError(_too_much("time or memory"))
+        raise KnowledgeError("knowledge.too_slow_or_large")
     try:
-        said = json.loads(made)
+        answer = json.loads(output)
     except ValueError as error:
-        raise KnowledgeError(
-            f"reading it ended the reader (code {code}); it is damaged, or needs more memory than "
-            "is granted. Save it as plain text."
-        ) from error
-    if "fault" in said:
-        raise KnowledgeError(said["fault"])
-    headings = [SectionHeading(*heading) for heading in said["headings"]]
-    return ParsedText(said["text"], headings, said["pages"], said["rows"])
-
-
-def _too_much(what: str) -> str:
-    return f"reading it takes more {what} than is granted; split it, or save it as plain text."
-
-
-MAX_OUTPUT = 64 << 20  # bytes
+        raise KnowledgeError("knowledge.reader_ended", code=code) from error
+    if "fault" in answer:
+        raise KnowledgeError(answer["fault"], **answer["params"])
+    headings = [SectionHeading(*heading) for heading in answer["headings"]]
+    return ParsedText(answer["text"], headings, answer["pages"], answer["rows"])
 
 
 def main() -> None:
-    """Set the limits first; only then import parsers and look at the file."""
+    """The child. The limits come first; only then are parsers imported and the file looked at."""
     kind, seconds, memory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     for what, limit in (
         (resource.RLIMIT_AS, memory),
@@ -164,33 +145,24 @@ def main() -> None:
         (resource.RLIMIT_NOFILE, 64),
     ):
         resource.setrlimit(what, (limit, limit))
-    import json
-
     sys.stdout.write(json.dumps(build_answer(kind, sys.stdin.buffer.read())))
 
 
-def build_answer(kind: str, content: bytes) -> dict[str, object]:
-    """What is said of a file."""
-    import importlib
-
-    from elysia.core.errors import KnowledgeError
-    from elysia.knowledge.readers import READERS
-
-    module, function = READERS[kind].split(":")
+def build_answer(kind: str, content: bytes) -> dict[str, Any]:
+    """What the child answers: the text of a file, or why it cannot be read."""
     try:
-        source = getattr(importlib.import_module(module), function)(content)
+        source = _read_here(kind, content)
     except KnowledgeError as error:
-        return {"fault": str(error)}
+        params = {n: v if isinstance(v, str | int) else str(v) for n, v in error.params.items()}
+        return {"fault": error.code, "params": params}
     except MemoryError:
-        return {
-            "fault": "reading it takes more memory than is granted; split it, or save it as plain text."
-        }
-    except Exception as error:  # a parser's own mistake over a damaged file
-        said = " ".join(str(error).split())[:200]
-        return {"fault": f"it is damaged and cannot be read ({type(error).__name__}: {said})."}
+        return {"fault": "knowledge.too_large", "params": {}}
+    except Exception as error:  # a parser that a damaged file confuses
+        fault = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return {"fault": "knowledge.damaged", "params": {"fault": fault}}
     return {
         "text": source.text,
-        "headings": [[one.at, one.level, one.title] for one in source.headings],
+        "headings": [[heading.at, heading.level, heading.title] for heading in source.headings],
         "pages": source.pages,
         "rows": source.rows,
     }

@@ -1,20 +1,20 @@
-"""What every memory is: turns go in, what matters to a question comes out. Scoped, always.
-
-Knows nothing of any implementation, of prompts or of who asks.
-"""
+"""The interface of every memory: messages go in, what matters to a question comes out, per scope."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal, Protocol
+
+from elysia.core.i18n import Text
 
 MemoryKind = Literal["turn", "fact"]
 
 
 @dataclass(frozen=True)
 class MemoryScope:
-    """Whose memory it is: a user's (id) with one character (key). Nothing crosses it."""
+    """A user (id) with one character (key). Memories never cross scopes."""
 
     user: str
     character: str
@@ -22,7 +22,7 @@ class MemoryScope:
 
 @dataclass(frozen=True)
 class MemoryInput:
-    """One message that the character heard. `at` is seconds since 1970; `speaker` a name to show."""
+    """One message for a memory. `at` is in seconds since 1970; `speaker` is a display name."""
 
     message_id: str
     conversation_id: str
@@ -34,9 +34,10 @@ class MemoryInput:
 
 @dataclass(frozen=True)
 class Memory:
-    """Something remembered: a turn's words, or a fact of the user. In the language it was said in.
+    """Something remembered: a turn's words, or a fact about the user, in the language of the turn.
 
-    `current` is False for a fact that a newer one has replaced. `message_id` is where it was said.
+    `current` is False for a fact that a newer one has replaced. `message_id` is its source. `at` is in
+    seconds since 1970, `importance` from 0 to 1.
     """
 
     id: str
@@ -51,44 +52,72 @@ class Memory:
     corrected: bool = False
 
 
+class ReasonKind(StrEnum):
+    """What raised or lowered a memory's score; each is the code of its words in `memory.toml`."""
+
+    WORDS = "memory.reason_words"  # value: the share of the question's words
+    SYNONYMS = "memory.reason_synonyms"  # value: the share of other words for its subject
+    NEIGHBOUR = "memory.reason_neighbour"  # value: the neighbouring turn's score
+    SUBJECT_FACT = "memory.reason_subject_fact"  # value: the subject
+    DAY = "memory.reason_day"  # a day that the question names
+    OUTDATED = "memory.reason_outdated"  # a fact of this turn was replaced
+
+
+@dataclass(frozen=True)
+class RecallReason:
+    """One reason why a memory was recalled. `value` is a score from 0 to about 1, or a subject."""
+
+    kind: ReasonKind
+    value: float | str = ""
+
+    def render(self, language: str = "en") -> str:
+        """For people."""
+        return Text(self.kind, {"value": self.value}).render(language)
+
+
 @dataclass(frozen=True)
 class MemoryHit:
-    """A memory that was found, its score (higher is better) and why, for the receipt."""
+    """A recalled memory, its score (higher is better, about 0 to 1) and why it was recalled."""
 
     memory: Memory
     score: float
-    why: str
+    reasons: tuple[RecallReason, ...] = ()
+
+    @property
+    def explanation(self) -> Text:
+        """The reasons for people, as a list with commas."""
+        return Text("memory.reasons", {"reasons": self.reasons})
 
 
 class MemoryStore(Protocol):
     """Long-term memory. May be called from several threads."""
 
-    def remember(self, scope: MemoryScope, heard: Sequence[MemoryInput]) -> list[Memory]:
-        """Take in messages, in order; what is new is given back. A message heard twice is once."""
+    def remember(self, scope: MemoryScope, messages: Sequence[MemoryInput]) -> list[Memory]:
+        """Take in messages, in order, and return what is new. A message counts once, by its id."""
 
     def recall(
         self, scope: MemoryScope, question: str, *, k: int = 8, without: Collection[str] = ()
     ) -> list[MemoryHit]:
-        """The best `k` for a question, best first; replaced facts never; nothing of the messages
-        `without` (ids: those that stand in the prompt anyway).
+        """The best `k` for a question, best first; never replaced facts, and nothing of the messages
+        `without` (ids: those that are in the prompt anyway).
         """
 
     def list_memories(
         self, scope: MemoryScope, *, kind: MemoryKind | None = None, limit: int = 200
     ) -> list[Memory]:
-        """What is remembered, newest first, replaced facts among them."""
+        """Everything remembered, newest first, replaced facts included."""
 
     def correct(self, scope: MemoryScope, memory_id: str, text: str) -> Memory:
-        """Put the user's words in a memory's place. MemoryFault when it is not in the scope."""
+        """Replace a memory's text by the user's words. MemoryFault when it is not in the scope."""
 
     def forget(self, scope: MemoryScope, memory_id: str) -> None:
-        """Forget one, for good, with what it replaced. MemoryFault when it is not in the scope."""
+        """Delete a memory for good, with what it replaced. MemoryFault when it is not in the scope."""
 
     def forget_messages(self, scope: MemoryScope, message_ids: Collection[str]) -> None:
-        """Forget what came from these messages: they were deleted or written anew."""
+        """Delete what came from these messages: they were deleted or edited."""
 
     def forget_all(self, scope: MemoryScope) -> None:
-        """Forget everything of the scope."""
+        """Delete everything of the scope."""
 
     def close(self) -> None:
-        """Let go of files and connections; the database is its opener's."""
+        """Release files; the database belongs to whoever opened it."""

@@ -1,30 +1,23 @@
-"""The days that a text names, in Chinese and English, seen from a moment: 上周二, May 3rd, two days ago.
+"""Finds the dates that a text names, in Chinese and English, relative to a moment: 上周二, May 3rd, two
+days ago.
 
-Days are those of this machine's time zone. Knows nothing of memories.
+Dates are of this machine's time zone. dateparser and jionlp found fewer of the expressions in
+`benchmarks/memory.py` and its tests.
 """
 
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 DIGITS = "零一二三四五六七八九"
 MONTHS = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-]
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+    "november", "december",
+]  # fmt: skip
 WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 ORDINALS = [
     "first",
@@ -45,17 +38,21 @@ _MONTH = rf"(?:{'|'.join(MONTHS)}|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)
 _DAY = rf"(?:\d{{1,2}}(?:st|nd|rd|th)?|{'|'.join(ORDINALS)})\b"
 _COUNT = rf"(?:\d{{1,3}}|a|an|{'|'.join(NUMBERS)})"
 
+DayBounds = tuple[date, date]  # the first and the last day, both included
+# From a match, today, and whether to look ahead. None: the match is not a date after all.
+DateRule = Callable[["re.Match[str]", date, bool], DayBounds | None]
+
 
 @dataclass(frozen=True)
 class DateRange:
-    """Days from `first` to `last`, both within, and the words that said so."""
+    """The days from `first` to `last`, both included, and the words that name them."""
 
     first: date
     last: date
     words: str
 
     def contains(self, at: float) -> bool:
-        """Whether a moment (seconds since 1970) is in it."""
+        """Whether a moment (seconds since 1970) lies in it."""
         return self.first <= get_local_date(at) <= self.last
 
     @property
@@ -71,27 +68,29 @@ def get_local_date(at: float) -> date:
 
 
 def find_date_ranges(text: str, at: float, *, ahead: bool = False) -> list[DateRange]:
-    """What days `text`, said at `at` (seconds since 1970), names, in order.
+    """The dates that `text`, written at `at` (seconds since 1970), names, in order.
 
-    A day without its year, or a weekday alone, is the last one; with `ahead`, the next one.
+    A day without a year, or a weekday alone, is the last one; with `ahead`, the next one.
     """
-    today, found, taken = get_local_date(at), [], [False] * len(text)
-    for pattern, days in _RULES:
-        for hit in pattern.finditer(text):
-            if any(taken[hit.start() : hit.end()]):
-                continue  # a longer expression holds it
+    today = get_local_date(at)
+    ranges: dict[int, DateRange] = {}  # by position
+    is_used = [False] * len(text)
+    for pattern, rule in _RULES:
+        for match in pattern.finditer(text):
+            if any(is_used[match.start() : match.end()]):
+                continue  # part of a longer expression
             try:
-                ends = days(hit, today, ahead)
+                days = rule(match, today, ahead)
             except (ValueError, OverflowError):
                 continue  # the 31st of April
-            if ends:
-                taken[hit.start() : hit.end()] = [True] * (hit.end() - hit.start())
-                found.append((hit.start(), DateRange(*ends, hit.group().strip())))
-    return [span for _, span in sorted(found, key=lambda pair: pair[0])]
+            if days:
+                is_used[match.start() : match.end()] = [True] * (match.end() - match.start())
+                ranges[match.start()] = DateRange(*days, match.group().strip())
+    return [ranges[position] for position in sorted(ranges)]
 
 
 def parse_number(text: str) -> int:
-    """12, 十二, 二十八, third, 3rd, two → a number.
+    """A number in digits or words, Chinese or English, cardinal or ordinal.
 
     >>> [parse_number(text) for text in ("12", "十二", "二十八", "third", "22nd", "a")]
     [12, 12, 28, 3, 22, 1]
@@ -104,138 +103,142 @@ def parse_number(text: str) -> int:
             return words.index(text) + 1
     if text in ("a", "an"):
         return 1
-    text = text.replace("两", "二")
-    tens, ten, ones = text.rpartition("十")
+    tens, ten, ones = text.replace("两", "二").rpartition("十")
     value = DIGITS.index(ones) if ones else 0
     return value + (10 * (DIGITS.index(tens) if tens else 1) if ten else 0)
-
-
-DayBounds = tuple[date, date] | None
-DateRule = Callable[["re.Match[str]", date, bool], DayBounds]
 
 
 def _parse_month(word: str) -> int:
     return next(n for n, name in enumerate(MONTHS, 1) if name.startswith(word.casefold()[:3]))
 
 
-def _whole_month(year: int, month: int) -> tuple[date, date]:
+def _single(day: date) -> DayBounds:
+    return day, day
+
+
+def _whole_month(year: int, month: int) -> DayBounds:
+    """A month, counted on from January of `year`: month 13 is the next January, month 0 the last December."""
     year, month = year + (month - 1) // 12, (month - 1) % 12 + 1
-    after = date(year + month // 12, month % 12 + 1, 1)
-    return date(year, month, 1), after - timedelta(days=1)
+    return date(year, month, 1), date(year, month, monthrange(year, month)[1])
 
 
-def _nearest(today: date, month: int, day: int | None, ahead: bool) -> tuple[date, date]:
+def _whole_year(year: int) -> DayBounds:
+    return date(year, 1, 1), date(year, 12, 31)
+
+
+def _nearest(today: date, month: int, day: int | None, ahead: bool) -> DayBounds:
     """That day or month, of the year in which it is the last one or the next one."""
     for year in (today.year, today.year + 1) if ahead else (today.year, today.year - 1):
-        first, last = (date(year, month, day),) * 2 if day else _whole_month(year, month)
+        first, last = _single(date(year, month, day)) if day else _whole_month(year, month)
         if last >= today if ahead else first <= today:
             break
     return first, last
 
 
-def _part_of_month(ends: tuple[date, date], word: str) -> tuple[date, date]:
-    first, last = ends
-    if word in ("初", "early"):
+def _part_of_month(month: DayBounds, part: str) -> DayBounds:
+    first, last = month
+    if part in ("初", "early"):
         return first, first.replace(day=10)
-    if word in ("中", "中旬", "mid"):
+    if part in ("中", "中旬", "mid"):
         return first.replace(day=11), first.replace(day=20)
-    return (first.replace(day=20), last) if word in ("底", "末", "late") else ends
+    return (first.replace(day=20), last) if part in ("底", "末", "late") else month
 
 
-def _full_date(hit: re.Match[str], _today: date, _ahead: bool) -> DayBounds:
-    day = date(*(int(part) for part in hit.groups()))
-    return day, day
+def _full_date(match: re.Match[str], _today: date, _ahead: bool) -> DayBounds:
+    return _single(date(*(int(part) for part in match.groups())))
 
 
-def _zh_day(hit: re.Match[str], today: date, ahead: bool) -> DayBounds:
-    year, month, day, part = hit.groups()
+def _zh_day(match: re.Match[str], today: date, ahead: bool) -> DayBounds:
+    year, month, day, part = match.groups()
     month = parse_number(month)
     if year:
         years = {"去年": -1, "今年": 0, "明年": 1}
         value = today.year + years[year] if year in years else int(year[:-1])
-        ends = (date(value, month, parse_number(day)),) * 2 if day else _whole_month(value, month)
+        days = _single(date(value, month, parse_number(day))) if day else _whole_month(value, month)
     else:
-        ends = _nearest(today, month, parse_number(day) if day else None, ahead)
-    return ends if day else _part_of_month(ends, part or "")
+        days = _nearest(today, month, parse_number(day) if day else None, ahead)
+    return days if day else _part_of_month(days, part or "")
 
 
-def _zh_relative_month(hit: re.Match[str], today: date, _ahead: bool) -> DayBounds:
-    step = {"上": -1, "这": 0, "本": 0, "下": 1}[hit[1]]
+def _zh_relative_month(match: re.Match[str], today: date, _ahead: bool) -> DayBounds:
+    step = {"上": -1, "这": 0, "本": 0, "下": 1}[match[1]]
     first, last = _whole_month(today.year, today.month + step)
-    if hit[2]:
-        first = last = first.replace(day=parse_number(hit[2]))
-    return _part_of_month((first, last), hit[3] or "")
+    if match[2]:
+        first = last = first.replace(day=parse_number(match[2]))
+    return _part_of_month((first, last), match[3] or "")
 
 
-def _week(today: date, step: int, weekday: int | None) -> tuple[date, date]:
+def _week(today: date, step: int, weekday: int | None) -> DayBounds:
+    """The week `step` weeks on, or one day of it (Monday is 0)."""
     monday = today - timedelta(days=today.weekday()) + timedelta(weeks=step)
     if weekday is None:
         return monday, monday + timedelta(days=6)
-    return (monday + timedelta(days=weekday),) * 2
+    return _single(monday + timedelta(days=weekday))
 
 
-def _zh_week(hit: re.Match[str], today: date, ahead: bool) -> DayBounds:
-    step = {"上上": -2, "上": -1, "这": 0, "本": 0, "下": 1, "下下": 2}.get(hit[1] or "")
-    if hit[2] == "末":
+def _zh_week(match: re.Match[str], today: date, ahead: bool) -> DayBounds | None:
+    step = {"上上": -2, "上": -1, "这": 0, "本": 0, "下": 1, "下下": 2}.get(match[1] or "")
+    if match[2] == "末":
         return _weekend(today, step, ahead)
-    day = {"日": 6, "天": 6}.get(hit[2], parse_number(hit[2]) - 1) if hit[2] else None
+    day = {"日": 6, "天": 6}.get(match[2], parse_number(match[2]) - 1) if match[2] else None
     if step is None:
         return _weekday(today, day, ahead) if day is not None else None
     return _week(today, step, day)
 
 
-def _weekend(today: date, step: int | None, ahead: bool) -> tuple[date, date]:
+def _weekend(today: date, step: int | None, ahead: bool) -> DayBounds:
     if step is None:
         step = 0 if ahead or today.weekday() >= 5 else -1
     saturday = _week(today, step, 5)[0]
     return saturday, saturday + timedelta(days=1)
 
 
-def _weekday(today: date, day: int, ahead: bool) -> tuple[date, date]:
+def _weekday(today: date, day: int, ahead: bool) -> DayBounds:
     distance = (day - today.weekday()) % 7 if ahead else -((today.weekday() - day) % 7)
-    return (today + timedelta(days=distance or (7 if ahead else 0)),) * 2
+    return _single(today + timedelta(days=distance or (7 if ahead else 0)))
 
 
 def _named_days(days: dict[str, int]) -> DateRule:
-    def rule(hit: re.Match[str], today: date, _ahead: bool) -> DayBounds:
-        return (today + timedelta(days=days[hit[0].casefold()]),) * 2
+    def rule(match: re.Match[str], today: date, _ahead: bool) -> DayBounds:
+        return _single(today + timedelta(days=days[match[0].casefold()]))
 
     return rule
 
 
-def _ago(hit: re.Match[str], today: date, _ahead: bool) -> DayBounds:
-    count, unit = parse_number(hit[1]), hit[2].casefold()
+def _ago(match: re.Match[str], today: date, _ahead: bool) -> DayBounds:
+    count, unit = parse_number(match[1]), match[2].casefold()
     if unit in ("天", "day"):
-        return (today - timedelta(days=count),) * 2
+        return _single(today - timedelta(days=count))
     if unit in ("周", "星期", "week"):
         return _week(today, -count, None)
     if unit in ("月", "month"):
         return _whole_month(today.year, today.month - count)
-    return date(today.year - count, 1, 1), date(today.year - count, 12, 31)
+    return _whole_year(today.year - count)
 
 
-def _relative_year(hit: re.Match[str], today: date, _ahead: bool) -> DayBounds:
-    year = today.year + (-1 if hit[0].casefold() in ("去年", "last year") else 1)
-    return date(year, 1, 1), date(year, 12, 31)
+def _relative_year(match: re.Match[str], today: date, _ahead: bool) -> DayBounds:
+    return _whole_year(today.year + (-1 if match[0].casefold() in ("去年", "last year") else 1))
 
 
-def _en_day(month: int, day: int, year: int | None = None) -> DateRule:
-    def rule(hit: re.Match[str], today: date, ahead: bool) -> DayBounds:
-        if year and hit[year]:
-            return (date(int(hit[year]), _parse_month(hit[month]), parse_number(hit[day])),) * 2
-        return _nearest(today, _parse_month(hit[month]), parse_number(hit[day]), ahead)
+def _en_day(month: int, day: int, year: int) -> DateRule:
+    """`month`, `day` and `year` are numbers of groups."""
+
+    def rule(match: re.Match[str], today: date, ahead: bool) -> DayBounds:
+        if match[year]:
+            value = int(match[year])
+            return _single(date(value, _parse_month(match[month]), parse_number(match[day])))
+        return _nearest(today, _parse_month(match[month]), parse_number(match[day]), ahead)
 
     return rule
 
 
-def _en_month(hit: re.Match[str], today: date, ahead: bool) -> DayBounds:
-    return _part_of_month(
-        _nearest(today, _parse_month(hit[2]), None, ahead), (hit[1] or "").strip("- ").casefold()
-    )
+def _en_month(match: re.Match[str], today: date, ahead: bool) -> DayBounds:
+    month = _nearest(today, _parse_month(match[2]), None, ahead)
+    return _part_of_month(month, (match[1] or "").strip("- ").casefold())
 
 
-def _en_week(hit: re.Match[str], today: date, ahead: bool) -> DayBounds:
-    step, unit = {"last": -1, "this": 0, "next": 1}[hit[1].casefold()], hit[2].casefold()
+def _en_week(match: re.Match[str], today: date, ahead: bool) -> DayBounds:
+    step, unit = {"last": -1, "this": 0, "next": 1}[match[1].casefold()], match[2].casefold()
     if unit == "week":
         return _week(today, step, None)
     if unit == "month":
@@ -245,11 +248,12 @@ def _en_week(hit: re.Match[str], today: date, ahead: bool) -> DayBounds:
     return _weekday(today, WEEKDAYS.index(unit), step >= 0)
 
 
-def _en_weekday(hit: re.Match[str], today: date, ahead: bool) -> DayBounds:
-    return _weekday(today, WEEKDAYS.index(hit[1].casefold()), ahead)
+def _en_weekday(match: re.Match[str], today: date, ahead: bool) -> DayBounds:
+    return _weekday(today, WEEKDAYS.index(match[1].casefold()), ahead)
 
 
 def _rules() -> Iterator[tuple[str, DateRule]]:
+    """Patterns with what their matches mean."""
     yield r"(?<!\d)(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)", _full_date
     yield (
         rf"(\d{{4}}年|去年|今年|明年)?的?({_N})月份?(?:({_N})[日号]|(初|中旬|中|底|末))?",
@@ -268,7 +272,7 @@ def _rules() -> Iterator[tuple[str, DateRule]]:
     yield "去年|明年", _relative_year
     yield rf"\b({_MONTH}) (?:the )?({_DAY})(?:,? (\d{{4}})\b)?", _en_day(1, 2, 3)
     yield rf"\b({_DAY})(?: of)? ({_MONTH})(?:,? (\d{{4}})\b)?", _en_day(2, 1, 3)
-    # "may" is more often a verb.
+    # A month alone needs a preposition, as "may" is more often a verb.
     yield (
         rf"(?<![a-z])(early |late |mid[- ])?(?:(?<=in )|(?<=of )|(?<=early )|(?<=late )|"
         rf"(?<=since )|(?<=during )|(?<=last )|(?<=this )|(?<=mid-))({_MONTH})",
@@ -288,4 +292,5 @@ def _rules() -> Iterator[tuple[str, DateRule]]:
     yield rf"\b({'|'.join(WEEKDAYS)})\b", _en_weekday
 
 
-_RULES = [(re.compile(pattern, re.I), days) for pattern, days in _rules()]
+# Longer expressions come first: what they match is not matched again.
+_RULES = [(re.compile(pattern, re.I), rule) for pattern, rule in _rules()]

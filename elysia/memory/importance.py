@@ -1,7 +1,4 @@
-"""How much a message or a sentence matters later: names, decisions and feelings more than greetings.
-
-Knows nothing of memories or summaries.
-"""
+"""How much a message matters later: names, decisions and feelings count more than greetings."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ _GREETING = re.compile(
     re.I,
 )
 
-# Greetings, thanks, assent and calls, in any order and number; folded, see `retrieval.words.fold`.
+# Greetings, thanks, assent and calls, in any order and number, of a folded text.
 _SMALL_TALK = re.compile(
     r"(?:你好|您好|大家好|早安|早上好|上午好|中午好|午安|下午好|晚上好|晚安|再见|拜拜|回头见|明天见|回见|"
     r"谢谢(?:你|您|大家)?|多谢|不客气|没关系|没事|辛苦了|好的|好吧|是的|对的|可以|在吗|在呢|哈喽|哈啰|"
@@ -40,12 +37,13 @@ _SMALL_TALK = re.compile(
     r"thanks|thank you|you're welcome|no problem|so much|very much|okay|ok|sure|yes|yeah|yep|"
     r"haha|lol|how are you|nice to (?:meet|see) you|i'm back|again|[\W_])*"
 )
-MAX_SMALL_TALK = 40  # characters; what is longer is taken to say something
+MAX_SMALL_TALK = 40  # characters; a longer text is taken to say something
+MAX_SCORED = 2_000  # characters of a text that are looked at
 
 
 def score_importance(text: str, role: str, facts: int = 0) -> float:
-    """The importance of a text between 0 and 1; `facts`: how many were found in it."""
-    text = text.strip()[:2_000]
+    """The importance of a text, from 0 to 1; `facts` is how many were found in it."""
+    text = text.strip()[:MAX_SCORED]
     if _GREETING.search(text):
         return 0.1 + (0.4 if facts else 0.0)
     weight = 0.3 if role == "user" else 0.2
@@ -58,7 +56,7 @@ def score_importance(text: str, role: str, facts: int = 0) -> float:
 
 
 def is_small_talk(text: str, names: Collection[str] = ()) -> bool:
-    """Whether a text is greetings, thanks or assent alone; `names` are of those who talk.
+    """Whether a text is only greetings, thanks or assent; `names` are those of the speakers.
 
     >>> is_small_talk("早上好呀，爱莉！", ["爱莉"]), is_small_talk("好的，周三去医院。")
     (True, False)

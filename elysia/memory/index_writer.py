@@ -1,8 +1,7 @@
-"""An index written behind its owner's back: one thread, every change in its order.
+"""Writes an index in the background: one thread applies every change in order.
 
-A write costs about as much for many texts as for one, so texts wait a moment for others. What was
-added and is not written yet is known by its id, so that its owner need not wait to find it. A change
-that takes something away can be waited for. Knows nothing of memories.
+A write costs about as much for many texts as for one, so additions wait a moment for others. The ids
+of what is not written yet are known, so that its owner can search them too. Removals can be waited for.
 """
 
 from __future__ import annotations
@@ -10,45 +9,61 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
 
 from elysia.core.errors import StoreError
 from elysia.retrieval.index import HybridIndex
 
 log = logging.getLogger(__name__)
 
-BATCH_DELAY = 0.3  # seconds that texts wait for others
-MAX_PENDING = 2_000  # changes that may wait; who brings more waits until there is room
+BATCH_DELAY = 0.3  # seconds that additions wait for others
+MAX_PENDING = 2_000  # changes that may wait; a caller with more waits until there is room
 
-# What is done (add, remove, clear), in which scope, with which (id, text).
-IndexChange = tuple[str, str, Sequence[tuple[str, str]]]
+
+class ChangeKind(Enum):
+    """What happens to an index."""
+
+    ADD = auto()
+    REMOVE = auto()
+    CLEAR = auto()
+
+
+@dataclass(frozen=True)
+class IndexChange:
+    """A change of one scope: (id, text) pairs to add, ids to remove (the texts are empty), or all."""
+
+    kind: ChangeKind
+    scope: str
+    items: Sequence[tuple[str, str]] = ()
 
 
 class BackgroundIndexWriter:
-    """Changes to an index, from several threads. `failed` is told of a scope whose change was lost."""
+    """Changes to an index, from several threads. `on_failure` gets a scope whose change was lost."""
 
-    def __init__(self, index: HybridIndex, failed: Callable[[str], None]) -> None:
+    def __init__(self, index: HybridIndex, on_failure: Callable[[str], None]) -> None:
         self._index = index
-        self._failed = failed
-        self._waiting: list[IndexChange] = []
-        self._doing: list[IndexChange] = []
+        self._on_failure = on_failure
+        self._pending: list[IndexChange] = []
+        self._in_progress: list[IndexChange] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._hurried = 0  # how many wait for everything to be written
+        self._flushing = 0  # how many threads wait for everything to be written
         self._closed = False
 
     def add(self, scope: str, items: Sequence[tuple[str, str]]) -> None:
-        """Write (id, text) soon."""
+        """Write (id, text) pairs soon."""
         if items:
-            self._put("add", scope, items)
+            self._put(IndexChange(ChangeKind.ADD, scope, items))
 
     def remove(self, scope: str, ids: Sequence[str]) -> None:
-        """Take texts out; they are out when this returns."""
-        self._put("remove", scope, [(identity, "") for identity in ids])
+        """Remove texts, and return when they are gone."""
+        self._put(IndexChange(ChangeKind.REMOVE, scope, [(identity, "") for identity in ids]))
         self.flush()
 
     def remove_scope(self, scope: str) -> None:
-        """Take a scope out; it is out when this returns."""
-        self._put("clear", scope, ())
+        """Remove a scope, and return when it is gone."""
+        self._put(IndexChange(ChangeKind.CLEAR, scope))
         self.flush()
 
     def pending_ids(self, scope: str) -> list[str]:
@@ -56,21 +71,21 @@ class BackgroundIndexWriter:
         with self._changed:
             return [
                 identity
-                for kind, of, items in [*self._doing, *self._waiting]
-                if kind == "add" and of == scope
-                for identity, _ in items
+                for change in [*self._in_progress, *self._pending]
+                if change.kind is ChangeKind.ADD and change.scope == scope
+                for identity, _ in change.items
             ]
 
     def flush(self) -> None:
         """Wait until everything is written."""
         with self._changed:
-            self._hurried += 1
+            self._flushing += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._waiting and not self._doing)
-            self._hurried -= 1
+            self._changed.wait_for(lambda: not self._pending and not self._in_progress)
+            self._flushing -= 1
 
     def close(self) -> None:
-        """Write what waits, and end the thread."""
+        """Write what is pending, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -78,52 +93,49 @@ class BackgroundIndexWriter:
         if thread:
             thread.join()
 
-    def _put(self, kind: str, scope: str, items: Sequence[tuple[str, str]]) -> None:
+    def _put(self, change: IndexChange) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < MAX_PENDING or self._closed)
+            self._changed.wait_for(lambda: len(self._pending) < MAX_PENDING or self._closed)
             if self._closed:
-                raise StoreError("The memory was closed; open it anew.")
-            self._waiting.append((kind, scope, items))
+                raise StoreError("memory.closed")
+            self._pending.append(change)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._write, name="memory-index", daemon=True
-                )
+                self._thread = threading.Thread(target=self._run, name="memory-index", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
-    def _write(self) -> None:
+    def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                self._changed.wait_for(lambda: self._hurried or self._closed, BATCH_DELAY)
-                if not self._waiting:
+                self._changed.wait_for(lambda: self._pending or self._closed)
+                self._changed.wait_for(lambda: self._flushing or self._closed, BATCH_DELAY)
+                if not self._pending:
                     return
-                self._doing = self._next()
+                self._in_progress = self._take_batch()
             try:
-                self._apply(self._doing)
+                self._apply(self._in_progress)
             except Exception as error:
-                log.warning(
-                    "The index of memories was not written (%s); it is mended later.", error
-                )
-                for _, scope, _ in self._doing:
-                    self._failed(scope)
+                log.warning("The memory index was not written (%s); it is repaired later.", error)
+                for change in self._in_progress:
+                    self._on_failure(change.scope)
             with self._changed:
-                self._doing = []
+                self._in_progress = []
                 self._changed.notify_all()
 
-    def _next(self) -> list[IndexChange]:
-        """The first change, and those after it that can be made with it in one write."""
-        kind, many = self._waiting[0][0], 1
-        while kind == "add" and many < len(self._waiting) and self._waiting[many][0] == kind:
-            many += 1
-        taken, self._waiting = self._waiting[:many], self._waiting[many:]
-        return taken
+    def _take_batch(self) -> list[IndexChange]:
+        """The first change, and the additions after it if it is one: they are one write together."""
+        count = 1
+        if self._pending[0].kind is ChangeKind.ADD:
+            while count < len(self._pending) and self._pending[count].kind is ChangeKind.ADD:
+                count += 1
+        batch, self._pending = self._pending[:count], self._pending[count:]
+        return batch
 
     def _apply(self, changes: Sequence[IndexChange]) -> None:
-        kind, scope, items = changes[0]
-        if kind == "add":
-            self._index.add_all([(of, texts) for _, of, texts in changes])
-        elif kind == "remove":
-            self._index.remove(scope, [identity for identity, _ in items])
+        first = changes[0]
+        if first.kind is ChangeKind.ADD:
+            self._index.add_all([(change.scope, change.items) for change in changes])
+        elif first.kind is ChangeKind.REMOVE:
+            self._index.remove(first.scope, [identity for identity, _ in first.items])
         else:
-            self._index.remove_scope(scope)
+            self._index.remove_scope(first.scope)

@@ -1,7 +1,4 @@
-"""A memory as LangChain's retriever, for whoever builds chains: what is recalled comes as documents.
-
-Knows nothing of how memories are kept or ranked.
-"""
+"""A memory as a LangChain retriever: what is recalled comes as documents."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from elysia.memory.base import MemoryHit, MemoryScope, MemoryStore
 
 
 class MemoryRetriever(BaseRetriever):
-    """Recalls from one scope of a store; `k` documents at most, best first."""
+    """Recalls from one scope of a store; at most `k` documents, best first."""
 
     store: Any  # a MemoryStore; pydantic cannot check a protocol
     scope: MemoryScope
@@ -25,12 +22,12 @@ class MemoryRetriever(BaseRetriever):
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
         store: MemoryStore = self.store
-        return [build_document(found) for found in store.recall(self.scope, query, k=self.k)]
+        return [build_document(hit) for hit in store.recall(self.scope, query, k=self.k)]
 
 
-def build_document(found: MemoryHit) -> Document:
-    """A recalled memory as a document; score, time and reason are in its metadata."""
-    memory = found.memory
+def build_document(hit: MemoryHit) -> Document:
+    """A recalled memory as a document, with score, time and reasons in its metadata."""
+    memory = hit.memory
     metadata = {
         "kind": memory.kind,
         "at": memory.at,
@@ -38,7 +35,7 @@ def build_document(found: MemoryHit) -> Document:
         "current": memory.current,
         "conversation_id": memory.conversation_id,
         "message_id": memory.message_id,
-        "score": found.score,
-        "why": found.why,
+        "score": hit.score,
+        "why": str(hit.explanation),
     }
     return Document(id=memory.id, page_content=memory.text, metadata=metadata)

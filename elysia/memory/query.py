@@ -1,6 +1,7 @@
-"""What a question to a memory asks for: words, subjects, days, whose words, and which end of time.
+"""Parses a question to a memory: words, subjects with synonyms, days, speaker, and end of time.
 
-Knows nothing of what is remembered.
+SUBJECTS is a small thesaurus of everyday life in Chinese and English: a question about "my pet" should
+find the dog.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from elysia.memory.dates import DateRange, find_date_ranges
-from elysia.retrieval.analyzer import count_content_words, fold_text
+from elysia.retrieval.analyzer import count_content_words, fold_text, stem
+
+MAX_QUESTION = 1_000  # characters of a question that are read
 
 _RECENT = re.compile(
     r"\blast time\b|\blatest\b|\bmost recent|\brecent(?:ly)?\b|\blately\b|\bjust now\b|\bnewest\b|"
@@ -32,62 +35,7 @@ _ABOUT_ASSISTANT = re.compile(
 )
 _CLAUSE_BREAKS = re.compile(r"[，,；;、]|\band\b|\bthen\b|以及|还有|后来|然后")
 
-
-@dataclass(frozen=True)
-class ParsedQuery:
-    """A question, read. `theirs`: it asks for what the character said, not the user."""
-
-    text: str
-    words: Counter[str]
-    parts: list[Counter[str]]
-    subjects: set[str]
-    days: list[DateRange]
-    about_assistant: bool
-    recent: bool
-    first: bool
-    before: bool
-    now: bool
-    synonyms: Counter[str] = field(default_factory=Counter)  # other words for the subjects
-
-
-def parse_query(text: str, now: float) -> ParsedQuery:
-    """Read a question that is asked at `now` (seconds since 1970)."""
-    text = text[:1_000]
-    lower = fold_text(text)
-    days = find_date_ranges(text, now)
-    bare = lower
-    for span in days:
-        bare = bare.replace(fold_text(span.words), " ")
-    words = count_content_words(bare)
-    parts = [
-        part for part in (count_content_words(part) for part in _CLAUSE_BREAKS.split(bare)) if part
-    ]
-    subjects = find_subjects(set(words), bare)
-    kin: Counter[str] = Counter()
-    for subject in subjects:
-        for word in get_subject_words(subject):
-            # As a text's words are: pairs; a single character only where it is the word.
-            kin.update(
-                part for part in count_content_words(word) if len(part) > 1 or len(word) == 1
-            )
-    for word in words:
-        kin.pop(word, None)
-    return ParsedQuery(
-        text=text,
-        words=words,
-        parts=parts if len(parts) > 1 else [],
-        subjects=subjects,
-        days=days,
-        about_assistant=bool(_ABOUT_ASSISTANT.search(lower)),
-        recent=bool(_RECENT.search(lower)),
-        first=bool(_FIRST.search(lower)),
-        before=bool(_BEFORE.search(lower)),
-        now=bool(_NOW.search(lower)),
-        synonyms=Counter(dict.fromkeys(kin, 1)),
-    )
-
-
-# The subject, and its words. A subject whose name begins a fact's slot is that fact's subject.
+# Subject -> words for it. The key is also the first part of the slot of facts about the subject.
 SUBJECTS = {
     "name": "name called 叫 名字 姓名 称呼 全名",
     "age": "age old years 岁 年龄 年纪 多大",
@@ -177,27 +125,80 @@ SUBJECTS = {
 }
 
 
+@dataclass(frozen=True)
+class ParsedQuery:
+    """What a question asks for. `days` are the dates that it names."""
+
+    text: str
+    words: Counter[str]
+    clauses: list[Counter[str]]  # the words of each; empty for a question of one clause
+    subjects: set[str]
+    days: list[DateRange]
+    about_assistant: bool  # asks what the character said, not the user
+    recent: bool
+    first: bool
+    before: bool
+    now: bool
+    synonyms: Counter[str] = field(default_factory=Counter)  # other words for the subjects
+
+
+def parse_query(text: str, now: float) -> ParsedQuery:
+    """Parse a question that is asked at `now` (seconds since 1970)."""
+    text = text[:MAX_QUESTION]
+    folded = fold_text(text)
+    days = find_date_ranges(text, now)
+    undated = folded
+    for day in days:
+        undated = undated.replace(fold_text(day.words), " ")
+    words = count_content_words(undated)
+    clauses = [
+        clause for part in _CLAUSE_BREAKS.split(undated) if (clause := count_content_words(part))
+    ]
+    subjects = find_subjects(set(words), undated)
+    return ParsedQuery(
+        text=text,
+        words=words,
+        clauses=clauses if len(clauses) > 1 else [],
+        subjects=subjects,
+        days=days,
+        about_assistant=bool(_ABOUT_ASSISTANT.search(folded)),
+        recent=bool(_RECENT.search(folded)),
+        first=bool(_FIRST.search(folded)),
+        before=bool(_BEFORE.search(folded)),
+        now=bool(_NOW.search(folded)),
+        synonyms=_collect_synonyms(subjects, words),
+    )
+
+
+def find_subjects(words: set[str], text: str) -> set[str]:
+    """The subjects of a question: by its words, and by Chinese words that occur anywhere in the text."""
+    subjects = {subject for word in words for subject in _subjects_by_word().get(word, ())}
+    for word, named in _subjects_by_word().items():
+        if not word.isascii() and len(word) > 1 and word in text:
+            subjects.update(named)
+    return subjects
+
+
 @cache
 def get_subject_words(subject: str) -> frozenset[str]:
-    """A subject's words, folded; English ones without their endings."""
-    from elysia.retrieval.analyzer import stem
-
+    """A subject's words, folded; English ones stemmed."""
     return frozenset(stem(fold_text(word)) for word in SUBJECTS[subject].split())
 
 
 @cache
 def _subjects_by_word() -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    subjects: dict[str, tuple[str, ...]] = {}
     for subject in SUBJECTS:
         for word in get_subject_words(subject):
-            found[word] = (*found.get(word, ()), subject)
-    return found
+            subjects[word] = (*subjects.get(word, ()), subject)
+    return subjects
 
 
-def find_subjects(words: set[str], text: str) -> set[str]:
-    """The subjects of a question: of its words, or written in it where words are not divided."""
-    found = {subject for word in words for subject in _subjects_by_word().get(word, ())}
-    for word, subjects in _subjects_by_word().items():
-        if not word.isascii() and len(word) > 1 and word in text:
-            found.update(subjects)
-    return found
+def _collect_synonyms(subjects: set[str], words: Counter[str]) -> Counter[str]:
+    synonyms: Counter[str] = Counter()
+    for subject in subjects:
+        for word in get_subject_words(subject):
+            # Like the words of a text: pairs; a single character only where it is the whole word.
+            terms = count_content_words(word)
+            synonyms.update(term for term in terms if len(term) > 1 or len(word) == 1)
+    return Counter({word: 1 for word in synonyms if word not in words})

@@ -1,4 +1,7 @@
-"""The database: its tables, its migrations, one door to open it.
+"""The database: one engine whose tables are those of this version, migrated where needed."""
 
-Knows nothing of what the rows mean to a conversation, a memory or a document.
-"""
+from __future__ import annotations
+
+from elysia.store.database import DEFAULT_DATABASE, Database, get_data_folder, open_database
+
+__all__ = ["DEFAULT_DATABASE", "Database", "get_data_folder", "open_database"]

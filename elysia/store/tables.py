@@ -1,7 +1,7 @@
-"""Every table, in SQLAlchemy's terms: users and their conversations, characters, memories, documents.
+"""The database schema: users, their conversations and characters, memories, documents.
 
-Ids are random hex (uuid4), so none can be guessed; times are seconds since 1970 (UTC). A row that
-belongs to somebody says to whom, and every query of `chat`, `memory` and `knowledge` asks for it.
+Ids are random hex (uuid4), so that none can be guessed; times are seconds since 1970 (UTC). A row that
+belongs to a user names the user, and every query of `chat`, `memory` and `knowledge` filters by it.
 """
 
 from __future__ import annotations
@@ -52,22 +52,21 @@ users = Table(
     metadata,
     _id_column(),
     Column("name", String(255), nullable=False, unique=True),
-    Column(
-        "password", String(255)
-    ),  # scrypt's parameters, salt and hash; null: by OpenID, or local
+    # scrypt's parameters, salt and hash; null for users of OpenID and for the local user
+    Column("password", String(255)),
     Column("settings", JSON, nullable=False),
     Column("created", Float, nullable=False),
 )
 
-# Cards that a user brought. The bundled ones are files and have no row.
+# Character cards that a user uploaded. The bundled ones are files and have no row.
 characters = Table(
     "characters",
     metadata,
     _id_column(),
     _owner_column(),
     Column("name", String(255), nullable=False),
-    Column("file", String(255), nullable=False),  # its name when it came
-    Column("card", LargeBinary, nullable=False),  # the very bytes
+    Column("file", String(255), nullable=False),  # its name when it was uploaded
+    Column("card", LargeBinary, nullable=False),  # its bytes, unchanged
     Column("created", Float, nullable=False),
     Index("ix_characters_user", "user_id", "created"),
 )
@@ -78,15 +77,15 @@ conversations = Table(
     _id_column(),
     _owner_column(),
     Column("title", String(255), nullable=False),
-    Column("guests", JSON, nullable=False),  # keys of its characters; several: a group
+    Column("guests", JSON, nullable=False),  # keys of its characters; several in a group chat
     Column("settings", JSON, nullable=False),
-    Column("head", String(32)),  # the newest message of the branch that is shown
+    Column("head", String(32)),  # the last message of the branch that is shown
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),
     Index("ix_conversations_user", "user_id", "updated"),
 )
 
-# A tree: siblings are the branches (swipes, edits) of one place.
+# A tree: siblings are alternatives (swipes, edits) to each other.
 messages = Table(
     "messages",
     metadata,
@@ -98,21 +97,23 @@ messages = Table(
         nullable=False,
     ),
     Column("parent_id", String(32), ForeignKey("messages.id", ondelete="CASCADE")),
-    Column("number", Integer, nullable=False),  # the order in which they were begun
+    Column("number", Integer, nullable=False),  # order of creation within the conversation
     Column("role", String(16), nullable=False),
-    Column("speaker", String(255)),  # a character's key; null: the user
+    Column("speaker", String(255)),  # a character's key; null for the user
     Column("text", Text, nullable=False),
     Column("state", String(16), nullable=False),  # writing, whole, stopped, cut, failed
-    Column("fault", Text),  # the sentence that says what went wrong
-    Column("writer", String(255)),  # the process that writes it, while it is written
-    Column("details", JSON, nullable=False),  # receipt, finish, usage, director's reason
+    Column("fault", Text),  # what went wrong, for people
+    Column("writer", String(255)),  # while it is being written: the process that writes it
+    Column(
+        "details", JSON, nullable=False
+    ),  # finish reason, usage, why this speaker was selected …
     Column("created", Float, nullable=False),
     UniqueConstraint("conversation_id", "number", name="uq_messages_number"),
     Index("ix_messages_parent", "parent_id"),
     Index("ix_messages_state", "state"),
 )
 
-# What entered a reply's prompt. Apart from its message, as it is large and seldom read.
+# What entered a reply's prompt. A table of its own because it is large and seldom read.
 receipts = Table(
     "receipts",
     metadata,
@@ -122,25 +123,27 @@ receipts = Table(
     Column("receipt", JSON, nullable=False),
 )
 
-# What a character remembers of a user. A fact that was replaced stays, and says by what.
+# What a character remembers of a user. A replaced fact stays and names its replacement.
 memories = Table(
     "memories",
     metadata,
     _id_column(),
     _owner_column(),
     Column("character", String(255), nullable=False),
-    # turn, fact; gone: this message was forgotten, and is not to be remembered again
+    # turn or fact; gone: the message was forgotten and must not be remembered again
     Column("kind", String(16), nullable=False),
-    Column("number", Integer, nullable=False),  # its message's place among all that were heard
+    Column(
+        "number", Integer, nullable=False
+    ),  # position of its message among all messages of the scope
     Column("role", String(16), nullable=False),
     Column("speaker", String(255), nullable=False),
     Column("text", Text, nullable=False),
-    Column("slot", String(255)),  # what a fact is about; facts of one slot replace each other
+    Column("slot", String(255)),  # what a fact is about; a newer fact of the slot replaces it
     Column("conversation_id", String(32)),
-    Column("message_id", String(32)),  # where it was said
+    Column("message_id", String(32)),  # the message it comes from
     Column("importance", Float, nullable=False),
     Column("replaced_by", String(32)),
-    Column("corrected", Boolean, nullable=False),  # by the user's own hand
+    Column("corrected", Boolean, nullable=False),  # edited by the user
     Column("created", Float, nullable=False),
     Index("ix_memories_scope", "user_id", "character", "created"),
     Index("ix_memories_number", "user_id", "character", "kind", "number"),
@@ -148,7 +151,7 @@ memories = Table(
     Index("ix_memories_message", "message_id"),
 )
 
-# A shelf is whose documents they are: a character's own folder, or a user's uploads for a character.
+# A shelf holds a character's bundled documents, or a user's uploads for a character.
 documents = Table(
     "documents",
     metadata,
@@ -156,7 +159,7 @@ documents = Table(
     Column("shelf", String(255), nullable=False),
     Column("name", String(255), nullable=False),
     Column("sha256", String(64), nullable=False),  # of the file
-    Column("text", Text, nullable=False),  # as it was read; spans count its characters
+    Column("text", Text, nullable=False),  # as extracted; spans are offsets into it
     Column("details", JSON, nullable=False),
     Column("created", Float, nullable=False),
     UniqueConstraint("shelf", "name", name="uq_documents_name"),
@@ -174,8 +177,7 @@ spans = Table(
     Column("end", Integer, nullable=False),
     Column("heading", Text, nullable=False),
     Column("page", Integer),
-    Column(
-        "sha256", String(64), nullable=False
-    ),  # of its text: what did not change is not embedded
+    # of its text and heading: a span that did not change is not embedded again
+    Column("sha256", String(64), nullable=False),
     Index("ix_spans_document", "document_id", "number"),
 )

@@ -12,7 +12,7 @@ from elysia.knowledge.readers.plain import read_markdown, read_text
 
 
 def pieces(text):
-    return [text.text[one.start : one.end] for one in split_chunks(text)]
+    return [text.text[chunk.start : chunk.end] for chunk in split_chunks(text)]
 
 
 def test_short_paragraphs_share_a_span_and_long_ones_have_their_own():
@@ -26,19 +26,19 @@ def test_short_paragraphs_share_a_span_and_long_ones_have_their_own():
 
 def test_a_very_long_paragraph_is_cut_between_sentences():
     text = "".join(f"这是第{number}句话，她说得很慢。" for number in range(300))
-    found = pieces(ParsedText(text))
-    assert "".join(found) == text
+    chunks = pieces(ParsedText(text))
+    assert "".join(chunks) == text
     assert all(
-        piece.endswith("。") and TARGET_LENGTH // 2 < len(piece) <= MAX_LENGTH for piece in found
+        piece.endswith("。") and TARGET_LENGTH // 2 < len(piece) <= MAX_LENGTH for piece in chunks
     )
 
 
 @pytest.mark.parametrize("unit", ["a", "花", "word ", "一，", "a.b"])
 def test_text_without_sentences_is_cut_all_the_same(unit):
     text = unit * 5_000
-    found = pieces(ParsedText(text))
-    assert "".join("".join(found).split()) == "".join(text.split())
-    assert max(map(len, found)) <= MAX_LENGTH
+    chunks = pieces(ParsedText(text))
+    assert "".join("".join(chunks).split()) == "".join(text.split())
+    assert max(map(len, chunks)) <= MAX_LENGTH
 
 
 def test_an_english_sentence_ends_at_a_point_before_a_space():
@@ -48,8 +48,10 @@ def test_an_english_sentence_ends_at_a_point_before_a_space():
 
 def test_a_span_lies_under_its_headings_and_none_reaches_over_one():
     source = read_markdown("序\n\n# 一\n\n甲\n\n## 二\n\n乙\n\n## 三\n\n丙\n\n# 四\n\n丁".encode())
-    found = [(one.heading, source.text[one.start : one.end]) for one in split_chunks(source)]
-    assert found == [
+    chunks = [
+        (chunk.heading, source.text[chunk.start : chunk.end]) for chunk in split_chunks(source)
+    ]
+    assert chunks == [
         ("", "序"),
         ("一", "# 一\n\n甲"),
         ("一 > 二", "## 二\n\n乙"),
@@ -65,7 +67,9 @@ def test_a_heading_alone_is_no_span_unless_there_is_nothing_else():
 
 def test_pages_are_counted_from_one_and_not_crossed():
     source = ParsedText("one\n\ntwo\n\nthree\n", pages=[0, 5, 10])
-    assert [(one.page, source.text[one.start : one.end]) for one in split_chunks(source)] == [
+    assert [
+        (chunk.page, source.text[chunk.start : chunk.end]) for chunk in split_chunks(source)
+    ] == [
         (1, "one"),
         (2, "two"),
         (3, "three"),
@@ -83,13 +87,13 @@ def test_any_text_is_covered_in_order_and_without_overlap():
         headings = sorted(rng.sample(range(len(text) + 1), k=min(3, len(text))))
         source = ParsedText(text, [SectionHeading(at, rng.randint(1, 6), "h") for at in headings])
         place = 0
-        for one in split_chunks(source):
-            assert one.start >= place and one.end > one.start
-            assert not text[one.start].isspace() and not text[one.end - 1].isspace()
-            place = one.end
+        for chunk in split_chunks(source):
+            assert chunk.start >= place and chunk.end > chunk.start
+            assert not text[chunk.start].isspace() and not text[chunk.end - 1].isspace()
+            place = chunk.end
         if not headings:
-            said = "".join(text[one.start : one.end] for one in split_chunks(source))
-            assert "".join(said.split()) == "".join(text.split())
+            covered = "".join(text[chunk.start : chunk.end] for chunk in split_chunks(source))
+            assert "".join(covered.split()) == "".join(text.split())
 
 
 def test_a_hostile_text_is_split_in_linear_time():

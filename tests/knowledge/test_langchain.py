@@ -26,14 +26,14 @@ def test_a_loaders_passages_come_back_from_the_retriever_with_their_place(knowle
         Passage(page_content="星期五喝茶。", metadata={"source": "C:\\docs\\tea.md"}),
         Passage(page_content="雨天种下。", metadata={"source": "https://e.org/花/rose?x=1"}),
     ]
-    made = add_passages(knowledge, "s", passages)
-    assert [one.name for one in made] == ["rose.txt", "tea.md"]
-    assert knowledge.text("s", made[0].id) == "粉色的玫瑰。\n\n雨天种下。\n"
+    documents = add_passages(knowledge, "s", passages)
+    assert [document.name for document in documents] == ["rose.txt", "tea.md"]
+    assert knowledge.text("s", documents[0].id) == "粉色的玫瑰。\n\n雨天种下。\n"
     retriever = ShelfRetriever(knowledge=knowledge, shelves=("s",), k=1)
-    [found] = retriever.invoke("玫瑰什么颜色")
-    assert found.metadata["file"] == "rose.txt" and found.metadata["score"] > 0
-    text = knowledge.text("s", found.metadata["document"])
-    assert text[found.metadata["start"] : found.metadata["end"]] == found.page_content
+    [passage] = retriever.invoke("玫瑰什么颜色")
+    assert passage.metadata["file"] == "rose.txt" and passage.metadata["score"] > 0
+    text = knowledge.text("s", passage.metadata["document"])
+    assert text[passage.metadata["start"] : passage.metadata["end"]] == passage.page_content
 
 
 def test_a_retriever_sees_its_own_shelves_alone(knowledge):

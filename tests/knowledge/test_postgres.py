@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.knowledge.test_shelves import (  # noqa: F401
+from tests.knowledge.test_document_store import (  # noqa: F401
     database,
     knowledge,
     test_a_citation_counts_characters_beyond_the_basic_plane_as_one,

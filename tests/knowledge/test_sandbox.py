@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -76,9 +77,9 @@ def test_a_page_gives_what_a_reader_would_see():
     ]
 
 
-@pytest.mark.parametrize("said", ["gb2312", "utf-8", "nonsense"])
-def test_a_page_is_read_in_the_encoding_that_it_has(said):
-    page = f'<meta charset="{said}"><p>{ROSE}种了一朵花，她很喜欢。</p>'
+@pytest.mark.parametrize("charset", ["gb2312", "utf-8", "nonsense"])
+def test_a_page_is_read_in_the_encoding_that_it_has(charset):
+    page = f'<meta charset="{charset}"><p>{ROSE}种了一朵花，她很喜欢。</p>'
     assert ROSE in read_file("a.htm", page.encode("gb18030")).text
 
 
@@ -125,7 +126,7 @@ HOSTILE = {
     "locked.pdf": (files.pdf("secret", password="open sesame"), "encrypted"),
     "scan.pdf": (files.pdf("", ""), "2 pages hold pictures and no text"),
     "none.docx": (b"hello", "no docx, whatever its name"),
-    "old.docx": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "Word's old kind"),
+    "old.docx": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "Word's old format"),
     "cut.docx": (files.docx()[:-200], "damaged"),
     "zip.docx": (files.zipped({"a.txt": "a"}), "is missing"),
     "bomb.docx": (files.bomb("word/document.xml"), "unpacks to more than"),
@@ -195,10 +196,11 @@ def test_the_child_has_its_limits_before_it_looks_at_the_file():
         "import types; evil = types.ModuleType('evil')\n"
         "def read(content): return bytearray(2 << 30)\n"
         "evil.read = read; sys.modules['evil'] = evil\n"
-        "readers.KINDS['.x'] = 'evil:read'; sys.argv = ['', '.x', '5', str(1 << 30)]; child.main()\n"
+        "readers.READERS['.x'] = 'evil:read'; sys.argv = ['', '.x', '5', str(1 << 30)]; sandbox.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], input=b"", capture_output=True)
-    assert b"more memory than is granted" in done.stdout
+    child = subprocess.run([sys.executable, "-c", script], input=b"", capture_output=True)
+    assert json.loads(child.stdout) == {"fault": "knowledge.too_large", "params": {}}
+    assert "more memory than is granted" in str(KnowledgeError("knowledge.too_large"))
 
 
 def test_every_kind_names_a_reader_that_is_there():

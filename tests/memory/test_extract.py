@@ -12,7 +12,7 @@ from elysia.memory.extract import MAX_FACTS, extract_facts
 NOON = datetime(2024, 4, 12, 12).timestamp()  # a Friday
 
 
-def said(text: str, role: str = "user") -> dict[str, str]:
+def facts_in(text: str, role: str = "user") -> dict[str, str]:
     return {
         fact.slot: fact.text for fact in extract_facts(MemoryInput("m", "c", role, "x", text, NOON))
     }
@@ -81,7 +81,7 @@ def said(text: str, role: str = "user") -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_a_statement_of_oneself_is_a_fact_in_its_own_words(text, slot, holds):
-    assert holds in said(text).get(slot, "")
+    assert holds in facts_in(text).get(slot, "")
 
 
 @pytest.mark.parametrize(
@@ -101,24 +101,24 @@ def test_a_statement_of_oneself_is_a_fact_in_its_own_words(text, slot, holds):
     ],
 )  # fmt: skip
 def test_questions_suppositions_quotes_roles_and_other_people_make_no_fact(text):
-    assert said(text) == {}
+    assert facts_in(text) == {}
 
 
 def test_what_the_character_says_makes_no_fact_of_the_user():
-    assert said("我叫爱莉，我住在花园里", role="assistant") == {}
+    assert facts_in("我叫爱莉，我住在花园里", role="assistant") == {}
 
 
 def test_several_likes_are_several_facts_and_a_home_told_in_parts_is_one():
-    assert set(said("I really enjoy painting, playing piano and tea tasting.")) == {
+    assert set(facts_in("I really enjoy painting, playing piano and tea tasting.")) == {
         "taste:paint", "taste:piano", "taste:tea tast",
     }  # fmt: skip
-    assert said("我已经搬到杭州了，住在拱墅区")["home"] == "我已经搬到杭州了，我住在拱墅区"
+    assert facts_in("我已经搬到杭州了，住在拱墅区")["home"] == "我已经搬到杭州了，我住在拱墅区"
 
 
 def test_a_day_that_would_mean_another_one_tomorrow_is_written_out():
-    assert said("I've got an interview in Clifton on Tuesday")["plan:interview clifton"].endswith(
-        "(2024-04-16)"
-    )
+    assert facts_in("I've got an interview in Clifton on Tuesday")[
+        "plan:interview clifton"
+    ].endswith("(2024-04-16)")
 
 
 def test_a_long_message_is_read_quickly_and_gives_few_facts():

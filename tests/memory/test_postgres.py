@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.memory.test_hybrid import (  # noqa: F401
+from tests.memory.test_long_term import (  # noqa: F401
     test_a_forgotten_fact_takes_what_it_replaced_and_does_not_come_back,
     test_a_forgotten_turn_takes_its_facts_and_what_they_had_replaced,
     test_a_message_heard_twice_is_remembered_once,

@@ -26,16 +26,16 @@ def test_recall_beats_plain_bm25_by_15_percent_and_gives_nothing_of_others_or_of
     benchmark_module, tmp_path
 ):
     written = json.loads(benchmark_module.QUESTIONS.read_text(encoding="utf-8"))
-    heard = benchmark_module.talks(tmp_path / "absent.json", written["talks"])
-    there = {talk.name for talk in heard}
-    questions = [one for one in written["questions"] if one["talk"] in there]
+    talks = benchmark_module.load_talks(tmp_path / "absent.json", written["talks"])
+    there = {talk.name for talk in talks}
+    questions = [question for question in written["questions"] if question["talk"] in there]
     assert len(questions) > 80
-    ours = benchmark_module.hybrid(tmp_path, heard, questions, None, False)
-    base = benchmark_module.plain(heard, questions)
+    ours = benchmark_module.run_memory(tmp_path, talks, questions, None, False)
+    base = benchmark_module.run_bm25(talks, questions)
     for halves in (("tuned",), ("held out",)):
-        _, ten, _ = benchmark_module.mean_of(base, benchmark_module.ANSWERED, halves)
-        _, found, _ = benchmark_module.mean_of(ours, benchmark_module.ANSWERED, halves)
-        assert found >= 1.15 * ten
+        _, ten, _ = benchmark_module.mean_recall(base, benchmark_module.ANSWERED, halves)
+        _, recall, _ = benchmark_module.mean_recall(ours, benchmark_module.ANSWERED, halves)
+        assert recall >= 1.15 * ten
     assert ours.leaked == 0 and ours.outdated_facts == 0
 
 

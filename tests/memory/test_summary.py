@@ -27,9 +27,9 @@ def test_every_sentence_was_said(say):
         say(f"I decided number {n} on May {n} with Grace, and I was happy about it.")
         for n in range(1, 9)
     ]
-    said = " ".join(turn.text for turn in turns)
-    for one in summarize([], turns, budget=400, count=count):
-        assert one.text.rstrip("…") in said
+    spoken = " ".join(turn.text for turn in turns)
+    for sentence in summarize([], turns, budget=400, count=count):
+        assert sentence.text.rstrip("…") in spoken
 
 
 def test_the_budget_holds_over_many_updates_and_what_weighs_most_stays(say):
@@ -50,7 +50,10 @@ def test_what_is_said_again_stands_once_and_the_order_is_that_of_the_talk(say):
         count=count,
     )
     again = summarize(first, [say("I moved to Leeds in May!")], budget=500, count=count)
-    assert [one.text for one in again] == ["My sister Grace is proud", "I moved to Leeds in May"]
+    assert [sentence.text for sentence in again] == [
+        "My sister Grace is proud",
+        "I moved to Leeds in May",
+    ]
 
 
 def test_of_a_fact_that_changed_the_newer_one_stays(say):
@@ -61,9 +64,9 @@ def test_of_a_fact_that_changed_the_newer_one_stays(say):
 
 def test_the_same_turns_give_the_same_summary_and_its_text_reads_back(say):
     turns = [say("I decided to leave Leeds on 3 May. Tom: agreed."), say("I was sad and cried")]
-    one, two = (summarize([], turns, budget=300, count=count) for _ in range(2))
-    assert one == two
-    back = parse_summary(format_summary(one))
-    assert [(kept.day, kept.speaker, kept.text) for kept in back] == [
-        (kept.day, kept.speaker, kept.text) for kept in one
+    summary, two = (summarize([], turns, budget=300, count=count) for _ in range(2))
+    assert summary == two
+    back = parse_summary(format_summary(summary))
+    assert [(sentence.day, sentence.speaker, sentence.text) for sentence in back] == [
+        (sentence.day, sentence.speaker, sentence.text) for sentence in summary
     ]

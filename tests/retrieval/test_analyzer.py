@@ -8,7 +8,7 @@ from elysia.retrieval.analyzer import MAX_TERM_LENGTH, extract_query_terms, extr
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("text", "other"),
     [
         ("爱莉希雅后来的头发", "愛莉希雅後來的頭髮"),
         ("ＧＰＴ４　爱莉", "gpt4 爱莉"),
@@ -19,8 +19,8 @@ from elysia.retrieval.analyzer import MAX_TERM_LENGTH, extract_query_terms, extr
         ("爱莉，你好！", "爱莉。你好"),
     ],
 )
-def test_two_spellings_give_the_same_terms(one, other):
-    assert extract_terms(one) == extract_terms(other)
+def test_two_spellings_give_the_same_terms(text, other):
+    assert extract_terms(text) == extract_terms(other)
 
 
 def test_unspaced_scripts_give_characters_and_neighbours_and_words_stay_whole():

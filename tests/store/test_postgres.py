@@ -101,8 +101,8 @@ def test_writers_that_read_first_take_turns(postgres):
     def add():
         for _ in range(10):
             with database.write() as connection:
-                found = connection.execute(select(users.c.settings)).scalar_one()
-                connection.execute(update(users).values(settings={"n": found.get("n", 0) + 1}))
+                settings = connection.execute(select(users.c.settings)).scalar_one()
+                connection.execute(update(users).values(settings={"n": settings.get("n", 0) + 1}))
 
     threads = [threading.Thread(target=add) for _ in range(3)]
     for thread in threads:
@@ -128,6 +128,6 @@ def test_a_writer_that_holds_on_is_waited_for_and_then_told_of(postgres, monkeyp
 
 
 def test_a_server_that_is_not_there_is_a_sentence_without_the_password():
-    with pytest.raises(StoreError, match="failed") as told:
+    with pytest.raises(StoreError, match="failed") as caught:
         open_database("postgresql+psycopg://me:hunter2@127.0.0.1:9/chat")
-    assert "hunter2" not in str(told.value) and "\n" not in str(told.value)
+    assert "hunter2" not in str(caught.value) and "\n" not in str(caught.value)

@@ -26,7 +26,7 @@ from elysia.core import templates
 from elysia.core.errors import EngineError, KnowledgeError, MemoryFault
 from elysia.engines.base import Delta, TokenUsage
 from elysia.knowledge.base import Document, SearchHit
-from elysia.memory.base import Memory, MemoryHit
+from elysia.memory.base import Memory, MemoryHit, ReasonKind, RecallReason
 from elysia.models.streaming_text import StopTextFilter
 from elysia.store.database import open_database
 from elysia.voice.base import AudioChunk
@@ -144,11 +144,8 @@ class DictMemory:
         for one in self.list_memories(scope):
             shared = words & set(re.findall(r"\w{3,}|[\u4e00-\u9fff]", one.text.lower()))
             if shared and one.current and one.message_id not in without:
-                found.append(
-                    MemoryHit(
-                        one, len(shared) / len(words), "words: " + ", ".join(sorted(shared)[:3])
-                    )
-                )
+                score = len(shared) / len(words)
+                found.append(MemoryHit(one, score, (RecallReason(ReasonKind.WORDS, score),)))
         return sorted(found, key=lambda one: -one.score)[:k]
 
     def list_memories(self, scope, *, kind=None, limit=200):
@@ -248,8 +245,8 @@ class DictKnowledge:
                                 end,
                                 text[start:end],
                                 len(shared) / len(words),
-                                "words",
                                 heading[:40],
+                                lexical_rank=1,
                             )
                         )
         return sorted(found, key=lambda one: -one.score)[:k]

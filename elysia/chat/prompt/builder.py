@@ -266,7 +266,7 @@ def _describe_memory(one: MemoryHit, tokens: int) -> dict[str, Any]:
     return {
         "id": memory.id, "kind": memory.kind, "text": memory.text, "at": memory.at,
         "message_id": memory.message_id, "current": memory.current,
-        "score": round(one.score, 4), "why": one.why, "tokens": tokens,
+        "score": round(one.score, 4), "why": str(one.explanation), "tokens": tokens,
     }  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def _describe_document(number: int, one: SearchHit, tokens: int) -> dict[str, An
     return {
         "number": number, "name": one.name, "document_id": one.document_id, "start": one.start,
         "end": one.end, "heading": one.heading, "page": one.page, "score": round(one.score, 4),
-        "why": one.why, "tokens": tokens, "text": one.text,
+        "why": str(one.explanation), "tokens": tokens, "text": one.text,
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Readers, a file for a few kinds each: bytes become a Source. KINDS says which reads what.
+"""Readers turn the bytes of a file into a ParsedText; READERS says which reads what.
 
-A reader raises KnowledgeError with the end of a sentence that began with the file's name. All but
-plain text are run in a child process with limits (`knowledge.reading`). Knows nothing of shelves.
+Each module holds the readers of some kinds of files. A reader raises KnowledgeError when it cannot read
+the file. All but plain text run in a child process with limits, see `elysia.knowledge.sandbox`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from elysia.core.errors import KnowledgeError
 
+__all__ = ["PLAIN_KINDS", "READERS", "ParsedText", "SectionHeading", "TextBuilder", "clean_text"]
+
+# By name, so that the parsers are imported in the child process alone.
 READERS = {
     ".txt": "elysia.knowledge.readers.plain:read_text",
     ".md": "elysia.knowledge.readers.plain:read_markdown",
@@ -24,20 +27,19 @@ READERS = {
     ".pdf": "elysia.knowledge.readers.office:read_pdf",
     ".docx": "elysia.knowledge.readers.office:read_docx",
 }
-# What is only decoded: no parser that a hostile file could drive.
+# These are only decoded: there is no parser that a hostile file could exploit.
 PLAIN_KINDS = {".txt", ".md", ".markdown"}
 
+MAX_CHARACTERS = 4_000_000  # of a document's text
+MAX_TITLE = 200  # characters of a heading
 
-MAX_CHARACTERS = 4_000_000
-MAX_TITLE = 200  # characters of a heading that are kept
-
-# Everything that shows as nothing, and would move a terminal's cursor or end a C string.
+# Invisible characters that could move a terminal's cursor or end a C string, and half characters.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class SectionHeading:
-    """A heading that begins at a character; level 1 is the highest."""
+    """A heading that begins at a character of the text; level 1 is the highest."""
 
     at: int
     level: int
@@ -46,8 +48,9 @@ class SectionHeading:
 
 @dataclass
 class ParsedText:
-    """A text that is being read. `pages` are the characters at which pages begin, where a kind has
-    pages; `rows` says that each line stands for itself."""
+    """The text of a file. `pages` are the characters at which pages begin, where its kind has pages;
+    with `rows`, each line is a record of its own.
+    """
 
     text: str = ""
     headings: list[SectionHeading] = field(default_factory=list)
@@ -56,46 +59,44 @@ class ParsedText:
 
 
 class TextBuilder:
-    """Puts a Source together, line by line."""
+    """Builds a ParsedText line by line. KnowledgeError past MAX_CHARACTERS."""
 
     def __init__(self, *, rows: bool = False) -> None:
         self._parts: list[str] = []
         self._length = 0
         self._source = ParsedText(rows=rows)
 
-    def line(self, text: str, level: int = 0) -> None:
-        """A line, or a heading of a level. Raises KnowledgeError past MAX_CHARACTERS."""
+    def add_line(self, text: str, level: int = 0) -> None:
+        """Add a line; with a level, it is a heading."""
         text = clean_text(text)
         if level and (title := " ".join(text.strip(" #\t\n").split())[:MAX_TITLE]):
             self._source.headings.append(SectionHeading(self._length, level, title))
-        self._put(text + "\n")
+        self._append(text + "\n")
 
-    def blank(self) -> None:
-        """An empty line, which ends a paragraph; none after another."""
+    def end_paragraph(self) -> None:
+        """Add an empty line, unless there is one already."""
         if self._parts and self._parts[-1] != "\n":
-            self._put("\n")
+            self._append("\n")
 
-    def page(self) -> None:
-        """Whatever follows is on the next page."""
-        self.blank()
+    def start_page(self) -> None:
+        """What follows is on the next page."""
+        self.end_paragraph()
         self._source.pages.append(self._length)
 
-    def done(self) -> ParsedText:
-        """The whole."""
+    def build(self) -> ParsedText:
+        """The whole text."""
         self._source.text = "".join(self._parts).rstrip() + "\n" if self._parts else ""
         return self._source
 
-    def _put(self, text: str) -> None:
+    def _append(self, text: str) -> None:
         self._parts.append(text)
         self._length += len(text)
         if self._length > MAX_CHARACTERS:
-            raise KnowledgeError(
-                f"it has more than {MAX_CHARACTERS:,} characters of text; split it into several."
-            )
+            raise KnowledgeError("knowledge.text_too_long", limit=f"{MAX_CHARACTERS:,}")
 
 
 def clean_text(text: str) -> str:
-    """The text without what cannot be seen, its line ends as `\\n`.
+    """The text without invisible characters, with `\\n` as its line ends.
 
     >>> clean_text("a\\r\\nb\\x00c")
     'a\\nbc'

@@ -1,7 +1,4 @@
-"""A zip of a stranger, read within bounds and never unpacked to a disk.
-
-Knows nothing of what its members mean.
-"""
+"""A zip file from a stranger, read within limits and never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -13,40 +10,43 @@ from elysia.core.errors import KnowledgeError
 
 MAX_MEMBERS = 10_000
 MAX_UNPACKED = 256 << 20  # bytes of all members together
-BLOCK_SIZE = 1 << 20
+BLOCK_SIZE = 1 << 20  # bytes
 
 
 class ZipArchive:
-    """Members by name. KnowledgeError for what is no zip, is encrypted, or unpacks past the bounds."""
+    """Members by name. KnowledgeError for what is no zip, is encrypted, or unpacks past the limits."""
 
     def __init__(self, content: bytes, kind: str) -> None:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-            raise KnowledgeError(f"it is no {kind}, or damaged ({error}).") from error
-        members = self._zip.infolist()
-        if len(members) > MAX_MEMBERS or sum(one.file_size for one in members) > MAX_UNPACKED:
             raise KnowledgeError(
-                f"it unpacks to more than {MAX_MEMBERS:,} members or {MAX_UNPACKED >> 20} MB; it is "
-                "refused."
+                "knowledge.not_of_kind_or_damaged", kind=kind, fault=error
+            ) from error
+        members = self._zip.infolist()
+        size = sum(member.file_size for member in members)
+        if len(members) > MAX_MEMBERS or size > MAX_UNPACKED:
+            raise KnowledgeError(
+                "knowledge.archive_too_large", members=f"{MAX_MEMBERS:,}", size=MAX_UNPACKED >> 20
             )
-        if any(one.flag_bits & 1 for one in members):
-            raise KnowledgeError("it is encrypted; save it without a password.")
+        if any(member.flag_bits & 1 for member in members):
+            raise KnowledgeError("knowledge.encrypted")
 
     def read(self, name: str, default: bytes | None = None) -> bytes:
-        """A member's bytes, no more than it said; `default` where there is none."""
+        """A member's bytes, no more than the archive declares; `default` where there is none."""
         try:
-            # In blocks: asked for the whole, zipfile unpacks it all before it looks at the size.
+            # In blocks: read at once, zipfile unpacks the whole before it checks the declared size.
             with self._zip.open(name) as member:
                 return b"".join(iter(lambda: member.read(BLOCK_SIZE), b""))
         except KeyError:
             if default is not None:
                 return default
-            raise KnowledgeError(f"its part {name[:80]!r} is missing.") from None
+            raise KnowledgeError("knowledge.part_missing", part=repr(name[:80])) from None
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-            raise KnowledgeError(f"its part {name[:80]!r} is damaged ({error}).") from error
+            part = repr(name[:80])
+            raise KnowledgeError("knowledge.part_damaged", part=part, fault=error) from error
 
     def check(self) -> None:
-        """Read every member once, for those who will read them on their own."""
+        """Read every member once, for a parser that opens the archive itself."""
         for name in self._zip.namelist():
             self.read(name)

@@ -1,6 +1,6 @@
-"""HTML pages and EPUB books: the text that a reader would see, with its headings.
+"""Readers of HTML pages and EPUB books: the visible text, with its headings.
 
-Nothing of them is run or fetched. Knows nothing of other kinds.
+Nothing in them is executed or fetched.
 """
 
 from __future__ import annotations
@@ -39,45 +39,45 @@ _CHARSET = re.compile(rb"""<(?:meta|\?xml)[^>]{0,300}?(?:charset|encoding)\s*=\s
 
 def read_html(content: bytes) -> ParsedText:
     """A page."""
-    writer = TextBuilder()
-    _write_page(content, writer)
-    return writer.done()
+    builder = TextBuilder()
+    _write_page(content, builder)
+    return builder.build()
 
 
 def read_epub(content: bytes) -> ParsedText:
-    """A book's chapters in its own order."""
+    """A book's chapters in reading order."""
     archive = ZipArchive(content, "EPUB")
     if b"EncryptedData" in archive.read("META-INF/encryption.xml", b"") and _is_text_encrypted(
         archive
     ):
-        raise KnowledgeError("the book is locked by its seller (DRM) and cannot be read.")
-    writer = TextBuilder()
+        raise KnowledgeError("knowledge.drm")
+    builder = TextBuilder()
     for chapter in _list_chapters(archive):
-        writer.blank()
-        _write_page(archive.read(chapter, b""), writer)
-    return writer.done()
+        builder.end_paragraph()
+        _write_page(archive.read(chapter, b""), builder)
+    return builder.build()
 
 
-def _write_page(content: bytes, writer: TextBuilder) -> None:
+def _write_page(content: bytes, builder: TextBuilder) -> None:
     soup = BeautifulSoup(_decode_page(content), "lxml")
     for unseen in soup.find_all(HIDDEN_TAGS):
         unseen.decompose()
-    line = _BlockText(writer)
+    line = _BlockText(builder)
     for node in soup.descendants:
         if isinstance(node, PreformattedString):
             continue  # comments, declarations
         if isinstance(node, NavigableString):
-            line.add(node, next(one for one in node.parents if one.name in _BLOCKS))
+            line.add(node, next(tag for tag in node.parents if tag.name in _BLOCKS))
         elif getattr(node, "name", None) == "br":
             line.end()
     line.end()
 
 
 class _BlockText:
-    """Collects the text of one block; a block's end is seen when the next text is in another."""
+    """Collects the text of one block; the block has ended when the next text is in another."""
 
-    def __init__(self, writer: TextBuilder) -> None:
-        self._writer = writer
+    def __init__(self, builder: TextBuilder) -> None:
+        self._builder = builder
         self._words: list[str] = []
         self._block: Any = None
 
@@ -87,7 +87,7 @@ class _BlockText:
                 self._words.append(" ")
             return
         if block is not self._block:
-            self._turn(block)
+            self._start_block(block)
         self._words.append(text)
 
     def end(self) -> None:
@@ -97,40 +97,40 @@ class _BlockText:
             return
         name = self._block.name
         if name == "pre":
-            self._writer.line(text.strip("\n"))
+            self._builder.add_line(text.strip("\n"))
             return
         text = " ".join(text.split())
         level = int(name[1]) if re.fullmatch("h[1-6]", name) else 0
-        self._writer.line(f"- {text}" if name == "li" else text, level)
+        self._builder.add_line(f"- {text}" if name == "li" else text, level)
 
-    def _turn(self, block: Any) -> None:
+    def _start_block(self, block: Any) -> None:
         row = block.parent if block.name in ("td", "th") else None
         if row is not None and self._block is not None and self._block.parent is row:
             self._words.append(" | ")  # the next cell of the same row
         else:
             self.end()
             if block.name in _PARAGRAPHS:
-                self._writer.blank()
+                self._builder.end_paragraph()
         self._block = block
 
 
 def _decode_page(content: bytes) -> str:
-    said = _CHARSET.search(content[:4096])
-    if said and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        name = said[1].decode().lower()
+    declared = _CHARSET.search(content[:4096])
+    if declared and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        name = declared[1].decode().lower()
         try:
             return content.decode({"gb2312": "gb18030", "gbk": "gb18030"}.get(name, name))
         except (LookupError, ValueError):
-            pass  # a page may say one and be the other
+            pass  # pages often declare an encoding that they do not use
     return decode_text(content)
 
 
 def _list_chapters(archive: ZipArchive) -> list[str]:
-    """The members that are its chapters, in order."""
+    """The members that are chapters, in reading order."""
     container = _parse_xml(archive.read("META-INF/container.xml"))
     paths = container.xpath("//*[local-name()='rootfile']/@full-path")
     if not paths:
-        raise KnowledgeError("its container names no book; it is no EPUB, or damaged.")
+        raise KnowledgeError("knowledge.no_book")
     package = str(paths[0])
     book = _parse_xml(archive.read(package))
     items = {
@@ -138,16 +138,16 @@ def _list_chapters(archive: ZipArchive) -> list[str]:
         for item in book.xpath("//*[local-name()='manifest']/*[local-name()='item']")
         if "html" in (item.get("media-type") or "")
     }
-    wanted = book.xpath("//*[local-name()='spine']/*[local-name()='itemref']/@idref")
-    found = [items[one] for one in dict.fromkeys(wanted) if items.get(one)]
-    # Paths are names of members and nothing else: none of them leads to the disk.
-    return [normpath(join(dirname(package), unquote(str(href).split("#")[0]))) for href in found]
+    spine = book.xpath("//*[local-name()='spine']/*[local-name()='itemref']/@idref")
+    hrefs = [items[id] for id in dict.fromkeys(spine) if items.get(id)]
+    # Paths are only ever names of members: none of them leads to the disk.
+    return [normpath(join(dirname(package), unquote(str(href).split("#")[0]))) for href in hrefs]
 
 
 def _is_text_encrypted(archive: ZipArchive) -> bool:
-    """Whether more than fonts are encrypted."""
-    locked = re.findall(rb'URI\s*=\s*"([^"]+)"', archive.read("META-INF/encryption.xml", b""))
-    return any(re.search(rb"\.x?html?$", name) for name in locked)
+    """Whether chapters are encrypted, and not only fonts."""
+    uris = re.findall(rb'URI\s*=\s*"([^"]+)"', archive.read("META-INF/encryption.xml", b""))
+    return any(re.search(rb"\.x?html?$", name) for name in uris)
 
 
 def _parse_xml(content: bytes) -> Any:
@@ -155,4 +155,4 @@ def _parse_xml(content: bytes) -> Any:
     try:
         return etree.fromstring(content, parser)
     except etree.XMLSyntaxError as error:
-        raise KnowledgeError(f"it is damaged ({error}).") from error
+        raise KnowledgeError("knowledge.damaged", fault=error) from error

@@ -1,6 +1,6 @@
-"""PDF and Word documents: their text, with pages or headings.
+"""Readers of PDF and Word documents: their text, with pages or headings.
 
-Nothing of them is run or fetched, pictures are passed over. Knows nothing of other kinds.
+Nothing in them is executed or fetched; pictures are ignored.
 """
 
 from __future__ import annotations
@@ -27,24 +27,21 @@ def read_pdf(content: bytes) -> ParsedText:
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         reader = PdfReader(io.BytesIO(content))
-        # Many are encrypted with an empty password, only to forbid printing.
+        # Many PDFs have an empty password, only to forbid printing.
         if reader.is_encrypted and not _decrypt(reader):
-            raise KnowledgeError("it is encrypted; save it without a password.")
+            raise KnowledgeError("knowledge.encrypted")
         if len(reader.pages) > MAX_PAGES:
-            raise KnowledgeError(f"it has more than {MAX_PAGES:,} pages; split it.")
-        writer = TextBuilder()
+            raise KnowledgeError("knowledge.too_many_pages", limit=f"{MAX_PAGES:,}")
+        builder = TextBuilder()
         for page in reader.pages:
-            writer.page()
+            builder.start_page()
             for line in unwrap_lines(page.extract_text() or ""):
-                writer.line(line)
+                builder.add_line(line)
     except PyPdfError as error:
-        raise KnowledgeError(f"it is no PDF, or damaged ({error}).") from error
-    source = writer.done()
+        raise KnowledgeError("knowledge.not_of_kind_or_damaged", kind="PDF", fault=error) from error
+    source = builder.build()
     if source.pages and not source.text.strip():
-        raise KnowledgeError(
-            f"its {len(source.pages)} pages hold pictures and no text; let a text recognition (OCR) "
-            "read it first."
-        )
+        raise KnowledgeError("knowledge.scanned", pages=len(source.pages))
     return source
 
 
@@ -59,23 +56,24 @@ def read_docx(content: bytes) -> ParsedText:
     try:
         document = Document(io.BytesIO(content))
     except (KeyError, ValueError, AttributeError, SyntaxError) as error:
-        raise KnowledgeError(f"it is no Word document, or damaged ({error}).") from error
-    writer = TextBuilder()
+        kind = "Word document"
+        raise KnowledgeError("knowledge.not_of_kind_or_damaged", kind=kind, fault=error) from error
+    builder = TextBuilder()
     for block in document.iter_inner_content():
         if isinstance(block, Table):
-            writer.blank()
+            builder.end_paragraph()
             for row in block.rows:
                 cells = [" ".join(cell.text.split()) for cell in _distinct_cells(row.cells)]
-                writer.line(" | ".join(cell for cell in cells if cell))
-            writer.blank()
+                builder.add_line(" | ".join(cell for cell in cells if cell))
+            builder.end_paragraph()
         elif block.text.strip():
-            writer.blank()
-            writer.line(block.text.strip(), _heading_level(block))
-    return writer.done()
+            builder.end_paragraph()
+            builder.add_line(block.text.strip(), _heading_level(block))
+    return builder.build()
 
 
 def unwrap_lines(text: str) -> list[str]:
-    """Lines, those joined that were broken only because the page was full.
+    """The lines, joined where one was broken only because the page was full.
 
     >>> unwrap_lines("The sea was calm and the\\nboats came home.\\nEnd")
     ['The sea was calm and the boats came home.', 'End']
@@ -83,26 +81,26 @@ def unwrap_lines(text: str) -> list[str]:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     full = 0.7 * max((_display_width(line) for line in lines), default=0)
     joined: list[str] = []
-    goes_on = False
+    continues = False
     for line in lines:
         if not line:
-            goes_on = False
+            continues = False
             if joined and joined[-1]:
                 joined.append("")
             continue
-        if goes_on:
+        if continues:
             joined[-1] = _join_lines(joined[-1], line)
         else:
             joined.append(line)
-        goes_on = _display_width(line) >= full and not _ENDS.search(line)
+        continues = _display_width(line) >= full and not _ENDS.search(line)
     return joined
 
 
 def _join_lines(first: str, second: str) -> str:
     if first.endswith("-") and first[-2:-1].isalpha() and second[:1].islower():
         return first[:-1] + second
-    close = _UNSPACED.match(first[-1]) or _UNSPACED.match(second[0])
-    return first + ("" if close else " ") + second
+    is_unspaced = _UNSPACED.match(first[-1]) or _UNSPACED.match(second[0])
+    return first + ("" if is_unspaced else " ") + second
 
 
 def _display_width(line: str) -> int:
@@ -119,19 +117,19 @@ def _decrypt(reader: Any) -> bool:
 
 
 def _heading_level(paragraph: Any) -> int:
-    """By the style's name, in whatever language, or its outline level; 0 for text."""
+    """From the style's name, English or Chinese, or the outline level; 0 for text."""
     name = str(paragraph.style.name if paragraph.style is not None else "").lower()
     if name == "title":
         return 1
-    if found := re.fullmatch(r"(?:heading|标题|標題)\s*([1-9])", name):
-        return int(found[1])
+    if match := re.fullmatch(r"(?:heading|标题|標題)\s*([1-9])", name):
+        return int(match[1])
     levels = paragraph._p.xpath("./w:pPr/w:outlineLvl/@w:val")
     return int(levels[0]) + 1 if levels and levels[0].isdigit() and int(levels[0]) < 9 else 0
 
 
 def _distinct_cells(cells: Any) -> list[Any]:
-    """A merged cell stands in several columns and is said once."""
-    seen: dict[int, Any] = {}
+    """A merged cell appears in several columns; here it appears once."""
+    cells_by_id: dict[int, Any] = {}
     for cell in cells:
-        seen.setdefault(id(cell._tc), cell)
-    return list(seen.values())
+        cells_by_id.setdefault(id(cell._tc), cell)
+    return list(cells_by_id.values())

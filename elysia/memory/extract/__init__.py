@@ -1,9 +1,8 @@
-"""What a user says of themselves, by rules: each a sentence of theirs with a slot, and no trivia.
+"""Extracts facts about the user from a message, by rules: a sentence of theirs with a slot each.
 
-A slot is what a fact is about ("home", "pet:Biscuit", "taste:coffee"); of one slot the newest fact
-counts. Questions, suppositions, quotations, roles that are played and what is said of other people
-make no facts. Knows nothing of where facts are kept. Another way of finding them, a model for
-instance, is any `FactExtractor`.
+A slot is what a fact is about ("home", "pet:Biscuit", "taste:coffee"); the newest fact of a slot counts.
+Questions, suppositions, quotations, role play and what is said of other people give no facts. Any other
+way to find facts, such as a model, is a `FactExtractor`.
 """
 
 from __future__ import annotations
@@ -16,9 +15,12 @@ from typing import Protocol
 from elysia.memory.base import MemoryInput
 from elysia.retrieval.analyzer import stem
 
+__all__ = ["FactExtractor", "UserFact", "build_slot_name", "extract_facts", "split_sentences"]
+
 MAX_MESSAGE = 4_000  # characters of a message that are read; longer ones are pasted texts
+MAX_FACTS = 8  # of one message; whoever states more is telling a story
+# "I moved to Hangzhou, I live by the canal": facts of these slots in one sentence are joined.
 MERGED_SLOTS = {"home", "job", "school"}
-MAX_FACTS = 8  # facts of one message; somebody who says more is telling a story
 
 _HAN = re.compile("[\u3400-\u9fff]")
 _QUOTED = re.compile("“[^”]*”|「[^」]*」|『[^』]*』|\"[^\"\n]*\"|(?<!\\w)'[^'\n]{8,}'(?!\\w)")
@@ -30,14 +32,15 @@ _PLAYED = re.compile(
     re.I | re.M,
 )
 _SENTENCES = re.compile(r"[^。！？!?；;\n.]+(?:\.(?=\S)[^。！？!?；;\n.]*)*[。！？!?；;\n.]*")
+_ARTICLES = {"the", "a", "an", "of", "my", "so", "too", "very", "much", "really"}
 
 
 @dataclass(frozen=True)
 class UserFact:
-    """Something that is so, in the user's words. Importance is from 0 to 1.
+    """A fact about the user, in the user's words. Importance is from 0 to 1.
 
-    With `against`, it is only news to somebody who remembers a fact of the slot with that word; a
-    slot that ends in `*` is then any that begins so.
+    With `against`, it only matters where a fact of the slot with that word is known, which it ends; a
+    slot that ends in `*` then stands for every slot that begins so.
     """
 
     slot: str
@@ -47,48 +50,50 @@ class UserFact:
 
 
 class FactExtractor(Protocol):
-    """Finds facts of the user in a message. May be called from several threads."""
+    """Finds facts about the user in a message. May be called from several threads."""
 
-    def __call__(self, heard: MemoryInput) -> Sequence[UserFact]:
-        """The facts, in the order in which they were said."""
+    def __call__(self, message: MemoryInput) -> Sequence[UserFact]:
+        """The facts, in the order in which they were stated."""
 
 
-def extract_facts(heard: MemoryInput) -> list[UserFact]:
-    """The facts that a user's message states of the user; none in anybody else's."""
+def extract_facts(message: MemoryInput) -> list[UserFact]:
+    """The facts that a user's message states about the user; none of anybody else's message."""
+    # Imported here, as both languages build on this module.
     from elysia.memory.extract.chinese import extract_chinese
     from elysia.memory.extract.english import extract_english
 
-    if heard.role != "user" or _PLAYED.search(heard.text[:MAX_MESSAGE]):
+    if message.role != "user" or _PLAYED.search(message.text[:MAX_MESSAGE]):
         return []
-    found: dict[str, UserFact] = {}
-    text = _QUOTED.sub(_drop_quotation, heard.text[:MAX_MESSAGE])
-    for sentence, asked in split_sentences(text):
-        read, comma = (extract_chinese, "，") if _HAN.search(sentence) else (extract_english, ", ")
-        here: dict[str, UserFact] = {}
-        for fact in read(sentence, asked, heard.at):
-            before = here.get(fact.slot)
-            # "I moved to Hangzhou, I live by the canal" is one fact.
+    facts: dict[str, UserFact] = {}
+    text = _QUOTED.sub(_drop_quotation, message.text[:MAX_MESSAGE])
+    for sentence, is_question in split_sentences(text):
+        is_chinese = _HAN.search(sentence)
+        extract, comma = (extract_chinese, "，") if is_chinese else (extract_english, ", ")
+        in_sentence: dict[str, UserFact] = {}
+        for fact in extract(sentence, is_question, message.at):
+            before = in_sentence.get(fact.slot)
             if before and fact.slot in MERGED_SLOTS and before.text not in fact.text:
                 fact = replace(fact, text=f"{before.text}{comma}{fact.text}")
-            here[fact.slot] = fact
-        found |= here  # what is said last counts
-    return list(found.values())[:MAX_FACTS]
+            in_sentence[fact.slot] = fact
+        facts |= in_sentence  # the last statement counts
+    return list(facts.values())[:MAX_FACTS]
 
 
 def split_sentences(text: str) -> Iterator[tuple[str, bool]]:
-    """Each sentence without its end, and whether it is a question.
+    """Each sentence without its final punctuation, and whether it is a question.
 
     >>> list(split_sentences("我叫林晓。你呢？"))
     [('我叫林晓', False), ('你呢', True)]
     """
-    for hit in _SENTENCES.findall(text):
-        body = hit.strip().rstrip("。！!？?；;.\n ")
+    for sentence in _SENTENCES.findall(text):
+        body = sentence.strip().rstrip("。.!！？?；;\n ")
         if body:
-            yield body, "?" in hit[len(body) :] or "？" in hit[len(body) :]
+            end = sentence[len(body) :]
+            yield body, "?" in end or "？" in end
 
 
 def build_slot_name(thing: str) -> str:
-    """What a slot calls a thing: "Playing pianos" and "play piano" are one.
+    """What a slot calls a thing: "Playing pianos" and "play piano" give the same name.
 
     >>> build_slot_name("playing the piano") == build_slot_name("play pianos")
     True
@@ -98,10 +103,7 @@ def build_slot_name(thing: str) -> str:
     return " ".join(words)[:60]
 
 
-_ARTICLES = {"the", "a", "an", "of", "my", "so", "too", "very", "much", "really"}
-
-
-def _drop_quotation(hit: re.Match[str]) -> str:
+def _drop_quotation(match: re.Match[str]) -> str:
     # A quoted name or title stays; somebody's words do not.
-    inner = hit.group()[1:-1]
+    inner = match.group()[1:-1]
     return "…" if _OWN.search(inner) or len(inner) > 40 else inner

@@ -1,4 +1,7 @@
-"""What Chinese sentences look like in which people speak of themselves: patterns, and nothing else."""
+"""Facts in a Chinese sentence: patterns of how people speak of themselves, and the slots that they fill.
+
+Patterns read one clause at a time; most read what follows its first character, 我.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,15 @@ SURNAMES = (
     "陆汪范金石廖贾夏韦付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严覃武戴莫孔向汤温康施文牛樊葛邢安齐"
 )
 JOBS = (
-    "护士|医生|大夫|老师|教师|教授|律师|会计|程序员|工程师|司机|厨师|设计师|经理|警察|军人|"
-    "消防员|记者|编辑|画家|作家|写手|"
-    "演员|歌手|主播|销售|客服|店员|店长|老板|快递员|外卖员|骑手|公务员|职员|文员|教练|摄影师|"
-    "翻译|学生|研究生|博士|硕士|大学生|"
-    "中学生|高中生|初中生|小学生|自由职业者?|农民|工人|保安|理发师|药师|兽医|飞行员|空姐|导游|"
-    "策划|运营|法官|科学家|研究员|音乐人|"
-    "建筑师|木匠|裁缝|插画师|咖啡师|面包师|家庭主妇|全职妈妈|护工|技术员|分析师|顾问|设计"
+    "护士|医生|大夫|老师|教师|教授|律师|会计|程序员|工程师|司机|厨师|设计师|经理|警察|军人|消防员|记者|编辑|"
+    "画家|作家|写手|演员|歌手|主播|销售|客服|店员|店长|老板|快递员|外卖员|骑手|公务员|职员|文员|教练|摄影师|"
+    "翻译|学生|研究生|博士|硕士|大学生|中学生|高中生|初中生|小学生|自由职业者?|农民|工人|保安|理发师|药师|"
+    "兽医|飞行员|空姐|导游|策划|运营|法官|科学家|研究员|音乐人|建筑师|木匠|裁缝|插画师|咖啡师|面包师|"
+    "家庭主妇|全职妈妈|护工|技术员|分析师|顾问|设计"
 )
 PETS = (
-    "猫咪?|小猫|狗狗?|小狗|犬|兔子?|仓鼠|鹦鹉|乌龟|金鱼|小鸟|龙猫|刺猬|蜥蜴|柯基|金毛|哈士奇|"
-    "泰迪|布偶|英短|美短|拉布拉多|边牧|"
-    "法斗|比熊|博美|萨摩耶|守宫|荷兰猪"
+    "猫咪?|小猫|狗狗?|小狗|犬|兔子?|仓鼠|鹦鹉|乌龟|金鱼|小鸟|龙猫|刺猬|蜥蜴|柯基|金毛|哈士奇|泰迪|布偶|英短|"
+    "美短|拉布拉多|边牧|法斗|比熊|博美|萨摩耶|守宫|荷兰猪"
 )
 PARTNERS = "男朋友|女朋友|男友|女友|老公|老婆|丈夫|妻子|对象|未婚夫|未婚妻|爱人"
 FAMILY = (
@@ -41,9 +41,8 @@ BODY = "膝盖|腰|背|脚踝?|手腕?|胳膊|腿|脖子|肩膀|胃|牙齿?|眼�
 NAME = r"(?P<name>[\u4e00-\u9fff·]{1,5}|[A-Za-z][A-Za-z .'-]{0,30})"
 END = r"(?:了|啦|哦|呀|啊|吧|的|喔|哈|呢|就好|就行|好了|就可以)*$"
 ADV = (
-    r"(?:现在|目前|今年|已经|都|其实|刚刚?|才|就|也|还|又|真的|一直|从小|最近|平时|终于|后来|"
-    r"前几天|上周|上个月|昨天|今天|"
-    r"以后|再|可|本来就|是真的|决定|开始|只是|不过)*"
+    r"(?:现在|目前|今年|已经|都|其实|刚刚?|才|就|也|还|又|真的|一直|从小|最近|平时|终于|后来|前几天|上周|"
+    r"上个月|昨天|今天|以后|再|可|本来就|是真的|决定|开始|只是|不过)*"
 )
 DEGREE = r"(?:最|很|特别|超级?|非常|好|挺|比较|有点|更|只|尤其|蛮|太|十分)*"
 NOT = r"(?:再也|从来|一点|根本)*(?:不再|不太|不怎么|不大|不)"
@@ -51,9 +50,8 @@ DO = "吃|喝|看|听|玩|做|读|逛|去|打|弹|画|养|用|写|学|唱|跳|�
 COUNT = r"(?:\d+|[一二两三四五六七八九十几]+)?"
 
 FILLER = re.compile(
-    r"^(?:你好|哈喽|嗨|嗯+|啊|哦|对了|其实|说实话|顺便说一下|那个|不对|不是|说错了|而且|但是|"
-    r"可是|不过|因为|所以|然后|"
-    r"现在|今天|昨天|最近|以后|上周|去年|悄悄告诉你|偷偷跟你说|告诉你|跟你说|说起来|记住|记得|"
+    r"^(?:你好|哈喽|嗨|嗯+|啊|哦|对了|其实|说实话|顺便说一下|那个|不对|不是|说错了|而且|但是|可是|不过|因为|"
+    r"所以|然后|现在|今天|昨天|最近|以后|上周|去年|悄悄告诉你|偷偷跟你说|告诉你|跟你说|说起来|记住|记得|"
     r"谢谢|呀|吧)+[呀啊吧哦～~：: ]*(?=我|叫)"
 )
 ASKS = re.compile(r"什么|谁|哪|吗|几岁|多少|怎么|为什么|是不是|有没有|猜|记得.*(?:不|没)$|呢$")
@@ -61,8 +59,7 @@ SUPPOSED = re.compile(
     r"如果|假如|要是|假设|万一|倘若|若是|想象|梦见|梦到|希望|真想|好想|恨不得|就好了|本来想|差点"
 )
 REPORTED = re.compile(
-    r"^(?!我(?:说|想说|告诉|跟)).{0,10}(?:说|问|讲|喊|以为|觉得|告诉我|骗我|写道)(?!得|话|走|"
-    r"一下|不定)"
+    r"^(?!我(?:说|想说|告诉|跟)).{0,10}(?:说|问|讲|喊|以为|觉得|告诉我|骗我|写道)(?!得|话|走|一下|不定)"
 )
 PAST = re.compile(r"以前|曾经?|之前|小时候|那时候?|当年|原来|过去|当时|过$")
 WISHED = re.compile(r"想|打算|准备|要|会|可能|也许|计划|考虑|快要|差不多")
@@ -70,7 +67,7 @@ CARRIED = re.compile(
     r"^(?:现在|已经|今年|在|住|租|是|养|有|喜欢|最|很|特别|读|学|做|当|不|戒|来自|老家|毕业|属|"
     r"爱|讨厌|对|会|还|也|都|只|改|每)"
 )
-# Whoever speaks of somebody else means them by what follows without a subject.
+# After a mention of somebody else, clauses without a subject are about them.
 OTHER = re.compile(
     rf"朋友|同学|同事|邻居|学[姐妹长弟]|亲戚|网友|客户|病人|(?<![是当做])一[个位只条]|有个|养了|暗恋|认识|{PETS}"
 )
@@ -80,9 +77,8 @@ BAD_NAME = re.compile(
     r"一[个声下]|家|快递|代驾|怎么|服务员)"
 )
 NO_ORIGIN = re.compile(
-    r"^(?:男|女|好|坏|老|年轻|病|普通|成年|中年|现代|地球|单身|内向|外向|打工|聪明|一?个|那|这|"
-    r"什么|哪|工|新|大|路|局外|当事|负责|"
-    r"主|客|本地|外地|有|没|双性恋|同性恋|异性恋|.*的$)"
+    r"^(?:男|女|好|坏|老|年轻|病|普通|成年|中年|现代|地球|单身|内向|外向|打工|聪明|一?个|那|这|什么|哪|工|"
+    r"新|大|路|局外|当事|负责|主|客|本地|外地|有|没|双性恋|同性恋|异性恋|.*的$)"
 )
 NO_THING = re.compile(r"^(?:你|您|他|她|它|这|那|我|什么|谁|哪|怎么|人家|莉|得|上了?$|$)")
 TODAY = re.compile(r"今天|今晚|昨天|刚才|刚刚|这次|今早")
@@ -90,25 +86,25 @@ TODAY = re.compile(r"今天|今晚|昨天|刚才|刚刚|这次|今早")
 Rule = tuple[re.Pattern[str], str, float, Callable[[str, "re.Match[str]"], bool] | None]
 
 
-def _is_name(_clause: str, hit: re.Match[str]) -> bool:
-    return not BAD_NAME.search(hit["name"])
+def _is_name(_clause: str, match: re.Match[str]) -> bool:
+    return not BAD_NAME.search(match["name"])
 
 
-def _is_settled(clause: str, _hit: re.Match[str]) -> bool:
+def _is_settled(clause: str, _match: re.Match[str]) -> bool:
     return not (PAST.search(clause) or WISHED.search(clause))
 
 
-def _is_home(clause: str, hit: re.Match[str]) -> bool:
-    return _is_settled(clause, hit) and not re.search(
+def _is_home(clause: str, match: re.Match[str]) -> bool:
+    return _is_settled(clause, match) and not re.search(
         r"住院|住校|酒店|宾馆|[一两几三]个?(?:天|晚|夜)", clause
     )
 
 
-def _is_origin(_clause: str, hit: re.Match[str]) -> bool:
-    return not NO_ORIGIN.search(hit["place"])
+def _is_origin(_clause: str, match: re.Match[str]) -> bool:
+    return not NO_ORIGIN.search(match["place"])
 
 
-# Over what follows 我. Every rule reads a whole clause.
+# Over what follows 我, up to the end of the clause: pattern, slot, importance, a further condition.
 RULES: list[Rule] = [
     (re.compile(pattern), slot, importance, check)
     for pattern, slot, importance, check in (
@@ -144,7 +140,8 @@ RULES: list[Rule] = [
         (r"^姓[\u4e00-\u9fff]{1,2}$", "surname", 0.9, None),
         (rf"^{ADV}会(?:弹|拉|唱|跳|画|做|修|游泳|开车|编程|下|打)[^，了吗]{{0,6}}$", "skill:*", 0.6, None),
         (rf"^{ADV}跳槽(?:到|去)了?[^，]{{1,14}}$", "job", 0.85, _is_settled),
-        (rf"^{ADV}(?:辞职|离职|失业|退休|下岗|被裁员?|裸辞|换工作)了?[^，]{{0,6}}$", "job", 0.85, _is_settled),
+        (rf"^{ADV}(?:辞职|离职|失业|退休|下岗|被裁员?|裸辞|换工作)了?[^，]{{0,6}}$",
+         "job", 0.85, _is_settled),
         (rf"^{ADV}(?:在|就读于|考上了?|考进了?|毕业于|是)?{SCHOOL}(?:读书?|上学|念书?|毕业|"
          rf"的?学生|大[一二三四]|研[一二三])?[^，]{{0,4}}$", "school", 0.8, _is_settled),
         (rf"^{ADV}(?:学|读|念|主修|的?专业是)(?P<what>[^，了过着个会得]{{2,8}})(?:专业|的|"
@@ -183,9 +180,8 @@ RELATION = re.compile(
     rf"姓)(?P<name>[\u4e00-\u9fff·]{{1,5}}|[A-Za-z]{{2,20}}){END}"
 )
 BESIDE = re.compile(
-    rf"^我(?:的)?(?P<rel>{PARTNERS}|{FAMILY}|"
-    rf"{OTHERS})(?P<name>[{SURNAMES}][\u4e00-\u9fff]{{1,2}}?)(?=在|说|是|要|今年|比|也|的|来|去|"
-    rf"正|刚|给|和|跟|现|已|失|又|$)"
+    rf"^我(?:的)?(?P<rel>{PARTNERS}|{FAMILY}|{OTHERS})(?P<name>[{SURNAMES}][\u4e00-\u9fff]{{1,2}}?)(?=在|说|"
+    rf"是|要|今年|比|也|的|来|去|正|刚|给|和|跟|现|已|失|又|$)"
 )
 SOMEBODY = re.compile(rf"我(?:的)?(?:{FAMILY}|{PARTNERS}|{OTHERS}|朋友|同学)")
 PRONOUN = re.compile(rf"^[她他](?:名?叫做?){NAME}{END}")
@@ -196,8 +192,7 @@ BIRTHDAY = re.compile(
 )
 PET = re.compile(
     rf"我(?:们?家)?(?:里)?{ADV}(?:有|养了?|领养了?|收养了?|捡了?|买了?){COUNT}(?:只|条|匹|个|头|"
-    rf"对)?[^，,。叫]{{0,8}}?(?P<kind>{PETS})"
-    rf"(?:[，,]?[它她他]?(?:的?名字)?(?:名叫|叫做?|取名叫?|"
+    rf"对)?[^，,。叫]{{0,8}}?(?P<kind>{PETS})(?:[，,]?[它她他]?(?:的?名字)?(?:名叫|叫做?|取名叫?|"
     rf"起名叫?)(?P<name>[\u4e00-\u9fff]{{1,4}}?|[A-Za-z]{{2,20}})(?=$|[，,了呀啊哦]|在))?"
 )
 MY_PET = re.compile(
@@ -210,9 +205,8 @@ PET_GONE = re.compile(
     r"走丢|死|去喵星|去汪星|被?送人)了"
 )
 TASTE = re.compile(
-    rf"^{ADV}{DEGREE}(?:{NOT})?{DEGREE}(?:喜欢上?|爱(?=[{DO.replace('|', '')}]|上|"
-    rf"[\u4e00-\u9fff]{{2}})|热爱|钟爱|迷上|讨厌|受不了|怕|"
-    rf"害怕)了?(?:{DO})?(?P<thing>[^，]{{1,14}}?)(?:了|啦|啊|呀|哦)*$"
+    rf"^{ADV}{DEGREE}(?:{NOT})?{DEGREE}(?:喜欢上?|爱(?=[{DO.replace('|', '')}]|上|[\u4e00-\u9fff]{{2}})|"
+    rf"热爱|钟爱|迷上|讨厌|受不了|怕|害怕)了?(?:{DO})?(?P<thing>[^，]{{1,14}}?)(?:了|啦|啊|呀|哦)*$"
 )
 REFUSED = re.compile(
     rf"^{ADV}(?:{NOT}(?:再)?(?:吃|喝|抽|碰)|戒掉?了?)(?P<thing>[^，了过饭]{{1,8}})(?:了|啦)?$"
@@ -226,8 +220,7 @@ ALLERGY = re.compile(
     rf"^{ADV}(?:对|不)?(?P<what>[^，]{{1,10}}?)(?:严重|有点|也|会|不|已经不)*过敏[^，]{{0,4}}$"
 )
 ILL = re.compile(
-    rf"^{ADV}(?:有|得了?|患有?|查出了?|确诊了?)(?:轻微|严重|点|"
-    rf"一点)*的?(?P<what>{ILLNESS})[^，]{{0,4}}$"
+    rf"^{ADV}(?:有|得了?|患有?|查出了?|确诊了?)(?:轻微|严重|点|一点)*的?(?P<what>{ILLNESS})[^，]{{0,4}}$"
 )
 ACHING = re.compile(
     rf"^(?:的)?(?P<what>{BODY})(?:[^，]{{0,6}}?)(?:疼|痛|不舒服|扭伤?了?|骨折|受伤|拉伤|好了|"
@@ -249,44 +242,48 @@ PLANNED = re.compile(r"想|打算|准备|计划|要|会|将|得|约了|去|报�
 EVENT = re.compile(
     r"面试|考试|手术|婚礼|答辩|旅行|比赛|演出|体检|搬家|开学|入职|报到|出差|毕业|结婚|上班|回"
 )
+AND = re.compile(r"、|还有|以及|(?<=[\u4e00-\u9fff]{2})[和跟与](?=[\u4e00-\u9fff]{2})")
 DAYTIME = re.compile("早上|晚上|中午|下午|早晨|凌晨|都|会|要|去|能")
+# Verbs that say little without their object.
 HOLLOW = set("打弹学做看吃喝玩去写练听读用")
 
 
-def extract_chinese(sentence: str, asked: bool, at: float) -> Iterator[UserFact]:
-    """The facts of one sentence. `asked`: it ends in a question mark; `at`: when it was said."""
+def extract_chinese(sentence: str, is_question: bool, at: float) -> Iterator[UserFact]:
+    """The facts of one sentence, written at `at` (seconds since 1970). A question states none in its
+    last clause.
+    """
     if SUPPOSED.search(sentence):
         return
     yield from _find_pets(sentence)
     clauses = [part.strip() for part in re.split(r"[，,]", sentence) if part.strip()]
-    mine = False
-    for place, clause in enumerate(clauses):
+    is_about_user = False  # whether a clause without a subject is about the user
+    for n, clause in enumerate(clauses, 1):
         if REPORTED.search(clause) and not clause.startswith("我最"):
             yield from _find_named_relative(clause)
-            return  # what follows are somebody's words
-        if (asked and place == len(clauses) - 1) or ASKS.search(clause):
-            mine = False
+            return  # what follows are somebody else's words
+        if (is_question and n == len(clauses)) or ASKS.search(clause):
+            is_about_user = False
             continue
         body = FILLER.sub("", clause)
-        if mine and not body.startswith("我") and _is_carried(body):
+        if is_about_user and not body.startswith("我") and _lacks_subject(body):
             body = "我" + body
         yield from _find_people(body, sentence, at)
-        mine = body.startswith("我") and not SOMEBODY.match(body)
-        if mine:
+        is_about_user = body.startswith("我") and not SOMEBODY.match(body)
+        if is_about_user:
             yield from _find_own(body)
-            mine = not OTHER.search(body)
+            is_about_user = not OTHER.search(body)
         yield from _find_plans(body, at)
 
 
-def _is_carried(body: str) -> bool:
+def _lacks_subject(body: str) -> bool:
     return bool(CARRIED.search(body) or re.match(SCHOOL, body))
 
 
 def _find_own(clause: str) -> Iterator[UserFact]:
     rest = clause[1:]
-    for pattern, slot, importance, check in RULES:
-        hit = pattern.search(rest)
-        if hit and (check is None or check(rest, hit)):
+    for rule, slot, importance, condition in RULES:
+        match = rule.search(rest)
+        if match and (condition is None or condition(rest, match)):
             yield UserFact(slot.replace("*", rest.lstrip("会")[:8]), clause, importance)
             break
     for pattern, kind, importance in (
@@ -295,10 +292,9 @@ def _find_own(clause: str) -> Iterator[UserFact]:
         (ACHING, "health", 0.7),
         (LANGUAGE, "language", 0.7),
     ):
-        if (hit := pattern.search(rest)) and not WISHED.search(rest.replace("会", "")):
-            yield UserFact(
-                f"{kind}:{build_slot_name(hit['what'].lstrip('对'))}", clause, importance
-            )
+        if (match := pattern.search(rest)) and not WISHED.search(rest.replace("会", "")):
+            thing = build_slot_name(match["what"].lstrip("对"))
+            yield UserFact(f"{kind}:{thing}", clause, importance)
             return
     yield from _find_tastes(clause, rest)
 
@@ -306,102 +302,97 @@ def _find_own(clause: str) -> Iterator[UserFact]:
 def _find_tastes(clause: str, rest: str) -> Iterator[UserFact]:
     if TODAY.search(rest) or PAST.search(rest):
         return
-    hit = TASTE.search(rest) or REFUSED.search(rest)
-    if hit:
-        lead = clause[: hit.start("thing") + 1]
-        for thing in re.split(
-            r"、|还有|以及|(?<=[\u4e00-\u9fff]{2})[和跟与](?=[\u4e00-\u9fff]{2})", hit["thing"]
-        ):
+    if match := TASTE.search(rest) or REFUSED.search(rest):
+        lead = clause[: match.start("thing") + 1]
+        for thing in AND.split(match["thing"]):
             if not NO_THING.search(thing):
-                whole = clause if thing == hit["thing"] else lead + thing
-                yield UserFact(f"taste:{build_slot_name(_strip_thing(thing))}", whole, 0.7)
-        return
-    if hit := HABIT.search(rest):
-        yield UserFact(f"habit:{_activity_slot(hit['what'])}", clause, 0.6)
-    elif hit := STOPPED.search(rest):
-        deed = _activity_slot(hit["what"])
-        yield UserFact(f"habit:{deed}", clause, 0.6, against=deed)
+                text = clause if thing == match["thing"] else lead + thing
+                yield UserFact(f"taste:{build_slot_name(_strip_thing(thing))}", text, 0.7)
+    elif match := HABIT.search(rest):
+        yield UserFact(f"habit:{_name_activity(match['what'])}", clause, 0.6)
+    elif match := STOPPED.search(rest):
+        activity = _name_activity(match["what"])
+        yield UserFact(f"habit:{activity}", clause, 0.6, against=activity)
 
 
 def _strip_thing(thing: str) -> str:
     return re.sub(rf"^(?:{DO})(?=[\u4e00-\u9fff]{{2}})|(?:了|的|啊|呀)$", "", thing)
 
 
-def _activity_slot(what: str) -> str:
+def _name_activity(what: str) -> str:
+    """A verb says enough (跑), but 打 or 看 need their object."""
     what = DAYTIME.sub("", what)
     return what[:1] if what[:1] not in HOLLOW else what[:4]
 
 
 def _find_pets(sentence: str) -> Iterator[UserFact]:
     for pattern in (PET, MY_PET):
-        hit = pattern.search(sentence)
-        if hit and not re.search(r"想|打算|没有?|不", sentence[: hit.end()]):
-            yield UserFact(f"pet:{hit['name'] or hit['kind']}", hit.group().rstrip("，, "), 0.85)
+        match = pattern.search(sentence)
+        if match and not re.search(r"想|打算|没有?|不", sentence[: match.end()]):
+            text = match.group().rstrip("，, ")
+            yield UserFact(f"pet:{match['name'] or match['kind']}", text, 0.85)
             return
 
 
 def _find_named_relative(clause: str) -> Iterator[UserFact]:
-    if hit := BESIDE.search(clause):
-        yield _build_relative(hit["rel"], hit["name"])
+    if match := BESIDE.search(clause):
+        yield _build_relative(match["rel"], match["name"])
 
 
 def _build_relative(relation: str, name: str) -> UserFact:
+    text = f"我{relation}叫{name}"
     if re.fullmatch(PARTNERS, relation):
-        return UserFact("partner", f"我{relation}叫{name}", 0.9)
+        return UserFact("partner", text, 0.9)
     if re.fullmatch(OTHERS, relation):
-        return UserFact(f"acquaintance:{relation}:{name}", f"我{relation}叫{name}", 0.6)
-    return UserFact(f"family:{relation[:1]}:name", f"我{relation}叫{name}", 0.85)
+        return UserFact(f"acquaintance:{relation}:{name}", text, 0.6)
+    return UserFact(f"family:{relation[:1]}:name", text, 0.85)
 
 
 def _find_people(clause: str, sentence: str, at: float) -> Iterator[UserFact]:
-    if (hit := CALLED.search(clause)) and not BAD_NAME.search(hit["name"]):
+    if (match := CALLED.search(clause)) and not BAD_NAME.search(match["name"]):
         yield UserFact("called", clause, 0.9)
-    elif hit := RELATION.search(clause):
-        fact = _build_relative(hit["rel"], hit["name"])
+    elif match := RELATION.search(clause):
+        fact = _build_relative(match["rel"], match["name"])
         yield UserFact(fact.slot, clause, fact.importance)
-    elif hit := PRONOUN.search(clause):
+    elif match := PRONOUN.search(clause):
         before = list(MENTIONED.finditer(sentence[: sentence.index(clause)]))
         if before:
-            yield _build_relative(before[-1]["rel"], hit["name"])
-    elif hit := BIRTHDAY.search(clause):
-        relation, day = hit["rel"] or hit["rel2"], hit["day"] or hit["day2"]
+            yield _build_relative(before[-1]["rel"], match["name"])
+    elif match := BIRTHDAY.search(clause):
+        relation, day = match["rel"] or match["rel2"], match["day"] or match["day2"]
         if find_date_ranges(day, at, ahead=True):
             slot = f"family:{relation[:1]}:birthday" if relation else "birthday"
-            yield UserFact(slot, dated(clause, at), 0.85)
+            yield UserFact(slot, _append_date(clause, at), 0.85)
     else:
         yield from _find_named_relative(clause)
-    if hit := FAMILY_GONE.search(clause):
-        yield UserFact(f"family:{hit['rel'][:1]}:gone", clause, 0.9)
-    elif hit := PET_GONE.search(clause):
-        yield UserFact(f"pet:{hit['name']}", clause, 0.85, against=hit["name"])
+    if match := FAMILY_GONE.search(clause):
+        yield UserFact(f"family:{match['rel'][:1]}:gone", clause, 0.9)
+    elif match := PET_GONE.search(clause):
+        yield UserFact(f"pet:{match['name']}", clause, 0.85, against=match["name"])
 
 
 def _find_plans(clause: str, at: float) -> Iterator[UserFact]:
-    if hit := MOVED.search(clause):
-        if find_date_ranges(hit.group(), at, ahead=True):
-            event = re.sub("^(?:我的?|这次|那个)", "", hit["event"])
-            yield UserFact(f"plan:{event[-2:]}", dated(clause, at), 0.8)
+    if match := MOVED.search(clause):
+        if find_date_ranges(match.group(), at, ahead=True):
+            event = re.sub("^(?:我的?|这次|那个)", "", match["event"])
+            yield UserFact(f"plan:{event[-2:]}", _append_date(clause, at), 0.8)
         return
-    if hit := CANCELLED.search(clause):
-        event = (hit["a"] or hit["b"])[-2:]
-        yield UserFact("plan:*", clause, 0.75, against=event)
+    if match := CANCELLED.search(clause):
+        yield UserFact("plan:*", clause, 0.75, against=(match["a"] or match["b"])[-2:])
         return
-    days = [
-        span for span in find_date_ranges(clause, at, ahead=True) if span.last > get_local_date(at)
-    ]
-    what = EVENT.search(clause)
-    if days and what and "我" in clause[:12] and PLANNED.search(clause):
-        yield UserFact(f"plan:{what.group()}", dated(clause, at), 0.75)
+    today = get_local_date(at)
+    is_ahead = any(day.last > today for day in find_date_ranges(clause, at, ahead=True))
+    planned = EVENT.search(clause)
+    if is_ahead and planned and "我" in clause[:12] and PLANNED.search(clause):
+        yield UserFact(f"plan:{planned.group()}", _append_date(clause, at), 0.75)
 
 
-def dated(text: str, at: float) -> str:
-    """`text` with the day it means, where its words will mean another one tomorrow."""
-    for span in find_date_ranges(text, at, ahead=True):
-        if (
-            not any(mark in span.words for mark in "日号")
-            or "月" not in span.words
-            or "个月" in span.words
-        ):
-            day = f"{span.first}" if span.first == span.last else f"{span.first} ~ {span.last}"
-            return f"{text}（{day}）"
+def _append_date(text: str, at: float) -> str:
+    """`text` with the date it means, where its words (明天) will mean another date later."""
+    for day in find_date_ranges(text, at, ahead=True):
+        words = day.words
+        is_absolute = "月" in words and "个月" not in words and ("日" in words or "号" in words)
+        if not is_absolute:
+            dates = f"{day.first}" if day.first == day.last else f"{day.first} ~ {day.last}"
+            return f"{text}（{dates}）"
     return text

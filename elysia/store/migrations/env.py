@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: over the connection that `database.py` hands it."""
+"""Alembic's entry point: migrates over the connection that `elysia.store.database` passes in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from elysia.store.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    render_as_batch=True,  # SQLite alters a table by making it anew
+    render_as_batch=True,  # SQLite changes a table by copying it into a new one
 )
 with context.begin_transaction():
     context.run_migrations()

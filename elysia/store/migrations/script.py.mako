@@ -12,10 +12,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Forward."""
+    """Upgrade the schema."""
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
-    """Back."""
+    """Revert the upgrade."""
     ${downgrades if downgrades else "pass"}

@@ -52,7 +52,7 @@ def show_documents(visit: PageContext, talk: Conversation) -> None:
             with st.container(border=True, gap=None):
                 st.caption(
                     escape_markdown(
-                        f"{hit.name} {hit.heading} · {say('score', score=round(hit.score, 3))} · {hit.why}"
+                        f"{hit.name} {hit.heading} · {say('score', score=round(hit.score, 3))} · {hit.explanation}"
                     )
                 )
                 st.text(hit.text)

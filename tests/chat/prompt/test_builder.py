@@ -11,7 +11,7 @@ from elysia.core.errors import EngineError
 from elysia.core.messages import Message
 from elysia.core.persona import UserPersona
 from elysia.knowledge.base import SearchHit
-from elysia.memory.base import Memory, MemoryHit
+from elysia.memory.base import Memory, MemoryHit, ReasonKind, RecallReason
 
 CARD = b"""{"name": "Mira", "description": "A clockmaker.", "personality": "", "scenario": "",
 "first_mes": "", "mes_example": "<START>\\n{{user}}: tick?\\n{{char}}: tock!\\nand again\\n<START>\\n{{char}}: second"}"""
@@ -21,12 +21,15 @@ def count(messages):
     return sum(len(message.text) + 2 for message in messages)
 
 
+SAID_THAT_DAY = RecallReason(ReasonKind.DAY)
+
+
 def memory(id, text, message_id=None, score=1.0):
-    return MemoryHit(Memory(id, "fact", text, 0.0, message_id=message_id), score, "words")
+    return MemoryHit(Memory(id, "fact", text, 0.0, message_id=message_id), score, (SAID_THAT_DAY,))
 
 
 def found(name, text):
-    return SearchHit("d1", name, 10, 10 + len(text), text, 0.5, "words", page=3)
+    return SearchHit("d1", name, 10, 10 + len(text), text, 0.5, page=3, lexical_rank=2)
 
 
 def made(texts, *, context=1000, reply=100, sources=None, **kwargs):
@@ -66,7 +69,8 @@ def test_what_is_recalled_and_looked_up_is_told_with_numbers_and_dates():
     assert "What Mira remembers of Tom:\n- (1970-01-01) Tom likes springs." in system
     assert "[1] springs.md: Springs are coiled." in system
     receipt = composed.receipt
-    assert receipt["memories"][0]["id"] == "a" and receipt["memories"][0]["why"] == "words"
+    assert receipt["memories"][0]["id"] == "a" and receipt["memories"][0]["why"] == "that day"
+    assert receipt["documents"][0]["why"] == "words #2"
     assert receipt["documents"][0]["start"] == 10 and receipt["documents"][0]["page"] == 3
     assert receipt["documents"][0]["number"] == 1
 
@@ -149,6 +153,6 @@ def test_things_are_told_in_the_language_of_the_newest_message():
 
 
 def test_what_has_changed_since_is_not_told_as_current():
-    old = MemoryHit(Memory("a", "turn", "I live in Oslo.", 0.0, current=False), 1.0, "words")
+    old = MemoryHit(Memory("a", "turn", "I live in Oslo.", 0.0, current=False), 1.0)
     system = made(["where?"], sources=PromptSources(recall=lambda q, w: [old])).messages[0].text
     assert "I live in Oslo. (has changed since)" in system

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Forward."""
+    """Upgrade the schema."""
     op.create_table(
         "documents",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -163,7 +163,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back."""
+    """Revert the upgrade."""
     op.drop_table("receipts")
     op.drop_index("ix_messages_state", table_name="messages")
     op.drop_index("ix_messages_parent", table_name="messages")

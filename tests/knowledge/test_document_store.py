@@ -41,8 +41,8 @@ def knowledge(database, tmp_path):
     opened.close()
 
 
-def names(found):
-    return [one.name for one in found]
+def names(hits):
+    return [hit.name for hit in hits]
 
 
 def rows(database):
@@ -64,16 +64,16 @@ def test_a_span_is_found_and_cited_to_the_character(knowledge):
 
 def test_a_citation_counts_characters_beyond_the_basic_plane_as_one(knowledge):
     text = "🌸🌸𠮷\n\n" + "🌸花。" * 300 + "\n\n紫罗兰在窗边。"
-    made = knowledge.add("character/e", "emoji.txt", text.encode())
+    document = knowledge.add("character/e", "emoji.txt", text.encode())
     [best] = knowledge.search(["character/e"], "紫罗兰", k=1)
     assert best.text == text[best.start : best.end].strip()
-    assert made.characters == len(text) + 1
+    assert document.characters == len(text) + 1
 
 
 def test_what_a_heading_says_finds_the_span_below_it(knowledge):
     knowledge.add("character/e", "far.md", ("# 绵绵\n\n" + "它很懒。" * 250).encode())
-    found = knowledge.search(["character/e"], "绵绵", k=2)
-    assert len(found) == 2 and all(one.heading == "绵绵" for one in found)
+    hits = knowledge.search(["character/e"], "绵绵", k=2)
+    assert len(hits) == 2 and all(hit.heading == "绵绵" for hit in hits)
 
 
 def test_shelves_see_nothing_of_each_other(knowledge):
@@ -85,24 +85,24 @@ def test_shelves_see_nothing_of_each_other(knowledge):
     for reach in (knowledge.text, knowledge.remove):
         with pytest.raises(KnowledgeError, match="no such document"):
             reach("user/2/e", mine.id)
-    assert [one.name for one in knowledge.documents("user/1/e")] == ["secret.txt"]
+    assert [document.name for document in knowledge.documents("user/1/e")] == ["secret.txt"]
 
 
 def test_the_index_is_not_what_a_right_rests_on(knowledge):
     mine = knowledge.add("user/1/e", "secret.txt", "秘密的玫瑰".encode())
-    [span] = [one.id for one in knowledge._index.search(["user/1/e"], "秘密", k=1)]
+    [span] = [hit.id for hit in knowledge._index.search(["user/1/e"], "秘密", k=1)]
     knowledge._index.add("user/2/e", [(span, "秘密的玫瑰")])  # a wrong or tampered index
     assert knowledge.search(["user/2/e"], "秘密") == []
     assert mine.shelf == "user/1/e"
 
 
 def test_documents_are_listed_by_name(knowledge):
-    made = knowledge.documents("character/e")
-    assert [(one.name, one.spans, one.pages) for one in made] == [
+    documents = knowledge.documents("character/e")
+    assert [(document.name, document.spans, document.pages) for document in documents] == [
         ("rose.md", 2, None),
         ("tea.md", 1, None),
     ]
-    assert made[0].characters == len(ROSE) and made[0].at > 1e9
+    assert documents[0].characters == len(ROSE) and documents[0].at > 1e9
 
 
 def test_one_of_that_name_is_replaced_and_only_what_changed_is_embedded(database, tmp_path, pieces):
@@ -135,10 +135,10 @@ def test_what_is_removed_is_found_no_more(knowledge, database):
 
 
 def test_progress_is_told_up_to_the_whole(knowledge):
-    told = []
+    shares = []
     text = "\n".join(f"# 第{number}章\n\n第{number}朵花。" for number in range(300))
-    knowledge.add("s", "long.md", text.encode(), told.append)
-    assert told == sorted(told) and told[-1] == 1.0 and len(told) == 3
+    knowledge.add("s", "long.md", text.encode(), shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1.0 and len(shares) == 3
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_database_that_fails_leaves_the_index_as_it_was(knowledge, monkeypatch
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(knowledge._rows, "put", fail)
+    monkeypatch.setattr(knowledge._repository, "put", fail)
     with pytest.raises(KeyboardInterrupt):
         knowledge.add("character/e", "new.txt", "百合".encode())
     assert knowledge._index.ids("character/e") == before
@@ -188,10 +188,10 @@ def test_a_shelf_follows_its_folder(knowledge, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert knowledge.sync("s", folder) == (1, 1, 1)
     assert "bad.pdf: it is no PDF" in caplog.text
-    assert [one.name for one in knowledge.documents("s")] == ["a.md"]
+    assert [document.name for document in knowledge.documents("s")] == ["a.md"]
     with pytest.raises(KnowledgeError, match="no folder"):
         knowledge.sync("s", tmp_path / "nowhere")
-    assert [one.name for one in knowledge.documents("s")] == ["a.md"]
+    assert [document.name for document in knowledge.documents("s")] == ["a.md"]
 
 
 @pytest.mark.parametrize("harm", ["gone", "garbage"])
@@ -215,7 +215,7 @@ def test_an_index_that_is_lost_in_mid_life_is_made_again(knowledge, tmp_path):
 
 
 def test_what_a_kill_left_in_the_index_is_swept_out(database, knowledge, tmp_path):
-    [lost] = [one.id for one in knowledge._index.search(["character/e"], "布丁", k=1)]
+    [lost] = [hit.id for hit in knowledge._index.search(["character/e"], "布丁", k=1)]
     knowledge._index.add("character/e", [("orphan", "玫瑰玫瑰玫瑰"), ("other", "玫瑰")])
     knowledge._index.remove("character/e", [lost])
     assert "orphan" not in str(knowledge.search(["character/e"], "玫瑰", k=9))
@@ -239,10 +239,12 @@ def test_lost_vectors_are_made_again_and_words_serve_meanwhile(database, tmp_pat
 
     pieces.embed = slow
     again = open_document_store(database, tmp_path / "index", pieces)
-    assert again.search(["s"], "雨天的玫瑰", k=1)[0].why == "words #1"
+    [hit] = again.search(["s"], "雨天的玫瑰", k=1)
+    assert (hit.lexical_rank, hit.semantic_rank, str(hit.explanation)) == (1, None, "words #1")
     held.set()
     again.wait()
-    assert again.search(["s"], "雨天的玫瑰", k=1)[0].why == "words #1, meaning #1"
+    [hit] = again.search(["s"], "雨天的玫瑰", k=1)
+    assert str(hit.explanation) == "words #1, meaning #1"
     assert caplog.text.count("damaged") == 1
     again.close()
 
@@ -251,8 +253,10 @@ def test_two_programs_share_it(database, url, knowledge, tmp_path):
     other = open_document_store(open_database(url), tmp_path / "index")
     other.add("character/e", "new.txt", "紫罗兰".encode())
     assert names(knowledge.search(["character/e"], "紫罗兰", k=1)) == ["new.txt"]
-    [made] = [one for one in knowledge.documents("character/e") if one.name == "new.txt"]
-    knowledge.remove("character/e", made.id)
+    [document] = [
+        document for document in knowledge.documents("character/e") if document.name == "new.txt"
+    ]
+    knowledge.remove("character/e", document.id)
     assert "new.txt" not in names(other.search(["character/e"], "紫罗兰", k=1))
 
 
@@ -263,8 +267,8 @@ def test_threads_add_and_search_at_once(knowledge):
         try:
             for turn in range(3):
                 knowledge.add(f"user/{number}", f"{turn}.txt", f"第{turn}朵玫瑰".encode())
-                found = knowledge.search([f"user/{number}"], "玫瑰", k=9)
-                assert len(found) == turn + 1
+                hits = knowledge.search([f"user/{number}"], "玫瑰", k=9)
+                assert len(hits) == turn + 1
         except BaseException as error:
             faults.append(error)
 
@@ -303,25 +307,25 @@ def test_a_folders_files_enter_the_index_in_one_write(knowledge, tmp_path, monke
 def test_of_files_written_together_those_before_a_fault_stay_and_no_span_is_left(
     knowledge, monkeypatch
 ):
-    put = knowledge._rows.put
+    put = knowledge._repository.put
 
     def fail(id, shelf, name, *rest):
         if name == "b.md":
             raise KeyboardInterrupt
         put(id, shelf, name, *rest)
 
-    monkeypatch.setattr(knowledge._rows, "put", fail)
+    monkeypatch.setattr(knowledge._repository, "put", fail)
     texts = [(f"{name}.md", lambda name=name: f"{name} 玫瑰".encode()) for name in "abc"]
     with pytest.raises(KeyboardInterrupt):
         list(knowledge.add_all("s", texts))
-    assert [one.name for one in knowledge.documents("s")] == ["a.md"]
+    assert [document.name for document in knowledge.documents("s")] == ["a.md"]
     assert len(knowledge._index.ids("s")) == 1
 
 
 def test_files_of_one_name_follow_each_other_and_a_bad_one_keeps_no_other_out(knowledge):
     files = [("a.md", "一朵花"), ("x.pdf", "no pdf"), ("a.md", "两朵花"), ("b.md", "三朵花")]
     readers = [(name, lambda text=text: text.encode()) for name, text in files]
-    made = dict(knowledge.add_all("s", readers))
-    assert isinstance(made["x.pdf"], KnowledgeError)
-    assert [one.name for one in knowledge.documents("s")] == ["a.md", "b.md"]
-    assert knowledge.text("s", made["a.md"].id).strip() == "两朵花"
+    outcomes = dict(knowledge.add_all("s", readers))
+    assert isinstance(outcomes["x.pdf"], KnowledgeError)
+    assert [document.name for document in knowledge.documents("s")] == ["a.md", "b.md"]
+    assert knowledge.text("s", outcomes["a.md"].id).strip() == "两朵花"

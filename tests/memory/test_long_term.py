@@ -23,12 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def texts(store, scope, question, **options):
-    return [one.memory.text for one in store.recall(scope, question, **options)]
+    return [hit.memory.text for hit in store.recall(scope, question, **options)]
 
 
 def facts(store, scope, current=True):
     return {
-        one.text for one in store.list_memories(scope, kind="fact") if one.current or not current
+        memory.text
+        for memory in store.list_memories(scope, kind="fact")
+        if memory.current or not current
     }
 
 
@@ -46,9 +48,9 @@ def test_what_was_said_is_found_in_either_script_and_by_other_words(store, scope
 
 
 def test_a_message_heard_twice_is_remembered_once(store, scope, say):
-    one = say("我叫林晓")
-    assert len(store.remember(scope, [one, one])) == 2  # the turn and the fact
-    assert store.remember(scope, [one]) == []
+    message = say("我叫林晓")
+    assert len(store.remember(scope, [message, message])) == 2  # the turn and the fact
+    assert store.remember(scope, [message]) == []
     assert len(store.list_memories(scope)) == 2
 
 
@@ -57,9 +59,9 @@ def test_a_newer_fact_takes_the_older_ones_place(store, scope, say):
     store.remember(scope, [say("我搬到上海了"), say("我不喜欢喝咖啡了")])
     assert facts(store, scope) == {"我搬到上海了", "我不喜欢喝咖啡了", "我喜欢爬山"}
     assert "我住在北京" in facts(store, scope, current=False)  # kept, and told apart
-    found = store.recall(scope, "我现在住在哪里？")
-    assert found[0].memory.text == "我搬到上海了" and found[0].memory.current
-    assert not any(one.memory.current and one.memory.text == "我住在北京" for one in found)
+    hits = store.recall(scope, "我现在住在哪里？")
+    assert hits[0].memory.text == "我搬到上海了" and hits[0].memory.current
+    assert not any(hit.memory.current and hit.memory.text == "我住在北京" for hit in hits)
 
 
 def test_an_older_talk_that_is_heard_later_does_not_win(store, scope, say):
@@ -95,16 +97,16 @@ def test_days_and_ends_of_time_are_asked_for(store, scope, say):
         say(f"话题{n}：{'山海云树'[n % 4]}", talk=f"t{n}", at=1_715_600_000.0 - n * day)
         for n in range(1, 20)
     ]
-    store.remember(scope, sorted(heard, key=lambda one: one.at))
+    store.remember(scope, sorted(heard, key=lambda message: message.at))
     assert texts(store, scope, "前天我说了什么？", k=1) == ["话题2：云"]
     assert texts(store, scope, "我们上次聊了什么？", k=1) == ["话题1：海"]
 
 
 def test_messages_that_stand_in_the_prompt_anyway_are_left_out(store, scope, say):
-    one, two = say("我养了一只猫，叫年糕"), say("年糕今天很乖")
-    store.remember(scope, [one, two])
-    found = store.recall(scope, "年糕", without=[one.message_id])
-    assert [memory.memory.message_id for memory in found] == [two.message_id]
+    first, two = say("我养了一只猫，叫年糕"), say("年糕今天很乖")
+    store.remember(scope, [first, two])
+    hits = store.recall(scope, "年糕", without=[first.message_id])
+    assert [memory.memory.message_id for memory in hits] == [two.message_id]
 
 
 def test_a_question_without_a_shared_word_finds_nothing(store, scope, say):
@@ -117,9 +119,9 @@ def test_a_correction_is_the_users_words_and_marks_the_old_turn(store, scope, sa
     store.remember(scope, [say("我叫林小")])
     (fact,) = store.list_memories(scope, kind="fact")
     assert store.correct(scope, fact.id, " 我叫林晓 ").corrected
-    found = store.recall(scope, "我叫什么名字？")
-    assert found[0].memory.text == "我叫林晓"
-    assert all(not one.memory.current for one in found if one.memory.text == "我叫林小")
+    hits = store.recall(scope, "我叫什么名字？")
+    assert hits[0].memory.text == "我叫林晓"
+    assert all(not hit.memory.current for hit in hits if hit.memory.text == "我叫林小")
     with pytest.raises(MemoryFault, match="forget it instead"):
         store.correct(scope, fact.id, "  ")
 
@@ -129,7 +131,9 @@ def test_a_forgotten_fact_takes_what_it_replaced_and_does_not_come_back(open_sto
     old, new, other = say("我住在北京"), say("我搬到上海了"), say("我喜欢爬山")
     store.remember(scope, [old, new, other])
     now = next(
-        one for one in store.list_memories(scope, kind="fact") if one.slot == "home" and one.current
+        memory
+        for memory in store.list_memories(scope, kind="fact")
+        if memory.slot == "home" and memory.current
     )
     store.forget(scope, now.id)
     assert facts(store, scope, current=False) == {"我喜欢爬山"}
@@ -143,7 +147,9 @@ def test_a_forgotten_fact_takes_what_it_replaced_and_does_not_come_back(open_sto
 
 def test_a_forgotten_turn_takes_its_facts_and_what_they_had_replaced(store, scope, say):
     store.remember(scope, [say("我住在北京，我喜欢爬山"), say("我搬到上海了")])
-    turn = next(one for one in store.list_memories(scope, kind="turn") if "上海" in one.text)
+    turn = next(
+        memory for memory in store.list_memories(scope, kind="turn") if "上海" in memory.text
+    )
     store.forget(scope, turn.id)
     assert facts(store, scope, current=False) == {"我喜欢爬山"}
     assert store.recall(scope, "北京还是上海") == []
@@ -153,7 +159,7 @@ def test_what_is_forgotten_is_gone_from_the_database_and_the_index(
     store, scope, say, tmp_path, database
 ):
     store.remember(scope, [say("my secret is xylophone")])
-    turn = next(one for one in store.list_memories(scope) if one.kind == "turn")
+    turn = next(memory for memory in store.list_memories(scope) if memory.kind == "turn")
     store.forget(scope, turn.id)
     assert store._index.search([*store._checked], "xylophone", k=5) == []
     with database.read() as connection:
@@ -192,7 +198,7 @@ def test_nobody_reaches_another_scopes_memory_by_its_id(store, scope, say):
                 act(stranger)
         store.forget_messages(stranger, [str(mine.message_id)])
         store.forget_all(stranger)
-    assert [one.text for one in store.list_memories(scope)] == ["the harbour"]
+    assert [memory.text for memory in store.list_memories(scope)] == ["the harbour"]
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -230,9 +236,9 @@ def test_random_users_and_characters_never_see_each_other(store, say, seed):
             store.remember(scope, [heard])
             mine[scope].add(heard.message_id)
     for scope in scopes:
-        found = store.recall(scope, " ".join(words) + " 上次 yesterday", k=50)
-        assert {one.memory.message_id for one in found} <= mine[scope]
-        assert {one.message_id for one in store.list_memories(scope)} == mine[scope]
+        hits = store.recall(scope, " ".join(words) + " 上次 yesterday", k=50)
+        assert {hit.memory.message_id for hit in hits} <= mine[scope]
+        assert {memory.message_id for memory in store.list_memories(scope)} == mine[scope]
 
 
 def test_threads_remember_and_recall_at_once(store, scope):
@@ -260,7 +266,7 @@ def test_threads_remember_and_recall_at_once(store, scope):
         thread.join()
     assert faults == []
     assert len(store.list_memories(scope)) == 6 + 4 * 6
-    assert sum("boat" in one for one in texts(store, scope, "boat", k=50)) == 6
+    assert sum("boat" in text for text in texts(store, scope, "boat", k=50)) == 6
 
 
 def _heard(identity, text):
@@ -326,10 +332,10 @@ def test_killed_while_it_remembers_it_keeps_all_that_was_remembered(
     child.send_signal(signal.SIGKILL)
     child.wait()
     store = open_store()
-    there = {one.message_id for one in store.list_memories(scope)}
+    there = {memory.message_id for memory in store.list_memories(scope)}
     assert {f"m{n}" for n in range(last + 1)} <= there
-    found = {one.memory.message_id for one in store.recall(scope, "boat", k=100)}
-    assert found == there  # those that the index had not got when it was killed, too
+    found_messages = {hit.memory.message_id for hit in store.recall(scope, "boat", k=100)}
+    assert found_messages == there  # those that the index had not got when it was killed, too
     assert store.remember(scope, [_heard("new", "one more boat")])
 
 
@@ -359,7 +365,7 @@ def test_with_a_failing_embedder_words_go_on_and_it_is_said_once(open_store, sco
         store.remember(scope, [say("a lemon cake")])
         store._index_writer.flush()
         assert "a lemon cake" in texts(store, scope, "lemon")
-    assert len([one for one in caplog.messages if "cannot be searched" in one]) == 1
+    assert len([line for line in caplog.messages if "cannot be searched" in line]) == 1
 
 
 def test_another_extractor_can_be_put_in(open_store, scope, say):
@@ -375,36 +381,36 @@ def test_an_extractor_that_fails_costs_no_turn(open_store, scope, say, caplog):
         raise ValueError("no model")
 
     store = open_store(extractor=broken)
-    assert [one.text for one in store.remember(scope, [say("我叫林晓")])] == ["我叫林晓"]
+    assert [memory.text for memory in store.remember(scope, [say("我叫林晓")])] == ["我叫林晓"]
     assert "no model" in caplog.text
 
 
 def test_known_gives_the_newest_first_and_no_more_than_asked(store, scope, say):
     store.remember(scope, [say(f"boat {n}") for n in range(5)])
-    assert [one.text for one in store.list_memories(scope, limit=2)] == ["boat 4", "boat 3"]
+    assert [memory.text for memory in store.list_memories(scope, limit=2)] == ["boat 4", "boat 3"]
     assert time.time() > store.list_memories(scope, kind="turn")[0].at
 
 
 def test_texts_of_many_scopes_are_written_at_once(open_store, scope, say, monkeypatch):
     store = open_store()
     scopes = [MemoryScope(scope.user, f"guest {number}") for number in range(12)]
-    for one in scopes:
-        store.recall(one, "boats")  # the first call of a scope looks after its index
+    for other in scopes:
+        store.recall(other, "boats")  # the first call of a scope looks after its index
     writes = []
     write = store._index.add_all
     monkeypatch.setattr(store._index, "add_all", lambda parts: writes.append(parts) or write(parts))
-    for one in scopes:
-        store.remember(one, [say(f"a marmalade cat of {one.character}")])
+    for other in scopes:
+        store.remember(other, [say(f"a marmalade cat of {other.character}")])
     store._index_writer.flush()
     assert len(writes) < len(scopes) / 2
-    for one in scopes:
-        assert texts(store, one, "marmalade") == [f"a marmalade cat of {one.character}"]
+    for other in scopes:
+        assert texts(store, other, "marmalade") == [f"a marmalade cat of {other.character}"]
 
 
 def test_a_memory_without_memories_says_nothing_of_its_index(open_store, scope, caplog):
     with caplog.at_level("INFO"):
         assert open_store().recall(scope, "boats") == []
-    assert "made anew" not in caplog.text
+    assert "rebuilt" not in caplog.text
 
 
 def test_a_greeting_recalls_nothing_and_greetings_stand_beside_no_answer(open_store, scope, say):
@@ -415,9 +421,9 @@ def test_a_greeting_recalls_nothing_and_greetings_stand_beside_no_answer(open_st
          say("我在花店打工，店名叫半夏"), say("嗯嗯", role="assistant")],
     )  # fmt: skip
     assert store.recall(scope, "早上好呀") == []
-    found = texts(store, scope, "我打工的花店叫什么？")
-    assert found[0].startswith("我在花店打工")
-    assert not {"早上好！", "谢谢你，晚安。", "嗯嗯"} & set(found)
+    found_texts = texts(store, scope, "我打工的花店叫什么？")
+    assert found_texts[0].startswith("我在花店打工")
+    assert not {"早上好！", "谢谢你，晚安。", "嗯嗯"} & set(found_texts)
     # Who asks with their words, asks for them.
     assert "谢谢你，晚安。" in texts(store, scope, "我哪天和你说过晚安？")
 
