@@ -101,8 +101,10 @@ def write_tokenizer(file: BinaryIO, folder: Path, longest: int) -> None:
     blob = file.read(size)
     file.read(_read(file, "iI")[1])  # its normalizer by characters: NFKC, but for controls
     words = [blob[a:b].decode() for a, b in itertools.pairwise(offsets)]
-    made = Tokenizer(models.Unigram(list(zip(words, map(float, scores), strict=True)), unknown))
-    made.normalizer = normalizers.Sequence(
+    tokenizer = Tokenizer(
+        models.Unigram(list(zip(words, map(float, scores), strict=True)), unknown)
+    )
+    tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.Replace(Regex(r"[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"), ""),
             normalizers.Replace(Regex(r"[\s\u200b-\u200f\u2581\ufeff\ufffd]"), " "),
@@ -110,20 +112,20 @@ def write_tokenizer(file: BinaryIO, folder: Path, longest: int) -> None:
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     )
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
-    made.decoder = decoders.Metaspace(prepend_scheme="always", split=False)
-    made.add_special_tokens([words[one] for one in (start, pad, end, unknown)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always", split=False)
+    tokenizer.add_special_tokens([words[token] for token in (start, pad, end, unknown)])
     first, last = (words[start], start), (words[end], end)
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{first[0]} $A {last[0]}", special_tokens=[first, last]
     )
-    made.save(str(folder / "tokenizer.json"))
-    said = {
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
         "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest,
         "bos_token": words[start], "eos_token": words[end], "cls_token": words[start],
         "sep_token": words[end], "pad_token": words[pad], "unk_token": words[unknown],
     }  # fmt: skip
-    _write(folder / "tokenizer_config.json", said)
+    _write(folder / "tokenizer_config.json", config)
 
 
 def tensors(file: BinaryIO, hidden: int) -> dict[str, np.ndarray]:
@@ -132,7 +134,7 @@ def tensors(file: BinaryIO, hidden: int) -> dict[str, np.ndarray]:
     for _ in range(_read(file, "i")[0]):
         name = file.read(_read(file, "H")[0]).decode()
         listed.append((name, *_read(file, "BIQQ")))
-    found = {}
+    weights = {}
     for name, packed, _, offset, size in listed:
         file.seek(offset)
         content = file.read(size)
@@ -147,8 +149,8 @@ def tensors(file: BinaryIO, hidden: int) -> dict[str, np.ndarray]:
             whole = f"encoder.layer.{part[1:]}.{LAYER[rest[0]]}{ending}"
             flat = rest[1] == "b" or rest[0].endswith("ln")
         across = 4 * hidden if name.endswith("fo.w") else hidden
-        found[whole] = values.copy() if flat else values.reshape(-1, across).copy()
-    return found
+        weights[whole] = values.copy() if flat else values.reshape(-1, across).copy()
+    return weights
 
 
 def spread(content: bytes) -> np.ndarray:
@@ -164,9 +166,9 @@ def _read(file: BinaryIO, form: str) -> tuple[Any, ...]:
     return struct.unpack(form, file.read(struct.calcsize(form)))
 
 
-def _write(path: Path, said: dict[str, Any]) -> None:
+def _write(path: Path, config: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

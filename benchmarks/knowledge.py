@@ -28,10 +28,9 @@ from typing import Any
 import numpy as np
 from opencc import OpenCC
 
-from elysia.knowledge.document_store import DocumentStore, open_document_store
-from elysia.retrieval.embedders import Embedder, open_embedder
-from elysia.retrieval.index import open_index
-from elysia.store.database import open_database
+from elysia.knowledge import DocumentStore, open_document_store
+from elysia.retrieval import Embedder, open_embedder, open_index
+from elysia.store import open_database
 
 ROOT = Path(__file__).resolve().parents[1]
 DEEP = 40  # spans that are looked at for the first five documents
@@ -39,64 +38,66 @@ CITED = 4  # spans that a reply is given
 Question = tuple[str, str, list[str]]  # the question, its document's name, answers
 
 
-def paragraphs(said: Any) -> Iterator[dict[str, Any]]:
+def iter_paragraphs(value: Any) -> Iterator[dict[str, Any]]:
     """Every object with a context and questions, however deep."""
-    if isinstance(said, list):
-        for one in said:
-            yield from paragraphs(one)
-    elif isinstance(said, dict):
-        if "qas" in said:
-            yield said
+    if isinstance(value, list):
+        for item in value:
+            yield from iter_paragraphs(item)
+    elif isinstance(value, dict):
+        if "qas" in value:
+            yield value
         else:
-            yield from paragraphs([one for one in said.values() if isinstance(one, dict | list)])
+            yield from iter_paragraphs([v for v in value.values() if isinstance(v, dict | list)])
 
 
-def of_file(path: Path, knowledge: DocumentStore) -> list[Question]:
-    """Puts a file's paragraphs on the shelf `all`; its questions."""
+def add_file(path: Path, knowledge: DocumentStore) -> list[Question]:
+    """Add a file's paragraphs to the shelf `all`; its questions."""
     questions: list[Question] = []
-    for number, one in enumerate(paragraphs(json.loads(path.read_text(encoding="utf-8")))):
+    for number, paragraph in enumerate(
+        iter_paragraphs(json.loads(path.read_text(encoding="utf-8")))
+    ):
         name = f"{path.stem}-{number}.txt"
-        knowledge.add("all", name, str(one["context"]).encode())
-        for asked in one["qas"]:
+        knowledge.add("all", name, str(paragraph["context"]).encode())
+        for asked in paragraph["qas"]:
             answers = [answer["text"] for answer in asked["answers"]]
             questions.append((asked["question"], name, answers))
     return questions
 
 
-def own(knowledge: DocumentStore) -> list[Question]:
-    """The bundled shelf and its questions; the document is whichever holds the answer."""
+def add_bundled(knowledge: DocumentStore) -> list[Question]:
+    """Add the bundled shelf; its questions. Any document may hold the answer."""
     folder = ROOT / "knowledge_base" / "elysia"
     knowledge.sync("character/elysia", folder)
     asked = json.loads((Path(__file__).parent / "knowledge_questions.json").read_text("utf-8"))
     return [(question, "", [answer]) for question, answer in asked]
 
 
-class Kept:
-    """An embedder that keeps what it made in a file, for another run."""
+class CachedEmbedder:
+    """An embedder that caches its vectors in a file, for another run."""
 
     def __init__(self, inner: Embedder, file: Path | None) -> None:
         self.name, self.dimensions = inner.name, inner.dimensions
         self._inner, self._file = inner, file
-        self._made: dict[str, np.ndarray] = {}
+        self._vectors: dict[str, np.ndarray] = {}
         if file and file.is_file():
             with np.load(file) as saved:
-                self._made = dict(zip(saved["texts"].tolist(), saved["vectors"], strict=True))
+                self._vectors = dict(zip(saved["texts"].tolist(), saved["vectors"], strict=True))
 
     def embed(self, texts: Sequence[str], *, question: bool = False) -> list[list[float]]:
-        """As the inner one, once a text."""
+        """As the inner embedder, once per text."""
         keys = [f"{'question' if question else 'text'} {text}" for text in texts]
-        new = [place for place, key in enumerate(keys) if key not in self._made]
+        new = [place for place, key in enumerate(keys) if key not in self._vectors]
         if new:
-            made = self._inner.embed([texts[place] for place in new], question=question)
-            self._made |= {
-                keys[place]: np.float32(one) for place, one in zip(new, made, strict=True)
+            vectors = self._inner.embed([texts[place] for place in new], question=question)
+            self._vectors |= {
+                keys[place]: np.float32(vector) for place, vector in zip(new, vectors, strict=True)
             }
-        return [self._made[key].tolist() for key in keys]
+        return [self._vectors[key].tolist() for key in keys]
 
     def save(self) -> None:
         """Write the file."""
         if self._file:
-            np.savez(self._file, texts=[*self._made], vectors=[*self._made.values()])
+            np.savez(self._file, texts=[*self._vectors], vectors=[*self._vectors.values()])
 
 
 def measure(knowledge: DocumentStore, shelf: str, name: str, questions: list[Question]) -> None:
@@ -107,14 +108,14 @@ def measure(knowledge: DocumentStore, shelf: str, name: str, questions: list[Que
         began = time.process_time()
         deep = knowledge.search([shelf], question, k=DEEP)
         seconds.append(time.process_time() - began)
-        contain = [any(answer in one.text for answer in answers) for one in deep[:CITED]]
+        contain = [any(answer in hit.text for answer in answers) for hit in deep[:CITED]]
         best += contain[:1] == [True]
         cited += any(contain)
-        names = list(dict.fromkeys(one.name for one in deep))
+        names = list(dict.fromkeys(hit.name for hit in deep))
         first += names[:1] == [document]
         fifth += document in names[:5]
     total = len(questions)
-    milliseconds = sorted(1000 * one for one in seconds)
+    milliseconds = sorted(1000 * spent for spent in seconds)
     recall = (
         f"{first / total:8.4f} {fifth / total:8.4f}" if questions[0][1] else f"{'-':>8} {'-':>8}"
     )
@@ -125,7 +126,7 @@ def measure(knowledge: DocumentStore, shelf: str, name: str, questions: list[Que
     )
 
 
-def recall(data: Path, embedder: Kept | None, most: int | None) -> None:
+def recall(data: Path, embedder: CachedEmbedder | None, most: int | None) -> None:
     """The table of what is found."""
     with tempfile.TemporaryDirectory() as place:
         database = open_database(f"{place}/chat.db")
@@ -134,17 +135,17 @@ def recall(data: Path, embedder: Kept | None, most: int | None) -> None:
         began = time.process_time()
         for stem, other in (("cmrc2018_trial", "s2t"), ("DRCD_dev", "t2s")):
             if (path := data / "ragqa" / f"{stem}.json").is_file():
-                sets.append(("all", stem, of_file(path, knowledge), OpenCC(other).convert))
+                sets.append(("all", stem, add_file(path, knowledge), OpenCC(other).convert))
         if sets:
-            spans = sum(one.spans for one in knowledge.documents("all"))
+            spans = sum(document.spans for document in knowledge.documents("all"))
             documents = len(knowledge.documents("all"))
             spent = time.process_time() - began
             print(f"{documents} documents, {spans} spans, added in {spent:.1f} s of CPU")
         else:
             print(f"No {data / 'ragqa'}: only the bundled shelf is asked.")
-        own_questions = own(knowledge)
+        bundled_questions = add_bundled(knowledge)
         sets.append(
-            ("character/elysia", "knowledge_base/elysia", own_questions, OpenCC("s2t").convert)
+            ("character/elysia", "knowledge_base/elysia", bundled_questions, OpenCC("s2t").convert)
         )
         print(
             f"{'questions':38} {'number':>6} {'doc@1':>8} {'doc@5':>8} {'span@1':>8}"
@@ -161,9 +162,9 @@ def recall(data: Path, embedder: Kept | None, most: int | None) -> None:
             measure(knowledge, shelf, name, questions)
             turned = [(other_script(question), *rest) for question, *rest in questions]
             measure(knowledge, shelf, f"{name}, other script", turned)  # type: ignore[arg-type]
-        for one in (knowledge, words):
-            if one:
-                one.close()
+        for store in (knowledge, words):
+            if store:
+                store.close()
         database.close()
 
 
@@ -204,11 +205,11 @@ def growth(number: int) -> None:
 
 
 def report(name: str, over: list[str], act: Callable[[str], object]) -> None:
-    """The median and the slow end of doing something once for each, by the processor and the clock."""
+    """The median and the slow end of calling `act` with each, by processor and by clock."""
     spent: list[tuple[float, float]] = []
-    for one in over:
+    for argument in over:
         began = time.process_time(), time.perf_counter()
-        act(one)
+        act(argument)
         spent.append((time.process_time() - began[0], time.perf_counter() - began[1]))
     for what, seconds in zip(("of CPU", "by the clock"), zip(*spent, strict=True), strict=True):
         slow = sorted(seconds)[int(0.95 * len(seconds))]
@@ -230,10 +231,10 @@ def main() -> None:
     parser.add_argument("--growth", type=int, default=100_000, metavar="N")
     args = parser.parse_args()
     embedder = open_embedder(args.embedder)
-    kept = Kept(embedder, args.kept) if embedder else None
-    recall(args.data, kept, args.most)
-    if kept:
-        kept.save()
+    cached = CachedEmbedder(embedder, args.kept) if embedder else None
+    recall(args.data, cached, args.most)
+    if cached:
+        cached.save()
     elif args.growth:
         growth(args.growth)
 
