@@ -1,7 +1,7 @@
-"""From one version or kind of card to another, and a sentence for everything that is lost on the way.
+"""Conversion of character cards between versions (V1, V2, V3) and kinds of file, with a list of losses.
 
-What V2 has no field for goes into `extensions`, under KEPT, and comes back from there: a reader of V2
-does not see it, and no byte of it is destroyed. Knows nothing of files.
+What V2 has no field for is stored under `extensions` (key `V3_EXTENSION`), where a V2 reader does not see
+it, and returns from there when the card becomes V3 again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from elysia.core import card_json
 from elysia.core.card_file import ASSET_KEYWORD, KEYWORDS, CharacterCard
+from elysia.core.i18n import Text
 from elysia.core.lorebook import strip_decorators
 from elysia.core.png import get_keyword
 
@@ -45,11 +46,11 @@ BACKFILL_NOTICE = (
 MAIN_ICON = "assets/icon/images/main.png"
 
 
-def convert_version(card: CharacterCard, version: int) -> tuple[CharacterCard, list[str]]:
-    """`card` as V2 or V3, and what a reader of that version does not get of it."""
+def convert_version(card: CharacterCard, version: int) -> tuple[CharacterCard, list[Text]]:
+    """`card` as V2 or V3, and a sentence for each thing that a reader of that version will not see."""
     if card.version == version:
         return card, []
-    losses: list[str] = []
+    losses: list[Text] = []
     document = copy.deepcopy(card.document)
     if card.version == 1:
         document = _upgrade_v1(document)
@@ -57,43 +58,40 @@ def convert_version(card: CharacterCard, version: int) -> tuple[CharacterCard, l
         _upgrade_to_v3(document)
     elif card.version == 3:
         losses = _downgrade_to_v2(document)
-    made = replace(
-        card,
-        document=document,
-        version=version,
-        text=card_json.dumps(document),
-        original=None,
-    )
-    return made, losses
+    text = card_json.dumps(document)
+    return replace(card, document=document, version=version, text=text, original=None), losses
 
 
 def build_v2_backfill(card: CharacterCard) -> bytes:
-    """A V3 card as the V2 JSON that stands beside it in a PNG; its creator_notes say so."""
+    """A V3 card as the V2 JSON that goes beside it into a PNG; its creator_notes say what it is."""
     document = copy.deepcopy(card.document)
     _downgrade_to_v2(document)
     notes = document["data"].get("creator_notes")
-    said = f"{BACKFILL_NOTICE}\n\n{notes}" if isinstance(notes, str) and notes else BACKFILL_NOTICE
-    document["data"]["creator_notes"] = said
+    has_notes = isinstance(notes, str) and notes
+    document["data"]["creator_notes"] = (
+        f"{BACKFILL_NOTICE}\n\n{notes}" if has_notes else BACKFILL_NOTICE
+    )
     return card_json.dumps(document, indent=0)
 
 
-def convert_kind(card: CharacterCard, kind: str) -> tuple[CharacterCard, list[str]]:
-    """`card` ready to be written as json, png or charx, and what that kind has no room for."""
+def convert_kind(card: CharacterCard, kind: str) -> tuple[CharacterCard, list[Text]]:
+    """`card` ready to be written as json, png or charx, and what that kind of file cannot hold."""
     if kind == card.kind:
         return card, []
     if card.kind == "png" and kind == "charx":
-        return _move_picture_to_members(card), []  # with every foreign chunk still in it
+        return _move_picture_to_members(
+            card
+        ), []  # the icon is the whole PNG, with its other chunks
     if card.kind == "png":
-        return card, ["the picture", *_describe_chunk_assets(card)]
+        return card, [Text("core.loss_picture"), *_describe_chunk_assets(card)]
     if card.kind == "charx":
         names = [name for name in card.members if name != "card.json"]
-        lost = [f"{len(names)} files of the archive: {_abbreviate(names)}"] if names else []
-        return card, lost
+        return card, _describe_loss("core.loss_archive_files", names)
     return card, []
 
 
 def get_main_picture(card: CharacterCard) -> bytes | None:
-    """The PNG among a CHARX's members that its assets call the main icon; None without one."""
+    """The PNG member of a CHARX that its assets list as the main icon; None without one."""
     for asset in _filter_objects(card.fields.get("assets")):
         if _is_main_icon(asset):
             body = card.members.get(_get_embedded_name(asset.get("uri")))
@@ -104,12 +102,13 @@ def get_main_picture(card: CharacterCard) -> bytes | None:
 def _upgrade_v1(fields: dict[str, Any]) -> dict[str, Any]:
     known = {key: fields.get(key) for key in V2_DEFAULTS if fields.get(key) is not None}
     data = {**copy.deepcopy(V2_DEFAULTS), **known}
-    # What V1 programs added at the top level goes where no editor may destroy it.
-    strange = {key: value for key, value in fields.items() if key not in data}
+    # V1 programs added fields at the top level. `extensions` is where the V2 specification forbids
+    # editors to destroy what they do not know.
+    unknown = {key: value for key, value in fields.items() if key not in data}
     if isinstance(data["extensions"], dict):
-        data["extensions"] = {**strange, **data["extensions"]}
+        data["extensions"] = {**unknown, **data["extensions"]}
     else:
-        data |= strange
+        data |= unknown
     return {"spec": "chara_card_v2", "spec_version": "2.0", "data": data}
 
 
@@ -119,60 +118,64 @@ def _upgrade_to_v3(document: dict[str, Any]) -> None:
     data |= {key: value for key, value in _pop_stash(data).items() if key not in data}
     data.setdefault("group_only_greetings", [])
     for entry in _get_entries(data):
-        kept = _pop_stash(entry)
-        if "content" in kept and strip_decorators(kept["content"]) != entry.get("content"):
-            kept.pop("content")  # edited since: the edit holds
-        entry.update(kept)
+        stash = _pop_stash(entry)
+        if "content" in stash and strip_decorators(stash["content"]) != entry.get("content"):
+            stash.pop("content")  # the text was edited as V2; the edit wins over the stored text
+        entry.update(stash)
         entry.setdefault("use_regex", False)
 
 
-def _downgrade_to_v2(document: dict[str, Any]) -> list[str]:
+def _downgrade_to_v2(document: dict[str, Any]) -> list[Text]:
     data = document["data"]
     document |= {"spec": "chara_card_v2", "spec_version": "2.0"}
-    kept = {key: data.pop(key) for key in V3_ONLY if key in data}
-    losses = [f"{key} (V3 only; kept under extensions)" for key, value in kept.items() if value]
-    if kept.get("group_only_greetings") == []:
-        del kept["group_only_greetings"]  # comes back by itself
-    _stash(data, kept)
+    stash = {key: data.pop(key) for key in V3_ONLY if key in data}
+    losses = [Text("core.loss_v3_field", {"field": key}) for key, value in stash.items() if value]
+    if stash.get("group_only_greetings") == []:
+        del stash["group_only_greetings"]  # `_upgrade_to_v3` adds it again
+    _stash(data, stash)
     for number, entry in enumerate(_get_entries(data), 1):
-        losses += [f"lorebook entry {number}: {what}" for what in _downgrade_entry(entry)]
+        losses += [
+            Text("core.loss_in_entry", {"number": number, "loss": loss})
+            for loss in _downgrade_entry(entry)
+        ]
     for key, value in V2_DEFAULTS.items():
         data.setdefault(key, copy.deepcopy(value))
     return losses
 
 
-def _downgrade_entry(entry: dict[str, Any]) -> Iterator[str]:
-    kept: dict[str, Any] = {}
+def _downgrade_entry(entry: dict[str, Any]) -> Iterator[Text]:
+    stash: dict[str, Any] = {}
     if entry.pop("use_regex", False) is True:
-        kept["use_regex"] = True
-        yield "its keys are regular expressions, which V2 takes as plain text"
+        stash["use_regex"] = True
+        yield Text("core.loss_regex_keys")
     content = entry.get("content")
     if isinstance(content, str) and strip_decorators(content) != content:
-        kept["content"] = content
+        stash["content"] = content
         entry["content"] = strip_decorators(content)
-        yield "its decorators (@@...)"
+        yield Text("core.loss_decorators")
     if isinstance(entry.get("id"), str):
-        kept["id"] = entry.pop("id")
-        yield "its id, which V2 wants as a number"
-    _stash(entry, kept)
+        stash["id"] = entry.pop("id")
+        yield Text("core.loss_text_id")
+    _stash(entry, stash)
 
 
-def _stash(holder: dict[str, Any], kept: dict[str, Any]) -> None:
+def _stash(holder: dict[str, Any], values: dict[str, Any]) -> None:
+    """Store `values` under the extensions of a card or entry, where `_pop_stash` finds them."""
     if not isinstance(holder.get("extensions"), dict | None):
-        kept = {**kept, "extensions": holder["extensions"]}
+        values = {**values, "extensions": holder["extensions"]}
         holder["extensions"] = {}
-    if kept:
-        holder["extensions"] = {**(holder.get("extensions") or {}), V3_EXTENSION: kept}
+    if values:
+        holder["extensions"] = {**(holder.get("extensions") or {}), V3_EXTENSION: values}
 
 
 def _pop_stash(holder: dict[str, Any]) -> dict[str, Any]:
     extensions = holder.get("extensions")
-    kept = extensions.pop(V3_EXTENSION, None) if isinstance(extensions, dict) else None
-    return kept if isinstance(kept, dict) else {}
+    stash = extensions.pop(V3_EXTENSION, None) if isinstance(extensions, dict) else None
+    return stash if isinstance(stash, dict) else {}
 
 
 def _move_picture_to_members(card: CharacterCard) -> CharacterCard:
-    """The picture becomes the main icon: under the name that the card has for it, or a usual one."""
+    """The picture as the main icon, under the name that the card's assets give it, else MAIN_ICON."""
     assert card.picture is not None
     picture = card.picture.with_texts([], without=KEYWORDS).to_bytes()
     assets = _filter_objects(card.fields.get("assets"))
@@ -191,13 +194,17 @@ def _is_main_icon(asset: Mapping[str, Any]) -> bool:
     return (asset.get("type"), asset.get("name")) == ("icon", "main")
 
 
-def _describe_chunk_assets(card: CharacterCard) -> list[str]:
+def _describe_chunk_assets(card: CharacterCard) -> list[Text]:
     assert card.picture is not None
     names = [get_keyword(chunk) or "" for chunk in card.picture.chunks]
     assets = [name for name in names if name.startswith(ASSET_KEYWORD)]
-    return (
-        [f"{len(assets)} assets in chunks of the picture: {_abbreviate(assets)}"] if assets else []
-    )
+    return _describe_loss("core.loss_chunk_assets", assets)
+
+
+def _describe_loss(code: str, names: list[str]) -> list[Text]:
+    """One sentence that counts `names` and shows the first three; none without names."""
+    shown = [*names[:3], *(["..."] if len(names) > 3 else [])]
+    return [Text(code, {"count": len(names), "names": shown})] if names else []
 
 
 def _get_entries(data: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -217,7 +224,3 @@ def _get_embedded_name(uri: object) -> str:
 def _is_safe_name(name: str) -> bool:
     parts = name.split("/")
     return name.endswith(".png") and "\\" not in name and not {"", ".", ".."} & set(parts)
-
-
-def _abbreviate(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

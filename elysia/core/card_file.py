@@ -1,8 +1,8 @@
-"""A character card as a file: JSON, a PNG that carries it, or CHARX; read, and written again.
+"""Character card files, read and written: JSON, a PNG with the card in a text chunk, or a CHARX archive.
 
-https://github.com/malfoyslastname/character-card-spec-v2 ,
-https://github.com/kwaroran/character-card-spec-v3 . Everything that was in the file is kept: the
-JSON's own bytes, fields nobody knows, foreign chunks and members. Knows nothing of prompts.
+Specifications: https://github.com/malfoyslastname/character-card-spec-v2 and
+https://github.com/kwaroran/character-card-spec-v3 . Everything in a file survives: the bytes of the JSON,
+unknown fields, foreign chunks and archive members.
 """
 
 from __future__ import annotations
@@ -18,38 +18,40 @@ from elysia.core import card_json
 from elysia.core.charx import MAX_FILE, read_charx, write_charx
 from elysia.core.errors import PersonaError, nearest
 from elysia.core.files import write_atomic
+from elysia.core.i18n import Text
 from elysia.core.png import SIGNATURE, PngChunk, PngImage, decode_text, get_keyword, read_png
 
 SPECS = {"chara_card_v2": 2, "chara_card_v3": 3}
-KEYWORDS = ("ccv3", "chara")  # with both, the first wins
-ASSET_KEYWORD = "chara-ext-asset_:"
+KEYWORDS = ("ccv3", "chara")  # of the text chunks that hold a card; V3 wins where both are there
+ASSET_KEYWORD = "chara-ext-asset_:"  # begins the keyword of a chunk with an asset of the card
 KIND_BY_SUFFIX = {".json": "json", ".png": "png", ".apng": "png", ".charx": "charx"}
 
 
 @dataclass(frozen=True)
 class CharacterCard:
-    """A card and what carried it. `document` is the parsed JSON, `text` its very bytes.
+    """A card and the file that carried it.
 
-    `version` is 1, 2 or 3; `notes` are sentences on what is odd but was read all the same.
+    `document` is the parsed JSON and `text` its bytes; `version` is 1, 2 or 3. `notes` say what is odd
+    about the card although it could be read.
     """
 
     document: dict[str, Any]
     version: int
     text: bytes
-    kind: str = "json"
+    kind: str = "json"  # json, png or charx
     picture: PngImage | None = None
-    members: Mapping[str, bytes] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    original: bytes | None = None  # the whole file, while nothing of the card has changed
+    members: Mapping[str, bytes] = field(default_factory=dict)  # of a CHARX
+    notes: tuple[Text, ...] = ()
+    original: bytes | None = None  # the whole file, as long as the card is unchanged
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The object that holds the card's fields: `data`, or of V1 the document itself."""
+        """The object that holds the card's fields: `data`, or in V1 the document itself."""
         return self.document if self.version == 1 else self.document["data"]
 
     @property
     def greetings(self) -> tuple[str, ...]:
-        """first_mes and the alternates, in the order in which @@is_greeting counts them."""
+        """first_mes and the alternate greetings, in the order that @@is_greeting counts them in."""
         return (
             _get_text(self.fields, "first_mes"),
             *_get_texts(self.fields, "alternate_greetings"),
@@ -57,28 +59,30 @@ class CharacterCard:
 
     @property
     def group_greetings(self) -> tuple[str, ...]:
-        """Greetings that only a group chat adds (V3)."""
+        """Greetings for group chats only (V3)."""
         return _get_texts(self.fields, "group_only_greetings")
 
 
 def read_card(path: str | Path) -> CharacterCard:
-    """The card of a file. PersonaError, a sentence with the file's name, when there is none."""
+    """The card in a file. Raises PersonaError, naming the file, when there is none."""
     path = Path(path)
     try:
         if path.stat().st_size > MAX_FILE:
-            raise PersonaError(f"{path} has more than {MAX_FILE >> 20} MB; it is no card.")
+            raise PersonaError("core.card_file_too_large", path=path, limit=MAX_FILE >> 20)
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise PersonaError(f"There is no character card at {path}.") from None
+        raise PersonaError("core.no_card_file", path=path) from None
     except OSError as error:
-        raise PersonaError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise PersonaError(
+            "core.file_unreadable", path=path, reason=error.strerror or str(error)
+        ) from error
     return parse_card(raw, str(path))
 
 
 def parse_card(raw: bytes, where: str) -> CharacterCard:
-    """The card in the bytes of a file; what they begin with says which kind it is."""
+    """The card in the bytes of a file, whose first bytes tell the kind. `where` names it in errors."""
     if not raw.strip():
-        raise PersonaError(f"{where} is empty.")
+        raise PersonaError("core.card_empty", where=where)
     if raw.startswith(SIGNATURE):
         return _parse_png(raw, where)
     if raw.startswith(b"PK"):
@@ -87,41 +91,35 @@ def parse_card(raw: bytes, where: str) -> CharacterCard:
 
 
 def get_card_fields(card: object, where: str) -> tuple[dict[str, Any], int]:
-    """The object that holds a parsed card's fields, and the card's version. PersonaError if none."""
+    """(fields, version) of a parsed card. Raises PersonaError when it is no card of a known version."""
     if not isinstance(card, dict):
-        raise PersonaError(
-            f"{where}: a character card is an object, and this is {describe_json_kind(card)}."
-        )
+        raise PersonaError("core.card_not_object", where=where, kind=describe_json_kind(card))
     spec = card.get("spec")
     if spec is None:
         if isinstance(card.get("data"), dict):
-            raise PersonaError(
-                f"{where}: the card has 'data' but no 'spec'; write \"spec\": \"chara_card_v2\"."
-            )
+            raise PersonaError("core.card_without_spec", where=where)
         return card, 1
     if not isinstance(spec, str) or spec not in SPECS:
+        hint = nearest(str(spec), SPECS)
         raise PersonaError(
-            f"{where}, key 'spec': {spec!r} is no card version we know ({', '.join(SPECS)})."
-            f"{nearest(str(spec), SPECS)}"
+            "core.card_unknown_spec", where=where, spec=repr(spec), known=list(SPECS), hint=hint
         )
     if not isinstance(card.get("data"), dict):
-        raise PersonaError(
-            f"{where}: a {spec} card keeps its fields in the object 'data', and it is missing."
-        )
+        raise PersonaError("core.card_without_data", where=where, spec=spec)
     return card["data"], SPECS[spec]
 
 
-def describe_json_kind(value: object) -> str:
-    """A JSON value's kind, in words."""
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value"}
-    return "null" if value is None else kinds.get(type(value), "a number")
+def describe_json_kind(value: object) -> Text | str:
+    """The type of a JSON value in words, as a parameter of an error: an object, a list, …"""
+    kinds = {dict: "object", list: "list", str: "text", bool: "boolean"}
+    return "null" if value is None else Text(f"core.kind_{kinds.get(type(value), 'number')}")
 
 
 def write_card(card: CharacterCard, path: str | Path, backfill: bytes = b"") -> None:
-    """Write `card` as the kind that the name's ending says, whole or not at all.
+    """Write `card` atomically, as the kind that the suffix of `path` says.
 
-    A PNG needs `card.picture`; beside a V3 card it carries `backfill`, the same card as V2 JSON,
-    for programs that read nothing newer. A card that was only read goes out as the very file.
+    A PNG needs `card.picture`. Beside a V3 card it carries `backfill`, the same card as V2 JSON, for
+    programs that read nothing newer. A card that was read and not changed is written as the same bytes.
     """
     path = Path(path)
     kind = get_file_kind(path)
@@ -130,12 +128,12 @@ def write_card(card: CharacterCard, path: str | Path, backfill: bytes = b"") -> 
     elif kind == "json":
         write_atomic(path, card.text)
     elif kind == "charx":
-        # The card comes first, and once: readers look for it there.
+        # The card is the first member, where readers look for it.
         others = {name: body for name, body in card.members.items() if name != "card.json"}
         write_atomic(path, write_charx({"card.json": card.text, **others}))
     else:
         if card.picture is None:
-            raise PersonaError(f"{path} is a PNG and the card has no picture; name one.")
+            raise PersonaError("core.card_needs_picture", path=path)
         texts = [("ccv3", card.text)] if card.version == 3 else [("chara", card.text)]
         if card.version == 3 and backfill:
             texts.insert(0, ("chara", backfill))
@@ -144,29 +142,26 @@ def write_card(card: CharacterCard, path: str | Path, backfill: bytes = b"") -> 
 
 
 def get_file_kind(path: Path) -> str:
-    """json, png or charx, by the ending of a file's name."""
+    """json, png or charx, by the suffix of a file's name. Raises PersonaError for any other suffix."""
     kind = KIND_BY_SUFFIX.get(path.suffix.lower())
     if kind is None:
-        raise PersonaError(f"{path}: a card's file ends in {', '.join(KIND_BY_SUFFIX)}.")
+        raise PersonaError("core.card_unknown_suffix", path=path, suffixes=list(KIND_BY_SUFFIX))
     return kind
 
 
 def _parse_png(raw: bytes, where: str) -> CharacterCard:
     picture = read_png(raw, where)
-    found: dict[str, PngChunk] = {}
+    chunks: dict[str, PngChunk] = {}
     for chunk in picture.chunks:
         keyword = (get_keyword(chunk) or "").lower()
         if keyword in KEYWORDS:
-            found.setdefault(keyword, chunk)
+            chunks.setdefault(keyword, chunk)
     for keyword in KEYWORDS:
-        if keyword in found:
+        if keyword in chunks:
             place = f"{where}, chunk '{keyword}'"
-            text = _decode_base64(decode_text(found[keyword], place), place)
+            text = _decode_base64(decode_text(chunks[keyword], place), place)
             return _build_card(text, where, kind="png", picture=picture, original=raw)
-    raise PersonaError(
-        f"{where} is a picture without a character card: it has no text chunk 'ccv3' or 'chara'. "
-        "Programs that shrink or re-save pictures drop it; fetch the original file."
-    )
+    raise PersonaError("core.picture_without_card", where=where)
 
 
 def _decode_base64(text: bytes, place: str) -> bytes:
@@ -174,28 +169,28 @@ def _decode_base64(text: bytes, place: str) -> bytes:
     try:
         return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except binascii.Error:
-        if text.lstrip().startswith(b"{"):  # a few programs forget the base64
+        if text.lstrip().startswith(b"{"):  # a few programs write the JSON without base64
             return text
-        raise PersonaError(f"{place}: the card is not base64.") from None
+        raise PersonaError("core.card_not_base64", where=place) from None
 
 
 def _parse_charx(raw: bytes, where: str) -> CharacterCard:
     members = read_charx(raw, where)
     if "card.json" not in members:
-        raise PersonaError(f"{where}: the archive has no card.json at its root; it is no CHARX.")
+        raise PersonaError("core.archive_without_card", where=where)
     return _build_card(members["card.json"], where, kind="charx", members=members, original=raw)
 
 
 def _build_card(text: bytes, where: str, **carrier: Any) -> CharacterCard:
-    notes: list[str] = []
+    notes: list[Text] = []
     document = card_json.loads(text, where, notes)
     fields, version = get_card_fields(document, where)
     if not isinstance(fields.get("name"), str) or not fields["name"].strip():
-        raise PersonaError(f"{where}: the card has no 'name'; every character needs one.")
+        raise PersonaError("core.card_without_name", where=where)
     newest = {2: "2.0", 3: "3.0"}.get(version)
-    said = document.get("spec_version")
-    if version > 1 and said != newest:
-        notes.append(f"spec_version is {said!r}; it is read as {newest}, and what is new is kept")
+    actual = document.get("spec_version")
+    if version > 1 and actual != newest:
+        notes.append(Text("core.card_newer_version", {"actual": repr(actual), "read_as": newest}))
     return CharacterCard(document, version, text, notes=tuple(notes), **carrier)
 
 

@@ -1,7 +1,6 @@
-"""JSON of strangers: read within bounds, and written again without a changed digit.
+"""JSON from strangers, read within bounds and written again without changing a digit.
 
-A number that Python would spell otherwise (1.10, 1e400, a 30-digit integer) keeps its own spelling.
-Knows nothing of what a card's fields mean.
+A number that Python would spell differently (1.10, 1e400, a 30-digit integer) keeps its spelling.
 """
 
 from __future__ import annotations
@@ -11,77 +10,76 @@ from collections import Counter
 from typing import Any
 
 from elysia.core.errors import PersonaError
+from elysia.core.i18n import Text
 
-MAX_BYTES = 8 << 20  # of text; the largest cards in the wild are near 1 MB
-MAX_PARTS = 1_000_000  # commas and opening brackets: what memory the parsed values take
+MAX_BYTES = 8 << 20  # the largest cards seen in the wild have about 1 MB
+MAX_PARTS = 1_000_000  # commas and opening brackets, which bound the memory of the parsed values
 MAX_DEPTH = 64
 
 
 class VerbatimNumber(float):
-    """A number with the very text it had in the file. Compares and counts as a float."""
+    """A number that keeps its text in the file. Compares and computes as a float."""
 
     text: str
 
     def __new__(cls, text: str) -> VerbatimNumber:
-        made = super().__new__(cls, text)
-        made.text = text
-        return made
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
 
 
-def loads(raw: bytes, where: str, notes: list[str] | None = None) -> Any:
+def loads(raw: bytes, where: str, notes: list[Text] | None = None) -> Any:
     """The value of UTF-8 JSON (with or without a BOM). `where` names the source in errors.
 
-    Raises PersonaError when it is too large, too deep, not UTF-8 or not JSON. Of a key that an
-    object has twice the last value holds, as in browsers; `notes` is told.
+    Raises PersonaError when it is too large, too deep, not UTF-8 or not JSON. Where an object has a key
+    twice, the last value holds, as in browsers, and a remark is added to `notes`.
     """
     if len(raw) > MAX_BYTES:
         raise PersonaError(
-            f"{where}: the JSON has {len(raw) >> 20} MB; cards of up to {MAX_BYTES >> 20} MB are read."
+            "core.json_too_large", where=where, size=len(raw) >> 20, limit=MAX_BYTES >> 20
         )
     if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > MAX_PARTS:
-        raise PersonaError(f"{where}: the JSON has more than {MAX_PARTS} values; it is no card.")
+        raise PersonaError("core.json_too_many_values", where=where, limit=MAX_PARTS)
     twice: set[str] = set()
 
-    def of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            twice.update(
-                key for key, times in Counter(key for key, _ in pairs).items() if times > 1
-            )
-        return made
+    def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            twice.update(key for key, count in counts.items() if count > 1)
+        return fields
 
     try:
         value = json.loads(
             raw.decode("utf-8-sig"),
-            object_pairs_hook=of_pairs,
+            object_pairs_hook=build_object,
             parse_float=_parse_number,
             parse_int=_parse_number,
             parse_constant=_refuse_constant,
         )
     except UnicodeDecodeError:
-        raise PersonaError(f"{where} is not UTF-8 text: save the card as UTF-8.") from None
+        raise PersonaError("core.json_not_utf8", where=where) from None
     except json.JSONDecodeError as error:
         raise PersonaError(
-            f"{where}, line {error.lineno}: the card is not JSON ({error.msg})."
+            "core.json_invalid_line", where=where, line=error.lineno, reason=error.msg
         ) from None
     except RecursionError:
-        raise PersonaError(f"{where}: the card is nested too deeply to be one.") from None
+        raise PersonaError("core.json_too_deep", where=where) from None
     except ValueError as error:
-        raise PersonaError(f"{where}: the card is not JSON ({error}).") from None
+        raise PersonaError("core.json_invalid", where=where, reason=str(error)) from None
     if _is_deeper_than(value, MAX_DEPTH):
-        raise PersonaError(f"{where}: the card is nested too deeply to be one.")
+        raise PersonaError("core.json_too_deep", where=where)
     if notes is not None and twice:
-        names = ", ".join(sorted(twice)[:5])
-        notes.append(f"these keys stand twice in one object, and the last value holds: {names}")
+        notes.append(Text("core.json_keys_twice", {"keys": sorted(twice)[:5]}))
     return value
 
 
 def dumps(value: Any, indent: int = 2) -> bytes:
-    """UTF-8 JSON of what `loads` gave. With `indent` 0 it is one line."""
+    """UTF-8 JSON of a value from `loads`, on one line when `indent` is 0."""
     text = _serialize(value, indent, 0)
     try:
         return text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can write
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can only hold as an escape
         return "".join(
             c if c < "\ud800" or c > "\udfff" else f"\\u{ord(c):04x}" for c in text
         ).encode()

@@ -1,7 +1,7 @@
-"""CHARX: a zip of strangers, read whole into memory within bounds, and written again.
+"""CHARX archives: a zip with a card and its assets, read into memory within bounds, and written again.
 
-https://github.com/kwaroran/character-card-spec-v3 . Nothing is ever unpacked to a disk. Knows
-nothing of what the members mean.
+Specification: https://github.com/kwaroran/character-card-spec-v3 . The files come from strangers, so
+nothing is ever unpacked to a disk.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from collections.abc import Mapping
 
 from elysia.core.errors import PersonaError
 
-MAX_FILE = 128 << 20
-MAX_UNPACKED = 256 << 20  # of all members together
+MAX_FILE = 128 << 20  # bytes
+MAX_UNPACKED = 256 << 20  # bytes of all members together
 MAX_MEMBERS = 2_000
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_charx(raw: bytes, where: str) -> dict[str, bytes]:
-    """Path to content of every member, in the file's order. PersonaError for what is not safe.
+    """{path: content} of every member, in the file's order. Raises PersonaError for unsafe archives.
 
-    Refused: encrypted members, links, paths that leave the archive, two members of one name, more
-    or larger members than the bounds, and sizes that are not what the archive says.
+    Refused are encrypted members, links, paths that leave the archive, two members of one name, more or
+    larger members than the bounds allow, and sizes that differ from the archive's own figures.
     """
     if len(raw) > MAX_FILE:
-        raise PersonaError(f"{where}: the archive has more than {MAX_FILE >> 20} MB.")
+        raise PersonaError("core.archive_too_large", where=where, limit=MAX_FILE >> 20)
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             members = archive.infolist()
@@ -45,48 +45,46 @@ def read_charx(raw: bytes, where: str) -> dict[str, bytes]:
         ValueError,
         OSError,
     ) as error:
-        raise PersonaError(f"{where}: the archive is damaged ({error}); fetch it again.") from None
+        raise PersonaError("core.archive_damaged", where=where, reason=str(error)) from None
 
 
 def write_charx(members: Mapping[str, bytes]) -> bytes:
-    """A zip of `members`, the same bytes for the same members. Pictures and sound are stored as
-    they are, texts deflated.
-    """
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    """A zip of `members`: JSON deflated, pictures and sound stored. Equal members give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
             info = zipfile.ZipInfo(name)  # dated 1980, so that equal cards are equal files
             info.external_attr = 0o644 << 16
             packed = name.endswith(".json")
             info.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
             archive.writestr(info, content)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def _refuse_unsafe(members: list[zipfile.ZipInfo], where: str) -> None:
     if len(members) > MAX_MEMBERS:
-        raise PersonaError(f"{where}: the archive has more than {MAX_MEMBERS} members.")
+        raise PersonaError("core.archive_too_many_members", where=where, limit=MAX_MEMBERS)
     if sum(member.file_size for member in members) > MAX_UNPACKED:
-        raise PersonaError(
-            f"{where}: the archive unpacks to more than {MAX_UNPACKED >> 20} MB; it is refused."
-        )
-    seen: set[str] = set()
+        raise PersonaError("core.archive_unpacks_too_large", where=where, limit=MAX_UNPACKED >> 20)
+    names: set[str] = set()
     for member in members:
-        # ZipInfo cuts a name at NUL and turns the system's separator; the spelling is judged.
+        # ZipInfo.filename ends at a NUL and has the system's separator replaced, so the name as it is
+        # spelled in the archive is the one to judge.
         name = member.orig_filename
+        problem = ""
         if _leaves_archive(name):
-            raise PersonaError(f"{where}: the member {name[:80]!r} leads out of the archive.")
-        if member.filename in seen:
-            raise PersonaError(f"{where}: the archive has two members named {name[:80]!r}.")
-        seen.add(member.filename)
-        if member.flag_bits & 0x1:
-            raise PersonaError(f"{where}: the archive is encrypted; export it without a password.")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise PersonaError(f"{where}: the member {name[:80]!r} is a link.")
-        if member.compress_type not in METHODS:
-            raise PersonaError(
-                f"{where}: the member {name[:80]!r} is packed in a way other than deflate."
-            )
+            problem = "core.member_leaves_archive"
+        elif member.filename in names:
+            problem = "core.member_twice"
+        elif member.flag_bits & 0x1:
+            problem = "core.archive_encrypted"
+        elif stat.S_ISLNK(member.external_attr >> 16):
+            problem = "core.member_is_link"
+        elif member.compress_type not in METHODS:
+            problem = "core.member_not_deflated"
+        if problem:
+            raise PersonaError(problem, where=where, member=repr(name[:80]))
+        names.add(member.filename)
 
 
 def _leaves_archive(name: str) -> bool:
@@ -104,5 +102,5 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) 
     with archive.open(member) as stream:
         content = stream.read(member.file_size + 1)
     if len(content) != member.file_size:
-        raise PersonaError(f"{where}: {member.filename!r} is not of the size that it says.")
+        raise PersonaError("core.member_wrong_size", where=where, member=repr(member.filename))
     return content

@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all.
+"""Atomic writes: a file or folder appears complete or not at all.
 
-Everything is built beside its target under a hidden temporary name and renamed when it is complete,
-so a kill at any moment leaves what was there before. Knows nothing of what the bytes mean.
+Everything is written beside its target under a hidden temporary name and renamed when it is complete, so
+a kill at any moment leaves what was there before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import BinaryIO
 from elysia.core.errors import ElysiaError, ExportError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# Rust's and torch's writers hide errno inside a message.
+# Writers in Rust and in torch put the errno into a message only.
 _FULL_WORDS = (
     "No space left",
     "File too large",
@@ -34,7 +34,7 @@ _FULL_WORDS = (
 def write_atomic(path: str | Path, content: bytes | str) -> None:
     """Write `content` (text as UTF-8) so that `path` is the old file or the whole new one.
 
-    Raises ElysiaError with a sentence when the disk refuses; no temporary file stays behind.
+    Raises ElysiaError when the disk is full or refuses; no temporary file stays behind.
     """
     with staged_file(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
@@ -42,9 +42,9 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
 
 @contextmanager
 def staged_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary stream to write; it becomes `path` when the block ends well, else nothing stays.
+    """A binary stream to write. It becomes `path` when the block ends without an error, else it is removed.
 
-    Raises ElysiaError with a sentence when the disk refuses.
+    Raises ElysiaError when the disk is full or refuses.
     """
     path = Path(path)
     with explain_write_errors(path):
@@ -54,7 +54,9 @@ def staged_file(path: str | Path) -> Iterator[BinaryIO]:
             with os.fdopen(descriptor, "w+b") as stream:
                 yield stream
                 stream.flush()
-                os.fsync(stream.fileno())
+                os.fsync(
+                    stream.fileno()
+                )  # else a power cut could leave an empty file under the new name
             os.chmod(name, _get_default_mode(0o666))  # mkstemp's 0600 would hide it from a group
             os.replace(name, path)
         except BaseException:
@@ -69,11 +71,11 @@ def staged_folder(
     *,
     replaces: Callable[[Path], bool] = lambda _: False,
 ) -> Iterator[Path]:
-    """Give an empty folder beside `target`; rename it to `target` when the block ends well.
+    """An empty folder to fill. It is renamed to `target` when the block ends without an error.
 
-    On any failure it is removed and `target` is as it was. A target that exists and is not empty is
-    refused with `fault`, unless `replaces(target)` says that an earlier run of the same step left
-    it: then the new folder takes its place. A full disk is raised as `fault`, a sentence.
+    On an error it is removed, and `target` stays as it was. Raises `fault` when the disk is full, or when
+    `target` exists and is not empty; unless `replaces(target)` says that an earlier run of the same step
+    wrote it, in which case the new folder takes its place.
     """
     target = Path(os.path.abspath(target))
     _refuse_foreign_folder(target, fault, replaces)
@@ -96,25 +98,24 @@ def staged_folder(
 
 @contextmanager
 def explain_write_errors(path: Path, fault: type[ElysiaError] = ElysiaError) -> Iterator[None]:
-    """Turn what a disk says into a sentence; other faults pass through as they are."""
+    """Raise `fault` for a full disk or a refused write; other exceptions pass through."""
     try:
         yield
     except ElysiaError:
         raise
     except Exception as error:
         if is_disk_full(error):
-            raise fault(
-                f"{path} was not written: the disk is full. Nothing half-written was left; "
-                f"make room on the disk of {path.parent} and run it again."
-            ) from error
+            raise fault("core.disk_full", path=path, folder=path.parent) from error
         if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
             where = error.filename or path
-            raise fault(f"{path} was not written: {where}: {error.strerror}.") from error
+            raise fault(
+                "core.write_refused", path=path, where=where, reason=error.strerror
+            ) from error
         raise
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an exception, of Python or of a native writer, says that no room was left."""
+    """Whether an exception, from Python or a native writer, means that the disk is full."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     return any(words in str(error) for words in _FULL_WORDS)
@@ -132,16 +133,13 @@ def _refuse_foreign_folder(
     if not target.exists():
         return
     if not target.is_dir():
-        raise fault(f"{target} is a file; name a folder to write.")
+        raise fault("core.target_is_file", path=target)
     if any(target.iterdir()) and not replaces(target):
-        raise fault(
-            f"{target} is not empty and was not written by this command; "
-            "name another folder, or remove it first."
-        )
+        raise fault("core.target_not_empty", path=target)
 
 
 def _swap_in(staging: Path, target: Path) -> None:
-    """Rename; the folder that was there is moved aside first and comes back if the rename fails."""
+    """Rename `staging` to `target`; a former `target` is moved aside, and back if the rename fails."""
     if not target.exists():
         os.replace(staging, target)
         return
@@ -156,18 +154,19 @@ def _swap_in(staging: Path, target: Path) -> None:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Clear what killed runs left beside `target`.
+    """Remove the staging folders of killed runs beside `target`.
 
-    A run killed between the two renames left the former folder aside: it comes back.
+    A run that was killed between the two renames of `_swap_in` left the former folder aside; it is put
+    back.
     """
-    for left in sorted(target.parent.glob(f"{_get_staging_prefix(target)}*"), reverse=True):
-        owner = left.name.removeprefix(_get_staging_prefix(target)).split(".")[0]
+    for leftover in sorted(target.parent.glob(f"{_get_staging_prefix(target)}*"), reverse=True):
+        owner = leftover.name.removeprefix(_get_staging_prefix(target)).split(".")[0]
         if owner.isdigit() and _is_process_alive(int(owner)):
             continue
-        if left.name.endswith(".old") and not target.exists():
-            os.replace(left, target)
+        if leftover.name.endswith(".old") and not target.exists():
+            os.replace(leftover, target)
         else:
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _get_staging_prefix(target: Path) -> str:
@@ -181,12 +180,12 @@ def _is_process_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError:  # it is alive and another user's
         return True
     return True
 
 
 def _get_default_mode(mode: int) -> int:
-    mask = os.umask(0)
+    mask = os.umask(0)  # there is no other way to read it
     os.umask(mask)
     return mode & ~mask

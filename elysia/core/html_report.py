@@ -1,7 +1,6 @@
-"""A self-contained HTML page of headings, tables and bar charts; every text in it is escaped.
+"""Self-contained HTML reports of headings, tables and bar charts.
 
-No script, no style from elsewhere, nothing loaded: a page may show text of strangers. Knows
-nothing of what it shows.
+Every text is escaped, and a report has no script and loads nothing: it may show text from strangers.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ STYLE = (
 
 
 def render_page(title: str, *parts: str) -> str:
-    """The whole page; `parts` are HTML made by the functions here."""
+    """The whole page; `parts` are HTML from the other functions of this module."""
     return (
         '<!doctype html>\n<html><head><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
@@ -30,7 +29,7 @@ def render_page(title: str, *parts: str) -> str:
 
 
 def heading(text: str, level: int = 2) -> str:
-    """A heading.
+    """A heading of the given level.
 
     >>> heading("a < b")
     '<h2>a &lt; b</h2>'
@@ -46,7 +45,7 @@ def paragraph(text: str) -> str:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], classes: Sequence[str] = ()
 ) -> str:
-    """A table; `classes` names the style of each row, where it has one."""
+    """A table; `classes` names the CSS class of each row (error, warning), and may be shorter."""
     cells = "".join(f"<th>{escape(name)}</th>" for name in head)
     lines = [f"<tr>{cells}</tr>"]
     for number, row in enumerate(rows):
@@ -57,13 +56,13 @@ def table(
 
 
 def bar_chart(title: str, values: Mapping[str, float], width: int = 420) -> str:
-    """A bar chart: a bar to each label, its value beside it. Nothing without values."""
+    """A bar chart as inline SVG, `width` pixels wide: label, bar and value a line; "" without values."""
     if not values:
         return ""
-    most, label = max(max(values.values()), 1e-9), 110
+    largest, label = max(max(values.values()), 1e-9), 110  # pixels for the labels, on the left
     lines = []
     for number, (name, value) in enumerate(values.items()):
-        y, long = number * 20, max(0.0, value) / most * (width - label - 60)
+        y, long = number * 20, max(0.0, value) / largest * (width - label - 60)
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
         lines.append(
             f'<text x="{label - 6}" y="{y + 14}" text-anchor="end">{escape(name)}</text>'

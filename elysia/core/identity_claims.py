@@ -1,6 +1,6 @@
-"""Other assistants: their names, and whether a reply claims to be one of them.
+"""Whether a reply, Chinese or English, claims to be another assistant such as ChatGPT or 文心一言.
 
-Judges text alone, Chinese and English. Knows nothing of models, personas or datasets.
+Used to lint training rows and to score a model's replies to identity questions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ASSISTANTS = (
     "智谱清言", "智谱", "百川", "混元", "盘古", "小爱同学", "小冰", "小度", "小艺", "天猫精灵",
     "元宝", "月之暗面", "零一万物", "百度", "阿里巴巴", "谷歌", "微软", "苹果公司", "必应",
 )  # fmt: skip
-# What makes 我是 somebody else's opinion or a question rather than a claim.
+# Words in front of 我是 that make it an opinion or a question (你以为我是ChatGPT) instead of a claim.
 NOT_A_CLAIM = "".join(
     f"(?<!{w})"
     for w in ("以为", "觉得", "认为", "当作", "如果", "假如", "就算", "难道", "问", "说", "把")
@@ -33,19 +33,24 @@ I_AM_EN = (
 )
 
 
-def find_claimed_assistant(reply: str, ours: Iterable[str] = ()) -> str:
-    """The other assistant (or its maker) that the reply says it is, "" when none.
+def find_claimed_assistant(reply: str, own_names: Iterable[str] = ()) -> str:
+    """The other assistant (or its maker) that the reply says it is; "" when it claims nothing.
 
-    >>> find_claimed_assistant("我是ChatGPT,很高兴见到你"), find_claimed_assistant("我是ChatGPT", ours=["ChatGPT"])
-    ('ChatGPT', '')
+    `own_names` are names the speaker may use of itself, in any case.
+
+    >>> find_claimed_assistant("我是ChatGPT,很高兴见到你")
+    'ChatGPT'
+    >>> find_claimed_assistant("我是ChatGPT", own_names=["chatgpt"])
+    ''
     """
-    match = _build_claim_pattern(frozenset(name.lower() for name in ours)).search(reply)
+    match = _build_claim_pattern(frozenset(name.lower() for name in own_names)).search(reply)
     return match.group(1) if match else ""
 
 
 @cache
-def _build_claim_pattern(mine: frozenset[str]) -> re.Pattern[str]:
-    names = [name for name in ASSISTANTS if name.lower() not in mine]
+def _build_claim_pattern(own_names: frozenset[str]) -> re.Pattern[str]:
+    names = [name for name in ASSISTANTS if name.lower() not in own_names]
+    # A Latin name must end there ("Yi" is not in "Yibo"); Chinese has no spaces to tell by.
     either = "|".join(
         rf"{re.escape(name)}(?![A-Za-z])" if name.isascii() else re.escape(name) for name in names
     )

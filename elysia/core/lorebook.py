@@ -1,8 +1,8 @@
-"""A lorebook: a card's character_book, a stand-alone `lorebook_v3`, or SillyTavern's world file.
+"""Lorebooks (World Info): read from a card's `character_book`, a stand-alone `lorebook_v3` or a
+SillyTavern world file into one set of typed entries, with their decorators (`@@name value`) parsed.
 
-https://github.com/kwaroran/character-card-spec-v3 , "Lorebook Fields". A field of a wrong kind counts
-as absent; what was in the file is kept by whoever holds the document. Knows nothing of when an entry
-is inserted.
+Specification: https://github.com/kwaroran/character-card-spec-v3 , "Lorebook Fields" and "Decorators".
+A field of the wrong type counts as absent. `lorebook_activation` decides which entries enter a prompt.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from elysia.core.errors import PersonaError
+from elysia.core.sillytavern_world import convert_world_entry
 
 MAX_ENTRIES = 10_000
-MAX_KEYS = 200  # of one entry; further ones are not looked for
-WORLD_SCAN_DEPTH = 2  # SillyTavern's defaults for a world without its own
-WORLD_CONTEXT_SHARE = 0.25  # of the context
-# What SillyTavern calls the places 0 to 6; those around an author's note have no place of their own.
+MAX_KEYS = 200  # of one entry; further keys are ignored
+WORLD_SCAN_DEPTH = 2  # messages; SillyTavern's default, since a world file does not say
+WORLD_CONTEXT_SHARE = 0.25  # of the context, SillyTavern's default budget
+# SillyTavern's positions 0 to 6. Those around an author's note have no place of their own here.
 WORLD_POSITIONS = (
     "before_char",
     "after_char",
@@ -31,10 +32,13 @@ WORLD_POSITIONS = (
 ROLES = ("system", "user", "assistant")
 SELECTIVE_LOGIC = ("any", "not_all", "not_any", "all")  # SillyTavern's selectiveLogic 0 to 3
 
+DecoratorValue = int | str | bool | tuple[str, ...]
+DECORATOR_LINE = re.compile(r"(@@@?)([A-Za-z_]+)(?:[ \t]+(.*))?$")
+
 
 @dataclass(frozen=True, eq=False)
 class LorebookEntry:
-    """One entry; `text` is its content without decorators, `said` what the decorators say."""
+    """One entry. `text` is its content without the decorators, which `decorators` holds by name."""
 
     number: int  # its place in the book, from 0
     keys: tuple[str, ...]
@@ -49,129 +53,96 @@ class LorebookEntry:
     constant: bool = False
     selective: bool = False
     secondary_keys: tuple[str, ...] = ()
-    logic: str = "any"
+    logic: str = "any"  # one of SELECTIVE_LOGIC
     position: str = "before_char"  # before_char, after_char or depth
-    depth: int = 4
+    depth: int = 4  # messages from the end of the chat, for position "depth"
     role: str = "system"
-    scan_depth: int | None = None
-    chance: float = 1.0  # that a match is one
-    woken_by_entries: bool = True
-    wakes_entries: bool = True
+    scan_depth: int | None = None  # messages; None: the book's
+    chance: float = 1.0  # probability that a match counts
+    woken_by_entries: bool = True  # whether other entries' texts are scanned for its keys
+    wakes_entries: bool = True  # whether its text is scanned for others' keys
     name: str = ""
     id: str = ""
 
     @property
     def label(self) -> str:
-        """What to call it in a receipt."""
+        """A short name for lists: the entry's own name, else its first key."""
         return self.name or (self.keys[0] if self.keys else f"entry {self.number + 1}")
 
 
 @dataclass(frozen=True)
 class Lorebook:
-    """Entries in the file's order. None: not said; `share` is the budget as a part of the context."""
+    """Entries in the file's order, and the book's own limits (None where the file has none)."""
 
     entries: tuple[LorebookEntry, ...]
     name: str = ""
-    scan_depth: int | None = None
+    scan_depth: int | None = None  # messages
     token_budget: int | None = None
-    share: float | None = None
-    recursive: bool = False
+    share: float | None = None  # the budget as a part of the context instead, from 0 to 1
+    recursive: bool = False  # whether activated entries can activate others
 
 
 def parse_lorebook(document: object, where: str = "the lorebook") -> Lorebook:
-    """The lorebook in a parsed book, stand-alone lorebook or world file. PersonaError if it is none."""
+    """The lorebook in a parsed character_book, stand-alone lorebook or world file.
+
+    `where` names the source in errors. Raises PersonaError when it is none of them, or too large.
+    """
     if isinstance(document, dict) and document.get("spec") == "lorebook_v3":
         document = document.get("data")
     entries = document.get("entries") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(entries, dict | list):
-        raise PersonaError(f"{where}: a lorebook is an object with 'entries', and this is none.")
+        raise PersonaError("core.not_a_lorebook", where=where)
     if len(entries) > MAX_ENTRIES:
-        raise PersonaError(f"{where}: the lorebook has more than {MAX_ENTRIES} entries.")
-    if isinstance(entries, dict):
-        found = [_parse_world_entry(number, one) for number, one in enumerate(entries.values())]
-        return Lorebook(
-            tuple(entry for entry in found if entry),
-            _get_text(document, "name"),
-            scan_depth=WORLD_SCAN_DEPTH,
-            share=WORLD_CONTEXT_SHARE,
-        )
-    made = [_parse_card_entry(number, one) for number, one in enumerate(entries)]
+        raise PersonaError("core.lorebook_too_large", where=where, limit=MAX_ENTRIES)
+    name = _get_text(document, "name")
+    if isinstance(entries, dict):  # a world file
+        parsed = [
+            _parse_entry(number, convert_world_entry(key, entry))
+            for number, (key, entry) in enumerate(entries.items())
+            if isinstance(entry, dict)
+        ]
+        return Lorebook(tuple(parsed), name, scan_depth=WORLD_SCAN_DEPTH, share=WORLD_CONTEXT_SHARE)
     return Lorebook(
-        tuple(entry for entry in made if entry),
-        _get_text(document, "name"),
+        tuple(_parse_entry(n, entry) for n, entry in enumerate(entries) if isinstance(entry, dict)),
+        name,
         scan_depth=_get_count(document, "scan_depth"),
         token_budget=_get_count(document, "token_budget"),
         recursive=document.get("recursive_scanning") is True,
     )
 
 
-def _parse_card_entry(number: int, one: object) -> LorebookEntry | None:
-    if not isinstance(one, dict):
-        return None
-    more = one["extensions"] if isinstance(one.get("extensions"), dict) else {}
+def _parse_entry(number: int, entry: Mapping[str, Any]) -> LorebookEntry:
+    """A card's entry; what SillyTavern adds to the specification lies under its `extensions`."""
+    more = entry["extensions"] if isinstance(entry.get("extensions"), dict) else {}
     place = _get_count(more, "position")
     position = WORLD_POSITIONS[place] if place is not None and place < len(WORLD_POSITIONS) else ""
     if not position:  # some programs write after_char_defs
-        position = "after_char" if str(one.get("position")).startswith("after") else "before_char"
-    said, text = split_decorators(_get_text(one, "content"))
+        position = "after_char" if str(entry.get("position")).startswith("after") else "before_char"
+    decorators, text = split_decorators(_get_text(entry, "content"))
     return LorebookEntry(
         number,
-        keys=_get_keys(one, "keys"),
+        keys=_get_keys(entry, "keys"),
         text=text,
-        decorators=said,
-        enabled=one.get("enabled") is not False,
-        insertion_order=_get_number(one, "insertion_order") or 0,
-        priority=_get_number(one, "priority"),
-        case_sensitive=_get_flag(one, "case_sensitive", more),
+        decorators=decorators,
+        enabled=entry.get("enabled") is not False,
+        insertion_order=_get_number(entry, "insertion_order") or 0,
+        priority=_get_number(entry, "priority"),
+        case_sensitive=_get_flag(entry, "case_sensitive", more),
         whole_words=more.get("match_whole_words") is True,
-        use_regex=one.get("use_regex") is True,
-        constant=one.get("constant") is True,
-        selective=one.get("selective") is True,
-        secondary_keys=_get_keys(one, "secondary_keys"),
+        use_regex=entry.get("use_regex") is True,
+        constant=entry.get("constant") is True,
+        selective=entry.get("selective") is True,
+        secondary_keys=_get_keys(entry, "secondary_keys"),
         logic=SELECTIVE_LOGIC[(_get_count(more, "selectiveLogic") or 0) % len(SELECTIVE_LOGIC)],
         position=position,
         depth=_get_count_or(more, "depth", 4),
         role=ROLES[(_get_count(more, "role") or 0) % len(ROLES)],
         scan_depth=_get_count(more, "scan_depth"),
-        chance=_get_probability(more, "probability")
-        if more.get("useProbability") is not False
-        else 1.0,
+        chance=_get_probability(more) if more.get("useProbability") is not False else 1.0,
         woken_by_entries=more.get("exclude_recursion") is not True,
         wakes_entries=more.get("prevent_recursion") is not True,
-        name=_get_text(one, "name") or _get_text(one, "comment"),
-        id=_get_id(one, "id", number),
-    )
-
-
-def _parse_world_entry(number: int, one: object) -> LorebookEntry | None:
-    if not isinstance(one, dict):
-        return None
-    place = _get_count_or(one, "position", 0)
-    said, text = split_decorators(_get_text(one, "content"))
-    return LorebookEntry(
-        number,
-        keys=_get_keys(one, "key"),
-        text=text,
-        decorators=said,
-        enabled=one.get("disable") is not True,
-        insertion_order=_get_number(one, "order") or 0,
-        case_sensitive=one.get("caseSensitive") is True,
-        whole_words=one.get("matchWholeWords") is True,
-        constant=one.get("constant") is True,
-        selective=one.get("selective") is True,
-        secondary_keys=_get_keys(one, "keysecondary"),
-        logic=SELECTIVE_LOGIC[(_get_count(one, "selectiveLogic") or 0) % len(SELECTIVE_LOGIC)],
-        position=WORLD_POSITIONS[place] if place < len(WORLD_POSITIONS) else "before_char",
-        depth=_get_count_or(one, "depth", 4),
-        role=ROLES[(_get_count(one, "role") or 0) % len(ROLES)],
-        scan_depth=_get_count(one, "scanDepth"),
-        chance=_get_probability(one, "probability")
-        if one.get("useProbability") is not False
-        else 1.0,
-        woken_by_entries=one.get("excludeRecursion") is not True,
-        wakes_entries=one.get("preventRecursion") is not True,
-        name=_get_text(one, "comment"),
-        id=_get_id(one, "uid", number),
+        name=_get_text(entry, "name") or _get_text(entry, "comment"),
+        id=str(entry["id"]) if isinstance(entry.get("id"), str | int) else f"#{number}",
     )
 
 
@@ -186,7 +157,7 @@ def _get_number(holder: Mapping[str, Any], key: str) -> float | None:
 
 
 def _get_count(holder: Mapping[str, Any], key: str) -> int | None:
-    """A count: not negative, cut at a million (1e400 is a JSON number)."""
+    """A count: not negative, and a million at most (1e400 is a JSON number, too)."""
     value = _get_number(holder, key)
     return int(min(value, 1_000_000)) if value is not None and value >= 0 else None
 
@@ -196,35 +167,24 @@ def _get_count_or(holder: Mapping[str, Any], key: str, default: int) -> int:
     return default if value is None else value
 
 
-def _get_probability(holder: Mapping[str, Any], key: str) -> float:
-    value = _get_count(holder, key)
-    return 1.0 if value is None else min(value, 100) / 100
+def _get_probability(holder: Mapping[str, Any]) -> float:
+    return min(_get_count_or(holder, "probability", 100), 100) / 100
 
 
 def _get_keys(holder: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """A list of texts, or one text with commas; an empty key matches nothing."""
+    """A list of texts, or one text with commas. Empty keys go, since they would match everything."""
     value = holder.get(key)
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, list):
         return ()
-    found = [item.strip() for item in value if isinstance(item, str)]
-    return tuple(item for item in found if item)[:MAX_KEYS]
+    texts = [item.strip() for item in value if isinstance(item, str)]
+    return tuple(text for text in texts if text)[:MAX_KEYS]
 
 
 def _get_flag(holder: Mapping[str, Any], key: str, more: Mapping[str, Any]) -> bool:
     value = holder.get(key)
     return (value if isinstance(value, bool) else more.get(key)) is True
-
-
-def _get_id(holder: Mapping[str, Any], key: str, number: int) -> str:
-    value = holder.get(key)
-    return str(value) if isinstance(value, str | int) else f"#{number}"
-
-
-DecoratorValue = int | str | bool | tuple[str, ...]
-
-DECORATOR_LINE = re.compile(r"(@@@?)([A-Za-z_]+)(?:[ \t]+(.*))?$")
 
 
 def _parse_int(text: str) -> int | None:
@@ -248,7 +208,8 @@ def _parse_flag(text: str) -> bool | None:
     return True if text in ("", "true") else None
 
 
-# name -> what reads its value; None from it means that the decorator is passed over.
+# Decorator -> the parser of its value; None from it means that the decorator is ignored. Those that the
+# specification has for instruct mode alone are missing, since this is chat.
 DECORATOR_PARSERS: dict[str, Callable[[str], DecoratorValue | None]] = {
     "activate": _parse_flag,
     "dont_activate": _parse_flag,
@@ -269,36 +230,37 @@ DECORATOR_PARSERS: dict[str, Callable[[str], DecoratorValue | None]] = {
 
 
 def split_decorators(content: str) -> tuple[dict[str, DecoratorValue], str]:
-    """What the leading decorators say, and the text behind them without the blank lines between.
+    """The leading decorators of an entry's content by name, and the text behind them.
 
-    Of two with one name the first holds. A fallback holds when nothing above it in its chain did.
+    Of two with one name the first holds. A fallback (`@@@`) holds when no decorator above it in its chain
+    was understood.
 
     >>> split_decorators("@@depth 4\\n@@unheard_of 1\\n@@@role user\\n\\nThe sea.")
     ({'depth': 4, 'role': 'user'}, 'The sea.')
     """
-    said: dict[str, DecoratorValue] = {}
+    decorators: dict[str, DecoratorValue] = {}
     if not content.lstrip().startswith("@@"):
-        return said, content
+        return decorators, content
     lines = content.split("\n")
-    held = True  # whether the chain that a fallback would belong to is settled
+    settled = True  # whether the chain that a fallback would belong to has its decorator
     for number, line in enumerate(lines):
         line = line.strip()
         if not line:
             continue
-        found = DECORATOR_LINE.match(line)
-        if not found:
-            return said, "\n".join(lines[number:]).strip("\r\n")
-        mark, name, text = found[1], found[2].lower(), (found[3] or "").strip()
-        if mark == "@@@" and held:
+        match = DECORATOR_LINE.match(line)
+        if not match:
+            return decorators, "\n".join(lines[number:]).strip("\r\n")
+        mark, name, text = match[1], match[2].lower(), (match[3] or "").strip()
+        if mark == "@@@" and settled:
             continue
-        read = DECORATOR_PARSERS.get(name)
-        value = read(text) if read else None
-        held = value is not None
+        parse = DECORATOR_PARSERS.get(name)
+        value = parse(text) if parse else None
+        settled = value is not None
         if value is not None:
-            said.setdefault(name, value)
-    return said, ""
+            decorators.setdefault(name, value)
+    return decorators, ""
 
 
 def strip_decorators(content: str) -> str:
-    """The text alone, as a V2 reader should get it; a text without decorators is untouched."""
+    """The text alone, as a V2 reader should see it. A text without decorators is returned unchanged."""
     return split_decorators(content)[1]

@@ -1,8 +1,7 @@
-"""Which entries of a lorebook are inserted in a turn, where, why, and which fell out for room.
+"""Lorebook activation: which entries enter the prompt of a turn, where, why, and which exceed the budget.
 
-https://github.com/kwaroran/character-card-spec-v3 . Regular expressions are matched by a function
-that is handed in, because the standard library's may run for ever on a stranger's pattern; without
-one they never match. Knows nothing of how a prompt is laid out.
+Specification: https://github.com/kwaroran/character-card-spec-v3 . Regular expressions are matched by a
+function that the caller passes in, because Python's own `re` may run for ever on a stranger's pattern.
 """
 
 from __future__ import annotations
@@ -17,50 +16,51 @@ from elysia.core.lorebook import Lorebook, LorebookEntry
 from elysia.core.macros import expand_for_scan
 from elysia.core.messages import Message
 
-# (pattern, text, case sensitive) -> found; None when the pattern is invalid or took too long.
+# (pattern, text, case sensitive) -> whether it matches; None when it is invalid or took too long.
 PatternSearch = Callable[[str, str, bool], bool | None]
-SCAN_DEPTH = 4  # messages, where nobody says
-MAX_ROUNDS = 10  # of entries waking entries
-MAX_MESSAGE = 20_000  # characters of a message that are looked at, from its end
-MAX_WOKEN = 100_000  # characters of entries that are looked at
+SCAN_DEPTH = 4  # messages, where neither entry nor book says
+MAX_ROUNDS = 10  # of entries activating entries
+MAX_MESSAGE = 20_000  # characters of a message that are scanned, counted from its end
+MAX_WOKEN = 100_000  # characters of activated entries that are scanned for further keys
+NAME_MACROS = re.compile(r"\{\{\s*(?:char|user)\s*\}\}|<(?:char|bot|user)>", re.I)
 
 
 @dataclass(frozen=True)
 class ScanContext:
-    """What an entry can depend on. `messages` are the chat alone, the oldest first."""
+    """The state of a chat that activation depends on. `messages` are in order, the oldest first."""
 
     messages: Sequence[Message]
-    greeting: int | None = None  # which one opened the chat; None: not known
+    greeting: int | None = None  # index of the greeting that opened the chat; None: unknown
     matched_before: Collection[str] = ()  # ids of entries that matched in earlier turns
-    context: int | None = None  # tokens, for a book whose budget is a part of them
-    full: bool = False  # whether the context is at its end
+    context: int | None = None  # tokens, for a book whose budget is a share of them
+    full: bool = False  # whether the context is used up
     user_icon: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ActivatedEntry:
-    """One entry's text on its way into the prompt. `depth` counts for place 'depth' alone."""
+    """One entry's text on its way into the prompt. `depth` matters for place "depth" alone."""
 
     entry: LorebookEntry
     text: str
     place: str  # before_char, after_char, before_desc, after_desc, personality, scenario, depth
-    depth: int
+    depth: int  # messages from the end of the chat
     role: str
-    why: str
+    why: str  # the key or decorator that matched
     tokens: int
 
 
 @dataclass(frozen=True)
 class ActivationResult:
-    """A turn's lore, in the order of insertion, and what the budget left out."""
+    """The entries of a turn in the order of insertion, and those that did not fit the budget."""
 
     inserted: tuple[ActivatedEntry, ...] = ()
     dropped: tuple[ActivatedEntry, ...] = ()
-    matched: frozenset[str] = field(default_factory=frozenset)
+    matched: frozenset[str] = field(default_factory=frozenset)  # ids
 
     def at(self, *places: str) -> list[str]:
-        """The texts for these places."""
-        return [one.text for one in self.inserted if one.place in places]
+        """The inserted texts for these places."""
+        return [item.text for item in self.inserted if item.place in places]
 
 
 def activate_entries(
@@ -72,43 +72,43 @@ def activate_entries(
     search: PatternSearch | None = None,
     chance: random.Random | None = None,
 ) -> ActivationResult:
-    """The entries that a turn activates, within the book's budget.
+    """The entries that a turn activates, within the book's budget of tokens.
 
-    `count` gives a text's tokens, `fill` replaces macros, `chance` decides entries that match only
-    sometimes.
+    `count` gives the tokens of a text, `fill` expands its macros, `search` matches regular expressions
+    (without it, entries with them never match) and `chance` decides entries with a probability.
     """
     reasons = _match_entries(book, scene, fill, search or _no_search, chance or random.Random(0))
-    found = []
+    candidates = []
     for entry, why in reasons.items():
-        if text := fill(entry.text).strip():  # nothing to say: nothing is inserted
+        if text := fill(entry.text).strip():
             place, depth, role = _get_position(entry)
-            found.append(ActivatedEntry(entry, text, place, depth, role, why, count(text)))
-    found.sort(key=lambda one: (one.entry.insertion_order, one.entry.number))
+            candidates.append(ActivatedEntry(entry, text, place, depth, role, why, count(text)))
+    candidates.sort(key=lambda item: (item.entry.insertion_order, item.entry.number))
     budget = book.token_budget
     if budget is None and book.share is not None and scene.context is not None:
         budget = int(book.share * scene.context)
-    kept = _fit_budget(found, budget)
-    held = set(kept)
-    dropped = tuple(one for one in found if one not in held)
-    return ActivationResult(tuple(kept), dropped, frozenset(entry.id for entry in reasons))
+    inserted = _fit_budget(candidates, budget)
+    within = set(inserted)
+    dropped = tuple(item for item in candidates if item not in within)
+    return ActivationResult(tuple(inserted), dropped, frozenset(entry.id for entry in reasons))
 
 
-def _fit_budget(found: list[ActivatedEntry], budget: int | None) -> list[ActivatedEntry]:
-    """Without the lowest priorities, else insertion orders, until the rest fits."""
-    gone: set[ActivatedEntry] = set()
-    total = sum(one.tokens for one in found)
+def _fit_budget(candidates: list[ActivatedEntry], budget: int | None) -> list[ActivatedEntry]:
+    """The candidates without the least important ones, so many that the rest fits."""
+    removed: set[ActivatedEntry] = set()
+    total = sum(item.tokens for item in candidates)
 
-    def worth(one: ActivatedEntry) -> tuple[float, float, int]:
-        entry = one.entry
+    def importance(item: ActivatedEntry) -> tuple[float, float, int]:
+        entry = item.entry
         order = entry.insertion_order
         return (order if entry.priority is None else entry.priority, order, -entry.number)
 
-    for one in sorted(found, key=worth):
+    for item in sorted(candidates, key=importance):
         if budget is None or total <= budget:
             break
-        gone.add(one)
-        total -= one.tokens
-    return [one for one in found if one not in gone]
+        removed.add(item)
+        total -= item.tokens
+    return [item for item in candidates if item not in removed]
 
 
 def _match_entries(
@@ -119,41 +119,41 @@ def _match_entries(
     chance: random.Random,
 ) -> dict[LorebookEntry, str]:
     """Every matching entry with the reason, in the order of matching."""
-    said = [expand_for_scan(message.text[-MAX_MESSAGE:]) for message in scene.messages]
-    fold = functools.cache(str.casefold)  # a text is looked at for every key
-    found: dict[LorebookEntry, str] = {}
-    unlucky: set[int] = set()
+    messages = [expand_for_scan(message.text[-MAX_MESSAGE:]) for message in scene.messages]
+    fold = functools.cache(str.casefold)  # each text is searched for every key
+    matches: dict[LorebookEntry, str] = {}
+    unlucky: set[int] = set()  # a draw that failed is not repeated within the turn
     waiting = [entry for entry in book.entries if entry.enabled]
-    woken: list[str] = []  # all contents that may wake others
+    woken: list[str] = []  # texts of activated entries, scanned from the second round on
     for number in range(MAX_ROUNDS if book.recursive else 1):
         fresh: list[LorebookEntry] = []
-        for entry in [one for one in waiting if one.number not in unlucky]:
-            texts = _get_scan_window(said, entry, book)
+        for entry in [item for item in waiting if item.number not in unlucky]:
+            texts = _get_scan_window(messages, entry, book)
             more = woken if number and entry.woken_by_entries else []
             why = _get_match_reason(entry, [*texts, *more], scene, fill, search, fold)
             if why and entry.chance < 1 and chance.random() >= entry.chance:
                 unlucky.add(entry.number)
             if why and entry.number not in unlucky:
-                found[entry] = why
+                matches[entry] = why
                 fresh.append(entry)
-        waiting = [entry for entry in waiting if entry not in found]
+        waiting = [entry for entry in waiting if entry not in matches]
         room = MAX_WOKEN - sum(map(len, woken))
-        awake = [
-            expand_for_scan(fill_names(one.text, fill), recursive=True)
-            for one in fresh
-            if one.wakes_entries
-        ]
         if not fresh or room <= 0:
             break
-        woken += [text[:room] for text in awake]
-    return found
+        waking = [entry for entry in fresh if entry.wakes_entries]
+        texts = [expand_for_scan(fill_names(entry.text, fill), recursive=True) for entry in waking]
+        woken += [text[:room] for text in texts]
+    return matches
 
 
-def _get_scan_window(said: Sequence[str], entry: LorebookEntry, book: Lorebook) -> Sequence[str]:
+def _get_scan_window(
+    messages: Sequence[str], entry: LorebookEntry, book: Lorebook
+) -> Sequence[str]:
+    """The last messages, as many as the entry, else the book, says."""
     depth = entry.decorators.get("scan_depth", entry.scan_depth)
     if depth is None:
         depth = SCAN_DEPTH if book.scan_depth is None else book.scan_depth
-    return said[-int(depth) :] if isinstance(depth, int) and depth > 0 else []
+    return messages[-int(depth) :] if isinstance(depth, int) and depth > 0 else []
 
 
 def _get_match_reason(
@@ -164,16 +164,16 @@ def _get_match_reason(
     search: PatternSearch,
     fold: Callable[[str], str],
 ) -> str:
-    """Why the entry matches; '' when it does not."""
-    said = entry.decorators
-    if "activate" in said:
+    """Why the entry matches: its key or decorator; "" when it does not match."""
+    decorators = entry.decorators
+    if "activate" in decorators:
         return "@@activate"
-    if "dont_activate" in said:
+    if "dont_activate" in decorators:
         return ""
     before = entry.id in scene.matched_before
-    if before and "dont_activate_after_match" in said:
+    if before and "dont_activate_after_match" in decorators:
         return ""
-    if before and "keep_activate_after_match" in said:
+    if before and "keep_activate_after_match" in decorators:
         return "@@keep_activate_after_match"
     if not _is_timely(entry, scene):
         return ""
@@ -185,9 +185,11 @@ def _get_match_reason(
 
     if entry.use_regex:
         return _search_patterns(entry, texts, search)
-    if "additional_keys" in said and not key_in(_get_decorator_list(entry, "additional_keys")):
+    if "additional_keys" in decorators and not key_in(
+        _get_decorator_list(entry, "additional_keys")
+    ):
         return ""
-    if "exclude_keys" in said and key_in(_get_decorator_list(entry, "exclude_keys")):
+    if "exclude_keys" in decorators and key_in(_get_decorator_list(entry, "exclude_keys")):
         return ""
     if entry.constant:
         return "constant"
@@ -202,32 +204,32 @@ def _get_match_reason(
 
 
 def _is_timely(entry: LorebookEntry, scene: ScanContext) -> bool:
-    """Whether the decorators that look at the chat's course allow the entry."""
-    said = entry.decorators
+    """Whether the decorators about the chat's progress (replies, greeting, icon) allow the entry."""
+    decorators = entry.decorators
     replies = sum(message.role == "assistant" for message in scene.messages)
-    after, every = said.get("activate_only_after"), said.get("activate_only_every")
+    after = decorators.get("activate_only_after")
+    every = decorators.get("activate_only_every")
+    greeting, icon = scene.greeting, scene.user_icon
     return not (
         (isinstance(after, int) and replies < after)
         or (isinstance(every, int) and replies % every)
-        or ("ignore_on_max_context" in said and scene.full)
-        or (
-            scene.greeting is not None and said.get("is_greeting", scene.greeting) != scene.greeting
-        )
-        or (scene.user_icon and said.get("is_user_icon", scene.user_icon) != scene.user_icon)
+        or ("ignore_on_max_context" in decorators and scene.full)
+        or (greeting is not None and decorators.get("is_greeting", greeting) != greeting)
+        or (icon and decorators.get("is_user_icon", icon) != icon)
     )
 
 
 def _search_patterns(entry: LorebookEntry, texts: Sequence[str], search: PatternSearch) -> str:
-    """The first pattern found; one that is invalid keeps the entry from ever matching."""
-    found = ""
+    """The first pattern that matches; one that is invalid keeps the entry from ever matching."""
+    first = ""
     for pattern in (*entry.keys, *_get_decorator_list(entry, "additional_keys")):
-        for text in texts or [""]:
+        for text in texts or [""]:  # without texts, an invalid pattern should still show
             hit = search(pattern, text, entry.case_sensitive)
             if hit is None:
                 return ""
-            if hit and text and not found:
-                found = pattern
-    return found
+            if hit and text and not first:
+                first = pattern
+    return first
 
 
 def _get_decorator_list(entry: LorebookEntry, name: str) -> tuple[str, ...]:
@@ -238,8 +240,10 @@ def _get_decorator_list(entry: LorebookEntry, name: str) -> tuple[str, ...]:
 def _is_key_in_any(
     key: str, entry: LorebookEntry, texts: Sequence[str], fold: Callable[[str], str]
 ) -> bool:
-    """Whether a plain key is in one of `texts`. Whole words are for scripts with spaces: a key with
-    any other letter is found anywhere, as unspaced Chinese needs.
+    """Whether a plain key is in one of `texts`.
+
+    Whole words make sense in scripts with spaces alone: a key with any non-ASCII letter is looked for
+    anywhere, as Chinese needs.
     """
     if not entry.case_sensitive:
         key, texts = key.casefold(), [fold(text) for text in texts]
@@ -250,23 +254,22 @@ def _is_key_in_any(
 
 
 def fill_names(text: str, fill: Callable[[str], str]) -> str:
-    """{{char}} and {{user}} filled, nothing drawn: looking must not change what is drawn later."""
-    return (
-        NAME_MACROS.sub(lambda found: fill(found[0]), text) if "{" in text or "<" in text else text
-    )
-
-
-NAME_MACROS = re.compile(r"\{\{\s*(?:char|user)\s*\}\}|<(?:char|bot|user)>", re.I)
+    """`text` with {{char}} and {{user}} filled and no other macro: {{random}} and the like draw numbers,
+    and scanning must not change what is drawn later.
+    """
+    return NAME_MACROS.sub(lambda m: fill(m[0]), text) if "{" in text or "<" in text else text
 
 
 def _get_position(entry: LorebookEntry) -> tuple[str, int, str]:
-    said = entry.decorators
-    role, place, depth = said.get("role", entry.role), said.get("position"), said.get("depth")
+    """(place, depth, role): the decorators' where there are any, else the entry's own fields."""
+    decorators = entry.decorators
+    role, place = str(decorators.get("role", entry.role)), decorators.get("position")
+    depth = decorators.get("depth")
     if isinstance(place, str):
-        return place, 0, str(role)
+        return place, 0, role
     if isinstance(depth, int):
-        return "depth", max(depth, 0), str(role)
-    return entry.position, entry.depth, str(role)
+        return "depth", max(depth, 0), role
+    return entry.position, entry.depth, role
 
 
 def _no_search(pattern: str, text: str, case_sensitive: bool) -> bool | None:

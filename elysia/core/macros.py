@@ -1,7 +1,7 @@
-"""Macros of a card: {{char}}, {{user}}, {{random:a,b}} and the rest of V3's, without regard to case.
+"""Macros in a card's texts: {{char}}, {{user}}, {{random:a,b}} and the others of V3, in any case.
 
-https://github.com/kwaroran/character-card-spec-v3 , "Curly Braced Syntaxes". What a macro becomes is
-never read for macros again: a user named {{char}} stays that. Knows nothing of cards.
+Specification: https://github.com/kwaroran/character-card-spec-v3 , "Curly Braced Syntaxes". The result of
+a macro is never expanded again: a user named {{char}} keeps that name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-# Of three braces the inner two are the macro's.
+# Of three braces in a row the inner two belong to the macro.
 BRACES = re.compile(r"(\{\{(?!\{)|\}\})")
 MAX_NESTED = 20
 TAGS = re.compile(r"<(char|bot|user)>", re.I)
@@ -20,15 +20,17 @@ TAGS = re.compile(r"<(char|bot|user)>", re.I)
 
 @dataclass
 class MacroExpander:
-    """What macros become. `chance` is drawn from by {{random}} and {{roll}}; {{pick}} depends on
-    `seed` and its own words alone, so it stays as it is while a conversation keeps its seed.
+    """The values of the macros in one conversation.
+
+    {{random}} and {{roll}} draw from `chance`. {{pick}} depends on `seed`, its place and its options
+    alone, so that its choice stays the same throughout a conversation.
     """
 
     char: str
     user: str = "你"
     chance: random.Random = field(default_factory=random.Random)
     seed: str = ""
-    original: str | None = None  # None leaves {{original}} as it is
+    original: str | None = None  # the default system prompt; None leaves {{original}} as it is
 
     def fill(self, text: str) -> str:
         """`text` with every known macro replaced; unknown ones stay as they are.
@@ -36,14 +38,15 @@ class MacroExpander:
         >>> MacroExpander("Mira", "Tom").fill("{{CHAR}} and <user>: {{reverse:abc}}{{// aside}} {{moon}}")
         'Mira and Tom: cba {{moon}}'
         """
-        return _replace_macros(text, self._becomes, lambda tag: self._named(tag) or "")
+        return _replace_macros(text, self._expand, lambda tag: self._get_name(tag) or "")
 
-    def _named(self, name: str) -> str | None:
+    def _get_name(self, name: str) -> str | None:
         return {"char": self.char, "bot": self.char, "user": self.user}.get(name)
 
-    def _becomes(self, name: str, rest: str | None, place: int) -> str | None:
+    def _expand(self, name: str, rest: str | None, place: int) -> str | None:
+        """What `{{name:rest}}` becomes as the `place`-th macro of the text; None when it is unknown."""
         if rest is None:
-            return self.original if name == "original" else self._named(name)
+            return self.original if name == "original" else self._get_name(name)
         if name in ("random", "pick"):
             options = _split_options(rest)
             if name == "random":
@@ -57,18 +60,16 @@ class MacroExpander:
 
 
 def expand_for_scan(text: str, recursive: bool = False) -> str:
-    """`text` as lorebook keys look at it: no comments; hidden keys only where one entry's content
-    is scanned for others.
+    """`text` as lorebook keys are searched in it: without comments, and with hidden keys only where
+    the text of one entry is scanned for the keys of others (`recursive`).
     """
 
-    def becomes(name: str, rest: str | None, place: int) -> str | None:
-        return (
-            _expand_hidden(name, rest, rest or "" if recursive else "")
-            if rest is not None
-            else None
-        )
+    def expand(name: str, rest: str | None, place: int) -> str | None:
+        if rest is None:
+            return None
+        return _expand_hidden(name, rest, rest if recursive else "")
 
-    return _replace_macros(text, becomes, lambda tag: f"<{tag}>")
+    return _replace_macros(text, expand, lambda tag: f"<{tag}>")
 
 
 def _expand_hidden(name: str, rest: str, hidden_key: str) -> str | None:
@@ -83,9 +84,9 @@ def _split_options(rest: str) -> list[str]:
 
 
 def _replace_macros(
-    text: str, becomes: Callable[[str, str | None, int], str | None], tag: Callable[[str], str]
+    text: str, expand: Callable[[str, str | None, int], str | None], tag: Callable[[str], str]
 ) -> str:
-    """One pass over `text`, innermost macros first, in time that grows with its length."""
+    """One pass over `text`, innermost macros first, in time linear in its length."""
     open_parts: list[list[str]] = [[]]
     place = 0
     for part in BRACES.split(text):
@@ -93,11 +94,11 @@ def _replace_macros(
             open_parts.append([])
         elif part == "}}" and len(open_parts) > 1:
             inner = "".join(open_parts.pop())
-            made = becomes(*_split_macro(inner), place)
+            expansion = expand(*_split_macro(inner), place)
             place += 1
-            open_parts[-1].append("{{" + inner + "}}" if made is None else made)
+            open_parts[-1].append("{{" + inner + "}}" if expansion is None else expansion)
         else:
-            open_parts[-1].append(TAGS.sub(lambda found: tag(found[1].lower()), part))
+            open_parts[-1].append(TAGS.sub(lambda m: tag(m[1].lower()), part))
     return "{{".join("".join(parts) for parts in open_parts)
 
 

@@ -1,4 +1,4 @@
-"""The one shape of a conversation, from the first dataset row to the last chat turn."""
+"""`Message` and `Conversation`: what dataset readers produce, templates render and engines answer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ ROLES = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True, init=False)
 class Message:
-    """One message.
+    """One message of a conversation.
 
-    `learn` matters to training only: None means that an assistant's message is learned and any other
-    is not; False on an assistant's message makes it context.
+    `learn` matters in training alone: None means that an assistant's message gets loss and any other
+    does not; False on an assistant's message makes it context without loss.
 
-    `images` are files in training data and URLs in a chat. `calls` are the tools that an assistant
-    called, as OpenAI writes them; `answers` is the id of the call that a tool's message answers.
+    `images` are paths in training data and URLs in a chat. `calls` are the tool calls of an assistant's
+    message in OpenAI's format; `answers` is the id of the call that a tool's message answers.
+
+    Raises ValueError for a role that is not in ROLES.
     """
 
     role: str
@@ -40,8 +42,8 @@ class Message:
     ) -> None:
         if role not in ROLES:
             raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}")
-        # What a frozen dataclass writes for itself takes three times as long, and a dataset has
-        # millions of messages.
+        # The `__init__` that a frozen dataclass generates takes three times as long (it calls
+        # object.__setattr__ per field), and a dataset has millions of messages.
         values = self.__dict__
         values["role"], values["text"], values["name"] = role, text, name
         values["images"], values["learn"] = images, learn

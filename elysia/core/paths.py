@@ -1,22 +1,48 @@
-"""Where configs are: a path of the user's, or a bundled one by name. Standard library only, so that
-`list-cfg` answers at once."""
+"""Where things lie: configs, data and voices that ship with the project, and what commands write.
+
+In a checkout the bundled folders are beside the package, in an installed copy inside it.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from elysia.core.errors import ConfigError, nearest
 
+PACKAGE = Path(__file__).resolve().parents[1]
+WORK_DIRS = Path("work_dirs")  # what commands write, below the current folder
+CHAT_DATABASE = "work_dirs/chat/elysia.db"
+
+
+def get_root() -> Path:
+    """The folder that holds the bundled `configs/`, `data/` and `tts/`."""
+    checkout = PACKAGE.parent
+    return checkout if (checkout / "configs").is_dir() else PACKAGE
+
 
 def get_configs_folder() -> Path:
-    """The bundled `configs/`: beside the package in a checkout, inside it when installed."""
-    beside = Path(__file__).resolve().parents[2] / "configs"
-    return beside if beside.is_dir() else Path(__file__).resolve().parents[1] / "configs"
+    """The bundled configs of trainings and voices, and the character cards."""
+    return get_root() / "configs"
+
+
+def get_data_folder() -> Path:
+    """The bundled datasets and question lists."""
+    return get_root() / "data"
+
+
+def get_voices_folder() -> Path:
+    """The voice files: ELYSIA_VOICES, else `./tts/voices` where it exists, else the bundled ones."""
+    local = Path(os.environ.get("ELYSIA_VOICES") or "tts/voices")
+    chosen = "ELYSIA_VOICES" in os.environ or local.is_dir()
+    return local if chosen else get_root() / "tts" / "voices"
 
 
 def list_bundled_configs() -> dict[str, Path]:
-    """Name to file of every bundled config; files under `_base_` are parts, those under `voice`
-    configs of `voice train`."""
+    """{name: file} of every bundled training config.
+
+    Files below `_base_` are parts of configs, and those below `voice` are for `voice train`.
+    """
     folder = get_configs_folder()
     return {
         path.stem: path
@@ -26,29 +52,25 @@ def list_bundled_configs() -> dict[str, Path]:
 
 
 def find_config(name: str) -> Path:
-    """The file that `name` means; ConfigError naming the nearest bundled config otherwise."""
+    """The config file at the path `name`, or the bundled one of that name.
+
+    Raises ConfigError, with the nearest name, when there is neither.
+    """
     path = Path(name)
     if path.is_file():
         return path
     known = list_bundled_configs()
     if path.stem in known and path.parent in (Path("."), Path("configs")):
         return known[path.stem]
-    raise ConfigError(
-        f"There is no config at {name}, and none bundled by that name.{nearest(path.stem, known)} "
-        "`xtuner list-cfg` lists them."
-    )
+    raise ConfigError("core.no_such_config", name=name, hint=nearest(path.stem, known))
 
 
 def resolve_bundled(path: str) -> str:
-    """A path as given when it exists, else beside the bundled configs (`data/…`, `configs/…`)."""
-    beside = get_configs_folder().parent / path
-    return str(beside) if not Path(path).exists() and beside.exists() else path
+    """`path` when it exists, else the bundled file of that name (`data/…`, `configs/…`) if there is one."""
+    bundled = get_root() / path
+    return str(bundled) if not Path(path).exists() and bundled.exists() else path
 
 
 def resolve_all_bundled(paths: str | list[str]) -> str | list[str]:
-    """`resolve_bundled` for the path of a source, which may be several."""
-    return (
-        resolve_bundled(paths)
-        if isinstance(paths, str)
-        else [resolve_bundled(path) for path in paths]
-    )
+    """`resolve_bundled` for the path of a dataset source, which may be a list."""
+    return resolve_bundled(paths) if isinstance(paths, str) else list(map(resolve_bundled, paths))

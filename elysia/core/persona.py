@@ -1,9 +1,8 @@
-"""A persona: what a character card (Tavern card V1, V2 or V3) says of a character.
+"""`Persona`, what a character card (V1, V2 or V3) says about its character, and `UserPersona`, what the
+character is told about the user.
 
-Cards: https://github.com/malfoyslastname/character-card-spec-v2 and
-https://github.com/kwaroran/character-card-spec-v3. Knows the macros {{char}} and {{user}} and, in
-a system prompt, {{original}}. Knows nothing of what carries a card, of lorebooks, or of how a model
-is spoken to.
+Here the macros {{char}} and {{user}} are filled, and {{original}} in a system prompt; `macros` has the
+rest. The card specifications are linked in `card_file`.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ TEXT_FIELDS = (
     "mes_example",
     "system_prompt",
 )
-DEFAULT_SYSTEM = "你是{{char}}，正在和{{user}}说话。"  # where a card brings no system prompt
+DEFAULT_SYSTEM = "你是{{char}}，正在和{{user}}说话。"  # for a card without a system prompt
 
 
 @dataclass(frozen=True)
 class Persona:
-    """A character. Texts are as written on the card, macros unfilled: see `fill`.
+    """A character. The texts are as written on the card, with their macros: see `fill`.
 
-    `extra` holds the card's other fields (of V1: any beyond the six), as they were read.
+    `extra` holds the card's other fields (of V1: any beyond the six) unchanged.
     """
 
     name: str
@@ -52,12 +51,13 @@ class Persona:
 
     def __post_init__(self) -> None:
         if not self.name.strip():
-            raise PersonaError("A persona needs a name.")
+            raise PersonaError("core.persona_unnamed")
 
     @classmethod
     def load(cls, path: str | Path) -> Persona:
-        """The persona of a card file: JSON, PNG or CHARX. PersonaError, with file and key, when it
-        is not a card.
+        """The persona of a card file: JSON, PNG or CHARX.
+
+        Raises PersonaError, naming file and key, when it is not a card.
         """
         return cls.from_card(read_card(path).document, where=str(path))
 
@@ -66,13 +66,12 @@ class Persona:
         """The persona of a parsed card; `where` names its source in errors."""
         data, version = get_card_fields(card, where)
         if not isinstance(data.get("name"), str) or not data["name"].strip():
-            raise PersonaError(f"{where}: the card has no 'name'; every character needs one.")
+            raise PersonaError("core.card_without_name", where=where)
         texts = {key: _get_text(data, key, where) for key in TEXT_FIELDS}
         extensions = data.get("extensions") or {}
         if not isinstance(extensions, dict):
-            raise PersonaError(
-                f"{where}, key 'extensions': must be an object, not {describe_json_kind(extensions)}."
-            )
+            kind = describe_json_kind(extensions)
+            raise PersonaError("core.extensions_not_object", where=where, kind=kind)
         known = {"name", "extensions", *TEXT_FIELDS}
         extra = {key: value for key, value in data.items() if key not in known}
         return cls(data["name"], **texts, extensions=extensions, extra=extra, version=version)
@@ -84,13 +83,13 @@ class Persona:
 
     @property
     def elysia_extensions(self) -> Mapping[str, Any]:
-        """What the card says to this project under `extensions.elysia`; {} when nothing."""
-        found = self.extensions.get("elysia")
-        return found if isinstance(found, dict) else {}
+        """This project's own fields, which a card keeps under `extensions.elysia`; {} without any."""
+        fields = self.extensions.get("elysia")
+        return fields if isinstance(fields, dict) else {}
 
     @property
     def voice(self) -> str | None:
-        """The name of her voice (`extensions.elysia.voice`), a file of tts/voices; None without."""
+        """The character's voice (`extensions.elysia.voice`), a file's name in tts/voices; None without."""
         name = self.elysia_extensions.get("voice")
         return name if isinstance(name, str) and name.strip() else None
 
@@ -102,13 +101,13 @@ class Persona:
         )
 
     def system_line(self, user: str = "你") -> str:
-        """The card's own system prompt alone, filled: short, for tiny models. Never empty."""
+        """The card's own system prompt alone, filled: short enough for tiny models, never empty."""
         line = self.system_prompt.strip() or DEFAULT_SYSTEM
         line = re.sub(r"\{\{\s*original\s*\}\}", lambda _: DEFAULT_SYSTEM, line, flags=re.I)
         return self.fill(line, user).strip()
 
     def system_text(self, user: str = "你") -> str:
-        """The whole SYSTEM: system prompt, description, personality, scenario, one a paragraph."""
+        """The whole system text: system prompt, description, personality and scenario, a paragraph each."""
         parts = (self.description, self.personality, self.scenario)
         filled = (self.fill(part, user).strip() for part in parts)
         return "\n".join([self.system_line(user), *(part for part in filled if part)])
@@ -119,38 +118,37 @@ def _get_text(data: Mapping[str, Any], key: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise PersonaError(f"{where}, key '{key}': must be text, not {describe_json_kind(value)}.")
+        kind = describe_json_kind(value)
+        raise PersonaError("core.card_field_not_text", where=where, key=key, kind=kind)
     if "\N{REPLACEMENT CHARACTER}" in value:
-        raise PersonaError(
-            f"{where}, key '{key}': holds U+FFFD, a character lost in some conversion; repair it."
-        )
+        raise PersonaError("core.card_field_garbled", where=where, key=key)
     return value
 
 
 @dataclass(frozen=True)
 class UserPersona:
-    """What {{user}} becomes, and a text that the character is told of the user ('' for none)."""
+    """The user's name ({{user}}) and what the character is told about the user ("" for nothing)."""
 
     name: str = "你"
     description: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.strip():
-            raise PersonaError("A user persona needs a name.")
+            raise PersonaError("core.user_persona_unnamed")
 
     @classmethod
     def load(cls, path: str | Path) -> UserPersona:
-        """From a JSON file: {"name": "...", "description": "..."}; other keys are left alone."""
+        """The persona in a JSON file {"name": "...", "description": "..."}; other keys are ignored."""
         path = Path(path)
         try:
             raw = path.read_bytes()
         except OSError as error:
-            raise PersonaError(f"{path} cannot be read: {error.strerror or error}.") from error
-        found = card_json.loads(raw, str(path))
-        fields = found if isinstance(found, dict) else {}
+            raise PersonaError(
+                "core.file_unreadable", path=path, reason=error.strerror or str(error)
+            ) from error
+        document = card_json.loads(raw, str(path))
+        fields = document if isinstance(document, dict) else {}
         name, description = fields.get("name"), fields.get("description", "")
         if not isinstance(name, str) or not isinstance(description, str) or not name.strip():
-            raise PersonaError(
-                f"{path}: a user persona is an object with the texts 'name' and 'description'."
-            )
+            raise PersonaError("core.not_a_user_persona", path=path)
         return cls(name, description)

@@ -1,9 +1,8 @@
-"""The run card: what a later stage must know of an earlier one, beside the weights.
+"""The run card, `run_card.json`: what a later stage needs to know about the weights it lies beside.
 
-Every folder of weights carries `run_card.json`: the base and its fingerprint, the prompt template
-as text, stop words, system prompt, datasets, config hash, versions and metrics. Chat, merge and
-export read the template from there, so training and chatting cannot disagree. Knows nothing of
-weights.
+It holds the base model and its fingerprint, the prompt template as text, stop words, system prompt,
+datasets, config hash, versions and metrics. Chat, merge and export take the template from it, so that
+training and chatting cannot disagree.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ def _utc_now() -> str:
 
 @dataclass
 class RunCard:
-    """Where weights come from and how to talk to them.
+    """Where weights come from and how to prompt them.
 
     `base_weights` is the fingerprint of the base's weights (`models.load.fingerprint`), `template`
     a `PromptTemplate.to_dict()`, `datasets` a list of dict(path, format, rows, sha256). `created`
-    is in ISO 8601, UTC. Keys that this version does not know are kept in `extra` and written back.
+    is in ISO 8601, UTC. Keys unknown to this version are held in `extra` and written back.
     """
 
     stage: str
@@ -53,19 +52,15 @@ class RunCard:
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
-            raise RunCardError(
-                f"A run card's stage is {self.stage!r}, none of {', '.join(STAGES)}."
-            )
+            raise RunCardError("core.run_card_stage", stage=repr(self.stage), stages=STAGES)
         if self.method not in METHODS:
-            raise RunCardError(
-                f"A run card's method is {self.method!r}, none of {', '.join(METHODS)}."
-            )
+            raise RunCardError("core.run_card_method", method=repr(self.method), methods=METHODS)
 
     @classmethod
     def read(cls, folder: str | Path, name: str = FILE) -> RunCard | None:
-        """The card of a folder (of a file in it, under that file's `name`), or None without one.
+        """The card in `folder`, under `name` (a GGUF file has a name of its own for it); None without one.
 
-        Raises RunCardError, naming file and key, when it is there and cannot be trusted.
+        Raises RunCardError, naming file and key, when it is damaged.
         """
         path = Path(folder) / name
         try:
@@ -73,49 +68,47 @@ class RunCard:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, UnicodeDecodeError) as error:
-            raise RunCardError(f"{path} cannot be read: {error}.") from error
+            raise RunCardError("core.file_unreadable", path=path, reason=str(error)) from error
         try:
             values = json.loads(text)
         except ValueError as error:
-            raise RunCardError(
-                f"{path} is damaged: {error}. Convert or train again, or put the original back."
-            ) from error
+            raise RunCardError("core.run_card_damaged", path=path, reason=str(error)) from error
         return cls.from_dict(values, where=str(path))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "A run card") -> RunCard:
-        """A card from plain values; RunCardError names `where` and the key at fault."""
+        """A card from plain JSON values. Raises RunCardError, naming `where` and the wrong key."""
         if not isinstance(values, Mapping):
-            raise RunCardError(f"{where} holds a {type(values).__name__} instead of an object.")
+            raise RunCardError("core.run_card_not_object", where=where, kind=type(values).__name__)
         known = {name: kind for name, kind in _FIELD_TYPES.items() if name in values}
         for key in ("stage", "base_model"):
             if key not in values:
-                raise RunCardError(f"{where} lacks the key '{key}'.")
+                raise RunCardError("core.run_card_lacks_key", where=where, key=key)
         for key, kind in known.items():
             if not isinstance(values[key], kind):
-                found = type(values[key]).__name__
-                raise RunCardError(f"{where}: the key '{key}' is of type {found}.")
+                actual = type(values[key]).__name__
+                raise RunCardError("core.run_card_key_type", where=where, key=key, kind=actual)
         extra = {key: value for key, value in values.items() if key not in _FIELD_TYPES}
         try:
             return cls(**{key: values[key] for key in known}, extra=extra)
         except RunCardError as error:
-            raise RunCardError(f"{where}: {error}") from None
+            raise RunCardError("core.at", where=where, problem=error) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, unknown keys included."""
+        """Plain JSON values, with the unknown keys."""
         values = asdict(self)
         extra = values.pop("extra")
         return {**values, **extra}
 
     def write(self, folder: str | Path) -> Path:
-        """Write the card into `folder`, atomically; the path it went to."""
+        """Write the card into `folder` atomically; returns its path."""
         path = Path(folder) / FILE
         text = json.dumps(self.to_dict(), ensure_ascii=False, indent=2)
         write_atomic(path, text + "\n")
         return path
 
     def updated(self, **changes: Any) -> RunCard:
-        """A copy with `changes`; `metrics` are added to those it has."""
+        """A copy with `changes`; `metrics` are added to the card's own."""
         if "metrics" in changes:
             changes["metrics"] = {**self.metrics, **changes["metrics"]}
         return replace(self, **changes)

@@ -1,7 +1,7 @@
-"""Lines of a stream of bytes, as server-sent events have them.
+"""Lines of a byte stream as server-sent events define them.
 
-A line ends at a line feed and nowhere else: JSON may hold U+2028 or U+0085 as they are, at which
-Python's splitlines (and so httpx's iter_lines) would cut it. Knows nothing of what a line says.
+A line ends at a line feed and nowhere else. Python's splitlines, and with it httpx's iter_lines, also
+cuts at U+2028 and U+0085, which JSON may contain unescaped.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Iterable, Iterator
 
 
 def iter_lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    r"""The lines in `chunks`, without their ends; the last one even if it has none.
+    r"""The lines in `chunks` without their line ends, decoded from UTF-8; an unfinished last line, too.
 
     >>> list(iter_lines([b"data: a", b"b\r\n\nda", "ta: \x85\n".encode(), b"end"]))
     ['data: ab', '', 'data: \x85', 'end']
     """
-    held: list[bytes] = []
+    pending: list[bytes] = []  # parts of a line whose end has not come yet
     for chunk in chunks:
         first, *others = chunk.split(b"\n")
-        held.append(first)
+        pending.append(first)
         for other in others:
-            yield _decode_line(held)
-            held = [other]
-    if any(held):
-        yield _decode_line(held)
+            yield _decode_line(pending)
+            pending = [other]
+    if any(pending):
+        yield _decode_line(pending)
 
 
 def _decode_line(parts: list[bytes]) -> str:

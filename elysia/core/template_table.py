@@ -1,9 +1,8 @@
-"""The table of prompt templates: 27 chat formats and 8 system texts, named as XTuner names them.
+"""The table of prompt templates: 27 chat formats and 8 system texts, under XTuner's names.
 
-The strings are the formats that the models were trained with, so they are facts and not prose:
-each is compared with what XTuner 0.2.0 produces (docs/templates.md says where we differ). A
-template is one entry of `TEMPLATES` and nothing else. Knows nothing of conversations
-(templates.py) or of token ids.
+The strings are the formats that the models were trained with. Tests compare each of them with what
+XTuner 0.2.0 produces; docs/templates.md lists the differences. A new template is one more entry of
+`_ALL`. `templates` renders conversations with them.
 """
 
 from __future__ import annotations
@@ -17,12 +16,14 @@ from elysia.core.errors import TemplateError, nearest
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """How a conversation becomes text.
+    """The format that turns a conversation into text.
 
-    A turn is `system` (where the turn has one) + `instruction`, then the learned reply +
-    `suffix`, an end-of-sequence token unless `suffix_as_eos` says that the suffix already is one,
-    then `sep`. `{system}`, `{input}` and `{round}` (from 1) are the only fields; any other brace
-    is text. Generation ends at any of `stop_words`, or at the model's own end-of-sequence token.
+    A turn is `system` (where it has a system text) + `instruction`, then the learned reply + `suffix`,
+    an end-of-sequence token unless `suffix_as_eos` says that the suffix is one already, then `sep`.
+    `{system}`, `{input}` and `{round}` (from 1) are the only fields; any other brace is text. Generation
+    ends at any of `stop_words` or at the model's own end-of-sequence token.
+
+    Raises TemplateError when a pattern lacks its field.
     """
 
     name: str
@@ -35,11 +36,15 @@ class PromptTemplate:
 
     def __post_init__(self) -> None:
         if "{system}" not in self.system:
-            raise TemplateError(f"Template '{self.name}': `system` lacks the field {{system}}.")
+            raise TemplateError(
+                "core.template_lacks_field", name=self.name, part="system", field="{system}"
+            )
         if "{input}" not in self.instruction:
-            raise TemplateError(f"Template '{self.name}': `instruction` lacks the field {{input}}.")
+            raise TemplateError(
+                "core.template_lacks_field", name=self.name, part="instruction", field="{input}"
+            )
         if self.suffix_as_eos and not self.suffix:
-            raise TemplateError(f"Template '{self.name}': `suffix_as_eos` needs a `suffix`.")
+            raise TemplateError("core.template_needs_suffix", name=self.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for a run card."""
@@ -47,22 +52,21 @@ class PromptTemplate:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PromptTemplate:
-        """The template that `to_dict` wrote; TemplateError on a missing or wrong field."""
+        """The template that `to_dict` wrote. Raises TemplateError for a missing or wrong field."""
         known = [f.name for f in fields(cls)]
         for key in values:
             if key not in known:
-                raise TemplateError(
-                    f"A prompt template has no field '{key}'.{nearest(str(key), known)}"
-                )
+                hint = nearest(str(key), known)
+                raise TemplateError("core.template_unknown_field", key=key, hint=hint)
         for key in ("name", "system", "instruction"):
             if key not in values:
-                raise TemplateError(f"A prompt template needs the field '{key}'.")
+                raise TemplateError("core.template_needs_field", key=key)
         for key in ("name", "system", "instruction", "suffix", "sep"):
             if not isinstance(values.get(key, ""), str):
-                raise TemplateError(f"The template field '{key}' must be text.")
+                raise TemplateError("core.template_field_not_text", key=key)
         words = values.get("stop_words", ())
         if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-            raise TemplateError("The template field 'stop_words' must be a list of texts.")
+            raise TemplateError("core.template_stop_words")
         return cls(**{**values, "stop_words": tuple(words)})
 
 
@@ -97,8 +101,8 @@ _WIZARDCODER_SYSTEM = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
     "the request.\n\n{system}\n "
 )
-# XTuner gives minicpm no system text and fails when a row has one; this is what it falls back to in
-# its own evaluation chats.
+# XTuner has no system pattern for minicpm and fails when a row has a system text; this is the pattern
+# that its own evaluation chats fall back to.
 _BARE_SYSTEM = "{system}\n"
 
 _T = PromptTemplate
@@ -197,8 +201,8 @@ _ALL = (
 
 TEMPLATES: dict[str, PromptTemplate] = {template.name: template for template in _ALL}
 
-# What XTuner's dataset formats put in front of a row, byte for byte. `{bot_name}` is filled by
-# whoever chooses moss_sft.
+# The system texts that XTuner's dataset formats put in front of a row, byte for byte. The user of
+# moss_sft fills `{bot_name}`.
 SYSTEM_TEMPLATES: dict[str, str] = {
     "moss_sft": (
         "You are an AI assistant whose name is {bot_name}.\n"
@@ -237,8 +241,9 @@ SYSTEM_TEMPLATES: dict[str, str] = {
 
 
 def get_template(name: str | Mapping[str, Any]) -> PromptTemplate:
-    """The template called `name`, or the one that a dict of its fields describes; TemplateError
-    with the nearest name when there is none.
+    """The template called `name`, or the one whose fields are the mapping `name`.
+
+    Raises TemplateError, with the nearest name, when there is none.
 
     >>> get_template("qwen_chat").suffix
     '<|im_end|>'
@@ -249,6 +254,6 @@ def get_template(name: str | Mapping[str, Any]) -> PromptTemplate:
         return TEMPLATES[name]
     except KeyError:
         raise TemplateError(
-            f"There is no prompt template '{name}'.{nearest(name, TEMPLATES)} "
-            f"The templates are: {', '.join(TEMPLATES)}."
-        ) from None
+            "core.no_such_template",
+            name=name, hint=nearest(name, TEMPLATES), known=list(TEMPLATES),
+        ) from None  # fmt: skip

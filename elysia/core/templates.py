@@ -1,10 +1,8 @@
-"""From a conversation to text: one pass says which text is learned and where a chat prompt ends.
+"""Rendering of conversations: which text a model is trained on, what of it is learned, and the chat prompt.
 
-`render_training_pieces` gives training text and `render_prompt_pieces` the chat prompt; both come from one function, so
-a prompt is always a prefix of the text that was trained on. What people wrote is data: it is put
-in by position, braces pass through as they are, and each piece says which part of it is markup
-and which part is content (so that a typed `<|im_end|>` can be kept from becoming a control
-token). Knows nothing of token ids (data/tokenize.py).
+`render_training_pieces` and `render_prompt_pieces` share one function, so that a prompt is always a prefix
+of the training text. What people wrote is inserted by position: braces in it stay as they are, and every
+piece tells markup from content, so that a typed `<|im_end|>` can be kept from becoming a control token.
 """
 
 from __future__ import annotations
@@ -38,11 +36,11 @@ __all__ = [
 
 
 class TextPiece(NamedTuple):
-    """A run of text that is encoded as one, and whether it is learned.
+    """A run of text that is tokenized as one, and whether it is learned.
 
-    `special` pieces stand for the tokenizer's bos or eos token and have text "". `content` are
-    the (start, end) spans of `text`, in characters, that people wrote; the rest is the template's
-    markup. A tuple, since millions are made and looked up by what they hold.
+    A `special` piece stands for the tokenizer's bos or eos token and has the text "". `content` holds the
+    (start, end) spans of `text`, in characters, that people wrote; the rest is the template's markup. A
+    named tuple, because millions are created and used as cache keys.
     """
 
     text: str
@@ -55,7 +53,7 @@ _BOS = TextPiece("", False, "bos")
 
 
 class _PromptTurn(NamedTuple):
-    """What comes before one reply, and the reply (None while it is awaited)."""
+    """The system text and input before one reply, and the reply (None at the end of a prompt)."""
 
     system: str | None
     input: str
@@ -66,9 +64,8 @@ def render_training_pieces(conversation: Conversation, template: PromptTemplate)
     """The training text: bos, prompt, learned reply, eos and separator, turn by turn.
 
     A reply without a message before it (or right after another reply) answers an empty input. A
-    conversation of one assistant message and nothing else is a document (`is_document`): its text
-    is learned as it is, without any template. Messages after the last reply are rendered,
-    unlearned, as in a prompt.
+    conversation of one assistant message alone is a document (`is_document`), learned as it is, without a
+    template. Messages after the last reply are rendered as in a prompt, without being learned.
     """
     if is_document(conversation):
         return _render_document(conversation[0])
@@ -76,14 +73,12 @@ def render_training_pieces(conversation: Conversation, template: PromptTemplate)
 
 
 def render_prompt_pieces(conversation: Conversation, template: PromptTemplate) -> list[TextPiece]:
-    """The chat prompt: ends where the assistant's reply begins. TemplateError when the last
-    message is a reply.
+    """The chat prompt, which ends where the assistant's reply begins.
+
+    Raises TemplateError when the last message is a reply.
     """
     if conversation and conversation[-1].role == "assistant":
-        raise TemplateError(
-            "The last message is already the assistant's reply, so there is nothing to answer; "
-            "end the conversation with a user's message."
-        )
+        raise TemplateError("core.nothing_to_answer")
     turns = _group_turns(conversation)
     if not turns or turns[-1].reply is not None:
         turns.append(_PromptTurn(None, "", None))
@@ -96,12 +91,12 @@ def render_prompt(conversation: Conversation, template: PromptTemplate) -> str:
 
 
 def is_document(conversation: Conversation) -> bool:
-    """Whether this is plain text to learn whole (pretraining): one assistant message alone."""
+    """Whether this is plain text to learn as a whole (pretraining): one assistant message alone."""
     return len(conversation) == 1 and conversation[0].role == "assistant"
 
 
 def get_stop_words(template: PromptTemplate) -> tuple[str, ...]:
-    """Texts that end a reply: the template's stop words, and its suffix where they lack it.
+    """The texts that end a reply: the template's stop words, and its suffix where it is not among them.
 
     >>> get_stop_words(get_template("internlm2_chat"))
     ('<|im_end|>',)
@@ -120,7 +115,7 @@ def _render_document(message: Message) -> list[TextPiece]:
 
 
 def _group_turns(conversation: Conversation) -> list[_PromptTurn]:
-    """Groups messages into turns; several system or input messages of one turn join by newline."""
+    """The messages grouped into turns; several system or input messages of a turn are joined by newlines."""
     turns: list[_PromptTurn] = []
     system: list[str] = []
     inputs: list[str] = []
@@ -130,10 +125,10 @@ def _group_turns(conversation: Conversation) -> list[_PromptTurn]:
             turns.append(_PromptTurn("\n".join(system) or None, "\n".join(inputs), message))
             system, inputs = [], []
         elif message.learned:
-            raise TemplateError(f"A {role} message is marked to be learned; only replies can be.")
+            raise TemplateError("core.role_cannot_be_learned", role=role)
         elif role == "system":
             system.append(message.text)
-        else:  # what a tool returned reaches the model the way a user's words do
+        else:  # user and tool: a template has no markup of its own for what a tool returned
             inputs.append(message.text)
     if system or inputs:
         turns.append(_PromptTurn("\n".join(system) or None, "\n".join(inputs), None))
@@ -143,20 +138,20 @@ def _group_turns(conversation: Conversation) -> list[_PromptTurn]:
 def _render_turns(turns: list[_PromptTurn], template: PromptTemplate) -> list[TextPiece]:
     pieces: list[TextPiece] = []
     needs_bos = True
-    asked = _split_pattern(template.instruction)
-    opened = _split_pattern(template.system) + asked
+    instruction = _split_pattern(template.instruction)
+    with_system = _split_pattern(template.system) + instruction
     for number, (system, input, reply) in enumerate(turns, start=1):
         if needs_bos:
             pieces.append(_BOS)
         values = {"system": system or "", "input": input, "round": str(number)}
-        pieces.append(_fill_pattern(asked if system is None else opened, values))
+        pieces.append(_fill_pattern(instruction if system is None else with_system, values))
         if reply is None:
             break
         learn, text = reply.learned, reply.text
         pieces.append(TextPiece(text + template.suffix, learn, None, ((0, len(text)),)))
         if not template.suffix_as_eos:
             pieces.append(TextPiece("", learn, "eos"))
-        # After an eos the next turn is a new sequence to the model, so it gets its own bos.
+        # After an eos token the next turn is a new sequence for the model, so it gets its own bos.
         needs_bos = not template.suffix_as_eos
         if template.sep:
             pieces.append(TextPiece(template.sep, False))
@@ -164,7 +159,7 @@ def _render_turns(turns: list[_PromptTurn], template: PromptTemplate) -> list[Te
 
 
 def _fill_pattern(plan: tuple[tuple[str, str], ...], values: dict[str, str]) -> TextPiece:
-    """One unlearned piece from markup and fields, with the spans of people's words."""
+    """One piece that is not learned, from the markup and fields of `plan`, with its content spans."""
     text, spans = "", []
     for markup, field in plan:
         text += markup
@@ -178,14 +173,13 @@ def _fill_pattern(plan: tuple[tuple[str, str], ...], values: dict[str, str]) -> 
 
 @lru_cache(maxsize=256)
 def _split_pattern(pattern: str) -> tuple[tuple[str, str], ...]:
-    """Splits "a{input}b" into (markup, the field behind it): ("a", "input"), ("b", "")."""
+    """A pattern as (markup, the field after it): "a{input}b" becomes ("a", "input"), ("b", "")."""
     parts = [*re.split(r"\{(system|input|round)\}", pattern), ""]
     return tuple(zip(parts[::2], parts[1::2], strict=True))
 
 
-# Searched in order; the first rule whose two patterns match the model's type and its name decides.
-# A llama may be anyone's, so its name must speak; an InternLM2 or a Qwen speaks ChatML whatever
-# its name.
+# Searched in order: the first rule decides whose patterns match the model type and the name. Llama models
+# come with many formats, so the name must tell; InternLM2 and Qwen models use ChatML whatever their name.
 _SUGGESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (r"internlm[23]", "", ("internlm2_chat",)),
     (r"internlm", "", ("internlm_chat",)),

@@ -65,7 +65,7 @@ def judge_identity(reply: str, persona: Persona) -> ReplyVerdict:
         return ReplyVerdict(False, "its name is missing or garbled")
     if any(re.search(NEGATION, reply[: match.start()], re.I) for match in found):
         return ReplyVerdict(False, "it denies its name")
-    if other := find_claimed_assistant(reply, ours=get_all_names(persona)):
+    if other := find_claimed_assistant(reply, own_names=get_all_names(persona)):
         return ReplyVerdict(False, f"it claims to be {other}")
     return ReplyVerdict(True, f"says {found[0].group()}")
 

@@ -79,11 +79,11 @@ def test_what_others_wrote_is_refused_and_what_we_wrote_is_replaced(tmp_path: Pa
         (staging / "mark").write_text("1")
     with pytest.raises(ExportError, match="not empty"), staged_folder(out):
         pass
-    ours = lambda folder: (folder / "mark").exists()  # noqa: E731
-    with staged_folder(out, replaces=ours) as staging:
+    is_own = lambda folder: (folder / "mark").exists()  # noqa: E731
+    with staged_folder(out, replaces=is_own) as staging:
         (staging / "new").write_text("2")
     assert [p.name for p in out.iterdir()] == ["new"]
-    with pytest.raises(ExportError, match="not empty"), staged_folder(out, replaces=ours):
+    with pytest.raises(ExportError, match="not empty"), staged_folder(out, replaces=is_own):
         pass
     (tmp_path / "file").write_text("x")
     with pytest.raises(ExportError, match="is a file"), staged_folder(tmp_path / "file"):
@@ -124,8 +124,8 @@ def test_what_a_killed_run_left_is_cleared_and_its_former_folder_comes_back(
     with pytest.raises(ValueError), staged_folder(tmp_path / "out", replaces=lambda _: True):
         raise ValueError("this run fails too")
     assert (tmp_path / "out" / "mark").read_text() == "former"
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"out", ".out.writing-77.def"}  # 77 lives: it is still writing
+    leftover = {path.name for path in tmp_path.iterdir()}
+    assert leftover == {"out", ".out.writing-77.def"}  # 77 lives: it is still writing
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

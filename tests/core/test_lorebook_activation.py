@@ -45,7 +45,7 @@ def chosen(entries, *texts, book=None, count=len, scene=None, **more):
         search=search,
         **more,
     )
-    return [one.text for one in lore.inserted]
+    return [item.text for item in lore.inserted]
 
 
 MATCHES = [
@@ -105,16 +105,16 @@ MATCHES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("one", "texts", "matches"), MATCHES)
-def test_an_entry_matches_as_specified(one, texts, matches):
-    assert bool(chosen([one], *texts, fill=MacroExpander("Mira", "Tom").fill)) is matches
+@pytest.mark.parametrize(("document", "texts", "matches"), MATCHES)
+def test_an_entry_matches_as_specified(document, texts, matches):
+    assert bool(chosen([document], *texts, fill=MacroExpander("Mira", "Tom").fill)) is matches
 
 
 @pytest.mark.parametrize(
-    ("depth", "found"), [(0, False), (1, False), (2, False), (3, True), (9, True)]
+    ("depth", "matches"), [(0, False), (1, False), (2, False), (3, True), (9, True)]
 )
-def test_only_the_last_messages_are_scanned(depth, found):
-    assert bool(chosen([entry("sea")], "sea", "b", "c", book={"scan_depth": depth})) is found
+def test_only_the_last_messages_are_scanned(depth, matches):
+    assert bool(chosen([entry("sea")], "sea", "b", "c", book={"scan_depth": depth})) is matches
 
 
 def test_lower_insertion_orders_go_first_and_an_entry_is_inserted_once():
@@ -129,8 +129,8 @@ def test_over_budget_the_lowest_priority_goes_else_the_lowest_insertion_order():
         entry("a", content="cccc", priority=5, insertion_order=2),
     ]
     assert chosen(entries, "a", book={"token_budget": 8}) == ["aaaa", "cccc"]
-    for one in entries:
-        del one["priority"]
+    for document in entries:
+        del document["priority"]
     assert chosen(entries, "a", book={"token_budget": 8}) == ["cccc", "bbbb"]
     assert chosen(entries, "a", book={"token_budget": 0}) == []
     assert chosen(entries, "a", book={"token_budget": 2}, count=lambda text: 1) == ["cccc", "bbbb"]
@@ -144,8 +144,8 @@ def test_what_was_dropped_and_why_each_matched_is_told():
         }
     )
     lore = activate_entries(book, ScanContext(chat("a b")), len)
-    assert [(one.why, one.tokens) for one in lore.inserted] == [("a", 4)]
-    assert [(one.why, one.tokens) for one in lore.dropped] == [("b", 2)]
+    assert [(item.why, item.tokens) for item in lore.inserted] == [("a", 4)]
+    assert [(item.why, item.tokens) for item in lore.dropped] == [("b", 2)]
 
 
 def test_entries_wake_entries_only_where_the_book_says_so_and_beyond_the_scan_depth():
@@ -185,7 +185,7 @@ def test_decorators_that_look_back_and_around():
 
 
 @pytest.mark.parametrize(
-    ("one", "place"),
+    ("document", "place"),
     [
         (entry("x", position="after_char"), ("after_char", "system")),
         (entry("x", position="after_char_defs"), ("after_char", "system")),
@@ -197,12 +197,12 @@ def test_decorators_that_look_back_and_around():
         (entry("x", extensions={"position": 4, "depth": 2, "role": 2}), ("depth", 2, "assistant")),
     ],
 )
-def test_an_entry_goes_where_it_says(one, place):
-    lore = activate_entries(parse_lorebook({"entries": [one]}), ScanContext(chat("x")), len)
-    (found,) = lore.inserted
-    assert found.text == "lore"
-    assert (found.place, found.role) == (place[0], place[-1])
-    assert found.place != "depth" or found.depth == place[1]
+def test_an_entry_goes_where_it_says(document, place):
+    lore = activate_entries(parse_lorebook({"entries": [document]}), ScanContext(chat("x")), len)
+    (item,) = lore.inserted
+    assert item.text == "lore"
+    assert (item.place, item.role) == (place[0], place[-1])
+    assert item.place != "depth" or item.depth == place[1]
 
 
 def test_the_first_of_two_decorators_holds_and_text_without_any_is_untouched():
@@ -215,7 +215,7 @@ def test_the_first_of_two_decorators_holds_and_text_without_any_is_untouched():
 
 
 def world(**more):
-    one = {
+    fields = {
         "uid": 3,
         "key": ["sea"],
         "keysecondary": [],
@@ -224,33 +224,33 @@ def world(**more):
         "disable": False,
         "position": 0,
     }
-    return {"entries": {"3": one | more}}
+    return {"entries": {"3": fields | more}}
 
 
 def test_a_world_file_of_sillytavern_means_what_it_means_there():
-    def found(*texts, context=None, **more):
+    def insert(*texts, context=None, **more):
         book = parse_lorebook(world(**more))
         lore = activate_entries(
             book, ScanContext(chat(*texts), context=context), len, chance=random.Random(1)
         )
-        return [(one.place, one.depth) for one in lore.inserted]
+        return [(item.place, item.depth) for item in lore.inserted]
 
-    assert found("the sea") == [("before_char", 4)]
-    assert found("the sea", "b") and not found("the sea", "b", "c")  # two messages
-    assert found("the sea", "b", "c", scanDepth=3)
-    assert not found("the sea", disable=True)
-    assert found(constant=True)
-    assert found("the sea", context=16) and not found("the sea", context=15)  # a quarter for lore
-    assert found("the sea", position=1) == [("after_char", 4)]
-    assert found("the sea", position=4, depth=2) == [("depth", 2)]
-    assert not found("the SEA", caseSensitive=True)
-    assert not found("seaside", matchWholeWords=True) and found("the sea.", matchWholeWords=True)
-    assert found("在海边", key=["海"], matchWholeWords=True)
-    assert not found("the sea", probability=0, useProbability=True)
-    assert found("the sea", probability=0, useProbability=False)
+    assert insert("the sea") == [("before_char", 4)]
+    assert insert("the sea", "b") and not insert("the sea", "b", "c")  # two messages
+    assert insert("the sea", "b", "c", scanDepth=3)
+    assert not insert("the sea", disable=True)
+    assert insert(constant=True)
+    assert insert("the sea", context=16) and not insert("the sea", context=15)  # a quarter for lore
+    assert insert("the sea", position=1) == [("after_char", 4)]
+    assert insert("the sea", position=4, depth=2) == [("depth", 2)]
+    assert not insert("the SEA", caseSensitive=True)
+    assert not insert("seaside", matchWholeWords=True) and insert("the sea.", matchWholeWords=True)
+    assert insert("在海边", key=["海"], matchWholeWords=True)
+    assert not insert("the sea", probability=0, useProbability=True)
+    assert insert("the sea", probability=0, useProbability=False)
     more = {"selective": True, "keysecondary": ["gull", "crab"]}
     logic = {
-        text: [bool(found(text, selectiveLogic=n, **more)) for n in range(4)]
+        text: [bool(insert(text, selectiveLogic=n, **more)) for n in range(4)]
         for text in ("sea", "sea gull", "sea gull crab")
     }
     assert logic == {

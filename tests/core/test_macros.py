@@ -12,7 +12,7 @@ def filled(text, **more):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expansion"),
     [
         ("{{char}} {{CHAR}} {{ Char }}", "Mira Mira Mira"),
         ("{{user}} {{USER}}", "Tom Tom"),
@@ -35,8 +35,8 @@ def filled(text, **more):
         ("", ""),
     ],
 )
-def test_a_macro_becomes_what_the_specification_says(text, said):
-    assert filled(text) == said
+def test_a_macro_becomes_what_the_specification_says(text, expansion):
+    assert filled(text) == expansion
 
 
 def test_original_is_filled_where_there_is_one():

@@ -61,8 +61,8 @@ def test_the_three_versions_of_a_card_are_read_alike(tmp_path: Path, version: in
 
 
 def test_unknown_fields_are_kept(tmp_path: Path) -> None:
-    made = card(2, creator="us", character_book={"entries": []}, extensions={"x/y": {"z": 1}})
-    persona = Persona.load(saved(tmp_path, made))
+    document = card(2, creator="us", character_book={"entries": []}, extensions={"x/y": {"z": 1}})
+    persona = Persona.load(saved(tmp_path, document))
     assert persona.extra == {"creator": "us", "character_book": {"entries": []}}
     assert persona.extensions == {"x/y": {"z": 1}}
     assert persona.elysia_extensions == {}
@@ -74,8 +74,8 @@ def test_fields_that_are_null_or_missing_are_empty(tmp_path: Path) -> None:
 
 
 def test_the_system_text_joins_the_parts_and_fills_the_macros(tmp_path: Path) -> None:
-    made = card(2, system_prompt="You are {{char}}. {{original}}")
-    text = Persona.load(saved(tmp_path, made)).system_text(user="Tom")
+    persona = card(2, system_prompt="You are {{char}}. {{original}}")
+    text = Persona.load(saved(tmp_path, persona)).system_text(user="Tom")
     assert text.splitlines() == [
         "You are Mira. 你是Mira，正在和Tom说话。",
         "Mira waits for Tom.",
@@ -101,7 +101,7 @@ def test_a_name_with_regex_signs_is_filled_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "pattern"),
     [
         ("{", "is not JSON"),
         ("[]", "a list"),
@@ -118,12 +118,12 @@ def test_a_name_with_regex_signs_is_filled_as_it_is() -> None:
     ],
 )
 def test_what_is_not_a_card_gets_a_sentence_with_file_and_key(
-    tmp_path: Path, content: object, said: str
+    tmp_path: Path, content: object, pattern: str
 ) -> None:
     path = saved(tmp_path, content)
     with pytest.raises(PersonaError) as caught:
         Persona.load(path)
-    assert str(path) in str(caught.value) and said in str(caught.value)
+    assert str(path) in str(caught.value) and pattern in str(caught.value)
 
 
 def test_a_missing_file_a_folder_a_picture_and_other_bytes_get_a_sentence(tmp_path: Path) -> None:

@@ -30,18 +30,18 @@ def test_a_world_comes_back_with_every_field():
 
 
 def test_a_world_means_the_same_as_a_lorebook():
-    for one, other in zip(
+    for item, other in zip(
         parse_lorebook(WORLD).entries,
         parse_lorebook(convert_world_to_lorebook(WORLD)).entries,
         strict=True,
     ):
-        assert vars(one) == vars(other)
+        assert vars(item) == vars(other)
 
 
 def test_what_a_world_cannot_say_is_told():
     entry = {"keys": ["a"], "content": "x", "enabled": True, "priority": 3, "use_regex": True}
-    made, lost = convert_lorebook_to_world({"token_budget": 5, "entries": [entry]})
-    assert len(lost) == 3 and made["entries"]["0"]["key"] == ["a"]
+    converted, lost = convert_lorebook_to_world({"token_budget": 5, "entries": [entry]})
+    assert len(lost) == 3 and converted["entries"]["0"]["key"] == ["a"]
 
 
 def test_an_entry_that_is_none_gets_a_sentence():

@@ -51,9 +51,9 @@ def test_a_chat_prompt_is_a_prefix_of_the_training_text(name, system, turns):
     trained = render_training_pieces(messages, template)
     replies = [i for i, message in enumerate(messages) if message.role == "assistant"]
     for at in replies:
-        asked = messages[:at]
-        assert text_of(trained).startswith(render_prompt(asked, template))
-        pieces = render_prompt_pieces(asked, template)
+        prompt_text = messages[:at]
+        assert text_of(trained).startswith(render_prompt(prompt_text, template))
+        pieces = render_prompt_pieces(prompt_text, template)
         assert trained[: len(pieces)] == pieces
         following = trained[len(pieces)]
         assert following.learn and following.text.startswith(messages[at].text)
@@ -174,9 +174,9 @@ def test_a_document_is_learned_whole_and_without_any_template(name):
 def test_a_greeting_answers_an_empty_input():
     messages = [Message("assistant", "嗨"), Message("user", "你好"), Message("assistant", "在")]
     template = get_template("qwen_chat")
-    asked = [Message("user", ""), *messages]
+    prompt_text = [Message("user", ""), *messages]
     assert text_of(render_training_pieces(messages, template)) == text_of(
-        render_training_pieces(asked, template)
+        render_training_pieces(prompt_text, template)
     )
 
 
@@ -256,6 +256,6 @@ def test_the_template_strings_equal_the_golden_ones(shared_data):
     assert golden["system_templates"] == SYSTEM_TEMPLATES
     assert len(golden["templates"]) == 15
     for name, entry in golden["templates"].items():
-        ours = {key.upper(): value for key, value in get_template(name).to_dict().items()}
+        own = {key.upper(): value for key, value in get_template(name).to_dict().items()}
         defaults = {"SUFFIX": "", "SUFFIX_AS_EOS": False, "SEP": "", "STOP_WORDS": []}
-        assert {**defaults, **entry["template"], "NAME": name} == ours
+        assert {**defaults, **entry["template"], "NAME": name} == own
