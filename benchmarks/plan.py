@@ -27,7 +27,7 @@ OBJECTIVES = ("dpo", "orpo", "reward")
 def plan_it(values: dict[str, Any], folder: Path, name: str) -> None:
     """What `elysia plan` leaves, with rates measured this minute: an hour ago others used the machine."""
     from elysia.train.config.settings import build_settings
-    from elysia.train.planner.training_plan import build_plan, resolve_target
+    from elysia.train.planner import build_plan, resolve_target
 
     os.environ["ELYSIA_CACHE"] = str(folder / name)
     settings = build_settings(values, "the case")

@@ -18,7 +18,7 @@ from elysia.cli.output import build_parser, paint, say
 from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from elysia.train.planner.training_plan import TrainingPlan
+    from elysia.train.planner import TrainingPlan
 
 
 def train_parser() -> ArgumentParser:
@@ -86,7 +86,8 @@ def plan_parser() -> ArgumentParser:
         "plan",
         "CONFIG [options]",
         "Say what a training will take, before it starts: memory by part, speed and time, and what "
-        "of the data is learned, cut or padding. No weights are read: config.json is enough. Fails "
+        "of the data is learned, cut or padding. Where the weights are here, one micro-batch is "
+        "measured; without them config.json is enough for an estimate. Fails "
         "when it does not fit, naming the setting to change.",
         plan,
     )
@@ -116,20 +117,20 @@ def plan(args: Namespace) -> int:
     memory = parse_size(args.memory) if args.memory else 0
     from elysia.core.files import write_atomic
     from elysia.train.config.settings import load_settings
-    from elysia.train.planner import training_plan as planning
+    from elysia.train.planner import PLAN_FILE, build_plan, resolve_target
 
     settings = load_settings(args.config, options)
-    target = planning.resolve_target(settings, args.gpu, memory, args.deepspeed or "")
-    found = planning.build_plan(settings, target)
-    text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    target = resolve_target(settings, args.gpu, memory, args.deepspeed or "")
+    plan = build_plan(settings, target)
+    text = json.dumps(plan.to_dict(), indent=2, ensure_ascii=False) + "\n"
     if not args.gpu:
         folder = Path(args.work_dir or Path("work_dirs") / Path(args.config).stem)
-        write_atomic(folder / planning.PLAN_FILE, text)
+        write_atomic(folder / PLAN_FILE, text)
     if args.json:
         say(text, end="")
     else:
-        show_plan(found)
-    return 0 if found.fits else 1
+        show_plan(plan)
+    return 0 if plan.fits else 1
 
 
 def show_plan(plan: TrainingPlan) -> None:

@@ -225,7 +225,7 @@ def _build_custom_hooks(
     hooks: list[dict[str, Any]] = [
         {"type": f"{HOOKS}.dataset_info_hook.DatasetInfoHook", "samples": 1 + settings.pairs},
         {"type": f"{HOOKS}.throughput_hook.ThroughputHook"},
-        {"type": f"{HOOKS}.plan_hook.PlanHook", "settings": settings.sha256()},
+        {"type": f"{HOOKS}.plan_report_hook.PlanReportHook", "settings": settings.sha256()},
     ]
     if settings.heldout:
         held = {**data, "split": "heldout", "pack": True, "train_on_prompt": False}

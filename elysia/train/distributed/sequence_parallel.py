@@ -45,6 +45,15 @@ def data_parallel_rank(size: int, rank: int, world: int) -> tuple[int, int]:
     return rank // size, world // size
 
 
+def check_heads(heads: int, size: int) -> None:
+    """ModelError when `size` processes cannot have equal parts of the attention heads."""
+    if heads % size:
+        raise ModelError(
+            f"The model has {heads} attention heads, which sequence_parallel_size = {size} does not "
+            "divide."
+        )
+
+
 def build_sequence_group(size: int) -> Any:
     """The group of `size` processes, neighbours by rank, that this one shares rows with; None for 1.
 
@@ -90,11 +99,7 @@ def repeat_kv_heads(query: Tensor, key: Tensor, value: Tensor, size: int) -> tup
     the query's heads do not divide.
     """
     heads, shared = query.shape[1], key.shape[1]
-    if heads % size:
-        raise ModelError(
-            f"The model has {heads} attention heads, which sequence_parallel_size = {size} does not "
-            "divide."
-        )
+    check_heads(heads, size)
     times = size // math.gcd(shared, size)
     if times > 1 and heads % (shared * times):
         times = heads // shared

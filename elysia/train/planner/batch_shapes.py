@@ -1,8 +1,4 @@
-"""The micro-batches of an epoch by their lengths alone, as training would draw them, and what the data are
-like.
-
-Knows nothing of models, memory or time.
-"""
+"""The micro-batches of an epoch by their lengths alone, as training draws them, and what the data are."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from elysia.models import loading
 from elysia.train.config.builder import build_dataset_config
@@ -21,68 +16,61 @@ from elysia.train.config.preflight import resolve_tokenizer
 from elysia.train.config.settings import Settings
 from elysia.train.data import microbatch
 from elysia.train.data.dataset import EpochSampler, PackedDataset
+from elysia.train.planner.flops import BatchLoad
 
 
 @dataclass(frozen=True)
 class MicroBatchShape:
-    """A micro-batch: lengths of its samples, whether they are padded to rows, learned tokens."""
+    """A micro-batch: its samples' lengths, whether they are padded to rows, how many tokens are learned,
+    and its packs (indices of the training's dataset)."""
 
     lengths: tuple[int, ...]
     padded: bool
     learned: int
+    packs: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
         """Tokens, padding not counted."""
         return sum(self.lengths)
 
-    def shape(self, device: str, sharing: int = 1) -> dict[str, Any]:
-        """As `Outline` takes it; `sharing` processes have a slice of the row each."""
-        rows, length = 1, self.tokens
-        if self.padded:
-            rows, length = len(self.lengths), max(self.lengths)
-        else:
-            length += -length % (sharing * (64 if device == "cpu" else 1))
-        segments = None if self.padded else list(self.lengths)
-        return {"shape": (rows, length), "segments": segments, "predictions": self.learned}
+    def load(self, device: str, segments: bool = True) -> BatchLoad:
+        """What the network computes of it. segments: whether attention sees each sample by itself."""
+        return BatchLoad.from_lengths(self.lengths, self.padded, self.learned, device, segments)
 
-    def pieces(self, each: int) -> list[MicroBatchShape]:
-        """As a CPU takes it: `each` samples, or whole pieces of some hundred tokens (`microbatch.within`)."""
+    def pieces(self, group: int) -> list[MicroBatchShape]:
+        """As a CPU takes it (`microbatch.split_by_tokens`): whole groups of `group` samples, some
+        hundred tokens together."""
         if self.padded:
             return [self]
-        sizes = [sum(self.lengths[i : i + each]) for i in range(0, len(self.lengths), each)]
+        sizes = [sum(self.lengths[i : i + group]) for i in range(0, len(self.lengths), group)]
         cuts = microbatch.chunk_by_size(sizes, microbatch.CPU_TOKENS)
-        parts = [self.lengths[a * each : b * each] for a, b in itertools.pairwise(cuts)]
-        return [
-            MicroBatchShape(p, False, round(self.learned * sum(p) / self.tokens)) for p in parts
-        ]
+        parts = [self.lengths[a * group : b * group] for a, b in itertools.pairwise(cuts)]
+        return [self._replace_lengths(part) for part in parts]
 
-    def within(self, room: int) -> MicroBatchShape:
+    def shorten(self, room: int) -> MicroBatchShape:
         """Its first samples, as far as `room` tokens hold them."""
-        kept: list[int] = []
+        lengths: list[int] = []
         for length in self.lengths:
-            kept.append(min(length, room))
-            room -= kept[-1]
+            lengths.append(min(length, room))
+            room -= lengths[-1]
             if not room:
                 break
+        return self._replace_lengths(tuple(lengths))
+
+    def _replace_lengths(self, lengths: tuple[int, ...]) -> MicroBatchShape:
         return MicroBatchShape(
-            tuple(kept), self.padded, round(self.learned * sum(kept) / self.tokens)
+            lengths, self.padded, round(self.learned * sum(lengths) / self.tokens)
         )
 
 
 @dataclass(frozen=True)
 class EpochShapes:
-    """An epoch's micro-batches, what the data are like, and notes.
-
-    `words`: the ids that training will come across, None where the rows could not be read; `dataset`
-    is kept for what it holds in memory.
-    """
+    """An epoch's micro-batches, what the data are (empty where they could not be read), and notes."""
 
     micros: list[MicroBatchShape]
     data: dict[str, Any]
     notes: list[str]
-    words: NDArray[np.int64] | None = None
-    dataset: Any = None
 
 
 def load_shapes(settings: Settings, folder: str) -> EpochShapes:
@@ -90,46 +78,45 @@ def load_shapes(settings: Settings, folder: str) -> EpochShapes:
     learned, stand in for them.
     """
     padded = settings.attention in ("sdpa", "eager")
-    spelling = resolve_tokenizer(settings, folder)
-    if not any((Path(spelling) / name).is_file() for name in loading.TOKENIZER_FILES):
-        each, count = 1 + settings.pairs, settings.batch_size
-        lengths = (settings.max_length // each,) * each * count
+    tokenizer = resolve_tokenizer(settings, folder)
+    if not any((Path(tokenizer) / name).is_file() for name in loading.TOKENIZER_FILES):
+        group, count = 1 + settings.pairs, settings.batch_size
+        lengths = (settings.max_length // group,) * group * count
         full = MicroBatchShape(lengths, padded, sum(lengths))
         note = (
-            f"{spelling} has no tokenizer: full packs, every token learned, stand in for the data."
+            f"{tokenizer} has no tokenizer: full packs, every token learned, stand in for the data."
         )
         return EpochShapes([full] * settings.accumulative_counts, {}, [note])
-    dataset = PackedDataset(**build_dataset_config(settings, spelling))
+    dataset = PackedDataset(**build_dataset_config(settings, tokenizer))
     sampler = EpochSampler(
         dataset, settings.seed, settings.sampler != "sequential", settings.batch_size,
         settings.sampler == "length_grouped",
     )  # fmt: skip
-    order = list(sampler)
-    micros = list(_iter_micro_batches(dataset, order, settings.batch_size, padded))
-    count = settings.max_steps * settings.accumulative_counts * settings.batch_size or len(order)
-    met: set[int] = set()  # pack by pack: joined they would take as much memory as the data
-    for i in order[:count]:
-        met.update(np.unique(dataset[i]["ids"]).tolist())
-    words = np.array(sorted(met), dtype=np.int64)
-    return EpochShapes(micros, _describe_data(dataset, micros, settings), [], words, dataset)
+    micros = list(_iter_micro_batches(dataset, list(sampler), settings.batch_size, padded))
+    return EpochShapes(micros, _describe_data(dataset, micros, settings), [])
 
 
-def pick_typical(micros: list[MicroBatchShape]) -> MicroBatchShape:
-    """The one nearest to the mean, in tokens and in learned ones: each has a cost of its own."""
+def rank_typical(micros: list[MicroBatchShape]) -> list[MicroBatchShape]:
+    """The nearest to the mean first, in tokens and in learned ones: each has a cost of its own."""
     tokens = float(np.mean([m.tokens for m in micros]))
     learned = max(float(np.mean([m.learned for m in micros])), 1.0)
-    return min(micros, key=lambda m: abs(m.tokens / tokens - 1) + abs(m.learned / learned - 1))
+    return sorted(micros, key=lambda m: abs(m.tokens / tokens - 1) + abs(m.learned / learned - 1))
 
 
 def _iter_micro_batches(
     dataset: Any, order: list[int], size: int, padded: bool
 ) -> Iterator[MicroBatchShape]:
-    lengths, learned, each = dataset.tokens.lengths, dataset.tokens.labelled, dataset.each
+    lengths, learned, group = dataset.tokens.lengths, dataset.tokens.labelled, dataset.each
     for start in range(0, len(order), size):
-        packs = [dataset.packs[i if i >= 0 else ~i] for i in order[start : start + size]]
-        members = [g * each + half for pack in packs for g in pack for half in range(each)]
+        packs = [i if i >= 0 else ~i for i in order[start : start + size]]
+        members = [
+            g * group + n for pack in packs for g in dataset.packs[pack] for n in range(group)
+        ]
         yield MicroBatchShape(
-            tuple(int(lengths[i]) for i in members), padded, int(sum(learned[i] for i in members))
+            tuple(int(lengths[i]) for i in members),
+            padded,
+            int(sum(learned[i] for i in members)),
+            tuple(packs),
         )
 
 
@@ -138,9 +125,7 @@ def _describe_data(
 ) -> dict[str, Any]:
     tokens, rows = dataset.tokens, dataset.rows
     total = int(tokens.lengths.sum())
-    positions = sum(
-        len(m.lengths) * max(m.lengths) if m.padded else m.tokens + -m.tokens % 64 for m in micros
-    )
+    positions = sum(micro.load("cpu").positions for micro in micros)
     return {
         "rows": rows,
         "dropped": tokens.dropped / rows,

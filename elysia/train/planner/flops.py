@@ -1,21 +1,20 @@
 """Floating-point operations of a micro-batch, counted from the model's own layers.
 
-Two counts, apart: `useful_flops`, what the method asks for (no recomputation, no padding), over the peak
-gives MFU (https://arxiv.org/abs/2204.02311); `executed_flops`, what the device carries out, gives the
-hardware's share, HFU. A frozen weight costs 4 operations a token, not the 6 of one that trains: its
-own gradient is never made. A product and its sum are two operations; what is not a matrix product is
-not counted. Knows nothing of time, devices or files.
+Two counts: `useful_flops`, what the method asks for (no recomputation, no padding), over the device's
+peak gives MFU (https://arxiv.org/abs/2204.02311); `executed_flops`, what the device carries out, gives
+the hardware's share, HFU. A frozen weight costs 4 operations a token, not the 6 of one that trains: its
+own gradient is never made. A product and its sum are two operations; only matrix products are counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from elysia.data.tokenize.encoder import IGNORE
+from elysia.data.tokenize.arrays import IGNORE
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ class TokenWork:
 @dataclass(frozen=True)
 class BatchLoad:
     """A micro-batch: `tokens` that are real, `positions` that are computed, `predictions` whose
-    logits are made; `squares` and `computed_squares` are sums of products of lengths that attention
-    sees: n * (n + 1) / 2 for a causal sample, and what a kernel computes.
+    logits are asked for and `scored` whose logits are made; `squares` and `computed_squares` are sums
+    of products of lengths that attention sees: n * (n + 1) / 2 for a causal sample, and what a kernel
+    computes.
     """
 
     tokens: int
@@ -54,35 +54,65 @@ class BatchLoad:
     squares: float
     computed_squares: float
 
+    @classmethod
+    def from_lengths(
+        cls,
+        lengths: Sequence[int],
+        padded: bool,
+        predictions: int,
+        device: str,
+        segments: bool = True,
+    ) -> BatchLoad:
+        """Of samples by their lengths, padded to rows or end to end.
+
+        device: "cpu" or "cuda"; on a CPU rows are filled up to multiples of 64 positions, and logits to
+        multiples of 32, so that fewer kernels are compiled.
+        """
+        step = 64 if device == "cpu" else 1
+        tokens = sum(lengths)
+        if padded:
+            positions = len(lengths) * max(lengths)
+            computed = float(positions * max(lengths))
+        else:
+            positions = tokens + (-tokens % step if segments else 0)
+            filled = [n + -n % step for n in lengths]
+            computed = sum(n * (n + 1) / 2 for n in filled)
+        return cls(
+            tokens=tokens,
+            positions=positions,
+            predictions=predictions,
+            scored=predictions + (-predictions % 32 if device == "cpu" else 0),
+            squares=sum(n * (n + 1) / 2 for n in lengths),
+            computed_squares=computed,
+        )
+
     @property
     def padding(self) -> float:
         """The share of positions that hold no token."""
         return 1 - self.tokens / max(self.positions, 1)
 
 
-def count_token_work(causal: Any, **how: bool) -> TokenWork:
-    """The work of a causal model as it stands, adapters injected; `how` are Work's last three.
+def count_token_work(causal: Any, **options: bool) -> TokenWork:
+    """The work of a causal model as it stands, adapters injected; `options` are TokenWork's last three.
 
     Its weights may be without content (on "meta").
     """
     body, head = causal.get_decoder(), causal.get_output_embeddings()
-    frozen = trained = 0
-    for weights, trains in _iter_linear_weights(body):
-        frozen, trained = frozen + weights * (not trains), trained + weights * trains
+    linears = list(_iter_linear_weights(body))
+    head_linears = list(_iter_linear_weights(head)) if head is not None else []
     config = causal.config.get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    tops = list(_iter_linear_weights(head)) if head is not None else []
     return TokenWork(
-        frozen=frozen,
-        trained=trained,
-        head=sum(weights for weights, _ in tops),
-        head_trains=any(trains for _, trains in tops),
+        frozen=sum(count for count, trains in linears if not trains),
+        trained=sum(count for count, trains in linears if trains),
+        head=sum(count for count, _ in head_linears),
+        head_trains=any(trains for _, trains in head_linears),
         width=config.num_hidden_layers * config.num_attention_heads * size,
-        **how,
+        **options,
     )
 
 
-def _iter_linear_weights(module: nn.Module) -> Any:
+def _iter_linear_weights(module: nn.Module) -> Iterator[tuple[int, bool]]:
     """(weights, whether they train) of each linear layer; 4-bit ones by their real size."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
@@ -93,31 +123,12 @@ def _iter_linear_weights(module: nn.Module) -> Any:
 
 
 def count_batch_load(batch: dict[str, Any], device: str, segments: bool = True) -> BatchLoad:
-    """The load of a micro-batch as `collate_flat` or `collate_padded` makes it.
-
-    device: "cpu" or "cuda"; on a CPU rows are filled up (sft.py, attention.py, loss.py say why).
-    """
+    """The load of a micro-batch as `collate_flat` or `collate_padded` makes it."""
     labels: Tensor = batch["labels"]
+    padded = "attention_mask" in batch
+    lengths = batch["attention_mask"].sum(1).tolist() if padded else batch["segments"]
     predictions = int((labels[:, 1:] != IGNORE).sum())
-    step = 64 if device == "cpu" else 1
-    if "attention_mask" in batch:
-        lengths, positions = batch["attention_mask"].sum(1).double(), labels.numel()
-        computed = float(labels.shape[0] * labels.shape[1] ** 2)
-    else:
-        lengths = torch.tensor(batch["segments"], dtype=torch.double)
-        positions = labels.shape[1]
-        if segments:
-            positions += -positions % step
-        filled = torch.ceil(lengths / step) * step
-        computed = float((filled * (filled + 1) / 2).sum())
-    return BatchLoad(
-        tokens=int(lengths.sum()),
-        positions=positions,
-        predictions=predictions,
-        scored=predictions + (-predictions % 32 if device == "cpu" else 0),
-        squares=float((lengths * (lengths + 1) / 2).sum()),
-        computed_squares=computed,
-    )
+    return BatchLoad.from_lengths(lengths, padded, predictions, device, segments)
 
 
 def useful_flops(work: TokenWork, load: BatchLoad) -> float:
@@ -135,12 +146,17 @@ def useful_flops(work: TokenWork, load: BatchLoad) -> float:
 def executed_flops(work: TokenWork, load: BatchLoad) -> float:
     """FLOPs that the device carries out: padding and recomputation, too."""
     once = 2 * (work.frozen + work.trained) * load.positions
-    scores = 4 * work.width * load.computed_squares
     body = (4 * work.frozen + 6 * work.trained) * load.positions + once * work.recomputed
     head = (6 if work.head_trains else 4) * work.head * load.scored
-    # A fused kernel makes the scores again in backward, five products; others have kept them.
-    attention = scores * (1 + (2.5 if work.segments else 2) + work.recomputed)
     before = 0.0
     if work.reference:
-        before = 2 * work.frozen * load.positions + 2 * work.head * load.scored + scores
-    return body + head + attention + before
+        before = 2 * work.frozen * load.positions + 2 * work.head * load.scored
+    return body + head + before + executed_attention_flops(work, load)
+
+
+def executed_attention_flops(work: TokenWork, load: BatchLoad) -> float:
+    """The part of `executed_flops` that is attention's scores and their products."""
+    once = 4 * work.width * load.computed_squares
+    # A fused kernel makes the scores again in backward, five products; others have kept them.
+    passes = 1 + (2.5 if work.segments else 2) + work.recomputed + work.reference
+    return once * passes

@@ -8,8 +8,8 @@ from elysia.train.hooks.dataset_info_hook import colour_learned
 from elysia.train.hooks.loss_curve_hook import draw_curves, read_scalars
 from elysia.train.hooks.plan_report_hook import PlanReportHook
 from elysia.train.launch import run_training
-from elysia.train.planner.hardware import DeviceRates
-from elysia.train.planner.training_plan import TargetDevice, build_plan
+from elysia.train.planner.hardware import DeviceRates, TargetDevice
+from elysia.train.planner.training_plan import build_plan
 
 
 class Words:
@@ -48,7 +48,7 @@ def test_the_curve_is_a_picture(tmp_path):
 
 def test_a_planned_run_says_how_far_off_the_plan_was(plain_settings, tmp_path, caplog):
     settings = build_settings(plain_settings | {"max_steps": 2}, "here")
-    rates = DeviceRates("a device", *[1e9] * 9, 1e-6, False)
+    rates = DeviceRates("a device", *[1e9] * 4)
     planned = build_plan(settings, TargetDevice("cpu", rates, 2**40, "float32"))
     (tmp_path / "plan.json").write_text(json.dumps(planned.to_dict()))
     run_training(settings, "x", tmp_path)

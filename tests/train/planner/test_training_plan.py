@@ -1,79 +1,22 @@
+"""Plans of whole configs: what users read in them, by formula and with a measured micro-batch."""
+
+import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from elysia.core.errors import ConfigError
+from elysia.core.errors import ConfigError, DeviceError, ModelError
 from elysia.train.config.settings import build_settings
-from elysia.train.data.dataset import collate_flat
-from elysia.train.methods.sft import SupervisedFinetune
-from elysia.train.planner import flops
-from elysia.train.planner.batch_shapes import MicroBatchShape, pick_typical
-from elysia.train.planner.hardware import DeviceRates, lookup_gpu
-from elysia.train.planner.heap import grown
-from elysia.train.planner.meta_model import WINDOW, MetaModel
-from elysia.train.planner.op_tracer import trace_micro_batch
-from elysia.train.planner.training_plan import TargetDevice, build_plan, resolve_target
+from elysia.train.planner.cost_formulas import CostEstimate
+from elysia.train.planner.hardware import DeviceRates, TargetDevice, lookup_gpu, resolve_target
+from elysia.train.planner.measure import Measurement
+from elysia.train.planner.training_plan import adjust, build_plan, suggest_change
 
-RATES = DeviceRates("a device", *[1e9] * 9, 1e-6, False)
+RATES = DeviceRates("a device", *[1e9] * 4)
 ONE_EACH = TargetDevice("cpu", RATES, 2**40, "float32")
-LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
-
-
-def outline(folder, adapter=LORA, bits=None, **kwargs):
-    llm = {"path": str(folder), "bits": bits}
-    return MetaModel(llm=llm, adapter=adapter, **kwargs).train()
-
-
-def batch(length=64, predictions=32):
-    return {"shape": (1, length), "segments": [length], "predictions": predictions}
-
-
-@pytest.mark.parametrize("adapter", [None, LORA])
-def test_a_traced_step_has_the_products_that_the_meter_counts(tiny_internlm2, adapter):
-    model = outline(tiny_internlm2, adapter)
-    counted = trace_micro_batch(model, batch(), RATES, True).seconds["products"] * RATES.flops
-    load = flops.BatchLoad(64, 64, 32, 32, 0, 0)  # attention is timed apart
-    ours = flops.executed_flops(flops.count_token_work(model.causal), load)
-    # A frozen embedding asks for no gradient of the first layer's queries, keys and values.
-    first = 2 * 64 * (64 * 128 + 3 * 64 * LORA["r"]) if adapter else 0
-    # Small products are slower by their bytes than by their products: never faster.
-    assert ours - first <= counted * 1.001
-
-
-def test_the_peak_of_a_trace_is_that_of_the_tensors_a_real_step_makes(tiny_internlm2):
-    """Every tensor that forward saves is there at the end of it, on both sides."""
-    ids = torch.arange(20, 84).numpy()
-    labels = ids.copy()
-    labels[0] = -100
-    real = SupervisedFinetune({"path": str(tiny_internlm2)}, None, device="cpu").train()
-    saved = {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    weights = {p.untyped_storage().data_ptr() for p in real.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        real(collate_flat([{"ids": ids, "labels": labels, "lengths": [64]}]))
-    held = sum(size for place, size in saved.items() if place not in weights)
-    peak = trace_micro_batch(outline(tiny_internlm2, None), batch(64, 63), RATES, True).peak
-    assert held < peak < 2.5 * held
-
-
-def test_recomputation_is_slower_and_holds_less(tiny_internlm2):
-    plain = trace_micro_batch(outline(tiny_internlm2), batch(512, 64), RATES, True)
-    again = trace_micro_batch(
-        outline(tiny_internlm2, gradient_checkpointing=True), batch(512, 64), RATES, True
-    )
-    assert again.peak < 0.8 * plain.peak
-    assert sum(again.seconds.values()) > 1.1 * sum(plain.seconds.values())
+BODY = 2 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 128)  # weights of the tiny model's linear layers
 
 
 def test_a_plan_needs_no_weights_and_no_tokenizer(tiny_internlm2, plain_settings, tmp_path):
@@ -164,73 +107,124 @@ def test_known_gpus_are_found_by_name_and_others_refused(plain_settings):
         resolve_target(settings, "H100")
 
 
-def test_a_heap_reuses_what_fits_and_grows_by_what_does_not():
-    kb = 1024
-    a, b, c = 1, 2, 3
-    # Below the mapped size: the hole of `a` is too small to align `c` in, and serves a smaller one.
-    assert grown([(a, 100 * kb), (b, 10 * kb), (a, 0), (c, 100 * kb)], 1) > 210 * kb
-    assert grown([(a, 100 * kb), (b, 10 * kb), (a, 0), (c, 90 * kb)], 1) < 111 * kb
-    # Mapped blocks go back.
-    assert grown([(a, 2**26), (a, 0), (b, 2**26), (b, 0)], 2) == 2**26
+def planned(values, target=ONE_EACH, **changes):
+    return build_plan(build_settings(values | changes, "here"), target)
 
 
-def test_holes_that_are_there_before_are_filled_first():
-    kb = 1024
-    holes = [110 * kb, 64 * kb, 220 * kb]
-    assert grown([(1, 100 * kb), (2, 100 * kb), (3, 100 * kb)], 1, holes) < sum(holes) + kb
-    assert grown([(1, 100 * kb)], 1, [90 * kb]) > 190 * kb  # too small a hole
-    assert (
-        grown([(1, 100 * kb)], 1, [], 90 * kb) < 102 * kb
-    )  # what is free at the top is grown from
+def test_a_reward_model_is_planned_with_its_head_and_without_logits(
+    tiny_internlm2, pair_settings, tmp_path
+):
+    ranked, compared = (planned(pair_settings, objective=name) for name in ("reward", "orpo"))
+    assert ranked.memory["logits"] == 0 < compared.memory["logits"]
+    head = 64 * 4  # one number of 64; a copy that trains beside the one that came
+    words = json.loads((tiny_internlm2 / "config.json").read_text())["vocab_size"]
+    assert ranked.memory["adapters"] == compared.memory["adapters"] + head
+    # The embeddings of both are read as far as the data need them.
+    assert compared.memory["weights"] - ranked.memory["weights"] == words * head - head
+    # The same rows: all but the head of the language model, and what it takes, is as long.
+    assert 0.5 * compared.step_seconds < ranked.step_seconds < compared.step_seconds
+    shutil.copy(tiny_internlm2 / "config.json", tmp_path)  # without a tokenizer, pairs stand in
+    bare = planned(pair_settings, objective="reward", pretrained_model_name_or_path=str(tmp_path))
+    assert "no tokenizer" in bare.notes[0] and bare.memory["activations"] > 0
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone tells of its holes")
-def test_the_holes_of_a_process_are_told():
-    code = """if True:  # in a process whose heap nobody else is at
-        from elysia.train.planner.heap import free_here
-        before = sum(free_here()[0])
-        kept = [bytearray(100_000) for _ in range(60)]
-        between = kept[1::2]
-        del kept[::2], kept
-        print(sum(free_here()[0]) - before)
-    """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert int(told.stdout) > 20 * 100_000, told.stderr
+def test_dropout_makes_dora_keep_every_weight_whole(plain_settings):
+    """PEFT multiplies by the weight a second time, and autograd keeps it: 4 bits save nothing then."""
+    values = plain_settings | {"method": "qlora", "use_dora": True}
+    dropped, plain = (planned(values, lora_dropout=share) for share in (0.2, 0.0))
+    more = dropped.memory["activations"] - plain.memory["activations"]
+    assert more > 4 * BODY
+    # Its norm takes the weight whole once more than forward and backward do.
+    rest = planned(values, use_dora=False).spent["4-bit weights"]
+    assert 1.45 * rest < plain.spent["4-bit weights"] < 1.6 * rest
 
 
-def test_embeddings_are_held_where_the_data_read_them(tiny_internlm2):
-    model = outline(tiny_internlm2)
-    weight = model.causal.get_input_embeddings().weight
-    row, size = weight.shape[1] * 4, weight.numel() * 4
-    assert model.unread(np.array([0])) == size - WINDOW
-    assert model.unread(np.arange(weight.shape[0])) == 0
-    far = WINDOW // row
-    assert model.unread(np.array([0, 1, far])) == size - 2 * WINDOW
-    assert model.unread(None) == 0
-    assert outline(tiny_internlm2, None).unread(np.array([0])) == 0  # all of it trains
-    assert outline(tiny_internlm2, dtype="bfloat16").unread(np.array([0])) == 0  # a copy is made
+def test_processes_that_share_a_row_hold_a_part_of_it(plain_settings):
+    pair = dataclasses.replace(ONE_EACH, world=2)
+    whole = planned(plain_settings | {"max_length": 1024}, pair)
+    half = planned(plain_settings | {"max_length": 1024}, pair, sequence_parallel_size=2)
+    assert half.memory["activations"] == pytest.approx(whole.memory["activations"] / 2, rel=0.1)
+    assert half.memory["weights"] == whole.memory["weights"]
+    # Together they take as many rows as one does alone.
+    alone = planned(plain_settings | {"max_length": 1024})
+    assert half.steps == alone.steps
+    assert half.spent["attention"] < 0.6 * alone.spent["attention"]
+    with pytest.raises(DeviceError, match="this run has 2: start a multiple of 3"):
+        planned(plain_settings, pair, sequence_parallel_size=3)
+    with pytest.raises(ModelError, match="4 attention heads"):
+        planned(plain_settings, dataclasses.replace(ONE_EACH, world=3), sequence_parallel_size=3)
 
 
-def test_the_typical_micro_batch_is_so_in_what_it_learns_too():
-    few, many = MicroBatchShape((100,), False, 10), MicroBatchShape((100,), False, 90)
-    usual = MicroBatchShape((98,), False, 50)
-    assert pick_typical([few, many, usual, few, many]) == usual
+SUGGEST_BASE = {
+    "pretrained_model_name_or_path": "m",
+    "data_path": "d",
+    "gradient_checkpointing": True,
+}
 
 
-def test_the_traced_products_of_a_full_step_are_torchs(tiny_internlm2):
-    """FlopCounterMode on a real padded step, and the trace of the same shapes, without attention."""
-    model = outline(tiny_internlm2, None)
-    work = flops.count_token_work(model.causal)
-    real = SupervisedFinetune({"path": str(tiny_internlm2)}, None, device="cpu").train()
-    assert flops.count_token_work(real.causal) == work
-    ids = torch.arange(20, 84).numpy()
-    labels = ids.copy()
-    labels[: 64 - 32] = -100
-    data = collate_flat([{"ids": ids, "labels": labels, "lengths": [64]}])
-    counter = FlopCounterMode(display=False)
-    with counter:
-        real(data).backward()
-    counts = counter.get_flop_counts()["Global"].items()
-    matrix = sum(count for op, count in counts if "mm" in str(op) and "bmm" not in str(op))
-    load = flops.BatchLoad(64, 64, 32, 32, 0, 0)
-    assert matrix == flops.executed_flops(work, load)
+def suggest_settings(**more):
+    return build_settings(SUGGEST_BASE | more, "c")
+
+
+@pytest.mark.parametrize(
+    "more, needed, said",
+    [
+        ({"gradient_checkpointing": False}, {"gradient_checkpointing": True}, "gradient_checkpointing = True"),
+        ({"batch_size": 4, "accumulative_counts": 2}, {"batch_size": 1, "accumulative_counts": 8},
+         "batch_size = 1, accumulative_counts = 8"),
+        ({"method": "full"}, {"method": "lora"}, "method = 'lora'"),
+        ({"method": "lora"}, {"method": "qlora"}, "method = 'qlora'"),
+        ({"method": "lora", "use_dora": True}, {"method": "qlora"}, "method = 'qlora'"),
+        ({"max_length": 4096}, {"max_length": 2048}, "max_length = 2048"),
+    ],
+)  # fmt: skip
+def test_the_first_change_that_suffices_is_named(more, needed, said):
+    def fits(changed):
+        return all(getattr(changed, name) == value for name, value in needed.items())
+
+    assert suggest_change(suggest_settings(**more), fits) == f"Set {said}: then it fits."
+
+
+def test_changes_that_only_suffice_together_are_named_together():
+    def fits(changed):
+        return changed.method == "qlora" and changed.max_length == 1024
+
+    said = suggest_change(suggest_settings(method="lora", max_length=2048), fits)
+    assert said.startswith("No setting alone suffices.")
+    assert "method = 'qlora', max_length = 1024" in said
+
+
+def test_where_nothing_helps_that_is_said():
+    assert suggest_change(suggest_settings(max_length=256), lambda _: False).startswith(
+        "No setting makes it fit."
+    )
+
+
+def test_the_parts_of_a_measured_plan_sum_to_its_peak():
+    memory = {"weights": 50, "activations": 30, "allocator": 9, "program": 100}
+    estimate = CostEstimate(memory, {"products": 3.0, "attention": 1.0}, 9.0)
+    more = adjust(estimate, Measurement(8.0, 2.0, peak=210, program=120), "cpu")
+    assert more.memory == {"weights": 50, "activations": 30, "allocator": 10, "program": 120}
+    assert more.micro_batch_seconds == {"products": 6.0, "attention": 2.0}
+    assert more.optimizer_seconds == 2.0
+    # Weights that nobody read are mapped from their file.
+    less = adjust(estimate, Measurement(8.0, 2.0, peak=180, program=120), "cpu")
+    assert less.memory == {"weights": 30, "activations": 30, "allocator": 0, "program": 120}
+
+
+def test_a_micro_batch_is_measured_where_the_weights_are(plain_settings):
+    settings = build_settings(plain_settings | {"accumulative_counts": 4}, "here")
+    local = dataclasses.replace(ONE_EACH, is_local=True)
+    measured, estimated = build_plan(settings, local), build_plan(settings, ONE_EACH)
+    assert not measured.notes
+    assert measured.peak == sum(measured.memory.values()) > 100 * 2**20
+    assert measured.step_seconds == pytest.approx(sum(measured.spent.values()))
+    assert measured.step_seconds != estimated.step_seconds
+    assert measured.memory["gradients"] == estimated.memory["gradients"]
+
+
+def test_where_nothing_can_be_measured_the_plan_says_why(plain_settings, monkeypatch):
+    monkeypatch.setattr("elysia.train.planner.measure.sys.executable", "false")
+    local = dataclasses.replace(ONE_EACH, is_local=True)
+    plan = build_plan(build_settings(plain_settings, "here"), local)
+    assert "No micro-batch could be measured" in plan.notes[0] and plan.step_seconds > 0
