@@ -5,9 +5,9 @@
 A method is words with + between them: full, lora, qlora; dora; dpo, orpo, reward (of the pairs of --pairs);
 shared (two processes have half of a row each). Without one of the first three it is lora.
 The models are folders (docs/plan.md says how those of its table are made). Each plan and each training is a
-process of its own. Where other programs share the machine, processor time is what to compare (with
-`--threads 1`), and what the device can do changes by the minute: so each training is planned before and
-after, with rates measured anew, and the mean of both is shown. Asserts nothing.
+process of its own. Where other programs share the machine, compare processor time (with `--threads 1`);
+the machine's speed still changes by the minute, so each training is planned before and after, and the mean
+of both is shown.
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ import logging
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 OBJECTIVES = ("dpo", "orpo", "reward")
 
 
-def plan_it(values: dict[str, Any], folder: Path, name: str) -> None:
-    """What `elysia plan` leaves, with rates measured this minute: an hour ago others used the machine."""
+def write_plan(values: dict[str, Any], folder: Path, name: str) -> None:
+    """Write what `elysia plan` leaves in a work dir."""
     from elysia.train.config.settings import build_settings
     from elysia.train.planner import build_plan, resolve_target
 
+    logging.disable(logging.WARNING)
     os.environ["ELYSIA_CACHE"] = str(folder / name)
     settings = build_settings(values, "the case")
-    found = build_plan(settings, resolve_target(settings))
-    (folder / name).with_suffix(".json").write_text(json.dumps(found.to_dict()))
+    plan = build_plan(settings, resolve_target(settings))
+    (folder / name).with_suffix(".json").write_text(json.dumps(plan.to_dict()))
 
 
-def train_it(values: dict[str, Any], folder: Path) -> None:
+def train(values: dict[str, Any], folder: Path) -> None:
+    """Train the case without a word; its run card has the measurements."""
     from elysia.train.config.settings import build_settings
     from elysia.train.launch import run_training, train_subprocess
 
@@ -51,16 +54,16 @@ def train_it(values: dict[str, Any], folder: Path) -> None:
     train_subprocess(config, folder, processes=processes)
 
 
-def alone(work: Any, *args: Any, kind: str = "fork") -> None:
-    """`work` in a process of its own, which has the imports already, or (kind "spawn") makes them."""
-    process = multiprocessing.get_context(kind).Process(target=work, args=args)  # type: ignore
+def run_alone(function: Callable[..., None], *args: Any) -> None:
+    """`function` in a new process: a fork would not show what is mapped of the libraries' files."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=args)
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit(f"{work.__name__} failed with {process.exitcode}.")
+        raise SystemExit(f"{function.__name__} failed with {process.exitcode}.")
 
 
-def of_method(words: set[str], args: argparse.Namespace) -> dict[str, Any]:
+def build_method_settings(words: set[str], args: argparse.Namespace) -> dict[str, Any]:
     """Settings that a method's words mean."""
     unknown = words - {"full", "lora", "qlora", "dora", "shared", *OBJECTIVES}
     if unknown:
@@ -81,27 +84,25 @@ def of_method(words: set[str], args: argparse.Namespace) -> dict[str, Any]:
 
 def compare(args: argparse.Namespace, model: str, method: str) -> dict[str, Any]:
     """Planned and measured seconds of a step and MB at the peak."""
-    values = of_method(set(method.split("+")), args) | {
+    values = build_method_settings(set(method.split("+")), args) | {
         "pretrained_model_name_or_path": str(Path(model).resolve()),
         "lora_r": 16, "lora_alpha": 32, "max_length": args.tokens,
         "overlong": "drop", "accumulative_counts": args.micro, "max_steps": args.steps,
         "max_epochs": 1, "gradient_checkpointing": args.recompute, "save_steps": 0,
     }  # fmt: skip
     os.environ["NPROC_PER_NODE"] = str(values["sequence_parallel_size"])
-    # A fork does not show what is mapped of the libraries' files; torchrun's processes do.
-    kind = "fork" if values["sequence_parallel_size"] == 1 else "spawn"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        alone(plan_it, values, folder, "plan", kind=kind)
-        alone(train_it, values, folder)
-        alone(plan_it, values, folder, "again", kind=kind)
-        found: dict[str, Any] = json.loads((folder / "run_card.json").read_text())["metrics"]
+        run_alone(write_plan, values, folder, "plan")
+        run_alone(train, values, folder)
+        run_alone(write_plan, values, folder, "again")
+        metrics: dict[str, Any] = json.loads((folder / "run_card.json").read_text())["metrics"]
         after = json.loads((folder / "again.json").read_text())["step_seconds"]
-        both = (found["planned_step_seconds"], after)
-        return found | {"both": both, "planned_step_seconds": sum(both) / 2}
+        plans = (metrics["planned_step_seconds"], after)
+        return metrics | {"plans": plans, "planned_step_seconds": sum(plans) / 2}
 
 
-def off(planned: float, measured: float) -> str:
+def format_deviation(planned: float, measured: float) -> str:
     return f"{100 * (planned / measured - 1):+.0f} %"
 
 
@@ -120,12 +121,6 @@ def main() -> None:
     args = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "passive"}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    import bitsandbytes  # noqa: F401
-
-    import elysia.train.engine.runner
-    import elysia.train.methods.sft  # noqa: F401
-
-    logging.disable(logging.WARNING)
     print(
         f"{args.threads} thread(s), steps of {args.micro} packs of {args.tokens} tokens, {args.steps} "
         f"steps, the first three left out{', recomputation' if args.recompute else ''}"
@@ -140,13 +135,14 @@ def main() -> None:
         shape = f"{config['hidden_size']} x {config['num_hidden_layers']}"
         for method in args.methods.split(","):
             m = compare(args, model, method)
-            own = m["step_cpu_seconds"] / args.threads
+            cpu = m["step_cpu_seconds"] / args.threads
             planned, peak = m["planned_step_seconds"], m["planned_peak_mb"]
+            time_off = format_deviation(planned, cpu)
             print(
                 f"| {shape} | {config['vocab_size']:,} | {args.tokens} | {method} "
-                f"| {planned:.2f} ({m['both'][0]:.2f}, {m['both'][1]:.2f}) | {own:.2f} "
-                f"| {off(planned, own)} | {m['step_seconds']:.2f} | {peak:.0f} | {m['peak_mb']:.0f} "
-                f"| {off(peak, m['peak_mb'])} |",
+                f"| {planned:.2f} ({m['plans'][0]:.2f}, {m['plans'][1]:.2f}) | {cpu:.2f} "
+                f"| {time_off} | {m['step_seconds']:.2f} | {peak:.0f} | {m['peak_mb']:.0f} "
+                f"| {format_deviation(peak, m['peak_mb'])} |",
                 flush=True,
             )
 

@@ -40,7 +40,7 @@ class MetaModel(SupervisedFinetune):
         """Nothing can be tried out without weights; the head is taken as a plain one."""
         return True
 
-    def linear_weights(self) -> list[nn.Parameter]:
+    def linear_weights(self) -> list[torch.Tensor]:
         """The body's own linear weights, without adapters and head: 4-bit training holds them in NF4."""
         body = self.causal.get_decoder()
         return [
