@@ -21,7 +21,7 @@ from elysia.chat.service import ChatService
 from elysia.core.errors import UsageError
 from elysia.core.paths import get_configs_folder
 from elysia.knowledge.base import KnowledgeBase
-from elysia.store.database import DEFAULT_DATABASE, Database, get_data_folder, open_database
+from elysia.store.database import DEFAULT_DATABASE, Database, get_database_folder, open_database
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def build_context_providers(home: ChatServiceConfig, database: Database) -> Cont
     from elysia.retrieval.embedders import open_embedder
 
     embedder, server = open_embedder(home.embedder), home.chroma
-    folder = get_data_folder(home.database) / "index"
+    folder = get_database_folder(home.database) / "index"
     memory = long_term.open_memory(database, folder / "memory", embedder, server=server)
     knowledge = document_store.open_document_store(
         database, folder / "knowledge", embedder, server=server

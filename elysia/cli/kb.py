@@ -193,10 +193,10 @@ def open_knowledge(args: Namespace) -> Iterator[DocumentStore]:
     """The knowledge base that the flags name."""
     from elysia.knowledge.document_store import open_document_store
     from elysia.retrieval.embedders import open_embedder
-    from elysia.store.database import DEFAULT_DATABASE, get_data_folder, open_database
+    from elysia.store.database import DEFAULT_DATABASE, get_database_folder, open_database
 
     url = args.database or DEFAULT_DATABASE
-    folder = Path(args.folder or get_data_folder(url) / "index" / "knowledge")
+    folder = Path(args.folder or get_database_folder(url) / "index" / "knowledge")
     embedder = open_embedder(args.embedder, args.hub or "huggingface")
     database = open_database(url)
     try:

@@ -70,7 +70,10 @@ def open_embedder(name: str | None, hub: str = "huggingface") -> Embedder | None
 
 
 class TransformerEmbedder:
-    """A transformer whose last layer is pooled into one vector."""
+    """A transformer whose last layer is pooled into one vector.
+
+    `name` is the folder or hub name it was opened by, `dimensions` the model's hidden size.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         import torch
@@ -88,18 +91,8 @@ class TransformerEmbedder:
         self._model = model.eval().to(self._device)
         self._max_tokens = min(MAX_TOKENS, self._tokenizer.model_max_length)
         self._lock = threading.Lock()  # the tokenizer is not safe for two threads at once
-        self._name = name
-        self._dimensions = int(model.config.hidden_size)
-
-    @property
-    def name(self) -> str:
-        """The folder or hub name it was opened by."""
-        return self._name
-
-    @property
-    def dimensions(self) -> int:
-        """The model's hidden size."""
-        return self._dimensions
+        self.name = name
+        self.dimensions = int(model.config.hidden_size)
 
     def embed(self, texts: Sequence[str], *, question: bool = False) -> list[list[float]]:
         """A vector of norm 1 per text, computed in batches of similar length."""

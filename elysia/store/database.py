@@ -105,7 +105,7 @@ def open_database(url: str) -> Database:
     return database
 
 
-def get_data_folder(url: str) -> Path:
+def get_database_folder(url: str) -> Path:
     """Where derived files belong: a SQLite file's folder, else that of DEFAULT_DATABASE."""
     if "://" not in url:
         return Path(url).parent
