@@ -58,9 +58,9 @@ def add_file(path: Path, knowledge: DocumentStore) -> list[Question]:
     ):
         name = f"{path.stem}-{number}.txt"
         knowledge.add("all", name, str(paragraph["context"]).encode())
-        for asked in paragraph["qas"]:
-            answers = [answer["text"] for answer in asked["answers"]]
-            questions.append((asked["question"], name, answers))
+        for qa in paragraph["qas"]:
+            answers = [answer["text"] for answer in qa["answers"]]
+            questions.append((qa["question"], name, answers))
     return questions
 
 
@@ -68,8 +68,8 @@ def add_bundled(knowledge: DocumentStore) -> list[Question]:
     """Add the bundled shelf; its questions. Any document may hold the answer."""
     folder = ROOT / "knowledge_base" / "elysia"
     knowledge.sync("character/elysia", folder)
-    asked = json.loads((Path(__file__).parent / "knowledge_questions.json").read_text("utf-8"))
-    return [(question, "", [answer]) for question, answer in asked]
+    pairs = json.loads((Path(__file__).parent / "knowledge_questions.json").read_text("utf-8"))
+    return [(question, "", [answer]) for question, answer in pairs]
 
 
 class CachedEmbedder:
@@ -86,11 +86,11 @@ class CachedEmbedder:
     def embed(self, texts: Sequence[str], *, question: bool = False) -> list[list[float]]:
         """As the inner embedder, once per text."""
         keys = [f"{'question' if question else 'text'} {text}" for text in texts]
-        new = [place for place, key in enumerate(keys) if key not in self._vectors]
+        new = [n for n, key in enumerate(keys) if key not in self._vectors]
         if new:
-            vectors = self._inner.embed([texts[place] for place in new], question=question)
+            vectors = self._inner.embed([texts[n] for n in new], question=question)
             self._vectors |= {
-                keys[place]: np.float32(vector) for place, vector in zip(new, vectors, strict=True)
+                keys[n]: np.float32(vector) for n, vector in zip(new, vectors, strict=True)
             }
         return [self._vectors[key].tolist() for key in keys]
 
@@ -128,9 +128,9 @@ def measure(knowledge: DocumentStore, shelf: str, name: str, questions: list[Que
 
 def recall(data: Path, embedder: CachedEmbedder | None, most: int | None) -> None:
     """The table of what is found."""
-    with tempfile.TemporaryDirectory() as place:
-        database = open_database(f"{place}/chat.db")
-        knowledge = open_document_store(database, Path(place) / "index", embedder)
+    with tempfile.TemporaryDirectory() as folder:
+        database = open_database(f"{folder}/chat.db")
+        knowledge = open_document_store(database, Path(folder) / "index", embedder)
         sets: list[tuple[str, str, list[Question], Callable[[str], str]]] = []
         began = time.process_time()
         for stem, other in (("cmrc2018_trial", "s2t"), ("DRCD_dev", "t2s")):
@@ -151,7 +151,7 @@ def recall(data: Path, embedder: CachedEmbedder | None, most: int | None) -> Non
             f"{'questions':38} {'number':>6} {'doc@1':>8} {'doc@5':>8} {'span@1':>8}"
             f" {f'span@{CITED}':>8} {'CPU ms':>8} {'at 95 %':>8}"
         )
-        words = open_document_store(database, Path(place) / "words") if embedder else None
+        words = open_document_store(database, Path(folder) / "words") if embedder else None
         for shelf, name, questions, other_script in sets:
             step = max(1, round(len(questions) / most)) if most else 1
             questions = questions[step - 1 :: step]
@@ -187,19 +187,19 @@ def texts(number: int, seed: int) -> Iterator[str]:
 
 def growth(number: int) -> None:
     """Times among many texts."""
-    with tempfile.TemporaryDirectory() as place:
-        index = open_index(Path(place))
-        many = [(str(place), text) for place, text in enumerate(texts(number, 0))]
+    with tempfile.TemporaryDirectory() as folder:
+        index = open_index(Path(folder))
+        pairs = [(str(n), text) for n, text in enumerate(texts(number, 0))]
         began = time.process_time()
-        index.add("one", many)
+        index.add("one", pairs)
         print(f"{number:,} texts added at once: {time.process_time() - began:.1f} s of CPU")
         rng = random.Random(1)
-        asked = []
+        questions = []
         for _ in range(200):
-            text = rng.choice(many)[1]
+            text = rng.choice(pairs)[1]
             start = rng.randrange(max(1, len(text) - 12))
-            asked.append(f"{text[start : start + 12]}是什么时候的事？")
-        report("search", asked, lambda text: index.search(["one"], text, k=20))
+            questions.append(f"{text[start : start + 12]}是什么时候的事？")
+        report("search", questions, lambda text: index.search(["one"], text, k=20))
         report("add one", list(texts(100, 2)), lambda text: index.add("one", [(text, text)]))
         index.close()
 

@@ -231,12 +231,12 @@ def mean_recall(
     return statistics.mean(r[0] for r in rows), statistics.mean(r[1] for r in rows), len(rows)
 
 
-def print_table(base: RecallTally, ours: dict[str, RecallTally]) -> None:
+def print_table(base: RecallTally, tallies: dict[str, RecallTally]) -> None:
     """Recall by kind and half, plain BM25 first."""
-    print(f"{'':20}{'n':>4}  {'BM25':>13}" + "".join(f"  {name:>22}" for name in ours))
+    print(f"{'':20}{'n':>4}  {'BM25':>13}" + "".join(f"  {name:>22}" for name in tallies))
     print(
         f"{'recall at':20}{'':>4}  {'5':>6} {'10':>6}"
-        + f"  {'5':>6} {'10':>6} {'gain':>8}" * len(ours)
+        + f"  {'5':>6} {'10':>6} {'gain':>8}" * len(tallies)
     )
     lines = [(kind, (kind,), HALVES, LANGUAGES) for kind in ANSWERED]
     lines += [(f"all, {language}", ANSWERED, HALVES, (language,)) for language in LANGUAGES]
@@ -244,7 +244,7 @@ def print_table(base: RecallTally, ours: dict[str, RecallTally]) -> None:
     for label, *which in [*lines, ("all", ANSWERED, HALVES, LANGUAGES)]:
         five, ten, questions = mean_recall(base, *which)
         line = f"{label:20}{questions:>4}  {five:6.3f} {ten:6.3f}"
-        for tally in ours.values():
+        for tally in tallies.values():
             ours5, ours10, _ = mean_recall(tally, *which)
             line += f"  {ours5:6.3f} {ours10:6.3f} {ours10 / ten - 1:+8.1%}"
         print(line)
@@ -349,14 +349,14 @@ def main() -> None:
                 f"{args.data} is not there; name MemoryBank's memorybank_en.json with --data."
             )
         talks, questions = load_talks(args.data, written["talks"]), written["questions"]
-        ours = {"by words": run_memory(Path(name) / "words", talks, questions, None, args.show)}
+        tallies = {"by words": run_memory(Path(name) / "words", talks, questions, None, args.show)}
         if args.embedder:
             embedder = open_embedder(args.embedder)
-            ours["words and meaning"] = run_memory(
+            tallies["words and meaning"] = run_memory(
                 Path(name) / "both", talks, questions, embedder, False
             )
-        print_table(run_bm25(talks, questions), ours)
-        for label, tally in ours.items():
+        print_table(run_bm25(talks, questions), tallies)
+        for label, tally in tallies.items():
             print_honesty(label, tally)
 
 

@@ -19,9 +19,9 @@ from elysia.chat.chat_model import ChatModel
 from elysia.chat.prompt.context import ContextProviders
 from elysia.chat.service import ChatService
 from elysia.core.errors import UsageError
-from elysia.core.paths import get_configs_folder
+from elysia.core.paths import CHAT_DATABASE, get_configs_folder
 from elysia.knowledge.base import KnowledgeBase
-from elysia.store.database import DEFAULT_DATABASE, Database, get_database_folder, open_database
+from elysia.store.database import Database, get_database_folder, open_database
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ChatServiceConfig:
     prompt_template: str | None = None
     context: int | None = None
     threads: int | None = None
-    database: str = DEFAULT_DATABASE
+    database: str = CHAT_DATABASE
     personas: str | None = None
     knowledge_base: str | None = None
     embedder: str | None = None

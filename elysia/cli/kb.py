@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from elysia.cli.options import add_hub
 from elysia.cli.output import build_parser, say, warn
 from elysia.core.errors import ElysiaError, KnowledgeError, UsageError
+from elysia.core.paths import CHAT_DATABASE
 
 if TYPE_CHECKING:
     from elysia.knowledge.document_store import DocumentStore
@@ -193,9 +194,9 @@ def open_knowledge(args: Namespace) -> Iterator[DocumentStore]:
     """The knowledge base that the flags name."""
     from elysia.knowledge.document_store import open_document_store
     from elysia.retrieval.embedders import open_embedder
-    from elysia.store.database import DEFAULT_DATABASE, get_database_folder, open_database
+    from elysia.store.database import get_database_folder, open_database
 
-    url = args.database or DEFAULT_DATABASE
+    url = args.database or CHAT_DATABASE
     folder = Path(args.folder or get_database_folder(url) / "index" / "knowledge")
     embedder = open_embedder(args.embedder, args.hub or "huggingface")
     database = open_database(url)

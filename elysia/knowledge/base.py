@@ -58,11 +58,7 @@ class KnowledgeBase(Protocol):
     """
 
     def add(
-        self,
-        shelf: str,
-        name: str,
-        content: bytes,
-        progress: Callable[[float], None] | None = None,
+        self, shelf: str, name: str, content: bytes, progress: Callable[[float], None] | None = None
     ) -> Document:
         """Read, split and index a file. One of the same name is replaced, and only what changed is
         embedded. `progress` is called with the share that is done, up to 1. KnowledgeError when the

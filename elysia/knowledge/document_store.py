@@ -17,11 +17,7 @@ from pathlib import Path
 from elysia.core.errors import KnowledgeError
 from elysia.knowledge.base import Document, SearchHit
 from elysia.knowledge.chunking import split_chunks
-from elysia.knowledge.document_repository import (
-    DocumentRepository,
-    StoredChunk,
-    get_indexed_text,
-)
+from elysia.knowledge.document_repository import DocumentRepository, StoredChunk, get_indexed_text
 from elysia.knowledge.readers import READERS, ParsedText
 from elysia.knowledge.sandbox import MAX_FILE, is_valid_name, read_file
 from elysia.retrieval.embedders import Embedder
@@ -55,11 +51,7 @@ class _ChunkChanges:
 
 
 def open_document_store(
-    database: Database,
-    folder: Path,
-    embedder: Embedder | None = None,
-    *,
-    server: str | None = None,
+    database: Database, folder: Path, embedder: Embedder | None = None, *, server: str | None = None
 ) -> DocumentStore:
     """The knowledge base in a database, with its index in a folder of its own.
 
@@ -80,11 +72,7 @@ class DocumentStore:
         self._reconcile_index()
 
     def add(
-        self,
-        shelf: str,
-        name: str,
-        content: bytes,
-        progress: Callable[[float], None] | None = None,
+        self, shelf: str, name: str, content: bytes, progress: Callable[[float], None] | None = None
     ) -> Document:
         """Read, split and index a file; one of the same name is replaced. See `base.KnowledgeBase`."""
         unchanged = self._find_unchanged(shelf, name, content)
@@ -265,10 +253,7 @@ class DocumentStore:
                 self._index.remove(shelf, [*removed, *not_stored])
 
     def _add_to_index(
-        self,
-        shelf: str,
-        texts: Sequence[tuple[str, str]],
-        progress: Callable[[float], None] | None,
+        self, shelf: str, texts: Sequence[tuple[str, str]], progress: Callable[[float], None] | None
     ) -> None:
         step = BATCH_CHUNKS if progress else max(len(texts), 1)
         for start in range(0, len(texts), step):

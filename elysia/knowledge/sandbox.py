@@ -17,10 +17,11 @@ import sys
 import tempfile
 import threading
 import unicodedata
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from elysia.core.errors import KnowledgeError
+from elysia.core.paths import PACKAGE
 from elysia.knowledge.readers import PLAIN_KINDS, READERS, ParsedText, SectionHeading
 
 MAX_FILE = 32 << 20  # bytes
@@ -93,8 +94,7 @@ def _read_here(kind: str, content: bytes) -> ParsedText:
 
 
 def _read_in_child(kind: str, content: bytes) -> ParsedText:
-    root = str(Path(__file__).parents[2])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
     module = "elysia.knowledge.sandbox"
     command = [sys.executable, "-m", module, kind, str(CPU_SECONDS), str(MEMORY_BYTES)]
     # Files and not pipes: nobody has to read and write at once.

@@ -14,23 +14,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from elysia.core.errors import MemoryFault
-from elysia.memory.base import (
-    Memory,
-    MemoryHit,
-    MemoryInput,
-    MemoryKind,
-    MemoryScope,
-    MemoryStore,
-)
+from elysia.memory.base import Memory, MemoryHit, MemoryInput, MemoryKind, MemoryScope, MemoryStore
 from elysia.memory.extract import FactExtractor, UserFact, extract_facts
 from elysia.memory.importance import is_small_talk, score_importance
 from elysia.memory.index_writer import BackgroundIndexWriter
-from elysia.memory.memory_repository import (
-    MemoryRepository,
-    MemoryRow,
-    build_row,
-    list_scopes,
-)
+from elysia.memory.memory_repository import MemoryRepository, MemoryRow, build_row, list_scopes
 from elysia.memory.query import ParsedQuery, parse_query
 from elysia.memory.ranking import (
     MAX_COMPARED,

@@ -135,10 +135,7 @@ class MemoryRepository:
         self._scope = scope
 
     def fetch(
-        self,
-        *conditions: ColumnElement[bool],
-        order: Sequence[Any] = (),
-        limit: int | None = None,
+        self, *conditions: ColumnElement[bool], order: Sequence[Any] = (), limit: int | None = None
     ) -> list[MemoryRow]:
         """Rows that meet the conditions; never those of forgotten messages."""
         query = _select_rows(*conditions).order_by(*order).limit(limit)
@@ -153,8 +150,8 @@ class MemoryRepository:
 
     def ids(self) -> set[str]:
         """The id of every memory."""
-        mine = self._condition()
-        query = select(table.c.id).where(mine, table.c.kind != _FORGOTTEN)
+        in_scope = self._condition()
+        query = select(table.c.id).where(in_scope, table.c.kind != _FORGOTTEN)
         return set(self._connection.scalars(query))
 
     def fetch_by_id(self, ids: Iterable[str]) -> list[MemoryRow]:

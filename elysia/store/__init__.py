@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from elysia.store.database import DEFAULT_DATABASE, Database, get_database_folder, open_database
+from elysia.store.database import Database, get_database_folder, open_database
 
-__all__ = ["DEFAULT_DATABASE", "Database", "get_database_folder", "open_database"]
+__all__ = ["Database", "get_database_folder", "open_database"]

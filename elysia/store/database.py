@@ -24,11 +24,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from elysia.core.errors import StoreError
+from elysia.core.paths import CHAT_DATABASE
 
 log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-DEFAULT_DATABASE = "work_dirs/chat/elysia.db"
 LOCK_TIMEOUT = 10.0  # seconds to wait for another process that writes
 POOL_SIZE = 8  # connections kept open; as many more are opened briefly when threads ask at once
 PAGE_CACHE_KIB = 1024  # of each SQLite connection; the system caches the file anyway
@@ -64,11 +64,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction: committed when the block ends well, else rolled back."""
-        with (
-            self._translate_errors(),
-            self._write_lock,
-            self._writing_engine.begin() as connection,
-        ):
+        with self._translate_errors(), self._write_lock, self._writing_engine.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -106,13 +102,13 @@ def open_database(url: str) -> Database:
 
 
 def get_database_folder(url: str) -> Path:
-    """Where derived files belong: a SQLite file's folder, else that of DEFAULT_DATABASE."""
+    """Where derived files belong: a SQLite file's folder, else that of the default database."""
     if "://" not in url:
         return Path(url).parent
     parsed = make_url(url)
     if _is_file(parsed):
         return Path(str(parsed.database)).parent
-    return Path(DEFAULT_DATABASE).parent
+    return Path(CHAT_DATABASE).parent
 
 
 def explain_error(error: DBAPIError, url: str) -> StoreError:

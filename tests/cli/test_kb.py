@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from elysia import cli
+from elysia.core.paths import CHAT_DATABASE
 from elysia.knowledge import sandbox
-from elysia.store.database import DEFAULT_DATABASE
 
 BUNDLED = Path(__file__).parents[2] / "knowledge_base"
 
@@ -40,7 +40,7 @@ def test_the_bundled_shelf_is_added_listed_searched_and_removed(kb, tmp_path):
 
 def test_the_help_names_the_default_that_is_used(capsys):
     assert cli.main(["kb", "list", "--help"]) == 0
-    assert DEFAULT_DATABASE in capsys.readouterr().out
+    assert CHAT_DATABASE in capsys.readouterr().out
 
 
 def test_shelves_are_kept_apart_and_all_listed(kb, tmp_path):

@@ -86,11 +86,11 @@ def test_any_text_is_covered_in_order_and_without_overlap():
         text = "".join(rng.choices("花a。 ，\n\n.\t#", k=rng.randrange(3_000)))
         headings = sorted(rng.sample(range(len(text) + 1), k=min(3, len(text))))
         source = ParsedText(text, [SectionHeading(at, rng.randint(1, 6), "h") for at in headings])
-        place = 0
+        position = 0
         for chunk in split_chunks(source):
-            assert chunk.start >= place and chunk.end > chunk.start
+            assert chunk.start >= position and chunk.end > chunk.start
             assert not text[chunk.start].isspace() and not text[chunk.end - 1].isspace()
-            place = chunk.end
+            position = chunk.end
         if not headings:
             covered = "".join(text[chunk.start : chunk.end] for chunk in split_chunks(source))
             assert "".join(covered.split()) == "".join(text.split())

@@ -77,23 +77,23 @@ def test_what_a_heading_says_finds_the_span_below_it(knowledge):
 
 
 def test_shelves_see_nothing_of_each_other(knowledge):
-    mine = knowledge.add("user/1/e", "secret.txt", "秘密的玫瑰".encode())
+    document = knowledge.add("user/1/e", "secret.txt", "秘密的玫瑰".encode())
     assert names(knowledge.search(["user/1/e"], "玫瑰", k=9)) == ["secret.txt"]
     assert "secret.txt" not in names(knowledge.search(["character/e", "user/2/e"], "玫瑰", k=9))
     assert names(knowledge.search(["user/1/e", "character/e"], "秘密", k=1)) == ["secret.txt"]
     assert knowledge.search([], "玫瑰") == []
     for reach in (knowledge.text, knowledge.remove):
         with pytest.raises(KnowledgeError, match="no such document"):
-            reach("user/2/e", mine.id)
+            reach("user/2/e", document.id)
     assert [document.name for document in knowledge.documents("user/1/e")] == ["secret.txt"]
 
 
 def test_the_index_is_not_what_a_right_rests_on(knowledge):
-    mine = knowledge.add("user/1/e", "secret.txt", "秘密的玫瑰".encode())
+    document = knowledge.add("user/1/e", "secret.txt", "秘密的玫瑰".encode())
     [span] = [hit.id for hit in knowledge._index.search(["user/1/e"], "秘密", k=1)]
     knowledge._index.add("user/2/e", [(span, "秘密的玫瑰")])  # a wrong or tampered index
     assert knowledge.search(["user/2/e"], "秘密") == []
-    assert mine.shelf == "user/1/e"
+    assert document.shelf == "user/1/e"
 
 
 def test_documents_are_listed_by_name(knowledge):
@@ -296,7 +296,7 @@ def test_a_folders_files_enter_the_index_in_one_write(knowledge, tmp_path, monke
     writes = []
     write = knowledge._index._bm25._write
     monkeypatch.setattr(
-        knowledge._index._bm25, "_write", lambda *given: writes.append(1) or write(*given)
+        knowledge._index._bm25, "_write", lambda *arguments: writes.append(1) or write(*arguments)
     )
     assert knowledge.sync("s", folder) == (12, 0, 0)
     assert len(writes) == 1

@@ -63,12 +63,14 @@ def say() -> Callable[..., MemoryInput]:
     """The next message of a talk, a minute after the last."""
     count = iter(range(10_000))
 
-    def heard(text: str, role: str = "user", talk: str = "talk", **changes: Any) -> MemoryInput:
+    def next_message(
+        text: str, role: str = "user", conversation: str = "talk", **changes: Any
+    ) -> MemoryInput:
         n = next(count)
         values: dict[str, Any] = {
-            "message_id": f"m{n}", "conversation_id": talk, "role": role, "speaker": role, "text": text,
+            "message_id": f"m{n}", "conversation_id": conversation, "role": role, "speaker": role, "text": text,
             "at": NOW - 1_000_000 + 60 * n,
         }  # fmt: skip
         return MemoryInput(**(values | changes))
 
-    return heard
+    return next_message

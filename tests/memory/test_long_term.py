@@ -81,23 +81,25 @@ def test_what_ends_a_fact_ends_only_one_that_is_known(store, scope, say):
 
 
 def test_the_answer_beside_the_match_is_found(store, scope, say):
-    talk = [
+    exchange = [
         say("Which park did you go to?", "assistant"),
         say("Green Meadow, there was a squirrel"),
         say("Lovely!", "assistant"),
     ]
-    other = [say(f"Number {n} is about something else entirely", talk=f"t{n}") for n in range(30)]
-    store.remember(scope, [*other, *talk])
+    other = [
+        say(f"Number {n} is about something else entirely", conversation=f"t{n}") for n in range(30)
+    ]
+    store.remember(scope, [*other, *exchange])
     assert "Green Meadow, there was a squirrel" in texts(store, scope, "which park", k=3)
 
 
 def test_days_and_ends_of_time_are_asked_for(store, scope, say):
     day = 86_400.0
-    heard = [
-        say(f"话题{n}：{'山海云树'[n % 4]}", talk=f"t{n}", at=1_715_600_000.0 - n * day)
+    messages = [
+        say(f"话题{n}：{'山海云树'[n % 4]}", conversation=f"t{n}", at=1_715_600_000.0 - n * day)
         for n in range(1, 20)
     ]
-    store.remember(scope, sorted(heard, key=lambda message: message.at))
+    store.remember(scope, sorted(messages, key=lambda message: message.at))
     assert texts(store, scope, "前天我说了什么？", k=1) == ["话题2：云"]
     assert texts(store, scope, "我们上次聊了什么？", k=1) == ["话题1：海"]
 
@@ -188,15 +190,15 @@ def test_forgetting_everything_leaves_the_other_scopes(store, scope, say):
 
 def test_nobody_reaches_another_scopes_memory_by_its_id(store, scope, say):
     store.remember(scope, [say("the harbour")])
-    (mine,) = store.list_memories(scope)
+    (harbour,) = store.list_memories(scope)
     for stranger in (MemoryScope("bob", "elysia"), MemoryScope("ann", "raven")):
         for act in (
-            lambda who: store.forget(who, mine.id),
-            lambda who: store.correct(who, mine.id, "x"),
+            lambda who: store.forget(who, harbour.id),
+            lambda who: store.correct(who, harbour.id, "x"),
         ):
             with pytest.raises(MemoryFault, match="no memory"):
                 act(stranger)
-        store.forget_messages(stranger, [str(mine.message_id)])
+        store.forget_messages(stranger, [str(harbour.message_id)])
         store.forget_all(stranger)
     assert [memory.text for memory in store.list_memories(scope)] == ["the harbour"]
 
@@ -224,21 +226,21 @@ def test_random_users_and_characters_never_see_each_other(store, say, seed):
         "猫",
         "茶",
     ]
-    mine = {scope: set() for scope in scopes}
+    own_ids = {scope: set() for scope in scopes}
     for _ in range(20):
         scope = rng.choice(scopes)
-        heard = say(" ".join(rng.choices(words, k=6)), talk=rng.choice("ab"))
-        if rng.random() < 0.15 and mine[scope]:
-            gone = rng.choice(sorted(mine[scope]))
+        message = say(" ".join(rng.choices(words, k=6)), conversation=rng.choice("ab"))
+        if rng.random() < 0.15 and own_ids[scope]:
+            gone = rng.choice(sorted(own_ids[scope]))
             store.forget_messages(scope, [gone])
-            mine[scope].discard(gone)
+            own_ids[scope].discard(gone)
         else:
-            store.remember(scope, [heard])
-            mine[scope].add(heard.message_id)
+            store.remember(scope, [message])
+            own_ids[scope].add(message.message_id)
     for scope in scopes:
         hits = store.recall(scope, " ".join(words) + " 上次 yesterday", k=50)
-        assert {hit.memory.message_id for hit in hits} <= mine[scope]
-        assert {memory.message_id for memory in store.list_memories(scope)} == mine[scope]
+        assert {hit.memory.message_id for hit in hits} <= own_ids[scope]
+        assert {memory.message_id for memory in store.list_memories(scope)} == own_ids[scope]
 
 
 def test_threads_remember_and_recall_at_once(store, scope):
@@ -251,8 +253,8 @@ def test_threads_remember_and_recall_at_once(store, scope):
                 store.remember(
                     scope,
                     [
-                        _heard(f"same{step}", f"boat {step}"),
-                        _heard(f"own{n}-{step}", f"lamp {n} {step}"),
+                        message_at(f"same{step}", f"boat {step}"),
+                        message_at(f"own{n}-{step}", f"lamp {n} {step}"),
                     ],
                 )
                 store.recall(scope, f"boat {step}")
@@ -269,7 +271,7 @@ def test_threads_remember_and_recall_at_once(store, scope):
     assert sum("boat" in text for text in texts(store, scope, "boat", k=50)) == 6
 
 
-def _heard(identity, text):
+def message_at(identity, text):
     return MemoryInput(identity, "t", "user", "x", text, 1_715_000_000.0)
 
 
@@ -332,11 +334,11 @@ def test_killed_while_it_remembers_it_keeps_all_that_was_remembered(
     child.send_signal(signal.SIGKILL)
     child.wait()
     store = open_store()
-    there = {memory.message_id for memory in store.list_memories(scope)}
-    assert {f"m{n}" for n in range(last + 1)} <= there
+    message_ids = {memory.message_id for memory in store.list_memories(scope)}
+    assert {f"m{n}" for n in range(last + 1)} <= message_ids
     found_messages = {hit.memory.message_id for hit in store.recall(scope, "boat", k=100)}
-    assert found_messages == there  # those that the index had not got when it was killed, too
-    assert store.remember(scope, [_heard("new", "one more boat")])
+    assert found_messages == message_ids  # those that the index had not got when it was killed, too
+    assert store.remember(scope, [message_at("new", "one more boat")])
 
 
 class Failing:
@@ -370,14 +372,16 @@ def test_with_a_failing_embedder_words_go_on_and_it_is_said_once(open_store, sco
 
 def test_another_extractor_can_be_put_in(open_store, scope, say):
     store = open_store(
-        extractor=lambda heard: [UserFact("colour", "likes green")] if "green" in heard.text else []
+        extractor=lambda message: (
+            [UserFact("colour", "likes green")] if "green" in message.text else []
+        )
     )
     store.remember(scope, [say("green is the best"), say("我叫林晓")])
     assert facts(store, scope) == {"likes green"}
 
 
 def test_an_extractor_that_fails_costs_no_turn(open_store, scope, say, caplog):
-    def broken(heard):
+    def broken(message):
         raise ValueError("no model")
 
     store = open_store(extractor=broken)

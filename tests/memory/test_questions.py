@@ -27,22 +27,22 @@ def test_recall_beats_plain_bm25_by_15_percent_and_gives_nothing_of_others_or_of
 ):
     written = json.loads(benchmark_module.QUESTIONS.read_text(encoding="utf-8"))
     talks = benchmark_module.load_talks(tmp_path / "absent.json", written["talks"])
-    there = {talk.name for talk in talks}
-    questions = [question for question in written["questions"] if question["talk"] in there]
+    names = {talk.name for talk in talks}
+    questions = [question for question in written["questions"] if question["talk"] in names]
     assert len(questions) > 80
-    ours = benchmark_module.run_memory(tmp_path, talks, questions, None, False)
+    memory = benchmark_module.run_memory(tmp_path, talks, questions, None, False)
     base = benchmark_module.run_bm25(talks, questions)
     for halves in (("tuned",), ("held out",)):
         _, ten, _ = benchmark_module.mean_recall(base, benchmark_module.ANSWERED, halves)
-        _, recall, _ = benchmark_module.mean_recall(ours, benchmark_module.ANSWERED, halves)
+        _, recall, _ = benchmark_module.mean_recall(memory, benchmark_module.ANSWERED, halves)
         assert recall >= 1.15 * ten
-    assert ours.leaked == 0 and ours.outdated_facts == 0
+    assert memory.leaked == 0 and memory.outdated_facts == 0
 
 
 def test_gold_turns_are_turns_of_their_talk():
     written = json.loads((BENCHMARK.parent / "memory_questions.json").read_text(encoding="utf-8"))
-    for asked in written["questions"]:
-        days = written["talks"][asked["talk"]].get("days")
-        for gold in [*asked["gold"], *asked.get("stale", [])] if days else []:
-            day, place = gold.split("/")
-            assert days[day][int(place[:-1])][place[-1] == "r"]
+    for question in written["questions"]:
+        days = written["talks"][question["talk"]].get("days")
+        for gold in [*question["gold"], *question.get("stale", [])] if days else []:
+            day, position = gold.split("/")
+            assert days[day][int(position[:-1])][position[-1] == "r"]

@@ -62,13 +62,13 @@ def test_several_programs_share_one_index_and_all_find_by_meaning(
 
 
 def test_two_indexes_at_one_server_keep_apart(tmp_path, pieces, chroma_server, opened):
-    mine, yours = (
-        filled(opened(tmp_path / whose / "memory", pieces, server=chroma_server))
-        for whose in ("mine", "yours")
+    first, second = (
+        filled(opened(tmp_path / owner / "memory", pieces, server=chroma_server))
+        for owner in ("mine", "yours")
     )
-    mine.remove_scope("a")
-    assert mine.search(["a"], "玫瑰", k=9) == []
-    assert ranks(yours, "粉色的玫瑰") == (1, 1)
+    first.remove_scope("a")
+    assert first.search(["a"], "玫瑰", k=9) == []
+    assert ranks(second, "粉色的玫瑰") == (1, 1)
 
 
 def test_a_server_that_falls_leaves_the_words_and_one_that_lost_all_is_filled_again(

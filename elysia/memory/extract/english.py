@@ -79,7 +79,7 @@ PAST = re.compile(
 CLAUSES = re.compile(
     r",\s+(?:and|but|so|because|though|although|while|which|who)\s+|\s+(?:and|but|so|because|"
     r"though)\s+(?=I\b|I'm|my\b|we\b|it's\b)|"
-    r",\s+(?=I\b|I'm|my\b|we\b|it's\b|you\b|he\b|she\b|they\b)|\s+[—–-]\s+|:\s+",
+    r",\s+(?=I\b|I'm|my\b|we\b|it's\b|you\b|he\b|she\b|they\b)|\s+[—–-]\s+|:\s+"
 )
 HOLLOW = re.compile(
     r"^(?:(?-i:the)\b|you|it|that|this|them|him|her|those|these|what|how|when|to talk|talking|chatting|"
