@@ -5,6 +5,7 @@ executed.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import tempfile
 from argparse import ArgumentParser, Namespace
@@ -264,16 +265,20 @@ def migrate(args: Namespace) -> int:
     from elysia.compat.xtuner.convert import convert_config
     from elysia.compat.xtuner.report import default_flat_path, render_flat_config
     from elysia.core.paths import find_config
+    from elysia.train.config.settings import Settings, build_settings
 
     source = find_config(args.config)
     tree = loader.config_to_tree(loader.load_config_file(source))
     if not loader.is_xtuner_config(tree) or isinstance(tree.get("settings"), dict):
         raise ConfigError(f"{source} holds flat settings already: there is nothing to migrate.")
-    report = convert_config(source, options, args.device)
+    names = [setting.name for setting in dataclasses.fields(Settings)]
+    report = convert_config(source, options, args.device, setting_names=names)
     if report.reasons:
         raise ConfigError(f"{source} cannot be trained here: {'; '.join(report.reasons)}.")
     target = Path(args.output) if args.output else default_flat_path(source)
-    text = render_flat_config(report, str(source), "FILE" if args.output == "-" else str(target))
+    values = build_settings(report.values, "the config").non_defaults()
+    name = "FILE" if args.output == "-" else str(target)
+    text = render_flat_config(report, values, str(source), name)
     if args.output == "-":
         say(text.rstrip("\n"))
         return 0

@@ -7,9 +7,8 @@ Knows nothing of files (read.py) and trains nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
@@ -38,29 +37,38 @@ CONFIG_OBJECTS = (
 
 
 def convert_config(
-    path: str | Path, cfg_options: Mapping[str, Any] | None = None, device: str = "auto"
+    path: str | Path,
+    cfg_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    *,
+    setting_names: Collection[str] = (),
 ) -> ConversionReport:
-    """The judgement of a config file.
+    """Convert a config file of XTuner's to flat settings.
 
-    cfg_options: names of settings (`lr`), which are then the values that train, or dotted names of
-    the config's objects (`optim_wrapper.optimizer.lr`). device: "cpu", "cuda" or what is here.
+    cfg_options: values for settings (`lr`), which replace the converted ones, or for the config's
+    objects by dotted name (`optim_wrapper.optimizer.lr`). setting_names: the names that options may
+    use for settings. device: "cpu", "cuda", or "auto" for this machine's.
     ConfigError for a file that does not run, and for options that would change nothing.
     """
     path = Path(path)
-    return convert_tree(
-        loader.config_to_tree(loader.load_config_file(path)), path, cfg_options, device
-    )
+    tree = loader.config_to_tree(loader.load_config_file(path))
+    return convert_tree(tree, path, cfg_options, device, setting_names=setting_names)
 
 
 def convert_tree(
-    tree: ConfigTree, path: Path, cfg_options: Mapping[str, Any] | None = None, device: str = "auto"
+    tree: ConfigTree,
+    path: Path,
+    cfg_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    *,
+    setting_names: Collection[str] = (),
 ) -> ConversionReport:
     """`convert_config` for a file that is read already."""
     report = ConversionReport()
     if "model" not in tree:
         report.refuse("it is a script or a part of a config: it builds no model")
         return report
-    settings, objects = _split_options(dict(cfg_options or {}), str(path))
+    settings, objects = _split_options(dict(cfg_options or {}), setting_names, str(path))
     tree = loader.merge_options(convert_trainer_config(tree, report), objects, str(path))
     kind = (
         short_name((tree["model"] or {}).get("type")) if isinstance(tree["model"], Mapping) else ""
@@ -122,18 +130,17 @@ MODEL_CONVERTERS: dict[str, Callable[[ConfigTree, Path, bool, ConversionReport],
 }
 
 
-def _split_options(options: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options that are settings, and those that reach into the config's objects."""
-    from elysia.train.config.settings import Settings
-
-    names = [f.name for f in dataclasses.fields(Settings)]
-    settings = {key: value for key, value in options.items() if key in names}
+def _split_options(
+    options: dict[str, Any], setting_names: Collection[str], where: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that name settings, and those that reach into the config's objects."""
+    settings = {key: value for key, value in options.items() if key in setting_names}
     objects = {key: options[key] for key in options if key not in settings}
     for key in objects:
         if key.split(".")[0] not in (*CONFIG_OBJECTS, "train_dataset", "training_args", "lora"):
             raise ConfigError(
                 f"--cfg-options {key}: {where} has built its objects by then, and this would "
-                f"change nothing.{nearest(key, names)} Name a setting (docs/settings.md), or an "
+                f"change nothing.{nearest(key, setting_names)} Name a setting (docs/settings.md), or an "
                 "object's key such as train_dataloader.dataset.max_length."
             )
     return settings, objects

@@ -5,7 +5,6 @@ Knows nothing of what the keys mean.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 from elysia.compat.xtuner.loader import ConfigSymbol
 from elysia.compat.xtuner.symbols import find_symbol_error, short_name
-from elysia.train.config.settings import Settings, build_settings
 
 RUNS, CHANGED, REFUSED = "runs", "runs with changes", "not supported"
 
@@ -115,10 +113,12 @@ def refuse_unknown_symbols(value: Any, report: ConversionReport) -> None:
             refuse_unknown_symbols(inner, report)
 
 
-def render_flat_config(report: ConversionReport, source: str, target: str) -> str:
-    """The text of a flat config; its head names the command, the origin and every change.
+def render_flat_config(
+    report: ConversionReport, values: Mapping[str, Any], source: str, target: str
+) -> str:
+    """The text of a flat config of `values`; its head names the command, the origin and every change.
 
-    Only what differs from this project's defaults is written, so that a setting says something.
+    values: settings by name, those at their defaults left out, so that each line says something.
     """
     lines = [f"# xtuner train {target}", f"# From {source}."]
     for title, texts in (("What is different from XTuner here:", [*report.changes.values()]),
@@ -129,25 +129,8 @@ def render_flat_config(report: ConversionReport, source: str, target: str) -> st
             first, *rest = wrap(f"{text}.", 96, break_long_words=False, break_on_hyphens=False)
             lines += [f"# - {first}", *(f"#   {line}" for line in rest)]
     lines.append("")
-    lines += [
-        f"{name} = {_format_value(value)}"
-        for name, value in non_default_values(report.values).items()
-    ]
+    lines += [f"{name} = {_format_value(value)}" for name, value in values.items()]
     return "\n".join(lines) + "\n"
-
-
-def non_default_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings that are not at their defaults, in the order of `Settings`."""
-    settings = build_settings(values, "the config")
-    chosen: dict[str, Any] = {}
-    for field in dataclasses.fields(Settings):
-        value = getattr(settings, field.name)
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        if value != default:
-            chosen[field.name] = value
-    return chosen
 
 
 def _format_value(value: Any) -> str:

@@ -135,6 +135,17 @@ class Settings:
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def non_defaults(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, in the order of the fields."""
+        changed: dict[str, Any] = {}
+        for setting in dataclasses.fields(self):
+            default = setting.default
+            if setting.default_factory is not dataclasses.MISSING:
+                default = setting.default_factory()
+            if getattr(self, setting.name) != default:
+                changed[setting.name] = getattr(self, setting.name)
+        return changed
+
     @property
     def pairs(self) -> bool:
         """Whether the data are preference pairs."""
@@ -177,7 +188,8 @@ def _convert_xtuner(tree: dict[str, Any], path: Path, options: dict[str, Any]) -
     trained."""
     from elysia.compat.xtuner.convert import convert_tree
 
-    report = convert_tree(tree, path, options)
+    names = [setting.name for setting in dataclasses.fields(Settings)]
+    report = convert_tree(tree, path, options, setting_names=names)
     if report.reasons:
         raise ConfigError(f"{path} cannot be trained here: {'; '.join(report.reasons)}.")
     if os.environ.get("RANK", "0") == "0":

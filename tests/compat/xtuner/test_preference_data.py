@@ -239,6 +239,7 @@ def test_a_migrated_config_of_pairs_has_the_same_settings(pairs_config, tmp_path
     theirs = pairs_config(*replacements)
     report = convert_config(theirs)
     flat = tmp_path / "flat.py"
-    flat.write_text(render_flat_config(report, str(theirs), str(flat)))
-    assert load_settings(flat) == build_settings(report.values, "c")
+    settings = build_settings(report.values, "c")
+    flat.write_text(render_flat_config(report, settings.non_defaults(), str(theirs), str(flat)))
+    assert load_settings(flat) == settings
     assert f"objective = '{report.values['objective']}'" in flat.read_text()

@@ -10,8 +10,9 @@ def test_a_migrated_config_has_the_same_settings_and_lists_every_change(config, 
     theirs = config()
     report = convert_config(theirs, device=device)
     flat = tmp_path / "flat.py"
-    flat.write_text(render_flat_config(report, str(theirs), str(flat)))
-    assert load_settings(flat) == build_settings(report.values, "c")
+    settings = build_settings(report.values, "c")
+    flat.write_text(render_flat_config(report, settings.non_defaults(), str(theirs), str(flat)))
+    assert load_settings(flat) == settings
     text = flat.read_text()
     assert text.startswith(f"# xtuner train {flat}\n")
     said = " ".join(line.removeprefix("#").strip(" -") for line in text.splitlines())
