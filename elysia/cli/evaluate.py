@@ -111,7 +111,6 @@ def answer_questions(args: Namespace, questions: Sequence[str]) -> list[str]:
     from elysia.app import model_loading as app
     from elysia.core.messages import Message
     from elysia.engines.base import GenerationRequest, Sampling
-    from elysia.models.batch_generate import generate_batch
 
     sampling = Sampling(max_new_tokens=args.max_new_tokens, temperature=0)
     engine, manner = app.load_model_folder(build_model_config(args, sampling))
@@ -120,7 +119,7 @@ def answer_questions(args: Namespace, questions: Sequence[str]) -> list[str]:
         GenerationRequest([*system, Message("user", text)], manner.template, manner.stop, sampling)
         for text in questions
     ]
-    return list(generate_batch(engine, requests, batch=args.batch))
+    return engine.generate_batch(requests, batch=args.batch)
 
 
 def show_answers(who: JudgedReplies, others: JudgedReplies, count: int) -> None:
@@ -141,7 +140,8 @@ def write_probe_report(
 
     def rows(judged: JudgedReplies) -> list[dict[str, Any]]:
         return [
-            {"question": q, "reply": r, "good": v.good, "reason": v.reason} for q, r, v in judged
+            {"question": q, "reply": r, "good": v.good, "reason": str(v.reason)}
+            for q, r, v in judged
         ]
 
     report = {**rates.to_dict(), "identity": rows(who), "ordinary": rows(others)}
@@ -293,7 +293,6 @@ def measure(args: Namespace, label: str, material: EvaluationData) -> PersonaSco
     from elysia.engines.base import GenerationRequest, Sampling
     from elysia.evaluate.likelihood import ReplyScorer
     from elysia.evaluate.scorecard import score_model as measured
-    from elysia.models.batch_generate import generate_batch
 
     sampling = Sampling(max_new_tokens=args.max_new_tokens, temperature=0)
     engine, manner = app.load_model_folder(build_model_config(args, sampling))
@@ -307,7 +306,7 @@ def measure(args: Namespace, label: str, material: EvaluationData) -> PersonaSco
             )
             for talk in conversations
         ]  # fmt: skip
-        return list(generate_batch(engine, requests, batch=args.batch))
+        return engine.generate_batch(requests, batch=args.batch)
 
     longest = min(engine.context_length, 2048)
     reader = ReplyScorer(

@@ -182,7 +182,7 @@ def gguf(args: Namespace) -> int:
         prompts=get_training_prompts(model, 4),
         max_kl=args.max_kl,
     )
-    proof = written.proof
+    proof = written.verification
     say(f"greedy tokens as transformers'    {proof.equal} of {proof.tokens}")
     say(f"KL(transformers, llama.cpp)       {proof.kl:.3g} nats")
     say(f"texts with the same token ids     {proof.lines_equal} of {proof.lines}")
@@ -235,7 +235,7 @@ def awq(args: Namespace) -> int:
         prompts=tuple(get_training_prompts(model, 4)),
         max_kl=args.max_kl,
     )
-    proof = written.proof
+    proof = written.verification
     size = sum(path.stat().st_size for path in written.path.glob("*.safetensors"))
     say(f"calibrated with                   {written.rows} rows of {written.length} tokens")
     say(f"KL(model, AWQ)                    {proof.kl:.3g} nats, at most {proof.kl_max:.3g}")

@@ -201,7 +201,7 @@ def lmdeploy_serve(args: Namespace) -> int:
         cache=args.cache_max_entry_count,
         session_len=args.session_len,
     )
-    with ServerProcess(command, args.port, patience=args.patience) as server:
+    with ServerProcess(command, args.port, timeout=args.patience) as server:
         say(f"LMDeploy answers on http://127.0.0.1:{args.port}/v1")
         server.watch()
     return 0
@@ -234,7 +234,7 @@ def lmdeploy_proxy(args: Namespace) -> int:
 
     command = build_proxy_command(Path(args.python), port=args.port, strategy=args.routing_strategy)
     path = "/nodes/status"
-    with ServerProcess(command, args.port, patience=args.patience, path=path) as server:
+    with ServerProcess(command, args.port, timeout=args.patience, path=path) as server:
         say(f"LMDeploy's proxy answers on http://127.0.0.1:{args.port}/v1")
         server.watch()
     return 0

@@ -1,7 +1,4 @@
-"""What every engine is: a request goes in, deltas of text come out.
-
-Knows nothing of torch, of any implementation, or of who asks.
-"""
+"""The interface of every engine: a request goes in, deltas of text come out."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from elysia.core.errors import EngineError
+from elysia.core.i18n import Text
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate
 
@@ -19,14 +17,12 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn, in Hugging Face's meaning of the names; temperature 0 is greedy.
+    """How tokens are drawn, with Hugging Face's meaning of the names; temperature 0 is greedy.
 
-    The two penalties are OpenAI's: taken off the score of each token that was said, once, or once a
-    time.
-
-    `max_new_tokens` is an upper bound: the context's end may come first. top_k 0 and top_p 1 draw
-    from the whole vocabulary. Equal seeds draw equal replies on one machine; None draws anew each
-    time.
+    `max_new_tokens` is an upper bound: the end of the context may come first. top_k 0 and top_p 1 draw
+    from the whole vocabulary. Equal seeds draw equal replies on one machine; None draws differently
+    each time. The presence and frequency penalties are OpenAI's: subtracted from the score of each
+    token that the reply already holds, once, or once per occurrence.
     """
 
     max_new_tokens: int = 2048
@@ -46,25 +42,31 @@ class Sampling:
 
     def __post_init__(self) -> None:
         ranges = (
-            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
-            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
-            ("top_k", self.top_k >= 0, "0 (no limit) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("min_p", 0 <= self.min_p <= 1, "0 to 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at_least_1"),
+            ("temperature", 0 <= self.temperature < float("inf"), "at_least_0"),
+            ("top_k", self.top_k >= 0, "no_limit_or_more"),
+            ("top_p", 0 < self.top_p <= 1, "share_above_0"),
+            ("min_p", 0 <= self.min_p <= 1, "share"),
+            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above_0"),
         )
-        for name, good, wanted in ranges:
-            if not good:
-                raise EngineError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
+        for name, is_valid, allowed in ranges:
+            if not is_valid:
+                raise EngineError(
+                    "engines.sampling_range",
+                    name=name,
+                    value=getattr(self, name),
+                    allowed=Text(f"engines.{allowed}"),
+                )
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
     """One reply to generate: the conversation, its template, and texts that end the reply.
 
-    `text` stands in for both where plain text is to be continued. Only engines with the ability of
-    that name honour `logprobs` (how many likely tokens to tell beside each), `json_schema` ({} is any
-    object), `tools` (OpenAI's values: tools, tool_choice, parallel_tool_calls) and messages with images.
+    `text`, when given, replaces both: plain text to be continued. Only engines with the capability of
+    that name honour `logprobs` (how many likely alternatives to report for each token), `json_schema`
+    ({} is any object), `tools` (OpenAI's values: tools, tool_choice, parallel_tool_calls) and messages
+    with images.
     """
 
     messages: Conversation
@@ -79,7 +81,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Tokens of the prompt and of the reply (the stop token counted)."""
+    """Tokens of the prompt and of the reply, its stop token included."""
 
     prompt_tokens: int
     reply_tokens: int
@@ -87,7 +89,7 @@ class TokenUsage:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token that was said, its log-probability (nats), and the likeliest in its place."""
+    """A token of the reply, its log-probability (nats), and the likeliest ones in its place."""
 
     token: str
     logprob: float
@@ -111,11 +113,11 @@ Capability = Literal[
 
 
 class Engine(Protocol):
-    """A model behind a door. Implementations: one file each in this folder."""
+    """Something that generates replies. Its implementations are the other modules of this package."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What it honours beyond plain chat; who asks for more is refused before it is asked."""
+        """What it honours beyond plain chat. Callers check before they send a request."""
 
     @property
     def slots(self) -> int:
@@ -131,13 +133,13 @@ class Engine(Protocol):
     def stream(
         self, request: GenerationRequest, cancel: threading.Event | None = None
     ) -> Iterator[Delta]:
-        """Generate; ends within a token of `cancel` being set. Raises EngineError with a sentence.
+        """Generate a reply; ends within a token of `cancel` being set. Raises EngineError.
 
-        Texts of `request.stop` never appear in the deltas, nor do broken characters.
+        The deltas hold whole characters only, and never a text of `request.stop`.
         """
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        """A vector a text, and the tokens read. EngineError without the ability "embeddings"."""
+        """A vector per text, and the tokens read. EngineError without the capability "embeddings"."""
 
     def close(self) -> None:
-        """Let go of processes and connections; harmless when repeated."""
+        """Release processes and connections; harmless when repeated."""

@@ -1,6 +1,6 @@
-"""Forms that a reply is held to, as grammars for llguidance, which llama.cpp applies.
+"""Grammars for llguidance, with which llama.cpp restricts a reply to JSON of a schema.
 
-https://github.com/guidance-ai/llguidance. Knows nothing of engines.
+https://github.com/guidance-ai/llguidance
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ GRAMMAR_HEADER = "%llguidance {}"
 
 
 def build_json_grammar(schema: Mapping[str, Any]) -> str:
-    """JSON of `schema`; of any object where it is empty."""
+    """A grammar for JSON of `schema`; for any object when it is empty."""
     return f"{GRAMMAR_HEADER}\nstart: {build_json_rule(schema or {'type': 'object'})}"
 
 
 def build_json_rule(schema: Mapping[str, Any]) -> str:
-    """The rule for JSON of `schema`, without room for blanks: small models would fill it for ever."""
+    """The rule for JSON of `schema`, without white space: small models would go on writing it for ever."""
     return f"%json {json.dumps({**schema, 'x-guidance': {'whitespace_flexible': False}})}"
 
 
 def check_grammar(grammar: str) -> str:
-    """`grammar`; RequestError where none can be made of it. llama.cpp would only log that, and go on
-    without.
+    """`grammar`; RequestError when it is invalid.
+
+    llama.cpp itself would only log that, and generate without the grammar.
     """
-    from llguidance import LLMatcher  # of serving alone; who chats with transformers has none
+    from llguidance import LLMatcher  # installed for serving only; chat with transformers lacks it
 
     if fault := LLMatcher.validate_grammar(grammar):
         reason = fault.splitlines()[0].partition(": ")[2] or fault
-        raise RequestError(f"A reply cannot be held to this schema: {reason}.")
+        raise RequestError("engines.schema_unsupported", reason=reason)
     return grammar

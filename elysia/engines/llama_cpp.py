@@ -1,8 +1,7 @@
-"""llama.cpp behind the Engine protocol: a GGUF, served by a child process, several replies at once.
+"""The engine for a GGUF: llama.cpp in a child process, several replies at once.
 
-Prompts are encoded here, piece by piece as training does, with the tokenizer that the file carries;
-the child gets token ids. So a typed control token stays text, whatever program wrote the file. Knows
-nothing of run cards or HTTP clients.
+Prompts are encoded here, piece by piece as in training, with the tokenizer that the file carries; the
+child gets token ids. So a control token that a user types stays text, whatever program wrote the file.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from elysia.core.errors import ContextError, EngineError, ModelError, RequestErr
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate, render_prompt_pieces
 from elysia.data.tokenize.encoder import SERVING_CACHED_TOKENS, ConversationEncoder
-from elysia.engines import json_grammar
 from elysia.engines.base import (
     Capability,
     Delta,
@@ -26,13 +24,14 @@ from elysia.engines.base import (
     TokenLogprob,
     TokenUsage,
 )
+from elysia.engines.json_grammar import build_json_grammar, check_grammar
 from elysia.engines.tool_calling import get_tool_set, render_tool_messages
 from elysia.models.gguf.gguf_reader import GgufTokenizer, read_gguf_header
 from elysia.models.gguf.llama_server import LlamaServer
 from elysia.models.streaming_text import StopTextFilter
 
 MAX_DEFAULT_CONTEXT = (
-    8192  # tokens of context when nothing is asked: each slot's cache is laid out at once
+    8192  # tokens, unless asked for more: every slot's cache is allocated at the start
 )
 
 
@@ -47,15 +46,15 @@ def build_engine(
     """Start a child on `file`.
 
     Args:
-        context: tokens for prompt and reply; the file's own, at most LARGEST, when None.
-        threads: one fewer than there are cores when None.
+        context: tokens for prompt and reply; when None the file's own, at most MAX_DEFAULT_CONTEXT.
+        threads: when None, one fewer than there are cores.
 
-    Raises ModelError for a damaged file or one that llama.cpp cannot serve.
+    Raises ModelError for a damaged file, one that llama.cpp cannot serve, and too long a context.
     """
     header = read_gguf_header(file)
     trained = int(header.get(f"{header.get('general.architecture')}.context_length", 2048))
     if context and context > trained:
-        raise ModelError(f"{file} was made for {trained} tokens of context, not {context}.")
+        raise ModelError("engines.context_too_long", file=file, trained=trained, context=context)
     server = LlamaServer(
         file,
         context=context or min(trained, MAX_DEFAULT_CONTEXT),
@@ -94,39 +93,38 @@ class LlamaCppEngine:
         self, request: GenerationRequest, cancel: threading.Event | None = None
     ) -> Iterator[Delta]:
         """Generate one reply. See Engine.stream."""
-        offer = get_tool_set(request.tools)
-        if offer is None:
-            schema = request.json_schema
-            form = (
-                None
-                if schema is None
-                else json_grammar.check_grammar(json_grammar.build_json_grammar(schema))
-            )
-            yield from self._stream(request, cancel, form)
-        else:
-            form = json_grammar.check_grammar(offer.grammar(request.json_schema))
-            asked = replace(request, messages=offer.describe_tools(request.messages))
-            yield from offer.parse_stream(self._stream(asked, cancel, form))
+        tools, grammar = get_tool_set(request.tools), None
+        if tools is not None:
+            grammar = check_grammar(tools.grammar(request.json_schema))
+            request = replace(request, messages=tools.describe_tools(request.messages))
+            yield from tools.parse_stream(self._stream(request, cancel, grammar))
+            return
+        if request.json_schema is not None:
+            grammar = check_grammar(build_json_grammar(request.json_schema))
+        yield from self._stream(request, cancel, grammar)
 
     def _stream(
-        self, request: GenerationRequest, cancel: threading.Event | None, form: str | None
+        self, request: GenerationRequest, cancel: threading.Event | None, grammar: str | None
     ) -> Iterator[Delta]:
-        ids, room = self._fitted(request)
-        stops, stop_ids = StopTextFilter(request.stop), self._stop_ids(request.stop)
-        said, finish = 0, "length"
+        ids, room = self._fit_prompt(request)
+        stops, stop_ids = StopTextFilter(request.stop), self._find_stop_ids(request.stop)
+        finish: FinishReason = "length"
+        count = 0
         last: dict[str, Any] = {}
-        with self.server.events("/completion", self._body(request, ids, room, form)) as events:
+        with self.server.events(
+            "/completion", self._build_body(request, ids, room, grammar)
+        ) as events:
             for event in events:
                 tokens: list[int] = event.get("tokens", [])
-                said += len(tokens)
+                count += len(tokens)
                 last = event
                 if not stop_ids.isdisjoint(tokens):
                     finish = "stop"
                     break
                 text = stops.push(event.get("content", ""))
-                scores = parse_logprobs(event) if request.logprobs is not None else ()
-                if text or scores:
-                    yield Delta(text, logprobs=scores)
+                logprobs = parse_logprobs(event) if request.logprobs is not None else ()
+                if text or logprobs:
+                    yield Delta(text, logprobs=logprobs)
                 if stops.stopped or (
                     event.get("stop") and event.get("stop_type") in ("eos", "word")
                 ):
@@ -135,14 +133,14 @@ class LlamaCppEngine:
                 if cancel is not None and cancel.is_set():
                     finish = "cancelled"
                     break
-        said = max(said, int(last.get("tokens_predicted", 0)))
+        count = max(count, int(last.get("tokens_predicted", 0)))
         if not last.get("stop") and finish == "length":
-            raise EngineError("llama.cpp ended the reply without saying why. Ask again.")
-        yield Delta(stops.rest(), _get_finish_reason(finish), TokenUsage(len(ids), said))
+            raise EngineError("engines.llama_ended_early")
+        yield Delta(stops.rest(), finish, TokenUsage(len(ids), count))
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """Not offered: a server that embeds does not generate."""
-        raise EngineError("The llama_cpp engine has no embeddings; --engine transformers has.")
+        raise EngineError("engines.no_embeddings_llama")
 
     def close(self) -> None:
         """End the child."""
@@ -153,31 +151,28 @@ class LlamaCppEngine:
             [render_prompt_pieces(render_tool_messages(messages), template)]
         )[0].ids
 
-    def _fitted(self, request: GenerationRequest) -> tuple[list[int], int]:
+    def _fit_prompt(self, request: GenerationRequest) -> tuple[list[int], int]:
         if request.text is not None:
-            ids = self.tokenizer.with_bos(request.text)
+            ids = self.tokenizer.encode_with_bos(request.text)
         else:
             ids = self._encode(request.messages, request.template)
         room = min(request.sampling.max_new_tokens, self.context_length - len(ids))
         if room < 1:
-            raise ContextError(
-                f"The prompt has {len(ids)} tokens and the context is {self.context_length}: there "
-                "is no room for a reply. Shorten the conversation."
-            )
+            raise ContextError("engines.no_room", tokens=len(ids), context=self.context_length)
         if not ids:
-            raise RequestError("The prompt is empty.")
+            raise RequestError("engines.empty_prompt")
         return ids, room
 
-    def _stop_ids(self, stop: Sequence[str]) -> frozenset[int]:
-        """Stop texts that are one control token: llama.cpp shows no text for those."""
-        found = (self.tokenizer.token_id(text) for text in stop)
-        return frozenset(token for token in found if token is not None)
+    def _find_stop_ids(self, stop: Sequence[str]) -> frozenset[int]:
+        """Ids of the stop texts that are one control token, for which llama.cpp returns no text."""
+        tokens = (self.tokenizer.find_control_token(text) for text in stop)
+        return frozenset(token for token in tokens if token is not None)
 
     @staticmethod
-    def _body(
-        request: GenerationRequest, ids: Sequence[int], room: int, form: str | None
+    def _build_body(
+        request: GenerationRequest, ids: Sequence[int], room: int, grammar: str | None
     ) -> dict[str, Any]:
-        """The request in llama.cpp's words. The order of samplers is Hugging Face's."""
+        """The request as llama.cpp expects it. The order of samplers is Hugging Face's."""
         sampling = request.sampling
         body: dict[str, Any] = {
             "prompt": list(ids),
@@ -198,13 +193,13 @@ class LlamaCppEngine:
         }
         if request.logprobs is not None:
             body["n_probs"] = max(1, request.logprobs)
-        if form is not None:
-            body["grammar"] = form
+        if grammar is not None:
+            body["grammar"] = grammar
         return body
 
 
 def parse_logprobs(event: dict[str, Any]) -> tuple[TokenLogprob, ...]:
-    """What an event of llama.cpp's tells of probabilities."""
+    """The log-probabilities in an event of llama.cpp."""
     return tuple(
         TokenLogprob(
             entry["token"],
@@ -213,7 +208,3 @@ def parse_logprobs(event: dict[str, Any]) -> tuple[TokenLogprob, ...]:
         )
         for entry in event.get("completion_probabilities", ())
     )
-
-
-def _get_finish_reason(word: str) -> FinishReason:
-    return "stop" if word == "stop" else "cancelled" if word == "cancelled" else "length"

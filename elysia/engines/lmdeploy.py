@@ -1,7 +1,6 @@
-"""LMDeploy's servers as child processes: their command lines, their health, their end.
+"""LMDeploy's servers as child processes: command lines, health checks, restarting and stopping.
 
-LMDeploy is another program in another environment; what it serves is reached by engines/openai.py.
-Knows nothing of requests.
+LMDeploy is another program in its own environment. Its servers are reached through engines/openai.py.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import httpx
 
 from elysia.core.errors import DeviceError, ModelError
 from elysia.core.run_card import RunCard
-from elysia.export.chat_template import TEMPLATE_FILE as TEMPLATE
+from elysia.export.chat_template import TEMPLATE_FILE
 
 log = logging.getLogger(__name__)
 
 QUANT_POLICIES = {"4": "int4", "8": "int8"}
-STOP_TIMEOUT = 20.0  # seconds for a child to end by itself
+STOP_TIMEOUT = 20.0  # seconds for a child to end after SIGTERM, before it is killed
 
 
 def build_server_command(
@@ -40,13 +39,14 @@ def build_server_command(
     cache: float | None = None,
     session_len: int | None = None,
 ) -> list[str]:
-    """api_server's command line, on loopback, with the template that the run card names.
+    """api_server's command line, on loopback.
 
-    Raises a sentence for an environment, a GPU or a model that is not there.
+    Raises DeviceError when the environment or GPUs are missing, ModelError for a folder that is no
+    model, or one without the chat template that its run card names.
     """
     require_lmdeploy(python)
     if not (model / "config.json").is_file():
-        raise ModelError(f"{model} has no config.json: it is no model folder. Check the path.")
+        raise ModelError("models.no_config", folder=model)
     require_gpus(tp)
     command = [
         str(python), "-m", "lmdeploy", "serve", "api_server", str(model),
@@ -63,12 +63,9 @@ def build_server_command(
     ):
         if value is not None:
             command += [flag, str(value)]
-    card, template = RunCard.read(model), model / TEMPLATE
+    card, template = RunCard.read(model), model / TEMPLATE_FILE
     if card and card.template and not template.is_file():
-        raise ModelError(
-            f"{model} has a run card with a template and no {TEMPLATE}, which LMDeploy reads. Merge it "
-            "again with this version."
-        )
+        raise ModelError("engines.no_chat_template", folder=model, file=TEMPLATE_FILE)
     return command
 
 
@@ -82,13 +79,10 @@ def build_proxy_command(python: Path, *, port: int, strategy: str) -> list[str]:
 
 
 def require_lmdeploy(python: Path) -> None:
-    """DeviceError when LMDeploy's environment has not been made, or is no such environment."""
+    """DeviceError when LMDeploy's environment does not exist, or does not hold LMDeploy."""
     if not python.is_file():
-        raise DeviceError(
-            f"There is no {python}: LMDeploy's own environment has not been made. Make it with: "
-            "make lmdeploy"
-        )
-    found = subprocess.run(
+        raise DeviceError("engines.no_lmdeploy_environment", python=python)
+    probe = subprocess.run(
         [
             str(python),
             "-c",
@@ -96,32 +90,29 @@ def require_lmdeploy(python: Path) -> None:
         ],
         capture_output=True,
     )
-    if found.returncode:
-        raise DeviceError(f"{python} has no LMDeploy. Make its environment with: make lmdeploy")
+    if probe.returncode:
+        raise DeviceError("engines.no_lmdeploy", python=python)
 
 
 def require_gpus(count: int) -> None:
-    """DeviceError when fewer than `count` NVIDIA GPUs are there."""
-    there = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    if there < count:
-        raise DeviceError(
-            f"LMDeploy serves on NVIDIA GPUs only; {count} asked for, {there} on this machine. On a "
-            "CPU: elysia quantize gguf MODEL, then elysia serve MODEL.q4_k_m.gguf"
-        )
+    """DeviceError when this machine has fewer than `count` NVIDIA GPUs."""
+    present = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if present < count:
+        raise DeviceError("engines.too_few_gpus", count=count, present=present)
 
 
 class ServerProcess:
-    """A child that serves HTTP on loopback: started on entering, ended on leaving.
+    """A child process that serves HTTP on loopback: a context manager that starts and stops it.
 
-    Raises DeviceError when it ends before it answers, or does not answer in `patience` seconds.
+    Raises DeviceError when it ends before it answers, or does not answer within `timeout` seconds.
     """
 
     def __init__(
-        self, command: Sequence[str], port: int, *, patience: float, path: str = "/health"
+        self, command: Sequence[str], port: int, *, timeout: float, path: str = "/health"
     ) -> None:
         self._command = list(command)
         self._url = f"http://127.0.0.1:{port}{path}"
-        self._patience = patience
+        self._timeout = timeout
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ServerProcess:
@@ -132,8 +123,10 @@ class ServerProcess:
         self._stop()
 
     def watch(self, pause: float = 1.0) -> None:
-        """Start the child again whenever it dies, until SIGINT or SIGTERM; a child that dies within
-        ten seconds of answering is let go with DeviceError.
+        """Restart the child whenever it dies, until SIGINT or SIGTERM.
+
+        Raises DeviceError for a child that dies within ten seconds of its first answer, since it would
+        only die again.
         """
         before = signal.signal(signal.SIGTERM, _raise_interrupt)
         began = time.monotonic()
@@ -143,8 +136,8 @@ class ServerProcess:
                 code = self._child.poll()
                 if code is not None:
                     if time.monotonic() - began < 10:
-                        raise DeviceError(f"LMDeploy ended at once with code {code}; see above.")
-                    log.warning("LMDeploy ended with code %s and is started again.", code)
+                        raise DeviceError("engines.lmdeploy_ended_at_once", code=code)
+                    log.warning("LMDeploy ended with code %s and is restarted.", code)
                     self._start()
                     began = time.monotonic()
                 time.sleep(pause)
@@ -154,16 +147,16 @@ class ServerProcess:
             signal.signal(signal.SIGTERM, before)
 
     def _start(self) -> None:
-        # A group of its own: its workers end with it.
+        # A process group of its own, so that its workers can be ended with it.
         self._child = subprocess.Popen(self._command, start_new_session=True)
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + self._timeout
         try:
             while not self._answers():
                 code = self._child.poll()
                 if code is not None:
-                    raise DeviceError(f"LMDeploy ended with code {code}; what it said is above.")
+                    raise DeviceError("engines.lmdeploy_ended", code=code)
                 if time.monotonic() > until:
-                    raise DeviceError(f"LMDeploy did not answer in {self._patience:.0f} s.")
+                    raise DeviceError("engines.lmdeploy_silent", seconds=self._timeout)
                 time.sleep(0.2)
         except BaseException:
             self._stop()

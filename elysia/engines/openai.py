@@ -1,8 +1,7 @@
-"""Any OpenAI-compatible server behind the Engine protocol: LMDeploy, vLLM, a cloud, our own gateway.
+"""The engine for any OpenAI-compatible server: LMDeploy, vLLM, a cloud service, our own gateway.
 
-The server puts its own template around the messages, so the request's is not used, and its context
-and token counts are only guessed at. Knows nothing of run cards. The key goes into one header and
-nowhere else.
+The server applies its own chat template, so the request's is not used, and token counts are only
+estimated. The key goes into one header and nowhere else.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from elysia.engines.base import (
 )
 from elysia.models.streaming_text import StopTextFilter
 
-FINAL_STATUSES = (400, 413, 422)  # what no second try will change
-ROLE_ALIASES = {"tool": "user"}  # a tool's message without the id of its call is refused by many
+FINAL_STATUSES = (400, 413, 422)  # the same request would fail again
+ROLE_ALIASES = {"tool": "user"}  # many servers refuse a tool's message without the id of its call
 FINISH_REASONS: dict[str, FinishReason] = {"length": "length"}
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-DEFAULT_CONTEXT = 8192  # tokens, where the server does not tell
+DEFAULT_CONTEXT = 8192  # tokens, when the server does not say
 
 
 def build_engine(
@@ -44,9 +43,9 @@ def build_engine(
     Args:
         model: a name that the server lists; its first when None.
         key: sent as a Bearer token.
-        context: tokens; what the server tells, else CONTEXT, when None.
+        context: tokens; when None what the server says, else DEFAULT_CONTEXT.
 
-    Raises EngineError when nobody answers, the key is refused or the model is not there.
+    Raises EngineError when nobody answers, the key is refused or the server lacks the model.
     """
     parts = urlsplit(url)
     base = url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
@@ -60,15 +59,15 @@ def build_engine(
         listed = _list_models(client, base)
         names = [str(entry.get("id")) for entry in listed]
         if model is not None and model not in names:
-            raise EngineError(f"{base} has no model '{model}', only {', '.join(names) or 'none'}.")
+            raise EngineError("engines.no_such_model", url=base, model=model, models=names or "-")
         chosen = next((e for e in listed if model in (None, e.get("id"))), None)
         if chosen is None:
-            raise EngineError(f"{base} lists no model.")
+            raise EngineError("engines.no_models", url=base)
     except BaseException:
         client.close()
         raise
-    told = chosen.get("max_model_len") or (chosen.get("meta") or {}).get("n_ctx")
-    return OpenAIEngine(client, str(chosen["id"]), context or int(told or DEFAULT_CONTEXT))
+    stated = chosen.get("max_model_len") or (chosen.get("meta") or {}).get("n_ctx")
+    return OpenAIEngine(client, str(chosen["id"]), context or int(stated or DEFAULT_CONTEXT))
 
 
 def _list_models(client: httpx.Client, base: str) -> list[dict[str, Any]]:
@@ -76,14 +75,14 @@ def _list_models(client: httpx.Client, base: str) -> list[dict[str, Any]]:
         answer = client.get("/models")
     except httpx.HTTPError as error:
         raise EngineError(
-            f"Nobody answers at {base} ({type(error).__name__}). Is the server running?"
+            "engines.nobody_answers", url=base, reason=type(error).__name__
         ) from error
     raise_for_status(answer, base)
     try:
-        found: list[dict[str, Any]] = list(answer.json()["data"])
-        return found
+        models: list[dict[str, Any]] = list(answer.json()["data"])
+        return models
     except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{base}/models is not what an OpenAI-compatible server says.") from error
+        raise EngineError("engines.not_openai", url=base) from error
 
 
 class OpenAIEngine:
@@ -99,18 +98,18 @@ class OpenAIEngine:
         self.model = model
         self.context_length = context
         host = client.base_url.host
-        # OpenAI itself refuses what it does not know; every server of open models takes these.
-        self._open = not host.endswith("openai.com")
+        # OpenAI itself refuses unknown fields; every server of open models accepts these two.
+        self._takes_hf_sampling = not host.endswith("openai.com")
 
     def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
-        """A guess on the safe side: a token for every three bytes of UTF-8, and four a message."""
+        """An estimate on the safe side: a token per three bytes of UTF-8, and four per message."""
         return sum(4 + len(message.text.encode()) // 3 for message in messages)
 
     def stream(
         self, request: GenerationRequest, cancel: threading.Event | None = None
     ) -> Iterator[Delta]:
         """Generate one reply on the server. See Engine.stream."""
-        path, body = self._asked(request)
+        path, body = self._build_body(request)
         stops = StopTextFilter(request.stop)
         finish: FinishReason = "stop"
         usage = TokenUsage(0, 0)
@@ -120,23 +119,22 @@ class OpenAIEngine:
                     answer.read()
                 raise_for_status(answer, str(self._client.base_url))
                 for event in iter_events(answer):
-                    if told := event.get("usage"):
+                    if counts := event.get("usage"):
                         usage = TokenUsage(
-                            told.get("prompt_tokens", 0), told.get("completion_tokens", 0)
+                            counts.get("prompt_tokens", 0), counts.get("completion_tokens", 0)
                         )
                     for choice in event.get("choices", ())[:1]:
-                        word = choice.get("finish_reason")
-                        finish = FINISH_REASONS.get(word, "stop") if word else finish
-                        yield from self._piece(choice, stops)
+                        reason = choice.get("finish_reason")
+                        finish = FINISH_REASONS.get(reason, "stop") if reason else finish
+                        yield from self._parse_choice(choice, stops)
                     if stops.stopped:
                         break
                     if cancel is not None and cancel.is_set():
                         finish = "cancelled"
                         break
         except httpx.HTTPError as error:
-            raise EngineError(
-                f"The connection to {self._client.base_url} broke off ({type(error).__name__})."
-            ) from error
+            url, reason = self._client.base_url, type(error).__name__
+            raise EngineError("engines.connection_lost", url=str(url), reason=reason) from error
         yield Delta(stops.rest(), finish, usage)
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
@@ -145,17 +143,18 @@ class OpenAIEngine:
             body = {"model": self.model, "input": list(texts)}
             answer = self._client.post("/embeddings", json=body)
         except httpx.HTTPError as error:
-            raise EngineError(f"{self._client.base_url} broke off: {error}.") from error
+            url = str(self._client.base_url)
+            raise EngineError("engines.connection_lost", url=url, reason=str(error)) from error
         raise_for_status(answer, str(self._client.base_url))
-        told = answer.json()
-        vectors = [entry["embedding"] for entry in told["data"]]
-        return vectors, int((told.get("usage") or {}).get("prompt_tokens", 0))
+        result = answer.json()
+        vectors = [entry["embedding"] for entry in result["data"]]
+        return vectors, int((result.get("usage") or {}).get("prompt_tokens", 0))
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _asked(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
+    def _build_body(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
         sampling = request.sampling
         body: dict[str, Any] = {
             "model": self.model,
@@ -164,13 +163,14 @@ class OpenAIEngine:
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "stop": list(request.stop[:4]) or None,  # OpenAI's limit; the rest is watched here
+            "stop": list(request.stop[:4])
+            or None,  # OpenAI's limit; `stream` itself watches for all of them
             "seed": sampling.seed,
             "presence_penalty": sampling.presence_penalty or None,
             "frequency_penalty": sampling.frequency_penalty or None,
             **dict(request.tools or {}),
         }
-        if self._open:
+        if self._takes_hf_sampling:
             body["top_k"] = sampling.top_k or None
             body["repetition_penalty"] = sampling.repetition_penalty
         if request.json_schema is not None:
@@ -185,10 +185,10 @@ class OpenAIEngine:
         return path, {name: value for name, value in body.items() if value is not None}
 
     @staticmethod
-    def _piece(choice: Mapping[str, Any], stops: StopTextFilter) -> Iterator[Delta]:
-        said = choice.get("delta") or {}
-        text = stops.push(said.get("content") or choice.get("text") or "")
-        scores = tuple(
+    def _parse_choice(choice: Mapping[str, Any], stops: StopTextFilter) -> Iterator[Delta]:
+        delta = choice.get("delta") or {}
+        text = stops.push(delta.get("content") or choice.get("text") or "")
+        logprobs = tuple(
             TokenLogprob(
                 entry["token"],
                 entry["logprob"],
@@ -198,9 +198,9 @@ class OpenAIEngine:
             )
             for entry in (choice.get("logprobs") or {}).get("content") or ()
         )
-        calls = tuple(said.get("tool_calls") or ())
-        if text or scores or calls:
-            yield Delta(text, logprobs=scores, tool_calls=calls)
+        calls = tuple(delta.get("tool_calls") or ())
+        if text or logprobs or calls:
+            yield Delta(text, logprobs=logprobs, tool_calls=calls)
 
 
 def _to_openai_message(message: Message) -> dict[str, Any]:
@@ -215,13 +215,13 @@ def _to_openai_message(message: Message) -> dict[str, Any]:
         return {"role": "tool", "tool_call_id": message.answers, "content": message.text}
     content: Any = message.text
     if message.images:
-        shown = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
-        content = [{"type": "text", "text": message.text}, *shown]
+        images = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
+        content = [{"type": "text", "text": message.text}, *images]
     return {"role": ROLE_ALIASES.get(message.role, message.role), "content": content}
 
 
 def build_response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's json_schema in OpenAI's words."""
+    """OpenAI's `response_format` for a JSON schema; {} is any object."""
     if not schema:
         return {"type": "json_object"}
     return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(schema)}}
@@ -238,24 +238,27 @@ def iter_events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
         try:
             event = json.loads(text)
         except ValueError as error:
-            raise EngineError(f"The server sent an event that is no JSON: {text[:100]}") from error
+            raise EngineError("engines.event_not_json", text=text[:100]) from error
         if isinstance(event, dict) and event.get("error"):
-            raise EngineError(f"The server gave up: {_get_error_text(event)}")
+            raise EngineError("engines.server_gave_up", reason=_get_error_text(event))
         yield event
 
 
 def raise_for_status(answer: httpx.Response, base: str) -> None:
-    """EngineError with the server's own words where the answer is not 200."""
+    """Raise an error with the server's own words unless the status is 200.
+
+    RequestError for a fault of the request, EngineError otherwise.
+    """
     if answer.status_code == 200:
         return
     if answer.status_code in (401, 403):
-        raise EngineError(f"{base} refused the key (HTTP {answer.status_code}).")
+        raise EngineError("engines.key_refused", url=base, status=answer.status_code)
     try:
-        words = _get_error_text(answer.json())
+        reason = _get_error_text(answer.json())
     except ValueError:
-        words = answer.text[:200]
+        reason = answer.text[:200]
     kind = RequestError if answer.status_code in FINAL_STATUSES else EngineError
-    raise kind(f"{base} refused the request (HTTP {answer.status_code}): {words}")
+    raise kind("engines.request_refused", url=base, status=answer.status_code, reason=reason)
 
 
 def _get_error_text(body: Any) -> str:

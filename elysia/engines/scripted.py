@@ -1,7 +1,7 @@
-"""An engine that says what it was told to say: for tests, demos and pages without a model.
+"""An engine that replies from a list: for tests, demos and pages without a model.
 
-It counts a character as a token and streams a few at a time, through the same stop texts and the
-same rules on length and cancelling as a real engine.
+It counts a character as a token and streams a few at a time, with the same stop texts and the same
+rules on length and cancelling as a real engine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from elysia.models.streaming_text import StopTextFilter
 
 
 class ScriptedEngine:
-    """Replies in the order given; `requests` keeps what was asked. Out of replies: EngineError."""
+    """Replies in the order given, then EngineError; `requests` records what was asked for."""
 
     capabilities: frozenset[Capability] = frozenset({"text"})
 
@@ -48,28 +48,26 @@ class ScriptedEngine:
         used = len(request.text) if request.text is not None else used
         room = min(request.sampling.max_new_tokens, self.context_length - used)
         if room < 1:
-            raise ContextError(
-                f"The prompt has {used} tokens and the context only {self.context_length}."
-            )
+            raise ContextError("engines.no_room", tokens=used, context=self.context_length)
         reply = next(self._replies, None)
         if reply is None:
-            raise EngineError("The script has no more replies.")
+            raise EngineError("engines.script_exhausted")
         stops = StopTextFilter(request.stop)
-        said = 0
-        while said < min(len(reply), room) and not stops.stopped:
+        count = 0
+        while count < min(len(reply), room) and not stops.stopped:
             if cancel is not None and cancel.is_set():
-                yield Delta(stops.rest(), "cancelled", TokenUsage(used, said))
+                yield Delta(stops.rest(), "cancelled", TokenUsage(used, count))
                 return
-            piece = reply[said : min(said + self._piece, room)]
-            said += len(piece)
+            piece = reply[count : min(count + self._piece, room)]
+            count += len(piece)
             if text := stops.push(piece):
                 yield Delta(text)
-        ended = stops.stopped or len(reply) <= room
-        yield Delta(stops.rest(), "stop" if ended else "length", TokenUsage(used, said))
+        is_whole = stops.stopped or len(reply) <= room
+        yield Delta(stops.rest(), "stop" if is_whole else "length", TokenUsage(used, count))
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        """Nothing to embed with."""
-        raise EngineError("A script has no embeddings.")
+        """Not offered."""
+        raise EngineError("engines.no_embeddings_scripted")
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""

@@ -1,8 +1,8 @@
-"""Calls of functions by models that were never taught any: what the model reads of them, the grammar
-that its reply is held to, and the call back from what it said.
+"""Function calling for models that were never trained for it.
 
-For engines that can hold a reply to a form. Functions and calls have OpenAI's shapes. Knows nothing
-of engines or HTTP.
+Three parts: what the model reads about the functions, the grammar that restricts its reply, and the
+call parsed from the reply. For engines that can apply a grammar. Functions and calls have OpenAI's
+shapes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from elysia.core.messages import Conversation, Message
 from elysia.engines import json_grammar
 from elysia.engines.base import Delta
 
+# Sent to the model, and therefore the same in every language of the interface.
 TOOLS_INTRODUCTION = """\
 You may call one of these functions. To call one, answer with {"name": ..., "arguments": {...}} and \
 nothing else."""
 CALL_REQUIRED = "\nCall one now."
-# Words are anything that does not begin as a call does.
+# Text is anything that does not begin as a call does.
 TEXT_RULE = r"said: /\s*[^{\s](.|\n)*/"
 
 
@@ -33,43 +34,45 @@ class ToolSet:
     required: bool
 
     def describe_tools(self, messages: Conversation) -> list[Message]:
-        """`messages` with the functions described behind their system messages."""
-        told = [json.dumps(dict(one), ensure_ascii=False) for one in self.functions.values()]
-        text = "\n".join([TOOLS_INTRODUCTION, *told]) + (CALL_REQUIRED if self.required else "")
+        """`messages` with the functions described after their system messages."""
+        descriptions = [json.dumps(dict(f), ensure_ascii=False) for f in self.functions.values()]
+        text = "\n".join([TOOLS_INTRODUCTION, *descriptions])
+        text += CALL_REQUIRED if self.required else ""
         at = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         return [*messages[:at], Message("system", text), *messages[at:]]
 
     def grammar(self, schema: Mapping[str, Any] | None = None) -> str:
-        """What a reply may be: a call, or words (JSON of `schema` where one is given)."""
+        """What a reply may be: a call, or text (JSON of `schema` where one is given)."""
         rules = ["start: call" if self.required else "start: call | said"]
         rules.append(f"call: {' | '.join(f'call_{n}' for n in range(len(self.functions)))}")
         for number, function in enumerate(self.functions.values()):
             rules += _build_call_rules(number, function)
         if not self.required:
-            rules.append(
-                TEXT_RULE if schema is None else f"said: {json_grammar.build_json_rule(schema)}"
-            )
+            rule = TEXT_RULE if schema is None else f"said: {json_grammar.build_json_rule(schema)}"
+            rules.append(rule)
         return "\n".join([json_grammar.GRAMMAR_HEADER, *rules])
 
     def parse_stream(self, deltas: Iterable[Delta]) -> Iterator[Delta]:
-        """The reply with a call in place of its text. Words pass as they come; what may be a call is
-        held back to its end, and stays text if it was cut short.
+        """The reply with a call in place of the text that spells it.
+
+        Plain text passes as it comes. What may be a call is held back until the reply ends, and stays
+        text if it was cut short.
         """
         held: list[Delta] = []
-        text, words = "", False
+        text, is_plain = "", False
         for delta in deltas:
-            if words:
+            if is_plain:
                 yield delta
                 continue
             held.append(delta)
             text += delta.text
             start = text.lstrip()[:1]
             if start and start != "{":
-                words = True
+                is_plain = True
                 yield from held
-        if words or not held:
+        if is_plain or not held:
             return
-        call = self._found(text)
+        call = self._parse_call(text)
         if call is None:
             yield from held
             return
@@ -77,24 +80,21 @@ class ToolSet:
         yield Delta("", logprobs=scores, tool_calls=(call,))
         yield Delta("", held[-1].finish, held[-1].usage)
 
-    def _found(self, text: str) -> dict[str, Any] | None:
+    def _parse_call(self, text: str) -> dict[str, Any] | None:
         try:
-            said = json.loads(text)
-            name, arguments = said["name"], said["arguments"]
-            known = name in self.functions and len(said) == 2
+            reply = json.loads(text)
+            name, arguments = reply["name"], reply["arguments"]
+            is_call = name in self.functions and len(reply) == 2
         except (ValueError, TypeError, KeyError):  # no JSON, no object, or no name at all
             return None
-        if not known:
+        if not is_call:
             return None
-        return {
-            "index": 0,
-            "id": f"call_{secrets.token_hex(12)}",
-            **_build_function_call(name, arguments),
-        }
+        identifier = f"call_{secrets.token_hex(12)}"
+        return {"index": 0, "id": identifier, **_build_function_call(name, arguments)}
 
 
 def get_tool_set(tools: Mapping[str, Any] | None) -> ToolSet | None:
-    """What `Request.tools` offers: None where nothing is, or where nothing may be called."""
+    """The functions of `GenerationRequest.tools`; None where there are none, or none may be called."""
     if not tools or tools.get("tool_choice") == "none":
         return None
     functions = {tool["function"]["name"]: tool["function"] for tool in tools["tools"]}
@@ -106,7 +106,7 @@ def get_tool_set(tools: Mapping[str, Any] | None) -> ToolSet | None:
 
 
 def render_tool_messages(messages: Conversation) -> Conversation:
-    """`messages` with earlier calls and their results written out, as a template's roles can say."""
+    """`messages` with earlier calls and their results as plain text, which any template can hold."""
     if not any(message.calls or message.answers for message in messages):
         return messages
     names = {call["id"]: call["function"]["name"] for m in messages for call in m.calls}
@@ -127,8 +127,10 @@ def _render_tool_message(message: Message, names: Mapping[str, str]) -> Message:
 
 
 def _build_call_rules(number: int, function: Mapping[str, Any]) -> list[str]:
-    """The grammar of a call of `function`. Arguments that it does not name are none of it, unless it
-    says otherwise. Its schema stands by itself, since it may refer to its own parts ("#/$defs/...").
+    """The grammar of a call of `function`.
+
+    Arguments that it does not name are not allowed, unless its schema says otherwise. The schema gets
+    a rule of its own, since it may refer to its own parts ("#/$defs/...").
     """
     parameters = function.get("parameters") or {"additionalProperties": True}
     arguments = {"type": "object", "additionalProperties": False, **parameters}

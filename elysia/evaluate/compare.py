@@ -1,4 +1,4 @@
-"""Scorecards side by side: as a table of text and as a page with plots. Knows nothing of models."""
+"""Scorecards side by side: as a table of text and as an HTML page with plots."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from elysia.core.html_report import bar_chart, heading, paragraph, render_page, table
 from elysia.evaluate.scorecard import MEASURES, compare_to_base
 
-MAX_ANSWERS = 60  # answers of a model on the page
-ScorecardDict = Mapping[str, Any]  # what Scorecard.to_dict gives
+MAX_ANSWERS = 60  # of a model on the page
+ScorecardDict = Mapping[str, Any]  # what PersonaScorecard.to_dict returns
 GAINS = {
     "voice_gain": ("bits per character gained on the base", 1),
     "forgetting": ("growth of general perplexity on the base", -1),
@@ -19,16 +19,18 @@ GAINS = {
 
 
 def compute_gains(cards: Sequence[ScorecardDict]) -> dict[str, list[float | None]]:
-    """What only a comparison shows, a value a card: against the last one, which is the base."""
-    found = [compare_to_base(cards[-1]["measures"], card["measures"]) for card in cards]
-    return {name: [of_card[name] for of_card in found] for name in GAINS}
+    """The measures that need a comparison, a value per card: against the last one, which is the base."""
+    gains = [compare_to_base(cards[-1]["measures"], card["measures"]) for card in cards]
+    return {name: [gain[name] for gain in gains] for name in GAINS}
 
 
 def iter_measures(
     cards: Sequence[ScorecardDict],
 ) -> Iterator[tuple[str, str, int, list[float | None]]]:
-    """Every measure that was taken of a card: its name, what it is, which way is better, and a value
-    a card; last what several cards show of each other."""
+    """Every measure that some card has: its name, what it is, which way is better, and a value per card.
+
+    The measures that compare several cards come last.
+    """
     own = {name: [card["measures"].get(name) for card in cards] for name in MEASURES}
     every = own | (compute_gains(cards) if len(cards) > 1 else {})
     for name, (meaning, better) in (MEASURES | GAINS).items():
@@ -37,7 +39,7 @@ def iter_measures(
 
 
 def iter_rows(cards: Sequence[ScorecardDict]) -> Iterator[list[str]]:
-    """A row a measure that was taken: its name, a value a card (the best marked), what it is."""
+    """A row per measure: its name, a value per card (the best marked), what it is."""
     for name, meaning, better, values in iter_measures(cards):
         yield [name, *_mark_best(values, better), meaning]
 
@@ -54,7 +56,7 @@ def render_text(cards: Sequence[ScorecardDict]) -> Iterator[str]:
 
 
 def render_html(cards: Sequence[ScorecardDict]) -> str:
-    """A page: the table, a plot of every measure that differs, and what the models said."""
+    """A page: the table, a plot of every measure that differs, and answers of the models."""
     labels = [str(card["label"]) for card in cards]
     parts = [table(["measure", *labels, "what it is"], iter_rows(cards))]
     for name, meaning, _, values in iter_measures(cards):
@@ -67,11 +69,11 @@ def render_html(cards: Sequence[ScorecardDict]) -> str:
             parts.append(bar_chart(f"{name}: {meaning}", known))
     for card in cards:
         parts.append(heading(f"What {card['label']} said"))
-        said = [
+        answers = [
             (a["kind"], a["question"], a["reply"], a.get("true", a.get("good", "")))
             for a in _pick_answers(card["answers"])
         ]
-        parts.append(table(("kind", "question", "reply", "true reply, or verdict"), said))
+        parts.append(table(("kind", "question", "reply", "true reply, or verdict"), answers))
     parts.append(paragraph("* marks the best value of a row."))
     return render_page("Persona scorecard", *parts)
 

@@ -1,22 +1,29 @@
-"""How likely a model finds a reply in its context: loss of replies, and the choice among several.
+"""How likely a model finds a reply in its context, and how far two distributions are apart.
 
-One forward pass over replies side by side, padded on the left; only the positions of replies get
-logits. Knows nothing of personas or of where texts come from.
+A batch of replies takes one forward pass, padded on the left; only the positions of replies get logits.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from elysia.core.messages import Conversation, Message
 from elysia.core.templates import PromptTemplate, render_training_pieces
 from elysia.data.tokenize.encoder import IGNORE, EncodedSample, encode
+from elysia.models.batch_generate import pad_left, supports_logits_to_keep
+
+MAX_MEAN_LOSS = 50.0  # nats; exp of more is no useful number
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) in nats along the last dimension, from log-probabilities of equal shape."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -34,9 +41,9 @@ class ReplyLoss:
 
 
 def compute_perplexity(losses: Sequence[ReplyLoss]) -> float:
-    """exp of the mean loss per token; comparable between models of one tokenizer."""
+    """exp of the mean loss per token; comparable between models with the same tokenizer."""
     tokens = sum(loss.tokens for loss in losses)
-    return math.exp(min(sum(loss.nats for loss in losses) / max(tokens, 1), 50.0))
+    return math.exp(min(sum(loss.nats for loss in losses) / max(tokens, 1), MAX_MEAN_LOSS))
 
 
 def compute_bits_per_character(losses: Sequence[ReplyLoss]) -> float:
@@ -46,10 +53,12 @@ def compute_bits_per_character(losses: Sequence[ReplyLoss]) -> float:
 
 
 class ReplyScorer:
-    """A model that reads. `system` goes before talks without a system message of their own.
+    """Scores replies by a model's likelihood.
 
-    longest: tokens of a talk at most; earlier turns are left out of longer ones. batch: talks read
-    at a time.
+    Args:
+        system: put before conversations that have no system message of their own.
+        longest: tokens of a conversation at most; earlier turns of longer ones are left out.
+        batch: conversations per forward pass.
     """
 
     def __init__(
@@ -64,67 +73,63 @@ class ReplyScorer:
     ) -> None:
         self.model, self.tokenizer, self.template = model.eval(), tokenizer, template
         self.system, self.longest, self.batch = system, longest, batch
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.keeps = "logits_to_keep" in inspect.signature(inner.forward).parameters
+        self._keeps_logits = supports_logits_to_keep(model)
 
-    def losses(self, talks: Sequence[Conversation]) -> list[ReplyLoss]:
-        """The loss of the last message of each talk, which must be a reply."""
-        rows = [self._encoded(talk) for talk in talks]
+    def losses(self, conversations: Sequence[Conversation]) -> list[ReplyLoss]:
+        """The loss of the last message of each conversation, which must be a reply."""
+        rows = [self._encode(conversation) for conversation in conversations]
+        # Rows of similar lengths go together, which saves padding.
         order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-        found: dict[int, tuple[float, int]] = {}
+        sums: dict[int, tuple[float, int]] = {}
         for start in range(0, len(order), self.batch):
-            some = order[start : start + self.batch]
-            found |= dict(zip(some, self._read([rows[index] for index in some]), strict=True))
-        return [ReplyLoss(*found[index], len(talk[-1].text)) for index, talk in enumerate(talks)]
+            indices = order[start : start + self.batch]
+            sums |= dict(zip(indices, self._score([rows[i] for i in indices]), strict=True))
+        return [ReplyLoss(*sums[i], len(c[-1].text)) for i, c in enumerate(conversations)]
 
     def choose(self, context: Conversation, candidates: Sequence[str]) -> int:
-        """Which of `candidates` is the likeliest reply, by loss per token."""
-        talks = [[*context, Message("assistant", text)] for text in candidates]
-        means = [loss.mean for loss in self.losses(talks)]
+        """Index of the likeliest reply among `candidates`, by loss per token."""
+        conversations = [[*context, Message("assistant", text)] for text in candidates]
+        means = [loss.mean for loss in self.losses(conversations)]
         return means.index(min(means))
 
-    def _encoded(self, talk: Conversation) -> EncodedSample:
-        said = list(talk)
-        if self.system and said[0].role != "system":
-            said.insert(0, Message("system", self.system))
-        head = [message for message in said if message.role == "system"]
-        rest = [
+    def _encode(self, conversation: Conversation) -> EncodedSample:
+        messages = list(conversation)
+        if self.system and messages[0].role != "system":
+            messages.insert(0, Message("system", self.system))
+        head = [message for message in messages if message.role == "system"]
+        middle = [
             replace(message, learn=False) if message.role == "assistant" else message
-            for message in said[len(head) : -1]
+            for message in messages[len(head) : -1]
         ]
         while True:
             row = encode(
-                render_training_pieces([*head, *rest, said[-1]], self.template), self.tokenizer
+                render_training_pieces([*head, *middle, messages[-1]], self.template),
+                self.tokenizer,
             )
             if len(row.ids) <= self.longest:
                 return row
-            if len(rest) < 3:  # a turn that is too long by itself: its end counts
+            if len(middle) < 3:  # a single turn is too long: its end is scored
                 return EncodedSample(row.ids[-self.longest :], row.labels[-self.longest :])
-            rest = rest[2:]
+            middle = middle[2:]
 
-    @torch.no_grad()  # not inference mode: ZeRO-3 gathers weights in it that then cannot train
-    def _read(self, rows: Sequence[EncodedSample]) -> list[tuple[float, int]]:
+    @torch.no_grad()  # not inference mode: weights that ZeRO-3 gathers in it could not be trained
+    def _score(self, rows: Sequence[EncodedSample]) -> list[tuple[float, int]]:
         """(nats, tokens) of each row's labelled tokens."""
         device = next(self.model.parameters()).device
-        width = max(len(row.ids) for row in rows)
-        ids = torch.tensor([[0] * (width - len(r.ids)) + r.ids for r in rows], device=device)
-        labels = torch.tensor(
-            [[IGNORE] * (width - len(r.ids)) + r.labels for r in rows], device=device
-        )
-        mask = torch.tensor(
-            [[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in rows], device=device
-        )
+        ids, mask = pad_left([row.ids for row in rows], device)
+        labels, _ = pad_left([row.labels for row in rows], device, padding=IGNORE)
         first = int((labels != IGNORE).any(0).int().argmax())
-        keep = width - max(first - 1, 0)
-        options = {"logits_to_keep": keep} if self.keeps else {}
+        tail = ids.shape[1] - max(first - 1, 0)
+        options = {"logits_to_keep": tail} if self._keeps_logits else {}
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         logits = self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **options
         ).logits
-        wanted = labels[:, -(keep - 1) :] if keep > 1 else labels[:, :0]
-        logits = logits[:, -keep:-1].float()
+        # The logits at one position predict the label of the next.
+        targets = labels[:, -(tail - 1) :] if tail > 1 else labels[:, :0]
+        logits = logits[:, -tail:-1].float()
         loss = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), wanted, ignore_index=IGNORE, reduction="none"
+            logits.transpose(1, 2), targets, ignore_index=IGNORE, reduction="none"
         )
-        counts = (wanted != IGNORE).sum(1)
+        counts = (targets != IGNORE).sum(1)
         return list(zip(loss.sum(1).tolist(), counts.tolist(), strict=True))

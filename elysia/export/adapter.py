@@ -1,8 +1,7 @@
 """From a training checkpoint to a Hugging Face folder: an adapter, or a fully tuned model.
 
-An adapter is made from the checkpoint alone: the base is neither loaded nor needed. A fully tuned
-model is laid out without weights and given the checkpoint's tensors, so memory holds them once.
-Knows nothing of merging.
+An adapter is written from the checkpoint alone: the base is neither loaded nor needed. A fully tuned
+model takes the checkpoint's tensors as its own, so that memory holds them once.
 """
 
 from __future__ import annotations
@@ -21,6 +20,13 @@ from elysia.core.errors import CheckpointError, ModelError
 from elysia.core.files import staged_folder
 from elysia.core.run_card import RunCard
 from elysia.export.full_model import write_full_model
+from elysia.export.lora_deltas import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    DORA_MAGNITUDE,
+    PEFT_PREFIX,
+    SCORE_KEY,
+)
 from elysia.export.model_card import render_adapter_readme
 from elysia.export.shards import parse_size
 from elysia.models import loading
@@ -28,12 +34,6 @@ from elysia.train import checkpoint
 from elysia.train.config.settings import Settings
 
 log = logging.getLogger(__name__)
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PEFT_PREFIX = "base_model.model."
-DORA_MAGNITUDE = "lora_magnitude_vector"
-SCORE_KEY = f"{PEFT_PREFIX}score.weight"  # a reward model's head
 
 
 def pth_to_hf(
@@ -48,25 +48,25 @@ def pth_to_hf(
     """Write a checkpoint as a PEFT adapter folder (LoRA, QLoRA) or as a model folder (full).
 
     Args:
-        pth: a checkpoint file, a DeepSpeed folder, or a work dir (its last checkpoint is taken).
-        out: a folder that is absent, empty or what an earlier conversion left.
+        pth: a checkpoint file, a DeepSpeed folder, or a work dir (its last checkpoint is used).
+        out: a folder that is absent, empty, or the result of an earlier conversion.
         fp32: weights in float32. Otherwise in the settings' dtype; with "auto", an adapter keeps
             the checkpoint's (float32) and a full model the base's.
-        safe: taken for XTuner's sake; weights are always safetensors.
+        safe: accepted for compatibility with XTuner; weights are always safetensors.
 
-    Raises CheckpointError for a checkpoint that is damaged or of another config. Nothing
-    half-written is left. Returns `out`.
+    Raises CheckpointError for a checkpoint that is damaged or of another config. Nothing half-written
+    is left behind. Returns `out`.
     """
     if not safe:
-        log.warning("Weights are written as safetensors; pickles are not offered.")
+        log.warning("Weights are written as safetensors; pickles are not supported.")
     pth, out = find_checkpoint(Path(pth)), Path(out)
     weights = checkpoint.load_weights(pth)
-    lora = is_lora(weights)
-    _check_method(settings, lora, pth)
+    has_lora = is_lora(weights)
+    _check_method(settings, has_lora, pth)
     card = _load_card(settings, pth)
-    stage = "adapter" if lora else "merged"
+    stage = "adapter" if has_lora else "merged"
     with staged_folder(out, replaces=lambda folder: _is_conversion(folder, stage)) as staging:
-        if lora:
+        if has_lora:
             _write_adapter(settings, weights, card, pth, staging, fp32)
         else:
             parse_size(max_shard_size)
@@ -79,12 +79,12 @@ def find_checkpoint(pth: Path) -> Path:
     """`pth`, or the checkpoint in it when it is a work dir: the best that early stopping kept, else
     the last."""
     if pth.is_dir() and (best := checkpoint.best_checkpoint(pth)):
-        log.info("%s was the best of its run, and is taken.", best)
+        log.info("Using %s, the best checkpoint of its run.", best)
         return best
     if pth.is_dir() and (last := checkpoint.last_checkpoint(pth)):
         return last
     if not pth.exists():
-        raise CheckpointError(f"There is no checkpoint at {pth}.")
+        raise CheckpointError("export.no_checkpoint", path=pth)
     return pth
 
 
@@ -106,36 +106,32 @@ def render_config(settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_method(settings: Settings, lora: bool, pth: Path) -> None:
-    if lora == (settings.method == "full"):
-        held = "an adapter" if lora else "whole weights, no adapter"
-        raise CheckpointError(
-            f"{pth} holds {held}, but the config says method = '{settings.method}': "
-            "it is a checkpoint of another config. Name the config that trained it."
-        )
+def _check_method(settings: Settings, has_lora: bool, pth: Path) -> None:
+    if has_lora == (settings.method == "full"):
+        code = "export.adapter_for_full" if has_lora else "export.full_for_adapter"
+        raise CheckpointError(code, path=pth, method=settings.method)
 
 
 def _is_conversion(folder: Path, stage: str) -> bool:
-    """Whether an earlier conversion left `folder`, so that it may be replaced."""
+    """Whether an earlier conversion wrote `folder`, so that it may be replaced."""
     card = RunCard.read(folder)
     return card is not None and card.stage == stage and (folder / "xtuner_config.py").exists()
 
 
 def _load_card(settings: Settings, pth: Path) -> RunCard:
-    """The checkpoint's card, or one from the settings for a checkpoint that XTuner wrote."""
+    """The checkpoint's card, or for a checkpoint that XTuner wrote one from the settings."""
     try:
         card = checkpoint.load_run_card(pth)
     except CheckpointError:
-        log.warning("%s carries no run card; one is made from the config.", pth)
+        log.warning("%s carries no run card; one is built from the config.", pth)
         from elysia.train.config.provenance import run_card
 
         try:
             base = loading.resolve_model(settings.pretrained_model_name_or_path, settings.hub)
             card = run_card(settings, str(base))
         except (ModelError, OSError) as error:
-            raise CheckpointError(
-                f"{pth} carries no run card, and none could be made from the config: {error}"
-            ) from error
+            reason = error if isinstance(error, ModelError) else str(error)
+            raise CheckpointError("export.no_run_card", path=pth, reason=reason) from error
     if card.config_sha256 and card.config_sha256 != settings.sha256():
         log.debug("%s was trained with settings that differ from the config's in some value.", pth)
     training = {
@@ -158,22 +154,21 @@ def _get_default_dtype() -> str:
 
 
 def _get_base_name(settings: Settings, card: RunCard, pth: Path) -> str:
-    """The base's name or folder: the config's, where that is the one that was trained.
+    """The base's name or folder: the config's if that is the one the checkpoint was trained on.
 
-    A config whose base was replaced on the command line names another: then the card is believed.
-    CheckpointError when the config names a folder of other weights.
+    When the base was replaced on the command line, the config names another one, and the card is
+    right. Raises CheckpointError when the config names a folder of other weights.
     """
     named = settings.pretrained_model_name_or_path
-    wanted = card.base_weights.get("sha256")
-    if wanted and Path(named).is_dir():
-        if loading.compute_fingerprint(named).get("sha256") == wanted:
+    expected = card.base_weights.get("sha256")
+    if expected and Path(named).is_dir():
+        if loading.compute_fingerprint(named).get("sha256") == expected:
             return named
         raise CheckpointError(
-            f"{pth} was trained on other weights ({card.base_model}) than those of {named}, "
-            "which the config names: name the config and the base that trained it."
+            "export.other_base_weights", path=pth, trained_on=card.base_model, named=named
         )
     if card.base_model != named:
-        log.warning("The config names the base %s; %s was trained on %s, which is what counts.",
+        log.warning("The config names the base %s, but %s was trained on %s, which is used.",
                     named, pth, card.base_model)  # fmt: skip
     return card.base_model
 
@@ -192,13 +187,14 @@ def _write_adapter(
     named = {_get_peft_name(name): tensor for name, tensor in weights.items()}
     targets = _get_target_modules(settings, named, pth)
     scaling = {}
-    for name in ("lora_alpha", "use_rslora"):  # no shape would tell: the scaling would be another
+    # No shape would reveal another alpha, only the replies: what was trained counts.
+    for name in ("lora_alpha", "use_rslora"):
         scaling[name] = trained = card.extra["training"][name]
         if trained != getattr(settings, name):
-            log.warning("%s was trained with %s = %s, which is kept; the config says %s.",
+            log.warning("%s was trained with %s = %s, which is used; the config says %s.",
                         pth, name, trained, getattr(settings, name))  # fmt: skip
     config = build_adapter_config(settings, card.base_model, scaling, targets)
-    # DoRA's magnitudes are a weight's own size: rounded, they would move more than was learned.
+    # DoRA's magnitudes are as large as the weights: rounding would change them more than training did.
     tensors = {
         n: t.to((not n.endswith(DORA_MAGNITUDE) and dtype) or t.dtype).contiguous().clone()
         for n, t in named.items()
@@ -221,15 +217,15 @@ def _get_peft_name(name: str) -> str:
 def build_adapter_config(
     settings: Settings, base: str, scaling: dict[str, Any], targets: list[str]
 ) -> dict[str, Any]:
-    """adapter_config.json as PEFT reads it; `scaling` is `lora_alpha` and `use_rslora`."""
+    """adapter_config.json as PEFT reads it; `scaling` holds `lora_alpha` and `use_rslora`."""
     from peft import LoraConfig
 
-    scores = settings.objective == "reward"
+    is_reward = settings.objective == "reward"
 
     config = LoraConfig(
         base_model_name_or_path=base,
-        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
-        modules_to_save=["score"] if scores else None,
+        task_type="SEQ_CLS" if is_reward else "CAUSAL_LM",
+        modules_to_save=["score"] if is_reward else None,
         inference_mode=True,
         r=settings.lora_r,
         lora_dropout=settings.lora_dropout,
@@ -246,52 +242,43 @@ def _get_target_modules(settings: Settings, named: Mapping[str, Tensor], pth: Pa
     targets = set()
     _check_dora(settings, named, pth)
     if (SCORE_KEY in named) != (settings.objective == "reward"):
-        raise CheckpointError(
-            f"{pth} holds {'a' if SCORE_KEY in named else 'no'} reward head, but the config says objective "
-            f"= '{settings.objective}': it is a checkpoint of another config."
-        )
+        code = "export.reward_head" if SCORE_KEY in named else "export.no_reward_head_trained"
+        raise CheckpointError(code, path=pth, objective=settings.objective)
     for name, tensor in named.items():
         if name.endswith(DORA_MAGNITUDE) or name == SCORE_KEY:
             continue
         module, _, part = name.partition(".lora_")
         side = part.split(".")[0].split("_")[-1]
         if side not in ("A", "B"):
-            raise CheckpointError(f"{pth} holds {name}, which is no LoRA weight.")
+            raise CheckpointError("export.no_lora_weight", path=pth, name=name)
         targets.add(module.rpartition(".")[2])
-        embedding = part.startswith("embedding")
         rank = tensor.shape[0 if side == "A" else 1]
         if rank != settings.lora_r:
             raise CheckpointError(
-                f"{pth}: {name} has rank {rank}, the config says lora_r = {settings.lora_r}. "
-                "It is a checkpoint of another config; name the one that trained it, with its "
-                "--cfg-options."
+                "export.other_rank", path=pth, name=name, rank=rank, expected=settings.lora_r
             )
+        tag = "lora_embedding_" if part.startswith("embedding") else "lora_"
         other = {"A": "B", "B": "A"}[side]
-        tag = "lora_embedding_" if embedding else "lora_"
         if name.replace(f".{tag}{side}", f".{tag}{other}") not in named:
-            raise CheckpointError(f"{pth} holds {name} without its other half: it is incomplete.")
-    wanted = settings.lora_target_modules
-    if not isinstance(wanted, str) and not targets <= {name.rpartition(".")[2] for name in wanted}:
-        raise CheckpointError(
-            f"{pth} carries LoRA on {', '.join(sorted(targets))}, the config on "
-            f"{', '.join(sorted(wanted))}: it is a checkpoint of another config."
-        )
+            raise CheckpointError("export.half_missing", path=pth, name=name)
+    expected = settings.lora_target_modules
+    if not isinstance(expected, str):
+        allowed = {name.rpartition(".")[2] for name in expected}
+        if not targets <= allowed:
+            raise CheckpointError(
+                "export.other_targets", path=pth, targets=sorted(targets), expected=sorted(expected)
+            )
     return sorted(targets)
 
 
 def _check_dora(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> None:
-    held = any(name.endswith(DORA_MAGNITUDE) for name in named)
-    if held != settings.use_dora:
-        raise CheckpointError(
-            f"{pth} holds {'DoRA' if held else 'LoRA without DoRA'}, but the config says use_dora = "
-            f"{settings.use_dora}: it is a checkpoint of another config."
-        )
-    lacking = [
-        name
-        for name in named
-        if held
-        and name.endswith(".lora_A.weight")
-        and name.replace("lora_A.weight", DORA_MAGNITUDE) not in named
-    ]
-    if lacking:
-        raise CheckpointError(f"{pth} holds {lacking[0]} without its magnitudes: it is incomplete.")
+    has_dora = any(name.endswith(DORA_MAGNITUDE) for name in named)
+    if has_dora != settings.use_dora:
+        code = "export.dora_trained" if has_dora else "export.lora_trained"
+        raise CheckpointError(code, path=pth, use_dora=settings.use_dora)
+    if not has_dora:
+        return
+    for name in named:
+        magnitude = name.replace("lora_A.weight", DORA_MAGNITUDE)
+        if name.endswith(".lora_A.weight") and magnitude not in named:
+            raise CheckpointError("export.magnitude_missing", path=pth, name=name)

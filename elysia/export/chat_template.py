@@ -1,7 +1,7 @@
-"""The prompt template as Jinja, so that other programs (vLLM, transformers) write the same prompts.
+"""The prompt template as Jinja, with which other programs (vLLM, transformers) build the same prompts.
 
-The same turns as core/templates.py: system and input texts of a turn are joined by newlines, a turn
-after an end-of-sequence token gets its own beginning. Knows nothing of tokenizers.
+The turns are those of core/templates.py: the system and input texts of a turn are joined by newlines,
+and a turn after an end-of-sequence token begins with the beginning-of-sequence token again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 TEMPLATE_FILE = "chat_template.jinja"
 
-# A turn's state lives in one namespace: Jinja's loops cannot set plain variables outside of them.
+# A turn's state is kept in a namespace, because Jinja's loops cannot set variables outside of themselves.
 _JINJA_FRAME = """\
 {%- set t = namespace(system=none, input=none, round=1, bos=true) -%}
 {%- macro head() -%}
@@ -49,8 +49,9 @@ def render_chat_template(template: Mapping[str, Any]) -> str:
         "EOS": "''" if ends_itself else "eos_token or ''",
         "BOS_AGAIN": "false" if ends_itself else "true",
     }
-    # In one pass: what is put in may contain any of these words.
-    return re.sub(r"\b(" + "|".join(values) + r")\b", lambda found: values[found[1]], _JINJA_FRAME)
+    # In one pass, because the inserted text may contain any of these words.
+    pattern = r"\b(" + "|".join(values) + r")\b"
+    return re.sub(pattern, lambda match: values[match[1]], _JINJA_FRAME)
 
 
 def _to_jinja(pattern: str) -> str:

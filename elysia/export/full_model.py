@@ -1,7 +1,6 @@
-"""A fully tuned model's folder, from a checkpoint that holds all of its weights.
+"""Writing the folder of a fully tuned model, from a checkpoint that holds all of its weights.
 
-The model is laid out without memory and takes the checkpoint's tensors, so they are held once.
-Knows nothing of adapters.
+The model is built without memory and adopts the checkpoint's tensors, so they are held only once.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ def write_full_model(
 ) -> None:
     """Write weights, config, tokenizer and run card into `staging`.
 
-    In float32 when `fp32`, else in the settings' dtype, with "auto" in the base's. CheckpointError
-    when the weights are not those of the base's architecture.
+    The dtype is float32 when `fp32`, else the settings', and for "auto" the base's. Raises
+    CheckpointError when the weights are not those of the base's architecture.
     """
     base = loading.resolve_model(card.base_model, settings.hub)
     config = loading.load_config(base)
@@ -51,26 +50,24 @@ def write_full_model(
 def _build_filled_model(
     config: Any, weights: dict[str, Tensor], dtype: torch.dtype, pth: Path, scores: bool = False
 ) -> Any:
-    """A model laid out without memory that takes the checkpoint's tensors as its own."""
+    """A model without memory of its own that adopts the checkpoint's tensors."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     with torch.device("meta"):
         model = kind.from_config(config, dtype=dtype)
-    for name in list(weights):  # one by one, so that the float32 tensor is freed at once
+    for name in list(weights):  # one by one, so that each float32 tensor is freed at once
         weights[name] = weights[name].to(dtype)
     try:
         _, unknown = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as error:
-        what = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointError(f"{pth} does not fit the config's base model: {what}") from error
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError("export.checkpoint_unfit", path=pth, reason=reason) from error
     if any(tensor.is_meta for tensor in model.parameters()):
-        model.tie_weights()  # a head that is the embeddings is not in the checkpoint by itself
+        model.tie_weights()  # a head tied to the embeddings is not in the checkpoint
     empty = [name for name, tensor in model.named_parameters() if tensor.is_meta]
     if empty or unknown:
-        word = f"lacks {empty[0]}" if empty else f"holds {unknown[0]}, which the model has not"
-        raise CheckpointError(
-            f"{pth} is no checkpoint of the config's base model: it {word} "
-            f"({len(empty) + len(unknown)} such in all)."
-        )
+        code = "export.checkpoint_lacks" if empty else "export.checkpoint_unknown"
+        count = len(empty) + len(unknown)
+        raise CheckpointError(code, path=pth, name=(empty or unknown)[0], count=count)
     return model

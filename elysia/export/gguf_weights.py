@@ -1,7 +1,7 @@
 """A model's tensors under GGUF's names, in llama.cpp's order of rows, in the types of a file type.
 
-InternLM2 is written as the Llama it is in memory, its fused `wqkv` split. Quantizing is ggml's own
-(`ggml_quantize_chunk`, which xllamacpp's library exports). Knows nothing of vocabularies.
+InternLM2 is written as the Llama that it is in memory, its fused `wqkv` split. ggml itself quantizes
+(`ggml_quantize_chunk`, which xllamacpp's library exports).
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import Tensor
 
 from elysia.core.errors import ExportError
 from elysia.export.shards import ShardReader
-from elysia.models.architectures.internlm2 import FUSED_QKV, KEY_RENAMES, split_wqkv
+from elysia.models.architectures.internlm2 import FUSED_QKV, get_memory_name, split_wqkv
+from elysia.models.loading import get_head_dim
 
 Array = npt.NDArray[Any]
-# Rows must split into blocks: what takes the place of a type whose blocks are too long for a row.
+# Rows must divide into blocks: the type to use where a type's blocks are too long for a row.
 FALLBACK_TYPES = {
     Type.Q4_K: Type.Q5_0,
     Type.Q6_K: Type.Q8_0,
@@ -40,8 +41,7 @@ def iter_named_tensors(shards: ShardReader, config: Any) -> Iterator[tuple[str, 
         if config.model_type != "internlm2":
             yield name, tensor
             continue
-        for theirs, ours in KEY_RENAMES:
-            name = name.replace(theirs, ours)
+        name = get_memory_name(name)
         if FUSED_QKV[0] in name:
             parts = split_wqkv(
                 tensor, config.num_attention_heads, config.num_key_value_heads, get_head_dim(config)
@@ -55,28 +55,25 @@ def iter_named_tensors(shards: ShardReader, config: Any) -> Iterator[tuple[str, 
 def iter_gguf_tensors(
     shards: ShardReader, config: Any, architecture: gguf.MODEL_ARCH
 ) -> Iterator[tuple[str, Tensor]]:
-    """(GGUF's name, tensor in llama.cpp's order); ExportError for a weight that has no place."""
+    """(GGUF's name, tensor in llama.cpp's order); ExportError for a weight that GGUF has no name for."""
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     interleaved = architecture == gguf.MODEL_ARCH.LLAMA
     tied = bool(config.tie_word_embeddings)
     for name, tensor in iter_named_tensors(shards, config):
         if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight"):
             continue
-        found = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if found is None:
-            raise ExportError(
-                f"{shards.folder} holds {name}, which has no place in a GGUF of this architecture. "
-                "Only plain InternLM2, Llama and Qwen2 are written."
-            )
+        gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if gguf_name is None:
+            raise ExportError("export.no_gguf_name", folder=shards.folder, name=name)
         if interleaved and "q_proj" in name:
             tensor = interleave_heads(tensor, config.num_attention_heads)
         elif interleaved and "k_proj" in name:
             tensor = interleave_heads(tensor, config.num_key_value_heads)
-        yield found, tensor
+        yield gguf_name, tensor
 
 
 def interleave_heads(tensor: Tensor, heads: int) -> Tensor:
-    """Rows of each head from (all first halves, all second halves) to pairs, side by side.
+    """Reorder each head's rows from all first halves, then all second halves, to adjacent pairs.
 
     Hugging Face rotates row i with row i + d/2, llama.cpp's "llama" row 2i with row 2i + 1.
     """
@@ -85,18 +82,11 @@ def interleave_heads(tensor: Tensor, heads: int) -> Tensor:
     return halves.transpose(1, 2).reshape(tensor.shape).contiguous()
 
 
-def get_head_dim(config: Any) -> int:
-    """The width of one attention head."""
-    own = getattr(config, "head_dim", None)
-    return int(own or config.hidden_size // config.num_attention_heads)
-
-
 def get_rope_factors(config: Any, context: int) -> tuple[float, Tensor | None]:
-    """RoPE's base, and divisors of its frequencies (get_head_dim / 2) where a base alone does not tell.
+    """RoPE's base, and divisors of its frequencies (head_dim / 2) where a base alone is not enough.
 
-    Dynamic NTK: the base that it has at length `context`, exact up to the trained length when that
-    is asked for, since nothing is stretched there. ExportError for a kind that changes more than
-    frequencies.
+    For dynamic NTK it is the base at length `context`; up to the trained length nothing is stretched,
+    so that it is exact there. Raises ExportError for a kind that changes more than frequencies.
     """
     rope = config.rope_parameters
     kind, base, dim = (
@@ -114,12 +104,10 @@ def get_rope_factors(config: Any, context: int) -> tuple[float, Tensor | None]:
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     if kind not in ROPE_INIT_FUNCTIONS:
-        raise ExportError(f"RoPE of type '{kind}' is not known: no GGUF can be written.")
+        raise ExportError("export.unknown_rope", kind=kind)
     frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
     if not math.isclose(scale, 1.0):
-        raise ExportError(
-            f"RoPE of type '{kind}' also scales attention, which is not written to GGUF here."
-        )
+        raise ExportError("export.rope_scales_attention", kind=kind)
     plain = 1.0 / base ** (torch.arange(0, dim, 2).float() / dim)
     return base, plain / frequencies.float()
 
@@ -127,23 +115,23 @@ def get_rope_factors(config: Any, context: int) -> tuple[float, Tensor | None]:
 def choose_type(name: str, shape: Sequence[int], file_type: str, layers: int, tied: bool) -> Type:
     """The type that a tensor is stored in.
 
-    Vectors stay in float32. q4_k_m is 4 bits with the tensors that suffer most in 6: the head, and
-    in the first and last eighth of the layers and every third between, the values and the
-    feed-forward's way out.
+    Vectors stay in float32. q4_k_m means 4 bits, but 6 for the tensors that lose most: the head, and
+    the value and feed-forward output projections in the first and last eighth of the layers and in
+    every third layer between.
     """
     if len(shape) == 1 or file_type == "f32":
         return Type.F32
     if file_type == "f16":
         return Type.F16
-    wanted = Type.Q8_0
+    chosen = Type.Q8_0
     if file_type == "q4_k_m":
         head = name == "output.weight" or (tied and name == "token_embd.weight")
-        tender = name.endswith(("attn_v.weight", "ffn_down.weight"))
-        six = head or (tender and _is_sensitive_layer(int(name.split(".")[1]), layers))
-        wanted = Type.Q6_K if six else Type.Q4_K
-    while shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
-        wanted = FALLBACK_TYPES[wanted]
-    return wanted
+        sensitive = name.endswith(("attn_v.weight", "ffn_down.weight"))
+        six = head or (sensitive and _is_sensitive_layer(int(name.split(".")[1]), layers))
+        chosen = Type.Q6_K if six else Type.Q4_K
+    while shape[-1] % gguf.GGML_QUANT_SIZES[chosen][0]:
+        chosen = FALLBACK_TYPES[chosen]
+    return chosen
 
 
 def _is_sensitive_layer(layer: int, layers: int) -> bool:
@@ -164,9 +152,7 @@ def encode_tensor(tensor: Tensor, kind: Type) -> Array:
         return values
     if kind == Type.F16:
         if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
-            raise ExportError(
-                "A weight is too large for float16 (65504). Write --type f32 or q8_0 instead."
-            )
+            raise ExportError("export.too_large_for_float16")
         return values.astype(np.float16)
     block, size = gguf.GGML_QUANT_SIZES[kind]
     rows, width = math.prod(values.shape[:-1]), values.shape[-1]
@@ -175,7 +161,7 @@ def encode_tensor(tensor: Tensor, kind: Type) -> Array:
         int(kind), values.ctypes.data, out.ctypes.data, 0, rows, width, None
     )
     if written != out.nbytes:
-        raise ExportError(f"ggml wrote {written} bytes of {kind.name} instead of {out.nbytes}.")
+        raise ExportError("export.ggml_size", kind=kind.name, written=written, expected=out.nbytes)
     return out
 
 

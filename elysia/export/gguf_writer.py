@@ -1,7 +1,7 @@
 """From a model folder to one GGUF file: weights, vocabulary, chat template, stop words, run card.
 
-One tensor is in memory at a time. The file appears whole or not at all, and only after its proof
-(`gguf_proof`). Knows nothing of serving.
+One tensor is in memory at a time. The file appears complete or not at all, and only after it has been
+verified (`verify_gguf`).
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ CARD_KEY = "elysia.run_card"
 
 @dataclass(frozen=True)
 class GgufResult:
-    """A GGUF that stands, and what its proof measured."""
+    """A GGUF that was written, and what its verification measured."""
 
     path: Path
-    proof: GgufVerification
+    verification: GgufVerification
 
 
 def quantize_gguf(
@@ -61,77 +61,75 @@ def quantize_gguf(
     prompts: Sequence[str] = (),
     max_kl: float | None = None,
 ) -> GgufResult:
-    """Write `model` as a GGUF, prove it against transformers, and put it in place.
+    """Write `model` as a GGUF, verify it against transformers, and put it in place.
 
     Args:
-        out: the file; beside the folder as NAME.TYPE.gguf when None. A GGUF there is replaced.
-        file_type: a key of TYPES.
-        context: tokens; the model's own when None. Beyond it only dynamic-NTK models go, whose base
-            is then fixed for that length.
-        prompts: texts for the proof, template included; a few lines of the proof's own when empty.
+        out: the file; when None NAME.TYPE.gguf beside the folder. A GGUF there is replaced.
+        file_type: a key of FILE_TYPES.
+        context: tokens; the model's own when None. Only dynamic-NTK models can go beyond it; their
+            base is then fixed for that length.
+        prompts: texts to verify with, template included; when empty `verify_gguf.SAMPLE_TEXTS`.
         max_kl: see `verify_gguf`.
 
-    Raises ExportError for a model that GGUF cannot hold and for a proof that failed: then nothing
-    is left. The run card goes into the file and beside it.
+    Raises ExportError for a model that GGUF cannot hold and for a verification that fails; then nothing
+    is left behind. The run card goes into the file and beside it.
     """
     model = Path(model)
     if file_type not in FILE_TYPES:
-        raise ExportError(f"There is no type '{file_type}', only {', '.join(FILE_TYPES)}.")
-    target = (
-        Path(out) if out else model.resolve().parent / f"{model.resolve().name}.{file_type}.gguf"
-    )
+        raise ExportError("export.unknown_gguf_type", name=file_type, types=list(FILE_TYPES))
+    folder = model.resolve()
+    target = Path(out) if out else folder.parent / f"{folder.name}.{file_type}.gguf"
     if target.is_dir():
-        raise ExportError(f"{target} is a folder; name a file to write.")
+        raise ExportError("export.target_is_folder", path=target)
     config, tokenizer = loading.load_config(model), loading.load_tokenizer(model)
     _check_support(config, model, context)
     card = _build_card(model, file_type)
-    words = build_vocabulary(tokenizer, config.vocab_size, model)
+    vocabulary = build_vocabulary(tokenizer, config.vocab_size, model)
     staging = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with explain_write_errors(target, ExportError):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write_file(staging, model, config, tokenizer, words, card, file_type, context)
-            proof = verify_gguf(model, staging, file_type, prompts, bound=max_kl, context=context)
+            _write_file(staging, model, config, tokenizer, vocabulary, card, file_type, context)
+            verification = verify_gguf(
+                model, staging, file_type, prompts, bound=max_kl, context=context
+            )
             with open(staging, "rb") as stream:
                 os.fsync(stream.fileno())
-            card = card.updated(metrics=proof.metrics())
+            card = card.updated(metrics=verification.metrics())
             text = json.dumps(card.to_dict(), ensure_ascii=False, indent=2)
             write_atomic(get_card_path(target), text + "\n")
             os.replace(staging, target)
-            _warn_inexact(proof, words)
+            _warn_inexact(verification, vocabulary)
     finally:
         staging.unlink(missing_ok=True)
-    return GgufResult(target, proof)
+    return GgufResult(target, verification)
 
 
 def get_card_path(file: Path) -> Path:
-    """Where the run card of a GGUF lies: several files share a folder."""
+    """The path of a GGUF's run card; its name holds the file's, since several files share a folder."""
     return file.with_name(f"{file.stem}.run_card.json")
 
 
-def _warn_inexact(proof: GgufVerification, words: GgufVocabulary) -> None:
-    if proof.lines_equal < proof.lines or not words.exact:
+def _warn_inexact(verification: GgufVerification, vocabulary: GgufVocabulary) -> None:
+    if verification.lines_equal < verification.lines or not vocabulary.exact:
         log.warning(
-            "llama.cpp has no name for how this tokenizer cuts text ('%s' is the nearest), so other "
-            "programs may give some texts other tokens. Elysia uses the tokenizer in the file.",
-            words.pre,
+            "llama.cpp does not know this tokenizer's way of splitting text ('%s' is the nearest), so "
+            "other programs may tokenize some texts differently. Elysia uses the tokenizer in the file.",
+            vocabulary.pre,
         )
 
 
 def _check_support(config: Any, model: Path, context: int | None) -> None:
     if config.model_type not in GGUF_ARCHITECTURES:
         raise ExportError(
-            f"{model} is of type '{config.model_type}'; GGUF is written for "
-            f"{', '.join(GGUF_ARCHITECTURES)}."
-        )
+            "export.unsupported_model_type", folder=model, model_type=config.model_type,
+            target="GGUF", supported=list(GGUF_ARCHITECTURES),
+        )  # fmt: skip
     if getattr(config, "use_sliding_window", False):
-        raise ExportError(f"{model} uses sliding-window attention, which is not written to GGUF.")
+        raise ExportError("export.sliding_window", folder=model)
     trained = config.max_position_embeddings
     if context and context > trained and config.rope_parameters.get("rope_type") != "dynamic":
-        raise ExportError(
-            f"--context {context} is beyond the {trained} tokens of {model}, and its RoPE does not "
-            "stretch. Leave --context out, or choose a smaller one."
-        )
+        raise ExportError("export.context_too_long", context=context, trained=trained, folder=model)
 
 
 def _build_card(model: Path, file_type: str) -> RunCard:
@@ -151,14 +149,14 @@ def _build_card(model: Path, file_type: str) -> RunCard:
 
 
 def _write_file(
-    path: Path, model: Path, config: Any, tokenizer: Any, words: GgufVocabulary, card: RunCard,
+    path: Path, model: Path, config: Any, tokenizer: Any, vocabulary: GgufVocabulary, card: RunCard,
     file_type: str, context: int | None,
 ) -> None:  # fmt: skip
     architecture = GGUF_ARCHITECTURES[config.model_type]
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     try:
         _write_hyperparameters(writer, model, config, file_type, context)
-        words.write(writer, tokenizer)
+        vocabulary.write(writer, tokenizer)
         _write_chat_metadata(writer, model, tokenizer, card)
         shards, layers = ShardReader(model), config.num_hidden_layers
         tied = bool(config.tie_word_embeddings)
@@ -166,7 +164,7 @@ def _write_file(
         base, factors = weights.get_rope_factors(config, context or config.max_position_embeddings)
         writer.add_rope_freq_base(base)
         extra = [("rope_freqs.weight", factors)] if factors is not None else []
-        # Once for the table of contents, which stands in front, and once for the bytes.
+        # Once for the table of contents, which comes first, and once for the bytes.
         for name, tensor in (*extra, *weights.iter_gguf_tensors(shards, config, architecture)):
             kind = kinds[name] = weights.choose_type(name, tensor.shape, file_type, layers, tied)
             size = weights.count_bytes(tensor.shape, kind)
@@ -194,7 +192,7 @@ def _write_hyperparameters(
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    head = weights.get_head_dim(config)
+    head = loading.get_head_dim(config)
     writer.add_rope_dimension_count(head)
     writer.add_key_length(head)
     writer.add_value_length(head)
@@ -203,7 +201,7 @@ def _write_hyperparameters(
 def _write_chat_metadata(
     writer: gguf.GGUFWriter, model: Path, tokenizer: Any, card: RunCard
 ) -> None:
-    """The chat template and the token that ends a turn, for other programs; the card, for ours."""
+    """The chat template and the token that ends a turn, for other programs; the run card, for ours."""
     if card.template:
         writer.add_chat_template(render_chat_template(card.template))
         template = PromptTemplate.from_dict(card.template)

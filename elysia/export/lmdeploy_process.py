@@ -1,11 +1,12 @@
-"""LMDeploy's auto_awq on rows of our own, run by the Python of LMDeploy's environment.
+"""The child process of `awq`: LMDeploy's auto_awq on our own rows, in LMDeploy's Python environment.
 
     python -m elysia.export.lmdeploy_process JOB.json
 
 The job: {"model", "out" (a folder), "rows" (token ids, all of one length), "device" (auto, cpu or
-cuda)}. LMDeploy's own calibration sets lie on a hub, and its InternLM2 is another class than ours:
-both are put right here. Writes out/model.safetensors under the names that the model has in memory,
-and prints {"device": …} as its last line. Imports nothing of ours but the InternLM2 model.
+cuda)}. LMDeploy's own calibration sets have to be downloaded, and its InternLM2 is another class than
+ours: both are replaced here. It writes out/model.safetensors under the names that the model has in
+memory, and prints {"device": …} as its last line. Of our modules only the InternLM2 model can be
+imported here: that environment lacks our requirements.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ AWQ_BITS, AWQ_GROUP_SIZE = 4, 128
 
 
 class StubTokenizer:
-    """In place of the tokenizer, which the rows make needless."""
+    """Takes the place of the tokenizer, which is not needed: the rows are token ids already."""
 
     @classmethod
     def from_pretrained(cls, *_: Any, **__: Any) -> StubTokenizer:
@@ -35,17 +36,17 @@ class StubTokenizer:
 
 
 def main(job: dict[str, Any]) -> None:
-    """Quantize, and say on which device."""
+    """Quantize, and print on which device."""
     from lmdeploy.lite.apis import calibrate
     from lmdeploy.lite.apis.auto_awq import auto_awq
 
     internlm2.register()
-    for names, ours in (
+    for table, name in (
         (calibrate.LAYER_TYPE_MAP, "LlamaDecoderLayer"),
         (calibrate.NORM_TYPE_MAP, "LlamaRMSNorm"),
         (calibrate.HEAD_NAME_MAP, "lm_head"),
     ):
-        names[internlm2.ARCHITECTURE] = ours
+        table[internlm2.ARCHITECTURE] = name
     rows = job["rows"]
     calibrate.get_calib_loaders = lambda *_, **__: [torch.tensor([row]) for row in rows]
     calibrate.AutoTokenizer = StubTokenizer
@@ -69,7 +70,7 @@ def main(job: dict[str, Any]) -> None:
 
 
 def write_tensors(model: Any, folder: str, **_: Any) -> None:
-    """The tensors as they are in memory; a head that is the embeddings only once."""
+    """The tensors as they are in memory; a head that is tied to the embeddings only once."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}

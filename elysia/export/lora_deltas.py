@@ -1,10 +1,9 @@
-"""What an adapter makes of a base's weights, and where in the base's files it belongs.
+"""An adapter's change of a base: reading it, checking that it belongs to that base, and computing it.
 
 A delta is scaling * B @ A (LoRA, https://arxiv.org/abs/2106.09685; rank-stabilized scaling,
-https://arxiv.org/abs/2312.03732). DoRA (https://arxiv.org/abs/2402.09353) then gives each row of
-the sum the length that was trained. Modules are named as in the loaded model; InternLM2's files use
-other names and keep query, key and value rows fused in one tensor. Knows nothing of how the result
-is written.
+https://arxiv.org/abs/2312.03732). DoRA (https://arxiv.org/abs/2402.09353) then gives each row of the
+sum the length that was trained. Modules are named as in the loaded model; InternLM2's files use other
+names and hold query, key and value rows fused in one tensor.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from elysia.core.errors import ExportError
+from elysia.core.i18n import Text
 from elysia.core.run_card import RunCard
 from elysia.export.shards import ShardReader
 from elysia.models import loading
@@ -31,24 +31,29 @@ from elysia.models.architectures import internlm2
 PEFT_PREFIX = "base_model.model."
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-SCORE_KEY = f"{PEFT_PREFIX}score.weight"
-MAGNITUDE_NAMES = ("magnitude_vector", "magnitude_vector.weight")  # PEFT writes the first
+SCORE_KEY = f"{PEFT_PREFIX}score.weight"  # a reward model's head
+DORA_MAGNITUDE = "lora_magnitude_vector"
+_MAGNITUDE_PARTS = ("magnitude_vector", "magnitude_vector.weight")  # PEFT itself writes the first
+_TIED_MODULES = ("lm_head", "embed_tokens", "tok_embeddings", "output")
 
 
 @dataclass(frozen=True)
 class LoraPair:
-    """One module's pair: `a` of (rank, in) and `b` of (out, rank), on the CPU; for DoRA also the
-    lengths of the rows, `magnitude` of (out,)."""
+    """The two factors of one module: `a` of (rank, in) and `b` of (out, rank), on the CPU.
+
+    For DoRA also `magnitude` (out,), the trained lengths of the weight's rows. `transposed` says that
+    the base stores this weight as (in, out).
+    """
 
     a: Tensor
     b: Tensor
     scaling: float
-    transposed: bool = False  # the base keeps this weight as (in, out)
+    transposed: bool = False
     magnitude: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the weight that the delta is added to."""
+        """The shape of the weight that the delta is added to."""
         out, into = self.b.shape[0], self.a.shape[1]
         return (into, out) if self.transposed else (out, into)
 
@@ -58,20 +63,20 @@ class LoraPair:
         return self.scaling * (product.T if self.transposed else product)
 
     def merged(self, weight: Tensor) -> Tensor:
-        """A base's float32 `weight` as the adapter makes it, on its device."""
-        turned = weight + self.delta(weight.device)
+        """A base's float32 `weight` with the adapter merged in, on the weight's device."""
+        directed = weight + self.delta(weight.device)
         if self.magnitude is None:
-            return turned
+            return directed
         across = 0 if self.transposed else 1
-        lengths = torch.linalg.norm(turned, dim=across, keepdim=True)
-        wanted = self.magnitude.to(weight.device, torch.float32).unsqueeze(across)
-        sized: Tensor = turned * (wanted / lengths)
-        return sized
+        lengths = torch.linalg.norm(directed, dim=across, keepdim=True)
+        trained = self.magnitude.to(weight.device, torch.float32).unsqueeze(across)
+        scaled: Tensor = directed * (trained / lengths)
+        return scaled
 
 
 @dataclass(frozen=True)
 class ModuleSlice:
-    """A module's weight inside a tensor of a file: all of it, or some rows."""
+    """The part of a stored tensor that is one module's weight: all of it, or some rows."""
 
     module: str
     rows: Tensor | None = None  # int64 indices, in the order of the module's own rows
@@ -81,78 +86,75 @@ def read_reward_head(folder: Path) -> Tensor | None:
     """A reward adapter's head, (1, hidden); None for an adapter of a language model."""
     if _read_adapter_config(folder).get("modules_to_save") != ["score"]:
         return None
-    found = load_file(str(folder / ADAPTER_WEIGHTS)).get(SCORE_KEY)
-    if found is None:
-        raise ExportError(
-            f"{folder / ADAPTER_WEIGHTS} holds no {SCORE_KEY}: the reward model's head is gone."
-        )
-    return found
+    head = load_file(str(folder / ADAPTER_WEIGHTS)).get(SCORE_KEY)
+    if head is None:
+        raise ExportError("export.no_reward_head", path=folder / ADAPTER_WEIGHTS, name=SCORE_KEY)
+    return head
 
 
 def read_adapter(folder: Path) -> dict[str, LoraPair]:
     """The pairs of an adapter folder, by module name.
 
-    Raises ExportError for a folder that is no adapter or damaged, and for kinds of adapter whose
-    change of the base is not scaling * B @ A.
+    Raises ExportError for a folder that is damaged or no adapter, and for kinds of adapter whose change
+    of the base is not scaling * B @ A.
     """
     config = _read_adapter_config(folder)
     path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
-        raise ExportError(
-            f"{folder} has no {ADAPTER_WEIGHTS}: it is no adapter folder, or one saved as a pickle."
-        )
+        raise ExportError("export.no_adapter_weights", folder=folder, file=ADAPTER_WEIGHTS)
     try:
         weights = load_file(str(path))
     except (SafetensorError, OSError) as error:
-        raise ExportError(f"{path} is damaged or cut short ({error}).") from error
+        raise ExportError("export.file_damaged", path=path, reason=str(error)) from error
     pairs: dict[str, LoraPair] = {}
     for name in weights:
-        module, found, part = name.removeprefix(PEFT_PREFIX).partition(".lora_")
-        if (found and part in MAGNITUDE_NAMES) or name == SCORE_KEY:
-            continue  # taken with its pair; by `read_reward_head`
-        if not found or part.split(".")[0].split("_")[-1] not in ("A", "B"):
-            raise ExportError(
-                f"{path} holds {name}, which is more than LoRA: such an adapter cannot be merged."
-            )
+        module, is_lora, part = name.removeprefix(PEFT_PREFIX).partition(".lora_")
+        if (is_lora and part in _MAGNITUDE_PARTS) or name == SCORE_KEY:
+            continue  # read with its pair, or by `read_reward_head`
+        if not is_lora or part.split(".")[0].split("_")[-1] not in ("A", "B"):
+            raise ExportError("export.more_than_lora", path=path, name=name)
         if part in ("A.weight", "embedding_A"):
-            other = name.removesuffix(part) + part.replace("A", "B")
-            if other not in weights:
-                raise ExportError(f"{path} holds {name} without {other}: it is incomplete.")
-            embedding = part.startswith("embedding")
-            rank = weights[name].shape[0]
-            if weights[other].ndim != 2 or weights[other].shape[1] != rank:
-                raise ExportError(f"{path}: {name} and {other} are of different ranks.")
-            pairs[module] = LoraPair(
-                weights[name],
-                weights[other],
-                get_scaling(config, module, rank),
-                transposed=embedding or bool(config.get("fan_in_fan_out")),
-                magnitude=_read_magnitude(config, weights, name, part, path),
-            )
+            pairs[module] = _read_pair(config, weights, name, part, path)
     if not pairs:
-        raise ExportError(f"{path} holds no LoRA weights.")
+        raise ExportError("export.no_lora", path=path)
     return pairs
+
+
+def _read_pair(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], name: str, part: str, path: Path
+) -> LoraPair:
+    """The pair whose first factor is the tensor `name`, which ends in `part`."""
+    other = name.removesuffix(part) + part.replace("A", "B")
+    if other not in weights:
+        raise ExportError("export.half_of_pair", path=path, name=name, other=other)
+    rank = weights[name].shape[0]
+    if weights[other].ndim != 2 or weights[other].shape[1] != rank:
+        raise ExportError("export.ranks_differ", path=path, name=name, other=other)
+    module = name.removeprefix(PEFT_PREFIX).partition(".lora_")[0]
+    return LoraPair(
+        weights[name],
+        weights[other],
+        get_scaling(config, module, rank),
+        transposed=part.startswith("embedding") or bool(config.get("fan_in_fan_out")),
+        magnitude=_read_magnitude(config, weights, name, part, path),
+    )
 
 
 def _read_magnitude(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], name: str, part: str, path: Path
 ) -> Tensor | None:
-    """The trained lengths beside the half `name` of a pair; None for an adapter without DoRA."""
+    """The trained row lengths beside the factor `name`; None for an adapter without DoRA."""
     if not config.get("use_dora"):
         return None
     if part.startswith("embedding"):
-        raise ExportError(f"{path} carries DoRA on embeddings ({name}), which cannot be merged.")
+        raise ExportError("export.dora_on_embeddings", path=path, name=name)
     stem = name.removesuffix(part)
-    found = next(
-        (weights[stem + ending] for ending in MAGNITUDE_NAMES if stem + ending in weights), None
-    )
-    out = weights[stem + part.replace("A", "B")].shape[0]
-    if found is None or found.numel() != out:
-        raise ExportError(
-            f"{path}: {name} has no {stem}{MAGNITUDE_NAMES[0]} of {out} numbers, which DoRA needs: it is "
-            "incomplete."
-        )
-    return found.flatten()
+    names = [stem + ending for ending in _MAGNITUDE_PARTS if stem + ending in weights]
+    rows = weights[stem + part.replace("A", "B")].shape[0]
+    if not names or weights[names[0]].numel() != rows:
+        missing = stem + _MAGNITUDE_PARTS[0]
+        raise ExportError("export.no_magnitude", path=path, name=name, missing=missing, count=rows)
+    return weights[names[0]].flatten()
 
 
 def get_scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
@@ -171,8 +173,17 @@ def get_scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
     return float(alpha) / (sqrt(rank) if config.get("use_rslora") else float(rank))
 
 
+def match_slices(name: str, config: Any, pairs: Mapping[str, LoraPair]) -> list[ModuleSlice]:
+    """As `get_module_slices`, but the stored tensor's own name comes first.
+
+    Adapters that XTuner trained on InternLM2 name the stored modules.
+    """
+    stem = name.removesuffix(".weight")
+    return [ModuleSlice(stem)] if stem in pairs else get_module_slices(name, config)
+
+
 def get_module_slices(name: str, config: Any) -> list[ModuleSlice]:
-    """The modules whose weight is in the file's tensor `name`, for a model with this config.
+    """The modules whose weight is in the stored tensor `name`, for a model with this config.
 
     >>> from types import SimpleNamespace
     >>> config = SimpleNamespace(model_type="internlm2")
@@ -189,61 +200,22 @@ def get_module_slices(name: str, config: Any) -> list[ModuleSlice]:
         head = stem.removesuffix(fused)
         rows = get_fused_rows(config)
         return [ModuleSlice(head + module, own) for module, own in zip(modules, rows, strict=True)]
-    for theirs, ours in internlm2.KEY_RENAMES:
-        name = name.replace(theirs, ours)
-    return [ModuleSlice(name.removesuffix(".weight"))]
+    return [ModuleSlice(internlm2.get_memory_name(name).removesuffix(".weight"))]
 
 
 def get_fused_rows(config: Any) -> tuple[Tensor, ...]:
-    """Where InternLM2's `wqkv` keeps the rows of query, key and value, as indices."""
-    heads, groups, size = (
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        config.head_dim,
-    )
-    rows = torch.arange((heads + 2 * groups) * size)
-    return internlm2.split_wqkv(rows, heads, groups, size)
-
-
-def _read_adapter_config(folder: Path) -> dict[str, Any]:
-    path = folder / ADAPTER_CONFIG
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        kind = config["peft_type"]
-        float(config["lora_alpha"])
-    except FileNotFoundError:
-        raise ExportError(f"{folder} has no {ADAPTER_CONFIG}: it is no adapter folder.") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ExportError(f"{path} is damaged: {error!r}.") from error
-    if kind != "LORA":
-        raise ExportError(f"{path} is of the kind {kind}; only LoRA adapters can be merged.")
-    asked = [key for key in ("use_qalora", "modules_to_save") if config.get(key)]
-    if config.get("task_type") == "SEQ_CLS" and config.get("modules_to_save") == ["score"]:
-        asked.remove("modules_to_save")
-    asked += ["bias"] if config.get("bias", "none") != "none" else []
-    if asked:
-        raise ExportError(
-            f"{path} sets {', '.join(asked)}: what that changes is more than LoRA and cannot be "
-            "merged here."
-        )
-    return config
-
-
-_TIED_MODULES = ("lm_head", "embed_tokens", "tok_embeddings", "output")
-
-
-def match_slices(name: str, config: Any, pairs: Mapping[str, LoraPair]) -> list[ModuleSlice]:
-    """As `get_module_slices`, but an adapter may name the file's own tensor, as XTuner's on InternLM2 do."""
-    stem = name.removesuffix(".weight")
-    return [ModuleSlice(stem)] if stem in pairs else get_module_slices(name, config)
+    """Indices of the rows of query, key and value in InternLM2's `wqkv`."""
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    rows = torch.arange((heads + 2 * groups) * config.head_dim)
+    return internlm2.split_wqkv(rows, heads, groups, config.head_dim)
 
 
 def get_module_shapes(
-    shards: ShardReader, parts: Mapping[str, list[ModuleSlice]]
+    shards: ShardReader, slices: Mapping[str, list[ModuleSlice]]
 ) -> dict[str, tuple[int, ...]]:
     """The shape of each module's weight."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, own in parts.items():
+    for name, own in slices.items():
         shape = shards.spec(name).shape
         for part in own:
             shapes[part.module] = shape if part.rows is None else (len(part.rows), *shape[1:])
@@ -251,12 +223,11 @@ def get_module_shapes(
 
 
 def check_base_fingerprint(card: RunCard | None, base: Path, adapter: Path) -> None:
-    """ExportError when the card's fingerprint is not that of `base`."""
-    wanted = card.base_weights.get("sha256") if card else None
-    if card and wanted and loading.compute_fingerprint(base).get("sha256") != wanted:
+    """ExportError when the fingerprint in the adapter's card is not that of `base`."""
+    expected = card.base_weights.get("sha256") if card else None
+    if card and expected and loading.compute_fingerprint(base).get("sha256") != expected:
         raise ExportError(
-            f"The adapter {adapter} was trained on {card.base_model}, whose weights are not those "
-            f"of {base}: on them it would say nonsense. Give the base that it was trained on."
+            "export.other_base", adapter=adapter, trained_on=card.base_model, base=base
         )
 
 
@@ -267,28 +238,45 @@ def check_shapes(
     adapter: Path,
     card: RunCard | None,
 ) -> None:
-    """ExportError unless every pair has a weight of its shape: what can be told without a card."""
-    of = f" (made for {card.base_model})" if card else ""
+    """ExportError unless every pair has a weight of its shape; this works without a run card, too."""
+    note = Text("export.made_for", {"base": card.base_model}) if card else ""
     for module, pair in pairs.items():
         if module not in shapes:
             raise ExportError(
-                f"The adapter {adapter}{of} changes {module}, which the base {base} does not have: "
-                "it was trained on another base."
+                "export.unknown_module", adapter=adapter, note=note, module=module, base=base
             )
         if shapes[module] != pair.shape:
             raise ExportError(
-                f"The adapter {adapter}{of} changes {module} of shape {pair.shape}; in the base "
-                f"{base} it is {shapes[module]}: it was trained on another base."
-            )
+                "export.other_shape", adapter=adapter, note=note, module=module, base=base,
+                shape=str(pair.shape), base_shape=str(shapes[module]),
+            )  # fmt: skip
 
 
 def check_tied_embeddings(
     pairs: Mapping[str, LoraPair], config: Any, base: Path, adapter: Path
 ) -> None:
-    """ExportError when a merge would change embeddings and head, and the adapter only one."""
-    ends = [module for module in pairs if module.rpartition(".")[2] in _TIED_MODULES]
-    if ends and getattr(config, "tie_word_embeddings", False):
-        raise ExportError(
-            f"{base} uses one tensor for embeddings and head, and the adapter {adapter} changes "
-            f"only {ends[0]}: merged, it would change both. Keep this adapter unmerged."
-        )
+    """ExportError when a merge would change embeddings and head, but the adapter changes only one."""
+    modules = [module for module in pairs if module.rpartition(".")[2] in _TIED_MODULES]
+    if modules and getattr(config, "tie_word_embeddings", False):
+        raise ExportError("export.tied_weights", base=base, adapter=adapter, module=modules[0])
+
+
+def _read_adapter_config(folder: Path) -> dict[str, Any]:
+    path = folder / ADAPTER_CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        kind = config["peft_type"]
+        float(config["lora_alpha"])
+    except FileNotFoundError:
+        raise ExportError("export.no_adapter_config", folder=folder, file=ADAPTER_CONFIG) from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ExportError("export.file_damaged", path=path, reason=repr(error)) from error
+    if kind != "LORA":
+        raise ExportError("export.not_lora", path=path, kind=kind)
+    unsupported = [key for key in ("use_qalora", "modules_to_save") if config.get(key)]
+    if config.get("task_type") == "SEQ_CLS" and config.get("modules_to_save") == ["score"]:
+        unsupported.remove("modules_to_save")
+    unsupported += ["bias"] if config.get("bias", "none") != "none" else []
+    if unsupported:
+        raise ExportError("export.unsupported_settings", path=path, settings=unsupported)
+    return config

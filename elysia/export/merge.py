@@ -1,8 +1,8 @@
-"""Base and adapter as one model, tensor by tensor from safetensors to safetensors.
+"""Merging an adapter into its base, tensor by tensor from safetensors to safetensors.
 
-No model is built and memory holds one tensor of the base. The delta is added in float32 and rounded
-once. Either the base's own weights take it, or the dequantized ones that QLoRA trained on. Knows
-nothing of whether the result answers alike: that is proved by logits (prove.py).
+No model is built, and memory holds one tensor of the base. The delta is added in float32 and rounded
+once, either to the base's own weights or to the dequantized ones that QLoRA trained on. Whether the
+result replies like base + adapter is checked by `verify_merge`.
 """
 
 from __future__ import annotations
@@ -35,19 +35,20 @@ from elysia.export.lora_deltas import (
 from elysia.export.shards import ShardReader, TensorSpec, parse_size, write_shards
 from elysia.models import loading
 from elysia.models.quantization import QuantizationDrift, get_quantized_modules, round_trip_nf4
+from elysia.models.saving import rewrite_json
 
 BaseWeights = Literal["original", "as-trained"]
 BASE_WEIGHTS = ("original", "as-trained")
 SCORE_WEIGHT = "score.weight"
-REPORT_FILE = "merge.json"  # the report, beside the weights
+REPORT_FILE = "merge.json"  # beside the weights
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What was merged, and how far from the trained and the original base the choice lies.
+    """What was merged, and how far the chosen weights are from the trained and from the original ones.
 
-    `drift` has for each choice of base weights the relative Frobenius and largest difference to the
-    weights that training saw (`from_trained`) and to the base's own (`from_base`); it is empty for
+    `drift` has, for each choice of base weights, the relative Frobenius and the largest difference to
+    the weights that training saw (`from_trained`) and to the base's own (`from_base`). It is empty for
     an adapter that was not trained on quantized weights.
     """
 
@@ -72,11 +73,11 @@ class MergeReport:
         ]
         for choice, drift in self.drift.items():
             mark = "*" if choice == self.base_weights else " "
-            apart = ", ".join(
+            differences = ", ".join(
                 f"{name.replace('_', ' the ')} {d['relative']:.2%} (largest {d['max']:.3g})"
                 for name, d in drift.items()
             )
-            lines.append(f"{mark} --base-weights {choice}: {apart}")
+            lines.append(f"{mark} --base-weights {choice}: {differences}")
         return "\n".join(lines)
 
 
@@ -90,63 +91,63 @@ def merge_adapter(
     base_weights: BaseWeights = "original",
     dtype: str | torch.dtype | None = None,
 ) -> MergeReport:
-    """Write base + adapter to the folder `out`, which is absent, empty or an earlier merge's.
+    """Write base + adapter to the folder `out`, which is absent, empty or the result of an earlier merge.
 
     Args:
         base: a model folder with safetensors.
         adapter: a PEFT LoRA folder; with a run card, its base must be this one.
-        device: where the arithmetic is done.
+        device: where the delta is computed.
         base_weights: "original", or "as-trained": every weight takes the value that QLoRA's
             training saw, through NF4 where it was quantized, in the training's dtype elsewhere.
-        dtype: of the floating tensors written; None keeps the base's, tensor by tensor.
+        dtype: of the floating-point tensors written; None keeps the base's, tensor by tensor.
 
     Raises ExportError for an adapter of another base, of another kind or damaged, for a base that
-    is incomplete, and for a full disk; nothing half-written is left.
+    is incomplete, and for a full disk; nothing half-written is left behind.
     """
     started = time.monotonic()
     base, adapter, out = Path(base), Path(adapter), Path(out)
     if base_weights not in BASE_WEIGHTS:
-        raise ExportError(f"base_weights is {base_weights!r}, none of {', '.join(BASE_WEIGHTS)}.")
+        raise ExportError("export.unknown_base_weights", value=base_weights, choices=BASE_WEIGHTS)
     limit = parse_size(max_shard_size)
-    work = _plan_merge(base, adapter, base_weights, device, dtype)
+    plan = _plan_merge(base, adapter, base_weights, device, dtype)
     with staged_folder(out, replaces=_is_merge_folder) as staging:
-        files = write_shards(staging, work.specs(), work.tensor, limit)
+        files = write_shards(staging, plan.specs(), plan.tensor, limit)
         copy_model_files(base, staging)
-        if work.score is not None:
+        if plan.score is not None:
             _write_reward_config(staging)
-        _write_dtype(staging, work.stored)
-        if work.card and work.card.template:
-            jinja = render_chat_template(work.card.template)
+        _write_dtype(staging, plan.stored)
+        if plan.card and plan.card.template:
+            jinja = render_chat_template(plan.card.template)
             (staging / TEMPLATE_FILE).write_text(jinja, encoding="utf-8")
         report = MergeReport(
             out=str(out),
             base_weights=base_weights,
-            merged_modules=len(work.pairs),
-            tensors=len(work.specs()),
+            merged_modules=len(plan.pairs),
+            tensors=len(plan.specs()),
             files=len(files),
             bytes=sum(path.stat().st_size for path in files),
-            dtype=str(work.stored or "mixed dtypes").removeprefix("torch."),
+            dtype=str(plan.stored or "mixed dtypes").removeprefix("torch."),
             seconds=time.monotonic() - started,
-            drift=work.drifts(),
+            drift=plan.drifts(),
         )
         (staging / REPORT_FILE).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-        _build_card(work.card, adapter, base, report).write(staging)
+        _build_card(plan.card, adapter, base, report).write(staging)
     return report
 
 
 @dataclass
 class _MergePlan:
-    """A merge about to be done: what every tensor of the output is made of."""
+    """What every tensor of the output is made of."""
 
     shards: ShardReader
-    parts: dict[str, list[ModuleSlice]]
+    slices: dict[str, list[ModuleSlice]]  # by the stored tensor's name
     pairs: dict[str, LoraPair]
     card: RunCard | None
     as_trained: bool
     quantized: set[str]  # modules that the training had in NF4
     trained_dtype: torch.dtype
     double_quant: bool
-    asked: torch.dtype | None
+    requested_dtype: torch.dtype | None
     device: torch.device
     drift: QuantizationDrift = field(default_factory=QuantizationDrift)
     score: Tensor | None = None  # a reward model's head, in place of the base's
@@ -155,19 +156,20 @@ class _MergePlan:
         """The output's tensors, in the base's order."""
         if self.score is None:
             return [TensorSpec(n, self._dtype(n), self.shards.spec(n).shape) for n in self.shards]
-        kept = [n for n in self.shards if n not in loading.HEAD_WEIGHTS]
-        specs = [TensorSpec(n, self._dtype(n), self.shards.spec(n).shape) for n in kept]
+        names = [n for n in self.shards if n not in loading.HEAD_WEIGHTS]
+        specs = [TensorSpec(n, self._dtype(n), self.shards.spec(n).shape) for n in names]
         return [*specs, TensorSpec(SCORE_WEIGHT, specs[0].dtype, tuple(self.score.shape))]
 
     @property
     def stored(self) -> torch.dtype | None:
-        """The one dtype of the output's floating tensors, None when they differ."""
-        found = {spec.dtype for spec in self.specs() if spec.dtype.is_floating_point}
-        return found.pop() if len(found) == 1 else None
+        """The dtype that all floating-point tensors of the output share, None when they differ."""
+        dtypes = {spec.dtype for spec in self.specs() if spec.dtype.is_floating_point}
+        return dtypes.pop() if len(dtypes) == 1 else None
 
     def _dtype(self, name: str) -> torch.dtype:
         own = self.shards.spec(name).dtype
-        return self.asked if self.asked is not None and own.is_floating_point else own
+        requested = self.requested_dtype
+        return requested if requested is not None and own.is_floating_point else own
 
     def tensor(self, name: str) -> Tensor:
         """One tensor of the output."""
@@ -175,7 +177,7 @@ class _MergePlan:
             return self.score.to(self.specs()[0].dtype)
         weight = self.shards.tensor(name)
         touched = [
-            p for p in self.parts[name] if p.module in self.pairs or p.module in self.quantized
+            s for s in self.slices[name] if s.module in self.pairs or s.module in self.quantized
         ]
         if not touched:
             return self._loaded(weight).to(self._dtype(name))
@@ -183,15 +185,15 @@ class _MergePlan:
         result = weight.float() if weight.dtype != torch.float32 else weight.clone()
         for part in touched:
             rows = slice(None) if part.rows is None else part.rows.to(self.device)
-            result[rows] = self._part(weight[rows], part.module)
+            result[rows] = self._merge_module(weight[rows], part.module)
         return result.to(self._dtype(name))
 
     def _loaded(self, weight: Tensor) -> Tensor:
-        """As the training held it: it loads the base in its own dtype before it quantizes."""
-        rounds = self.as_trained and weight.is_floating_point()
-        return weight.to(self.trained_dtype) if rounds else weight
+        """`weight` as training saw it, which loads the base in its own dtype before it quantizes."""
+        is_rounded = self.as_trained and weight.is_floating_point()
+        return weight.to(self.trained_dtype) if is_rounded else weight
 
-    def _part(self, weight: Tensor, module: str) -> Tensor:
+    def _merge_module(self, weight: Tensor, module: str) -> Tensor:
         merged = self._loaded(weight).float()
         if module in self.quantized:
             restored = round_trip_nf4(weight, self.trained_dtype, self.double_quant)
@@ -203,13 +205,13 @@ class _MergePlan:
         return merged
 
     def drifts(self) -> dict[str, dict[str, dict[str, float]]]:
-        """For the report: of each choice, measured over what was quantized."""
+        """For the report: the drift of each choice, measured over what was quantized."""
         if not self.quantized:
             return {}
-        none, apart = QuantizationDrift().to_dict(), self.drift.to_dict()
+        none, drift = QuantizationDrift().to_dict(), self.drift.to_dict()
         return {
-            "original": {"from_trained": apart, "from_base": none},
-            "as-trained": {"from_trained": none, "from_base": apart},
+            "original": {"from_trained": drift, "from_base": none},
+            "as-trained": {"from_trained": none, "from_base": drift},
         }
 
 
@@ -220,39 +222,34 @@ def _plan_merge(
     device: str | torch.device,
     dtype: str | torch.dtype | None,
 ) -> _MergePlan:
-    """Read what is small, and refuse whatever can be refused before the first byte is written."""
+    """Read everything but the base's tensors; what can be refused is refused before anything is written."""
     pairs = read_adapter(adapter)
     card = RunCard.read(adapter)
     config = loading.load_config(base)
     if getattr(config, "quantization_config", None):
-        raise ExportError(
-            f"{base} is stored quantized: an adapter cannot be merged into it. Give the base that "
-            "it was quantized from."
-        )
+        raise ExportError("export.base_quantized", base=base)
     shards = ShardReader(base)
     check_base_fingerprint(card, base, adapter)
-    parts = {name: match_slices(name, config, pairs) for name in shards}
-    check_shapes(pairs, get_module_shapes(shards, parts), base, adapter, card)
+    slices = {name: match_slices(name, config, pairs) for name in shards}
+    check_shapes(pairs, get_module_shapes(shards, slices), base, adapter, card)
     check_tied_embeddings(pairs, config, base, adapter)
     nf4 = card is not None and card.method == "qlora"
     if base_weights == "as-trained" and not nf4:
-        raise ExportError(
-            f"{adapter} was not trained on quantized weights (its run card says "
-            f"{card.method if card else 'nothing'}): merge it with --base-weights original."
-        )
+        method = card.method if card else "-"
+        raise ExportError("export.not_quantized_training", adapter=adapter, method=method)
     training = card.extra.get("training", {}) if card else {}
     first = next((spec.dtype for spec in map(shards.spec, shards)), torch.float32)
     return _MergePlan(
         score=read_reward_head(adapter),
         shards=shards,
-        parts=parts,
+        slices=slices,
         pairs=pairs,
         card=card,
         as_trained=base_weights == "as-trained",
         quantized=get_quantized_modules(config) if nf4 else set(),
         trained_dtype=loading.parse_dtype(training.get("dtype", first)),
         double_quant=bool(training.get("double_quant", True)),
-        asked=None if dtype is None else loading.parse_dtype(dtype),
+        requested_dtype=None if dtype is None else loading.parse_dtype(dtype),
         device=loading.pick_device(device),
     )
 
@@ -267,7 +264,7 @@ _NOT_COPIED = {
 
 
 def copy_model_files(base: Path, staging: Path) -> None:
-    """Configs, tokenizer and licence; not the base's own cards, and no code."""
+    """Copy configs, tokenizer and licence, but neither the base's own cards nor code."""
     for path in sorted(base.iterdir()):
         known = path.suffix in _COPIED_SUFFIXES or path.stem.upper() in (
             "LICENSE",
@@ -279,25 +276,29 @@ def copy_model_files(base: Path, staging: Path) -> None:
 
 
 def _write_dtype(staging: Path, dtype: torch.dtype | None) -> None:
-    """config.json names the dtype that the weights now have, and no code that was not copied."""
-    path = staging / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.pop("auto_map", None)
-    if dtype is not None:
-        config["dtype"] = config["torch_dtype"] = str(dtype).removeprefix("torch.")
-    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    """Put the dtype that the weights now have into config.json, and remove code that was not copied."""
+
+    def change(config: dict[str, Any]) -> dict[str, Any]:
+        config.pop("auto_map", None)
+        if dtype is not None:
+            config["dtype"] = config["torch_dtype"] = str(dtype).removeprefix("torch.")
+        return config
+
+    rewrite_json(staging / "config.json", change)
 
 
 def _write_reward_config(staging: Path) -> None:
-    """config.json names the architecture that gives a number."""
-    config = loading.configure_reward_head(loading.load_config(staging), staging)
-    path = staging / "config.json"
-    written = json.loads(path.read_text(encoding="utf-8"))
-    causal = (written.get("architectures") or ["ForCausalLM"])[0]
-    written["architectures"] = [causal.replace("ForCausalLM", "ForSequenceClassification")]
-    written |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
-    written["pad_token_id"] = config.pad_token_id
-    path.write_text(json.dumps(written, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    """Put the architecture with a head of one number into config.json."""
+    padding = loading.configure_reward_head(loading.load_config(staging), staging).pad_token_id
+
+    def change(config: dict[str, Any]) -> dict[str, Any]:
+        causal = (config.get("architectures") or ["ForCausalLM"])[0]
+        config["architectures"] = [causal.replace("ForCausalLM", "ForSequenceClassification")]
+        config |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+        config["pad_token_id"] = padding
+        return config
+
+    rewrite_json(staging / "config.json", change)
 
 
 def _is_merge_folder(folder: Path) -> bool:
@@ -305,6 +306,6 @@ def _is_merge_folder(folder: Path) -> bool:
 
 
 def _build_card(card: RunCard | None, adapter: Path, base: Path, report: MergeReport) -> RunCard:
-    found = card or RunCard(stage="merged", base_model=str(base), method="lora")
-    how = {"base_weights": report.base_weights, "dtype": report.dtype, "adapter": str(adapter)}
-    return found.updated(stage="merged", extra=found.extra | {"merge": how})
+    card = card or RunCard(stage="merged", base_model=str(base), method="lora")
+    merge = {"base_weights": report.base_weights, "dtype": report.dtype, "adapter": str(adapter)}
+    return card.updated(stage="merged", extra=card.extra | {"merge": merge})

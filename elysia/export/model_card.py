@@ -1,6 +1,6 @@
-"""The README.md of an adapter folder: a Hugging Face model card, saying only what is known.
+"""The README.md of an adapter folder: a Hugging Face model card that states only what is known.
 
-Format: https://huggingface.co/docs/hub/model-cards. Knows nothing of weights.
+Format: https://huggingface.co/docs/hub/model-cards
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ def render_adapter_readme(card: RunCard, lora: Mapping[str, Any]) -> str:
 
 
 def detect_languages(text: str) -> list[str]:
-    """Languages of a text, as far as its script tells: zh for Han characters, en for words.
+    """Languages of a text, as far as its script shows: zh for Han characters, en for Latin words.
 
     >>> detect_languages("你是 Elysia"), detect_languages("You are Elysia."), detect_languages("")
     (['zh'], ['en'], [])
     """
-    found = []
+    languages = []
     if re.search(r"[\u4e00-\u9fff]", text):
-        found.append("zh")
+        languages.append("zh")
     if re.search(r"[A-Za-z]+[ ,][A-Za-z]+", text):
-        found.append("en")
-    return found
+        languages.append("en")
+    return languages
 
 
 def _build_front_matter(card: RunCard) -> list[str]:
     base = card.base_model
     if _HUB_NAME.fullmatch(base) and not Path(base).exists():
         lines = [f"base_model: {base}"]
-    else:  # the hub refuses a base_model that is not one of its names
+    else:  # the hub refuses a base_model that is none of its names
         lines = [f"# base_model: put the hub's name of {json.dumps(base)} here, to publish"]
     lines.append("library_name: peft")
     lines.append("pipeline_tag: text-generation")
@@ -122,12 +122,12 @@ def _describe_training(card: RunCard, lora: Mapping[str, Any]) -> list[str]:
 
 
 def _fence(text: str) -> list[str]:
-    """A block whose fence is longer than any run of backticks inside."""
+    """A code block, its fence longer than any run of backticks inside."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}text", *text.splitlines(), fence]
 
 
 def _shorten(path: str) -> str:
-    """The last part of a local path, which tells nothing of the machine; a hub name as it is."""
+    """The last part of a local path, which reveals nothing about the machine; a hub name unchanged."""
     return path if _HUB_NAME.fullmatch(path) else (Path(path).name or path)

@@ -1,9 +1,10 @@
 """Safetensors folders, read and written one tensor at a time.
 
-Memory holds one tensor, whatever the size of the model: a file's layout is fixed by names, dtypes
-and shapes alone, so its header is written first and the bytes follow as they are made
+Memory holds one tensor, whatever the size of the model: names, dtypes and shapes alone fix a file's
+layout, so its header is written first and the bytes follow as they are produced
 (https://huggingface.co/docs/safetensors: 8 bytes of header length, a JSON header, the data).
-Knows nothing of what the tensors are for.
+`split_per_tensor` writes one file per tensor, so that any part of a model can be downloaded alone; it
+also reads pickled `.bin` files, without executing them.
 """
 
 from __future__ import annotations
@@ -94,10 +95,12 @@ class ShardReader:
         path = self._file_of[name]
         try:
             with safe_open(str(path), framework="pt") as file:
-                found: Tensor = file.get_tensor(name)
-                return found
+                tensor: Tensor = file.get_tensor(name)
+                return tensor
         except (SafetensorError, OSError) as error:
-            raise ExportError(f"{path}: tensor {name} cannot be read ({error}).") from error
+            raise ExportError(
+                "export.tensor_unreadable", path=path, name=name, reason=str(error)
+            ) from error
 
 
 def read_shard_header(path: Path) -> list[TensorSpec]:
@@ -116,15 +119,12 @@ def read_shard_header(path: Path) -> list[TensorSpec]:
             raise ValueError(f"{8 + length + end - size} bytes are missing at its end")
         unknown = {entry["dtype"] for _, entry in entries} - SAFETENSORS_DTYPES.keys()
         if unknown:
-            raise ExportError(
-                f"{path} stores weights as {', '.join(sorted(unknown))}, a quantized form that "
-                "cannot be worked on; give the unquantized model."
-            )
+            raise ExportError("export.unsupported_dtypes", path=path, dtypes=sorted(unknown))
         return [
             TensorSpec(n, SAFETENSORS_DTYPES[e["dtype"]], tuple(e["shape"])) for n, e in entries
         ]
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ExportError(f"{path} is damaged or cut short: {error}. Fetch it again.") from error
+        raise ExportError("export.file_damaged", path=path, reason=str(error)) from error
 
 
 def write_shards(
@@ -133,10 +133,10 @@ def write_shards(
     produce: Callable[[str], Tensor],
     max_bytes: int,
 ) -> list[Path]:
-    """Write the tensors that `produce` gives, in the order of `specs`, into files of `max_bytes`.
+    """Write the tensors that `produce` returns, in the order of `specs`, into files of `max_bytes`.
 
-    A tensor larger than that gets a file of its own. One file is `model.safetensors`; several are
-    numbered and listed in an index. Peak memory: one tensor.
+    A larger tensor gets a file of its own. A single file is `model.safetensors`; several are numbered
+    and listed in an index. Peak memory: one tensor.
     """
     plan = _plan_files(specs, max_bytes)
     many = len(plan) > 1
@@ -163,31 +163,26 @@ def parse_size(text: str | int) -> int:
     >>> parse_size("2GB"), parse_size("1.5 MiB"), parse_size(4096)
     (2000000000, 1572864, 4096)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", str(text), re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", str(text), re.IGNORECASE)
     size = 0
-    if found:
-        base = 1024 if found[3] else 1000
-        size = int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
+    if match:
+        base = 1024 if match[3] else 1000
+        size = int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
     if size < 1:
-        raise ExportError(f"{text!r} is no size for a weight file; write it like 2GB or 500MB.")
+        raise ExportError("export.not_a_size", text=repr(text))
     return size
 
 
 def _list_weight_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise ExportError(f"There is no model folder at {folder}.")
+        raise ExportError("export.no_model_folder", folder=folder)
     if (folder / INDEX_FILE).exists():
         return _read_index(folder / INDEX_FILE)
     if (folder / WEIGHTS_FILE).exists():
         return [folder / WEIGHTS_FILE]
     if (folder / PICKLE_INDEX_FILE).exists() or (folder / PICKLE_FILE).exists():
-        raise ExportError(
-            f"{folder} holds its weights as pickles (.bin) only, which can run code when read. "
-            f"Write them as safetensors first: elysia convert split {folder} NEW_FOLDER"
-        )
-    raise ExportError(
-        f"{folder} holds no {WEIGHTS_FILE} and no {INDEX_FILE}: it is no model folder."
-    )
+        raise ExportError("export.only_pickles", folder=folder)
+    raise ExportError("export.no_weight_files", folder=folder, file=WEIGHTS_FILE, index=INDEX_FILE)
 
 
 def _read_index(index: Path) -> list[Path]:
@@ -195,10 +190,11 @@ def _read_index(index: Path) -> list[Path]:
         listed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(listed.values()))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ExportError(f"{index} is damaged: {error!r}. Fetch it again.") from error
+        raise ExportError("export.file_damaged", path=index, reason=repr(error)) from error
     for name in names:
+        # A name with a folder in it could lead anywhere.
         if Path(name).name != name or not (index.parent / name).is_file():
-            raise ExportError(f"{index} names {name}, which is not there: the model is incomplete.")
+            raise ExportError("export.file_of_index_missing", index=index, name=name)
     return [index.parent / name for name in names]
 
 
@@ -243,10 +239,10 @@ _NOT_COPIED = (".safetensors", ".bin", ".pth", ".pt", ".h5", ".msgpack", ".onnx"
 
 
 def split_per_tensor(src: str | Path, dst: str | Path) -> Path:
-    """Write the model folder `src` into the absent or empty folder `dst`, a file for each tensor.
+    """Write the model folder `src` to the absent or empty folder `dst`, with one file per tensor.
 
-    Everything else of `src` is copied. Raises ExportError for a folder without weights, damaged
-    files and a full disk; nothing half-written is left. Returns `dst`.
+    Everything else in `src` is copied. Raises ExportError for a folder without weights, damaged files
+    and a full disk; nothing half-written is left behind. Returns `dst`.
     """
     src, dst = Path(src), Path(dst)
     pickled = not (src / INDEX_FILE).exists() and not (src / WEIGHTS_FILE).exists()
@@ -264,50 +260,38 @@ def split_per_tensor(src: str | Path, dst: str | Path) -> Path:
 
 
 def _split_pickles(src: Path, staging: Path) -> None:
-    """One old file in memory at a time: each is read once, in order."""
+    """Keeps one pickled file in memory at a time, and reads each once for its layout and once in order."""
     files = _list_pickles(src)
     specs, source = [], {}
     for path in files:
         for name, tensor in _read_pickle(path).items():
             specs.append(TensorSpec(name, tensor.dtype, tuple(tensor.shape)))
             source[name] = path
-    held: dict[Path, dict[str, Tensor]] = {}
+    cached: dict[Path, dict[str, Tensor]] = {}
 
-    def tensor_of(name: str) -> Tensor:
+    def produce(name: str) -> Tensor:
         path = source[name]
-        if path not in held:
-            held.clear()
-            held[path] = _read_pickle(path)
-        return held[path][name]
+        if path not in cached:
+            cached.clear()
+            cached[path] = _read_pickle(path)
+        return cached[path][name]
 
-    write_shards(staging, specs, tensor_of, 1)
+    write_shards(staging, specs, produce, 1)
 
 
 def _list_pickles(src: Path) -> list[Path]:
-    if not (src / PICKLE_INDEX_FILE).exists():
-        return [src / PICKLE_FILE]
-    try:
-        listed = json.loads((src / PICKLE_INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(listed.values()))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ExportError(
-            f"{src / PICKLE_INDEX_FILE} is damaged: {error!r}. Fetch it again."
-        ) from error
-    for name in names:
-        if Path(name).name != name or not (src / name).is_file():
-            raise ExportError(f"{src / PICKLE_INDEX_FILE} names {name}, which is not there.")
-    return [src / name for name in names]
+    index = src / PICKLE_INDEX_FILE
+    return _read_index(index) if index.exists() else [src / PICKLE_FILE]
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise ExportError(
-            f"{path} holds more than tensors; it was not executed, and cannot be split."
-        ) from error
+        raise ExportError("export.pickle_holds_code", path=path) from error
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ExportError(f"{path} is damaged or cut short. Fetch it again.") from error
-    if not isinstance(found, dict):
-        raise ExportError(f"{path} holds a {type(found).__name__}, not weights by name.")
-    return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExportError("export.file_damaged", path=path, reason=reason) from error
+    if not isinstance(content, dict):
+        raise ExportError("export.not_weights", path=path, kind=type(content).__name__)
+    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}

@@ -1,15 +1,13 @@
-"""The proof that a merged model is base + adapter: their logits on prompts of the training.
+"""Verifying that a merged model is base + adapter, by their logits on prompts of the training.
 
-The reference comes from another road than the merge: transformers loads the base (quantizing it as
-the training did, where the merge was made so), PEFT puts the adapter on. Knows nothing of how the
-merge was done beyond what merge.json says.
+The reference is computed independently of the merge: transformers loads the base, quantized as in
+training where the merge was made so, and PEFT applies the adapter.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,31 +17,30 @@ import torch
 from torch import Tensor
 
 from elysia.core.errors import ExportError
+from elysia.core.i18n import Text
 from elysia.core.run_card import RunCard
+from elysia.evaluate.likelihood import kl_divergence
 from elysia.export.lora_deltas import check_base_fingerprint, read_reward_head
 from elysia.export.merge import REPORT_FILE
 from elysia.export.shards import ShardReader
 from elysia.models import loading
 from elysia.models.quantization import dequantize_model
 
-log = logging.getLogger(__name__)
-
-MAX_PROMPTS, MAX_TOKENS, MAX_POSITIONS = (
-    32,
-    512,
-    16,
-)  # of the prompts, of each prompt, compared in each
+MAX_PROMPTS = 32
+MAX_TOKENS = 512  # the last tokens of each prompt
+MAX_POSITIONS = 16  # the last positions of each prompt, which are compared
 MIN_EFFECT = 1e-5  # of an adapter on float32 logits; below it is rounding
-MAX_FLOAT32_DIFF = 1e-3  # largest difference of logits between float32 weights, computed in float32
+MAX_FLOAT32_DIFF = 1e-3  # between logits of float32 weights, computed in float32
+MAX_FOLLOW_DEVIATION = 0.25  # of the share of the adapter's effect that shows, from 1
 
 
 @dataclass(frozen=True)
 class MergeVerification:
     """Differences of next-token logits, over all prompts and compared positions.
 
-    `max_diff` is the largest |merged - (base + adapter)|, `kl` the mean KL(base + adapter ||
-    merged) in nats, `effect` the largest |(base + adapter) - base|, and `follow` how much of the
-    adapter's effect the merged model shows: 1 is all, 0 none.
+    `max_diff` is the largest |merged - (base + adapter)|, `kl` the mean KL(base + adapter || merged)
+    in nats, `effect` the largest |(base + adapter) - base|, and `follow` the share of the adapter's
+    effect that the merged model shows: 1 is all, 0 none.
     """
 
     max_diff: float
@@ -54,7 +51,7 @@ class MergeVerification:
     positions: int
 
     def metrics(self) -> dict[str, float]:
-        """As the run card names them."""
+        """The values under their names in the run card."""
         return {
             "merge_max_diff": self.max_diff,
             "merge_kl": self.kl,
@@ -79,9 +76,8 @@ def verify_merge(
             positions of the last 512 tokens of each.
         dtype: to compute in.
 
-    Raises ExportError when the adapter has no effect or the merged model does not follow it: in
-    float32 throughout, logits may differ by 1e-3 and by half of the adapter's effect; where 16 bits
-    round, by half of the effect.
+    Raises ExportError when the adapter has no effect or the merged model does not follow it. Logits
+    may differ by half of the adapter's effect, and in float32 throughout by 1e-3 at most.
     """
     base, adapter, merged = Path(base), Path(adapter), Path(merged)
     check_base_fingerprint(RunCard.read(adapter), base, adapter)
@@ -92,23 +88,23 @@ def verify_merge(
     with reference.disable_adapter():
         without = _compute_logits(reference, ids)
     with_adapter = _compute_logits(reference, ids)
-    del reference
+    del reference  # two models in memory would need twice as much
     gc.collect()
     scores = read_reward_head(adapter) is not None
     model = loading.load_causal_lm(merged, dtype=compute, device=place, scores=scores)
-    proof = _compare_logits(without, with_adapter, _compute_logits(model, ids))
-    _check_verification(proof, _is_float32_throughout(merged, compute), adapter, merged)
+    verification = _compare_logits(without, with_adapter, _compute_logits(model, ids))
+    _check_verification(verification, _is_float32_throughout(merged, compute), adapter, merged)
     card = RunCard.read(merged)
     if card:
-        card.updated(metrics=proof.metrics()).write(merged)
-    return proof
+        card.updated(metrics=verification.metrics()).write(merged)
+    return verification
 
 
 def _encode_prompts(folder: Path, prompts: Sequence[str]) -> list[Tensor]:
     """Token ids of each prompt, (1, t)."""
     texts = [text for text in prompts if text]
     if not texts:
-        raise ExportError("A proof needs at least one prompt that is not empty.")
+        raise ExportError("export.no_prompts")
     step = max(1, len(texts) // MAX_PROMPTS)
     tokenizer = loading.load_tokenizer(folder)
     rows = [
@@ -121,19 +117,19 @@ def _encode_prompts(folder: Path, prompts: Sequence[str]) -> list[Tensor]:
 def _load_reference(
     base: Path, adapter: Path, merged: Path, compute: torch.dtype, device: torch.device
 ) -> Any:
-    """Base + adapter by PEFT; the base dequantized from NF4 when the merge was onto that."""
+    """Base + adapter by PEFT; the base goes through NF4 and back if the merge did, too."""
     from peft import PeftModel
 
     scores = read_reward_head(adapter) is not None
     if _is_merged_as_trained(merged):
         card = RunCard.read(adapter)
         training = card.extra.get("training", {}) if card else {}
-        stored = next(iter(ShardReader(base)), None)
-        own = ShardReader(base).spec(stored).dtype if stored else compute
+        shards = ShardReader(base)
+        first = next(iter(shards), None)
         model = loading.load_causal_lm(
             base,
             bits=4,
-            dtype=training.get("dtype", own),
+            dtype=training.get("dtype", shards.spec(first).dtype if first else compute),
             double_quant=bool(training.get("double_quant", True)),
             device=device,
             scores=scores,
@@ -144,29 +140,32 @@ def _load_reference(
     try:
         wrapped = PeftModel.from_pretrained(model, str(adapter))
     except (ValueError, RuntimeError, OSError) as error:
-        raise ExportError(f"The adapter {adapter} does not load onto {base}: {error}") from error
+        raise ExportError(
+            "export.adapter_not_loaded", adapter=adapter, base=base, reason=str(error)
+        ) from error
     return wrapped.to(compute).eval()
 
 
 def _is_merged_as_trained(merged: Path) -> bool:
+    path = merged / REPORT_FILE
     try:
-        report = json.loads((merged / REPORT_FILE).read_text(encoding="utf-8"))
+        report = json.loads(path.read_text(encoding="utf-8"))
         return bool(report["base_weights"] == "as-trained")
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ExportError(f"{merged / REPORT_FILE} is damaged: {error!r}. Merge again.") from error
+        raise ExportError("export.report_damaged", path=path, reason=repr(error)) from error
 
 
 @torch.inference_mode()
 def _compute_logits(model: Any, ids: list[Tensor]) -> list[Tensor]:
-    """Of the last positions of each prompt, (positions, vocabulary), float32 on the CPU; of a reward
-    model its number, (1, 1)."""
+    """Logits of the last positions of each prompt, (positions, vocabulary), float32 on the CPU; for a
+    reward model its number, (1, 1)."""
     device = next(model.parameters()).device
-    found = [model(input_ids=row.to(device), use_cache=False).logits for row in ids]
+    outputs = [model(input_ids=row.to(device), use_cache=False).logits for row in ids]
     return [
         (logits if logits.ndim == 2 else logits[0, -MAX_POSITIONS:]).float().cpu()
-        for logits in found
+        for logits in outputs
     ]
 
 
@@ -175,15 +174,16 @@ def _compare_logits(
 ) -> MergeVerification:
     max_diff = effect = kl = along = length = 0.0
     positions = 0
-    for plain, wanted, found in _iter_checked(without, reference, merged):
-        change = (wanted - plain).double()
-        max_diff = max(max_diff, float((found - wanted).abs().max()))
+    for plain, expected, actual in _iter_checked(without, reference, merged):
+        change = (expected - plain).double()
+        max_diff = max(max_diff, float((actual - expected).abs().max()))
         effect = max(effect, float(change.abs().max()))
-        along += float(((found - plain).double() * change).sum())
+        # `follow` is the projection of the merged model's change on the adapter's.
+        along += float(((actual - plain).double() * change).sum())
         length += float(change.square().sum())
-        log_wanted, log_found = wanted.double().log_softmax(-1), found.double().log_softmax(-1)
-        kl += float((log_wanted.exp() * (log_wanted - log_found)).sum())
-        positions += wanted.shape[0]
+        log_p, log_q = expected.double().log_softmax(-1), actual.double().log_softmax(-1)
+        kl += float(kl_divergence(log_p, log_q).sum())
+        positions += expected.shape[0]
     return MergeVerification(
         max_diff=max_diff,
         kl=max(kl / positions, 0.0),
@@ -195,43 +195,39 @@ def _compare_logits(
 
 
 def _iter_checked(*lists: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    for plain, wanted, found in zip(*lists, strict=True):
-        if found.shape != wanted.shape:
+    """(base, base + adapter, merged) of each prompt; ExportError for other shapes and for NaN."""
+    for plain, expected, actual in zip(*lists, strict=True):
+        if actual.shape != expected.shape:
             raise ExportError(
-                f"The merged model gives logits of shape {tuple(found.shape)}, base + adapter "
-                f"{tuple(wanted.shape)}: it is another model."
+                "export.other_model",
+                shape=str(tuple(actual.shape)),
+                expected=str(tuple(expected.shape)),
             )
-        for logits, whose in ((found, "the merged model"), (wanted, "base + adapter")):
+        for logits, name in ((actual, "merged_model"), (expected, "base_and_adapter")):
             if not logits.isfinite().all():
-                raise ExportError(f"The logits of {whose} are not finite: its weights are broken.")
-        yield plain, wanted, found
+                raise ExportError("export.logits_not_finite", model=Text(f"export.{name}"))
+        yield plain, expected, actual
 
 
 def _is_float32_throughout(merged: Path, compute: torch.dtype) -> bool:
-    """Whether nothing but float32 rounding separates the two roads."""
+    """Whether float32 rounding alone can separate the merged model from the reference."""
     shards = ShardReader(merged)
     stored = {shards.spec(name).dtype for name in shards}
     return compute == torch.float32 and not stored & {torch.float16, torch.bfloat16}
 
 
-def _check_verification(proof: MergeVerification, exact: bool, adapter: Path, merged: Path) -> None:
-    if proof.effect < MIN_EFFECT:
+def _check_verification(
+    verification: MergeVerification, is_float32: bool, adapter: Path, merged: Path
+) -> None:
+    v = verification
+    if v.effect < MIN_EFFECT:
+        raise ExportError("export.no_effect", adapter=adapter, effect=v.effect)
+    measured = {"max_diff": v.max_diff, "kl": v.kl, "effect": v.effect, "follow": v.follow}
+    if abs(v.follow - 1) > MAX_FOLLOW_DEVIATION:
+        raise ExportError("export.adapter_not_held", merged=merged, adapter=adapter, **measured)
+    bound = min(MAX_FLOAT32_DIFF, v.effect / 2) if is_float32 else v.effect / 2
+    if v.max_diff > bound:
+        advice = Text("export.merge_again" if is_float32 else "export.merge_in_float32")
         raise ExportError(
-            f"The adapter {adapter} changes the logits by {proof.effect:.2g} at most: it holds "
-            "nothing to merge. Was it trained?"
-        )
-    measured = (
-        f"logits differ by up to {proof.max_diff:.3g} (KL {proof.kl:.3g}), the adapter's own "
-        f"effect is {proof.effect:.3g}, of which {proof.follow:.0%} shows"
-    )
-    if abs(proof.follow - 1) > 0.25:
-        raise ExportError(
-            f"{merged} does not hold the adapter {adapter}: {measured}. "
-            "Merge again, from the base and the adapter that belong together."
-        )
-    bound = min(MAX_FLOAT32_DIFF, proof.effect / 2) if exact else proof.effect / 2
-    if proof.max_diff > bound:
-        advice = "Merge again." if exact else "Rounding hides it: merge with --dtype fp32."
-        raise ExportError(
-            f"{merged} does not follow base + adapter within {bound:.3g}: {measured}. {advice}"
+            "export.adapter_not_followed", merged=merged, bound=bound, advice=advice, **measured
         )

@@ -1,9 +1,8 @@
 """Adapters: LoRA (https://arxiv.org/abs/2106.09685) and DoRA (https://arxiv.org/abs/2402.09353) on a
-loaded model, by PEFT, frozen base or NF4.
+loaded model, by PEFT, over a frozen base in its own dtype or in NF4.
 
 An adapter's weights carry the names that modules have in memory: for InternLM2 q_proj, k_proj,
-v_proj, o_proj, gate_proj, up_proj, down_proj, not the fused `wqkv` of its files. Knows nothing of
-training loops or checkpoints.
+v_proj, o_proj, gate_proj, up_proj, down_proj, not the fused `wqkv` of its files.
 """
 
 from __future__ import annotations
@@ -44,24 +43,21 @@ def add_lora(
     rslora: bool = False,
     scores: bool = False,
 ) -> Any:
-    """`model` frozen under a fresh adapter whose weights train in float32.
+    """`model` frozen, with a new adapter whose weights train in float32.
 
     Args:
         r: rank; the adapter's product is scaled by alpha / r.
         dropout: share of the adapter's inputs that are zeroed in training, 0 to 1.
         targets: the linear layers by the last part of their name; "all-linear" is all but the head.
-        dora: the length of each row of a weight trains apart from its direction, which LoRA turns.
-        scores: the model's `score` trains whole beside the adapter.
-        rslora: the product is scaled by alpha / sqrt(r) (https://arxiv.org/abs/2312.03732).
+        dora: train the length of each row of a weight separately from its direction.
+        rslora: scale the product by alpha / sqrt(r) instead (https://arxiv.org/abs/2312.03732).
+        scores: a reward model; its whole `score` head trains beside the adapter.
 
-    A fresh adapter changes nothing: its second factor starts at zero. Raises ModelError for
+    A new adapter changes nothing, since its second factor starts at zero. Raises ModelError for
     impossible numbers and for targets that the model does not have.
     """
     if r < 1 or alpha <= 0 or not 0 <= dropout < 1:
-        raise ModelError(
-            f"LoRA with r={r}, alpha={alpha}, dropout={dropout} is impossible: r is at least 1, "
-            "alpha above 0, dropout from 0 to below 1."
-        )
+        raise ModelError("models.lora_numbers", r=r, alpha=alpha, dropout=dropout)
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT divides by it, whole or not
@@ -78,7 +74,7 @@ def add_lora(
     # Casts adapter weights to float32: steps of 1e-4 vanish in bfloat16's eight bits.
     adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     for parameter in adapted.parameters():
-        if parameter.requires_grad:  # a head is cast by nobody else
+        if parameter.requires_grad:  # PEFT casts adapters only, not a head that trains with them
             parameter.data = parameter.data.float()
     return adapted
 
@@ -90,12 +86,11 @@ def _resolve_targets(model: Any, targets: str | Sequence[str] | None) -> str | l
     if model.config.model_type == internlm2.MODEL_TYPE:
         names = [new for name in names for new in INTERNLM2_TARGETS.get(name, (name,))]
     layers = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    lacking = [n for n in names if not any(f".{layer}".endswith(f".{n}") for layer in layers)]
-    if lacking:
+    missing = [n for n in names if not any(f".{layer}".endswith(f".{n}") for layer in layers)]
+    if missing:
         present = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
         raise ModelError(
-            f"The model has no linear layer called {', '.join(lacking)}. lora_target_modules may "
-            f"name {', '.join(present)}, or be '{ALL_LINEAR}'."
+            "models.lora_targets", missing=missing, present=present, all_linear=ALL_LINEAR
         )
     return list(dict.fromkeys(names))
 

@@ -1,4 +1,4 @@
-"""Which device, and which dtype suits it. Knows nothing of models."""
+"""Choosing the device and the dtype that a model runs on."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DTYPES = {
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
-    """The device called `name`; "auto" is the current CUDA device where there is one, else the CPU.
+    """The device called `name`; "auto" is the current CUDA device if there is one, else the CPU.
 
-    DeviceError when it is not there.
+    Raises DeviceError when the device does not exist on this machine.
     """
     text = str(name)
     if text == "auto":
@@ -27,28 +27,25 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     try:
         device = torch.device(text)
     except RuntimeError as error:
-        raise DeviceError(f"Unknown device '{text}'. Use auto, cpu, cuda or cuda:N.") from error
+        raise DeviceError("models.unknown_device", name=text) from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise DeviceError(
-                f"The device {text} is not there: CUDA sees {count} on this machine. Use --device "
-                "cpu, or check the driver and CUDA_VISIBLE_DEVICES."
-            )
+            raise DeviceError("models.cuda_device_missing", name=text, count=count)
         if device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
     elif device.type not in ("cpu", "meta"):
         module = getattr(torch, device.type, None)
         if module is None or not getattr(module, "is_available", lambda: False)():
-            raise DeviceError(f"The device {text} is not there. Use auto, cpu or cuda.")
+            raise DeviceError("models.device_missing", name=text)
     return device
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
-    """What `device` computes fastest without losing range.
+    """The dtype that `device` computes fastest in without losing range.
 
-    CUDA: bfloat16 where it is native, else float16. CPU: bfloat16 with avx512_bf16 or AMX, else
-    float32; never float16, which took seventy times as long there.
+    CUDA: bfloat16 where the GPU has it in hardware, else float16. CPU: bfloat16 with avx512_bf16 or
+    AMX, else float32. Never float16 on a CPU, where it was measured to take seventy times as long.
     """
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -65,12 +62,10 @@ def cpu_has_bf16() -> bool:
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """A torch dtype from its name (float32, fp32 …); ModelError for an unknown one."""
+    """A torch dtype from its name (float32, fp32, torch.float32 …); ModelError for an unknown one."""
     if isinstance(dtype, torch.dtype):
         return dtype
-    found = DTYPES.get(dtype.removeprefix("torch."))
-    if found is None:
-        raise ModelError(
-            f"Unknown dtype '{dtype}'.{nearest(dtype, DTYPES)} Use float32, float16 or bfloat16."
-        )
-    return found
+    parsed = DTYPES.get(dtype.removeprefix("torch."))
+    if parsed is None:
+        raise ModelError("models.unknown_dtype", name=dtype, hint=nearest(dtype, DTYPES))
+    return parsed

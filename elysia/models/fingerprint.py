@@ -1,6 +1,6 @@
-"""A cheap fingerprint of a model folder, to tell an adapter's own base from another one.
+"""A cheap fingerprint of a model folder, which tells an adapter's own base from any other model.
 
-Knows nothing of torch: it reads files.
+It reads the files themselves, about a kilobyte per tensor, and needs no torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from elysia.core.errors import ModelError
 
-# What shapes the network or its positions. Names and versions that a re-save changes are left out.
+# What shapes the network or its positions. Names and versions, which saving again changes, are left out.
 ARCHITECTURE_FIELDS = (
     "model_type",
     "vocab_size",
@@ -24,20 +24,20 @@ ARCHITECTURE_FIELDS = (
     "num_key_value_heads",
     "hidden_act",
 )
-SAMPLE_BYTES = 256  # bytes at the start, middle and end of each tensor
+SAMPLE_BYTES = 256  # read at the start, the middle and the end of each tensor
 
 
 def compute_fingerprint(folder: str | Path) -> dict[str, Any]:
-    """`{"files": n, "bytes": n, "sha256": hex}` of a folder's safetensors.
+    """`{"files": n, "bytes": n, "sha256": hex}` of the safetensors in a folder.
 
-    The hash covers config.json's architecture, every tensor's name, dtype and shape, and samples
-    of its bytes, in order of name: re-sharding does not change it, other weights do. Reads about
-    a kilobyte a tensor. Raises ModelError when a file is missing or cut short.
+    The hash covers the architecture in config.json and, in order of name, every tensor's name, dtype,
+    shape and samples of its bytes: other weights change it, re-sharding does not. Raises ModelError
+    when a file is missing or cut short.
     """
     folder = Path(folder)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ModelError(f"{folder} holds no *.safetensors, so its weights cannot be told apart.")
+        raise ModelError("models.no_safetensors", folder=folder)
     tensors: dict[str, bytes] = {}
     for path in files:
         with path.open("rb") as stream:
@@ -50,40 +50,43 @@ def compute_fingerprint(folder: str | Path) -> dict[str, Any]:
 
 
 def _read_architecture(folder: Path) -> list[Any]:
+    path = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
         return [config.get(field) for field in ARCHITECTURE_FIELDS]
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder / 'config.json'} is missing or damaged ({error}).") from error
+        raise ModelError(
+            "models.config_missing_or_damaged", path=path, reason=str(error)
+        ) from error
 
 
 def _read_samples(stream: BinaryIO, path: Path) -> dict[str, bytes]:
-    """For each tensor, its description and sampled bytes (format: safetensors' README)."""
+    """Description and sampled bytes of each tensor (for the format see the README of safetensors)."""
     size = path.stat().st_size
+    samples: dict[str, bytes] = {}
     try:
         (length,) = struct.unpack("<Q", stream.read(8))
         header: dict[str, Any] = json.loads(stream.read(length) if length < size else b"")
         start = 8 + length
-        found: dict[str, bytes] = {}
-        for name, about in header.items():
+        for name, entry in header.items():
             if name == "__metadata__":
                 continue
-            low, high = about["data_offsets"]
+            low, high = entry["data_offsets"]
             if start + high > size:
                 raise ValueError("it ends too soon")
-            text = json.dumps([name, about["dtype"], about["shape"]])
-            found[name] = text.encode() + _read_sample(stream, start + low, start + high)
+            text = json.dumps([name, entry["dtype"], entry["shape"]])
+            samples[name] = text.encode() + _read_sample(stream, start + low, start + high)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is damaged or cut short ({error}). Fetch it anew.") from error
-    return found
+        raise ModelError("models.weights_damaged", path=path, reason=str(error)) from error
+    return samples
 
 
 def _read_sample(stream: BinaryIO, low: int, high: int) -> bytes:
     if high - low <= 3 * SAMPLE_BYTES:
         stream.seek(low)
         return stream.read(high - low)
-    found = b""
-    for place in (low, (low + high - SAMPLE_BYTES) // 2, high - SAMPLE_BYTES):
-        stream.seek(place)
-        found += stream.read(SAMPLE_BYTES)
-    return found
+    sample = b""
+    for offset in (low, (low + high - SAMPLE_BYTES) // 2, high - SAMPLE_BYTES):
+        stream.seek(offset)
+        sample += stream.read(SAMPLE_BYTES)
+    return sample

@@ -1,7 +1,4 @@
-"""Where a model folder comes from: this machine, the Hugging Face Hub or ModelScope.
-
-Knows nothing of what is in the folder.
-"""
+"""Finding a model folder: on this machine, on the Hugging Face Hub or on ModelScope."""
 
 from __future__ import annotations
 
@@ -13,34 +10,31 @@ from pathlib import Path
 from elysia.core.errors import ModelError, nearest
 
 HUBS = ("huggingface", "modelscope")
-# What a causal language model needs; pickled weights and other frameworks' stay where they are.
+# What a causal language model needs. Pickled weights and those of other frameworks are not fetched.
 DOWNLOAD_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "*.md"]
 HUB_TIMEOUT = 20.0  # seconds to wait for a hub's first answer
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def resolve_model(name_or_path: str | Path, hub: str = "huggingface") -> Path:
-    """The local folder of a model or adapter, fetched from `hub` when it is not on this machine.
+    """The local folder of a model or adapter, downloaded from `hub` when it is not on this machine.
 
     Args:
         name_or_path: an existing folder, or a hub's `owner/name`.
         hub: "huggingface" or "modelscope".
 
-    Raises ModelError in one sentence when it is in neither place or the hub cannot be reached.
+    Raises ModelError when it is in neither place or the hub cannot be reached.
     """
     if hub not in HUBS:
-        raise ModelError(f"Unknown hub '{hub}'.{nearest(hub, HUBS)} Use {' or '.join(HUBS)}.")
+        raise ModelError("models.unknown_hub", hub=hub, hint=nearest(hub, HUBS), hubs=HUBS)
     text = str(name_or_path)
     folder = Path(text).expanduser()
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise ModelError(f"{text} is a file, and a model is a folder. Name the folder it lies in.")
+        raise ModelError("models.file_not_folder", path=text)
     if not _REPO_ID.fullmatch(text) or text.startswith("."):
-        raise ModelError(
-            f"There is no model folder {text}. Check the path, or give a name such as "
-            "internlm/internlm2-chat-1_8b."
-        )
+        raise ModelError("models.no_model_folder", path=text)
     return _fetch_from_modelscope(text) if hub == "modelscope" else _fetch_from_huggingface(text)
 
 
@@ -48,51 +42,41 @@ def _fetch_from_huggingface(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    hub = "Hugging Face"
     try:
         return Path(
             snapshot_download(name, allow_patterns=DOWNLOAD_PATTERNS, local_files_only=True)
         )
-    except Exception:
+    except Exception:  # the cache lacks it; the client has many exceptions for that
         if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-            raise ModelError(_unreachable(name, "HF_HUB_OFFLINE is set")) from None
+            reason = "HF_HUB_OFFLINE is set"
+            raise ModelError("models.not_fetched", name=name, hub=hub, reason=reason) from None
     try:
-        # Asked with a time limit, which snapshot_download has not: a silent network hangs it.
+        # Asked with a time limit, which snapshot_download does not have: a silent network hangs it.
         commit = HfApi().model_info(name, timeout=HUB_TIMEOUT).sha
         return Path(snapshot_download(name, revision=commit, allow_patterns=DOWNLOAD_PATTERNS))
     except GatedRepoError as error:
-        raise ModelError(
-            f"{name} on the Hugging Face Hub asks for a licence to be accepted: do so on its page, "
-            "then `hf auth login`."
-        ) from error
+        raise ModelError("models.licence_not_accepted", name=name) from error
     except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"There is no folder {name} here and no such model on the Hugging Face Hub. Check the "
-            "spelling; a private one needs `hf auth login`."
-        ) from error
+        raise ModelError("models.not_on_hub", name=name) from error
     # Whatever else the client, the network or the disk raises means that the model is not here.
     except Exception as error:
-        raise ModelError(_unreachable(name, _get_reason(error))) from error
+        reason = _get_reason(error)
+        raise ModelError("models.not_fetched", name=name, hub=hub, reason=reason) from error
 
 
 def _fetch_from_modelscope(name: str) -> Path:
     try:
         modelscope = importlib.import_module("modelscope")
     except ImportError as error:
-        raise ModelError(
-            f"{name} is not on this machine, and to fetch it from ModelScope the package is "
-            "missing: pip install modelscope."
-        ) from error
+        raise ModelError("models.modelscope_missing", name=name) from error
     try:
         return Path(modelscope.snapshot_download(name))
     except Exception as error:
-        raise ModelError(_unreachable(name, _get_reason(error), "ModelScope")) from error
-
-
-def _unreachable(name: str, reason: str, hub: str = "the Hugging Face Hub") -> str:
-    return (
-        f"{name} is not on this machine and could not be fetched from {hub} ({reason}). "
-        "Download it where there is a network and give the folder's path."
-    )
+        reason = _get_reason(error)
+        raise ModelError(
+            "models.not_fetched", name=name, hub="ModelScope", reason=reason
+        ) from error
 
 
 def _get_reason(error: BaseException) -> str:

@@ -1,6 +1,6 @@
-"""Loading and saving: a folder to a tokenizer, a config, a model in a dtype, on a device, in bits.
+"""Loading models: from a folder to a config, a tokenizer or a model in some dtype, on some device.
 
-Knows nothing of adapters, templates or training.
+Saving, hubs, devices and fingerprints are offered here too, so that callers need one import.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from elysia.models.hub import resolve_model
 from elysia.models.saving import quiet_transformers, save_model, save_tokenizer
 
 __all__ = [
+    "HEAD_WEIGHTS",
     "compute_fingerprint",
+    "configure_reward_head",
+    "get_head_dim",
     "load_causal_lm",
     "load_config",
     "load_reward_model",
@@ -38,6 +41,7 @@ __all__ = [
     "parse_dtype",
     "pick_device",
     "pick_dtype",
+    "read_config",
     "resolve_model",
     "save_model",
     "save_tokenizer",
@@ -48,64 +52,65 @@ log = logging.getLogger(__name__)
 internlm2.register()
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+HEAD_WEIGHTS = ("score.weight", "lm_head.weight", "output.weight")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json as it stands; ModelError when it is missing, damaged or names no model_type."""
+    """config.json as it is; ModelError when it is missing, damaged or has no model_type."""
     path = folder / "config.json"
     if not path.is_file():
         if (folder / "adapter_config.json").is_file():
-            raise ModelError(
-                f"{folder} is an adapter, not a model. Give the base model, with this as --adapter."
-            )
-        what = "has no config.json" if folder.is_dir() else "does not exist"
-        raise ModelError(f"{folder} {what}: it is no model folder. Check the path.")
+            raise ModelError("models.adapter_not_model", folder=folder)
+        if folder.is_dir():
+            raise ModelError("models.no_config", folder=folder)
+        raise ModelError("models.folder_missing", folder=folder)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged ({error}). Fetch the model anew.") from error
-    if not isinstance(found, dict) or not isinstance(found.get("model_type"), str):
-        raise ModelError(f"{path} has no model_type, so the architecture is unknown.")
-    return found
+        raise ModelError("models.config_damaged", path=path, reason=str(error)) from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ModelError("models.no_model_type", path=path)
+    return config
 
 
 def load_config(folder: str | Path) -> Any:
-    """The transformers config of a model folder. InternLM2's is ours, whatever `auto_map` says."""
+    """The transformers config of a model folder. InternLM2's is built in, whatever `auto_map` says."""
     folder = Path(folder)
     raw = read_config(folder)
-    ours = raw["model_type"] == internlm2.MODEL_TYPE
-    if ours and "auto_map" in raw:
+    is_internlm2 = raw["model_type"] == internlm2.MODEL_TYPE
+    if is_internlm2 and "auto_map" in raw:
         log.info("%s names remote code for InternLM2; the built-in model is used instead.", folder)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
+    except Exception as error:  # transformers raises many kinds
         if "auto_map" in raw:
             raise ModelError(
-                f"{folder} (model_type '{raw['model_type']}') would run code of its own, which is "
-                "not done here, and transformers has no model of that type. Choose another one."
+                "models.remote_code", folder=folder, model_type=raw["model_type"]
             ) from error
-        raise ModelError(
-            f"{folder / 'config.json'} cannot be used: {_get_reason(error)}"
-        ) from error
-    if ours and hasattr(config, "auto_map"):
+        path, reason = folder / "config.json", _get_reason(error)
+        raise ModelError("models.config_unusable", path=path, reason=reason) from error
+    if is_internlm2 and hasattr(config, "auto_map"):
         del config.auto_map
     return config
+
+
+def get_head_dim(config: Any) -> int:
+    """The width of one attention head."""
+    own = getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
 
 
 def load_tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a folder; InternLM2's `tokenizer.model` becomes a fast one (see there).
 
-    ModelError when there is none or it cannot be read.
+    Raises ModelError when there is none or it cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ModelError(f"There is no folder {folder} to read a tokenizer from. Check the path.")
+        raise ModelError("models.tokenizer_folder_missing", folder=folder)
     present = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
     if not present:
-        raise ModelError(
-            f"{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Copy the files "
-            "of the model that it was made from."
-        )
+        raise ModelError("models.no_tokenizer", folder=folder, files=TOKENIZER_FILES)
     try:
         if present == ["tokenizer.model"] and internlm2_tokenizer.is_internlm2(folder):
             return internlm2_tokenizer.load_internlm2_tokenizer(folder)
@@ -117,31 +122,29 @@ def load_tokenizer(folder: str | Path) -> Any:
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(
-            f"The tokenizer in {folder} cannot be read: {_get_reason(error)}"
-        ) from error
+        reason = _get_reason(error)
+        raise ModelError("models.tokenizer_unreadable", folder=folder, reason=reason) from error
 
 
 def _has_own_class(folder: Path) -> bool:
-    """Whether tokenizer.json alone says how text is cut. The Auto class would put the ways of the
-    model's family in its place: Qwen2's adds a token that has no embedding.
+    """Whether tokenizer.json alone decides how text is split.
+
+    The Auto class would replace it by the rules of the model's family: Qwen2's adds a token that has
+    no embedding.
     """
     path = folder / "tokenizer_config.json"
     if not path.is_file() or not (folder / "tokenizer.json").is_file():
         return False
-    said = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class")
-    return said in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    name = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class")
+    return name in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def set_eos_token(tokenizer: Any, token: str) -> None:
-    """Make `token` the tokenizer's end of sequence ("" leaves it); ModelError when it has none."""
+    """Make `token` the tokenizer's end of sequence; "" changes nothing. ModelError for an unknown token."""
     if not token:
         return
     if token not in tokenizer.get_vocab():
-        raise ModelError(
-            f"eos_token = '{token}', and the tokenizer has no such token. Name one that it has, or "
-            "leave eos_token out."
-        )
+        raise ModelError("models.unknown_eos_token", token=token)
     tokenizer.eos_token = token
 
 
@@ -155,53 +158,51 @@ def load_causal_lm(
     attention: str | None = None,
     scores: bool = False,
 ) -> Any:
-    """A causal language model in eval mode, loaded shard by shard straight onto its device.
+    """A causal language model in eval mode, loaded shard by shard directly onto its device.
 
     Args:
         dtype: of weights and arithmetic; "auto" is the device's best (`pick_dtype`).
         device: "auto", "cpu", "cuda", "cuda:1" …
-        bits: None for all of `dtype`, 4 for NF4 (QLoRA, https://arxiv.org/abs/2305.14314), 8 for
-            LLM.int8 (https://arxiv.org/abs/2208.07339). AWQ's four bits are spread out into `dtype`.
+        bits: None to keep `dtype`, 4 for NF4 (QLoRA, https://arxiv.org/abs/2305.14314), 8 for
+            LLM.int8 (https://arxiv.org/abs/2208.07339). AWQ's four bits are expanded into `dtype`.
         double_quant: whether NF4's scales are quantized too.
         attention: one of transformers' attention implementations.
-        scores: see `load_reward_model`.
+        scores: a reward model instead (see `load_reward_model`).
 
-    Raises ModelError for a folder that holds no such model, DeviceError for a missing device.
+    Raises ModelError for a folder without such a model, DeviceError for a device that is missing or
+    too small.
     """
     folder = Path(folder)
     place = pick_device(device)
-    chosen = pick_dtype(place) if dtype == "auto" else parse_dtype(dtype)
+    compute_dtype = pick_dtype(place) if dtype == "auto" else parse_dtype(dtype)
     config = load_config(folder)
     if not _has_weights(folder):
-        raise ModelError(
-            f"{folder} has a config.json but no weights (*.safetensors). Fetch the model anew."
-        )
+        raise ModelError("models.no_weights", folder=folder)
     options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     if bits is not None:
         options["quantization_config"] = _build_quantization_config(
-            bits, chosen, double_quant, scores
+            bits, compute_dtype, double_quant, scores
         )
     kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     if scores:
         configure_reward_head(config, folder)
-    model, notes = _from_pretrained(kind, folder, config, chosen, place, options)
-    _check_keys(folder, notes, HEAD_WEIGHTS if scores else ())
+    model, loading_info = _from_pretrained(kind, folder, config, compute_dtype, place, options)
+    _check_keys(folder, loading_info, HEAD_WEIGHTS if scores else ())
     quantization.keep_odd_shapes_unpacked(model)
     return model.eval()
 
 
 def load_reward_model(folder: str | Path, **options: Any) -> Any:
-    """The network under a head of one number, `score`, fresh where the folder has none; `options` as
-    of `load_causal_lm`. The architecture's own class for sequence classification.
+    """The network with a head of one number, `score`, which is fresh where the folder has none.
+
+    The class is the architecture's own for sequence classification; `options` are those of
+    `load_causal_lm`.
     """
     return load_causal_lm(folder, scores=True, **options)
 
 
-HEAD_WEIGHTS = ("score.weight", "lm_head.weight", "output.weight")
-
-
 def configure_reward_head(config: Any, folder: Path) -> Any:
-    """`config` for one number a text, taken at the last token that is not padding."""
+    """Set `config` to one number per text, read at the last token that is not padding."""
     config.num_labels = 1
     if config.pad_token_id is None:
         tokenizer = load_tokenizer(folder)
@@ -217,64 +218,65 @@ def _from_pretrained(
     place: torch.device,
     options: dict[str, Any],
 ) -> Any:
-    """transformers' model and its notes on the keys, or a sentence."""
-    spread = quantization.is_awq(config)
+    """(model, transformers' information about its keys); every fault becomes an error of ours."""
+    is_awq = quantization.is_awq(config)
     try:
         with quiet_transformers():
-            if spread:
+            if is_awq:
                 options = options | {"state_dict": _dequantize_awq(folder, config, dtype)}
                 with torch.device("meta"):  # the Auto classes take no weights without a folder
                     kind = type(kind.from_config(config))
-            model, notes = kind.from_pretrained(
-                None if spread else folder,
+            model, loading_info = kind.from_pretrained(
+                None if is_awq else folder,
                 config=config,
                 dtype=dtype,
                 device_map={"": place},
                 trust_remote_code=False,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # so that they are named below, not in a table
+                ignore_mismatched_sizes=True,  # `_check_keys` names them; transformers prints a table
                 **options,
             )
-            if spread and (folder / "generation_config.json").is_file():
+            if is_awq and (folder / "generation_config.json").is_file():
                 model.generation_config = GenerationConfig.from_pretrained(folder)
-            return model, notes
+            return model, loading_info
     except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"{folder} does not fit into the memory of {place}. Use bits 4, a smaller model or "
-            "another device."
-        ) from error
+        raise DeviceError("models.out_of_memory", folder=folder, device=str(place)) from error
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"{folder} cannot be loaded: {_get_reason(error)}") from error
+        reason = _get_reason(error)
+        raise ModelError("models.not_loaded", folder=folder, reason=reason) from error
 
 
 def _dequantize_awq(folder: Path, config: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """An AWQ folder's weights as plain ones, and `config` without the word of it."""
+    """The weights of an AWQ folder as plain ones; `config` no longer says that they are quantized."""
     quantization.check_awq_layout(config, folder)
     del config.quantization_config
     return dict(quantization.iter_awq_tensors(folder, dtype))
 
 
-def _check_keys(folder: Path, notes: dict[str, Any], free: tuple[str, ...] = ()) -> None:
-    """ModelError when weights are missing or of another shape; a warning when some are unused. Those
-    in `free` may be either.
+def _check_keys(folder: Path, loading_info: dict[str, Any], optional: tuple[str, ...] = ()) -> None:
+    """ModelError when weights are missing or of another shape; a warning when some are unused.
+
+    Those in `optional` may be missing or unused.
     """
-    for name, stored, wanted in sorted(notes["mismatched_keys"]):
+    for name, stored, expected in sorted(loading_info["mismatched_keys"]):
         raise ModelError(
-            f"{folder}: {name} has shape {list(stored)} and config.json asks for {list(wanted)}. "
-            "The config.json is another model's."
-        )
-    lacking = sorted(set(notes["missing_keys"]) - set(free))
-    if lacking:
+            "models.other_shape", folder=folder, name=name,
+            stored=str(list(stored)), expected=str(list(expected)),
+        )  # fmt: skip
+    missing = sorted(set(loading_info["missing_keys"]) - set(optional))
+    if missing:
         raise ModelError(
-            f"{folder} lacks {len(lacking)} of the model's weights, the first being {lacking[0]}. "
-            "The folder is incomplete, or its config.json is another model's."
+            "models.weights_missing", folder=folder, count=len(missing), name=missing[0]
         )
-    unused = sorted(set(notes["unexpected_keys"]) - set(free))
+    unused = sorted(set(loading_info["unexpected_keys"]) - set(optional))
     if unused:
         log.warning(
-            "%s holds %d weights not used here, such as %s.", folder, len(unused), unused[0]
+            "%s holds %d weights that are not used here, such as %s.",
+            folder,
+            len(unused),
+            unused[0],
         )
 
 
@@ -284,7 +286,7 @@ def _build_quantization_config(
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     if bits != 4:
-        raise ModelError(f"Weights of {bits} bits are not offered: choose 4, 8 or none.")
+        raise ModelError("models.unsupported_bits", bits=bits)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         llm_int8_skip_modules=["score"] if scores else None,  # a head that trains is not packed
@@ -299,7 +301,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _get_reason(error: BaseException) -> str:
-    """What a library's exception says, in one line without its advice on itself."""
+    """What a library's exception says, on one line and without its advice about itself."""
     text = " ".join(str(error).split())
     if "Unrecognized configuration class" in text:
         return "it is no causal language model."

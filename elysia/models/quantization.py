@@ -1,8 +1,10 @@
-"""Two faults of bitsandbytes 0.50's 4-bit layers on a CPU with avx512_bf16, and the way round both.
+"""Weights of 4 bits: NF4 as bitsandbytes stores it, and AWQ's packed form.
 
-There, the first forward in eval mode without gradients repacks a layer for speed. The packed
-layer has no backward, and a layer of some shapes cannot be packed at all. Knows nothing of
-adapters.
+NF4 (QLoRA, https://arxiv.org/abs/2305.14314): what training saw in place of the base's weights, and
+how to avoid two faults of bitsandbytes' 4-bit layers on a CPU. AWQ (https://arxiv.org/abs/2306.00978,
+layout "gemm"): packing, unpacking and reading. A linear layer of `inputs` and `outputs` is stored as
+qweight (inputs, outputs / 8) int32, scales (inputs / group, outputs) float16 and qzeros
+(inputs / group, outputs / 8) int32. LMDeploy computes with these on a GPU; here they are expanded.
 """
 
 from __future__ import annotations
@@ -19,55 +21,24 @@ from safetensors import safe_open
 from torch import Tensor
 
 from elysia.core.errors import ModelError
+from elysia.models.saving import quiet_transformers
 
-PACKED_ROWS, PACKED_COLUMNS = 32, 64  # a packed layer's sizes are multiples of these
+NF4_BLOCK_SIZE = 64  # weights that share a scale: the default of bitsandbytes, and so of training
+PACKED_ROWS, PACKED_COLUMNS = (
+    32,
+    64,
+)  # the sizes of a layer packed for the CPU are multiples of these
 
-
-def keep_nf4_trainable(model: Any) -> int:
-    """Keep 4-bit layers in the layout that gradients pass through; returns how many there are.
-
-    Otherwise training after one evaluation goes on without the gradients of everything below a
-    packed layer, with a warning at most; and asking a packed model for its state dict requantizes
-    the base slightly differently. Layers that are packed already are unpacked, which cannot undo
-    that rounding: call this before the first forward.
-    """
-    layers = _get_4bit_layers(model)
-    for layer in layers:
-        _disable_cpu_packing(layer)
-    return len(layers)
-
-
-def keep_odd_shapes_unpacked(model: Any) -> None:
-    """Spare layers that cannot be packed from the attempt, which would end the program."""
-    for layer in _get_4bit_layers(model):
-        if layer.out_features % PACKED_ROWS or layer.in_features % PACKED_COLUMNS:
-            _disable_cpu_packing(layer)
-
-
-def _get_4bit_layers(model: Any) -> list[Any]:
-    if "bitsandbytes" not in sys.modules:
-        return []  # nobody can have made one
-    from bitsandbytes.nn.modules import Linear4bit
-
-    return [module for module in model.modules() if isinstance(module, Linear4bit)]
-
-
-def _disable_cpu_packing(layer: Any) -> None:
-    from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse as unpack
-
-    layer.support_avx512bf16_for_cpu = False
-    state: Any = getattr(layer.weight, "quant_state", None)
-    if getattr(state, "packing_format_for_cpu", False):
-        layer.weight.data, layer.weight.quant_state = unpack(layer.weight.data, state)
-        layer.quant_state = layer.weight.quant_state
-
-
-NF4_BLOCK_SIZE = 64  # weights that share a scale; bitsandbytes' own default, and so the training's
+AWQ_BITS, AWQ_GROUP_SIZE = 4, 128
+VALUES_PER_WORD = 32 // AWQ_BITS
+# The k-th four bits of a word, from the lowest, hold the value at this index among the word's eight.
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+AWQ_PARTS = ("qweight", "qzeros", "scales")
 
 
 @dataclass
 class QuantizationDrift:
-    """How far the dequantized weights lie from the original ones, over all that were quantized."""
+    """How far the dequantized weights are from the original ones, over all quantized modules."""
 
     squared: float = 0.0
     reference: float = 0.0
@@ -75,7 +46,7 @@ class QuantizationDrift:
     weights: int = 0
 
     def add(self, original: Tensor, dequantized: Tensor) -> None:
-        """Count one module's weight."""
+        """Count the weight of one module."""
         difference = (dequantized.float() - original.float()).double()
         self.squared += float(difference.square().sum())
         self.reference += float(original.double().square().sum())
@@ -93,7 +64,7 @@ class QuantizationDrift:
 
 
 def round_trip_nf4(weight: Tensor, dtype: torch.dtype, double_quant: bool) -> Tensor:
-    """`weight` after NF4, in `dtype`: the dtype in which the training loaded it before rounding."""
+    """`weight` after NF4 and back, in `dtype`: the dtype in which training loaded it before rounding."""
     from bitsandbytes import functional
 
     loaded = weight.to(dtype).contiguous()
@@ -105,8 +76,9 @@ def round_trip_nf4(weight: Tensor, dtype: torch.dtype, double_quant: bool) -> Te
 
 
 def get_quantized_modules(config: Any) -> set[str]:
-    """Names of the layers that a 4-bit load quantizes: transformers' own choice, tried on a model
-    without memory.
+    """Names of the layers that a 4-bit load quantizes.
+
+    The choice is transformers' own, made on a model without memory for its weights.
     """
     from bitsandbytes.nn.modules import Linear4bit
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -120,42 +92,70 @@ def get_quantized_modules(config: Any) -> set[str]:
 
 
 def dequantize_model(model: Any) -> Any:
-    """A model of transformers that was loaded in 4 bits, with plain layers of the same weights.
+    """A transformers model that was loaded in 4 bits, with plain layers of the same weights.
 
-    To be called before the first forward, which may repack a layer on the CPU.
+    Call it before the first forward, which may repack layers on a CPU.
     """
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # it warns of the dtype that was asked for
-    try:
+    with quiet_transformers():  # it warns about the dtype, which was asked for
         return model.dequantize()
-    finally:
-        transformers_logging.set_verbosity(level)
 
 
-AWQ_BITS, AWQ_GROUP_SIZE = 4, 128
-VALUES_PER_WORD = 32 // AWQ_BITS  # numbers in a word
-# The k-th four bits of a word, from the lowest, hold the number at this place among the word's eight.
-AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-AWQ_PARTS = ("qweight", "qzeros", "scales")
+def keep_nf4_trainable(model: Any) -> int:
+    """Keep 4-bit layers in the layout that gradients pass through; returns how many there are.
+
+    On a CPU with avx512_bf16, bitsandbytes 0.50 repacks a 4-bit layer for speed at its first forward
+    in eval mode without gradients. The packed layer has no backward: after one evaluation, training
+    would go on without the gradients of everything below it, with a warning at most. The state dict
+    of a packed model is also requantized slightly differently. Layers that are packed already are
+    unpacked, which cannot undo that rounding: call this before the first forward.
+    """
+    layers = _get_4bit_layers(model)
+    for layer in layers:
+        _disable_cpu_packing(layer)
+    return len(layers)
+
+
+def keep_odd_shapes_unpacked(model: Any) -> None:
+    """Exempt layers whose shape cannot be packed on a CPU; the attempt would end the program."""
+    for layer in _get_4bit_layers(model):
+        if layer.out_features % PACKED_ROWS or layer.in_features % PACKED_COLUMNS:
+            _disable_cpu_packing(layer)
+
+
+def _get_4bit_layers(model: Any) -> list[Any]:
+    if "bitsandbytes" not in sys.modules:
+        return []  # without the library no such layer can exist, and importing it takes seconds
+    from bitsandbytes.nn.modules import Linear4bit
+
+    return [module for module in model.modules() if isinstance(module, Linear4bit)]
+
+
+def _disable_cpu_packing(layer: Any) -> None:
+    from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse as unpack
+
+    layer.support_avx512bf16_for_cpu = False
+    state: Any = getattr(layer.weight, "quant_state", None)
+    if getattr(state, "packing_format_for_cpu", False):
+        layer.weight.data, layer.weight.quant_state = unpack(layer.weight.data, state)
+        layer.quant_state = layer.weight.quant_state
 
 
 def unpack_awq(words: Tensor) -> Tensor:
-    """Numbers 0 to 15 (rows, columns * 8), uint8, out of int32 words (rows, columns)."""
-    shifts = torch.tensor(
-        [AWQ_BITS * AWQ_ORDER.index(place) for place in range(VALUES_PER_WORD)], dtype=torch.int32
+    """Values 0 to 15 (rows, columns * 8), uint8, out of int32 words (rows, columns)."""
+    shifts = [AWQ_BITS * AWQ_ORDER.index(place) for place in range(VALUES_PER_WORD)]
+    values: Tensor = (words.unsqueeze(-1) >> torch.tensor(shifts, dtype=torch.int32)) & (
+        2**AWQ_BITS - 1
     )
-    numbers: Tensor = (words.unsqueeze(-1) >> shifts) & (2**AWQ_BITS - 1)
-    return numbers.to(torch.uint8).flatten(1)
+    return values.to(torch.uint8).flatten(1)
 
 
-def pack_awq(numbers: Tensor) -> Tensor:
+def pack_awq(values: Tensor) -> Tensor:
     """The inverse of `unpack_awq`."""
-    eights = numbers.to(torch.int64).unflatten(1, (-1, VALUES_PER_WORD))
-    words = torch.zeros_like(eights[..., 0])
+    groups = values.to(torch.int64).unflatten(1, (-1, VALUES_PER_WORD))
+    words = torch.zeros_like(groups[..., 0])
     for k, place in enumerate(AWQ_ORDER):
-        words |= eights[..., place] << (AWQ_BITS * k)
+        words |= groups[..., place] << (AWQ_BITS * k)
+    # From unsigned to signed words of the same bits.
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32).contiguous()
 
 
@@ -168,30 +168,30 @@ def dequantize_awq(qweight: Tensor, qzeros: Tensor, scales: Tensor) -> Tensor:
 
 
 def is_awq(config: Any) -> bool:
-    """Whether a model's config (transformers') says that its weights are AWQ's."""
-    found = getattr(config, "quantization_config", None)
-    return isinstance(found, dict) and found.get("quant_method") == "awq"
+    """Whether the weights that a transformers config describes are AWQ's."""
+    quantization = getattr(config, "quantization_config", None)
+    return isinstance(quantization, dict) and quantization.get("quant_method") == "awq"
 
 
 def check_awq_layout(config: Any, folder: Path) -> None:
-    """ModelError for AWQ of another layout or width than is read here."""
-    found = config.quantization_config
-    if found.get("bits") != AWQ_BITS or str(found.get("version", "gemm")).lower() != "gemm":
+    """ModelError for AWQ weights in another layout or width than can be read here."""
+    quantization = config.quantization_config
+    bits, layout = quantization.get("bits"), quantization.get("version", "gemm")
+    if bits != AWQ_BITS or str(layout).lower() != "gemm":
         raise ModelError(
-            f"{folder} holds AWQ weights of {found.get('bits')} bits in the layout "
-            f"'{found.get('version')}'; only {AWQ_BITS} bits in 'gemm' are read."
+            "models.awq_layout", folder=folder, bits=bits, layout=layout, supported=AWQ_BITS
         )
 
 
 def iter_awq_tensors(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """(name as in an unquantized folder, tensor in `dtype`) of an AWQ folder, file by file.
 
-    The parts of one layer must lie in one file, or in the order of their files.
+    The parts of a layer may be spread over files: they wait until all three have been read.
     """
     waiting: dict[str, dict[str, Tensor]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(str(path), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no dict
+            for name in file.keys():  # noqa: SIM118 - it is not a dict
                 layer, _, part = name.rpartition(".")
                 tensor = file.get_tensor(name)
                 if part not in AWQ_PARTS:
@@ -203,5 +203,5 @@ def iter_awq_tensors(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Te
                     yield f"{layer}.weight", dequantize_awq(**waiting.pop(layer)).to(dtype)
     if waiting:
         layer, parts = next(iter(waiting.items()))
-        lacking = ", ".join(part for part in AWQ_PARTS if part not in parts)
-        raise ModelError(f"{folder}: {layer} lacks {lacking}. The folder is incomplete.")
+        missing = [part for part in AWQ_PARTS if part not in parts]
+        raise ModelError("models.awq_incomplete", folder=folder, layer=layer, missing=missing)

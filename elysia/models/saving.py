@@ -1,14 +1,11 @@
-"""Writing a model folder that today's and yesterday's readers understand.
-
-Knows nothing of adapters: what is to be saved is merged already.
-"""
+"""Writing a model folder that current and older programs can read."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,22 +21,19 @@ def save_model(
 ) -> None:
     """Write weights (safetensors, under the architecture's own keys), configs and tokenizer.
 
-    config.json says things twice where transformers 5 renamed them (see `add_legacy_fields`).
-    Raises ModelError for quantized weights, which have no such keys, and when the disk is full.
+    config.json says twice what transformers 5 renamed (see `add_legacy_fields`). Raises ModelError
+    for quantized weights, which have no such keys, and when the disk is full.
     """
     folder = Path(folder)
     if getattr(model, "is_quantized", False):
-        raise ModelError(
-            "Quantized weights are not saved as a model: save the adapter, and merge it onto the "
-            "base in its own dtype."
-        )
+        raise ModelError("models.quantized_not_saved")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with quiet_transformers():
             model.save_pretrained(folder, max_shard_size=max_shard_size)
         rewrite_json(folder / "config.json", add_legacy_fields)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{folder} cannot be written: {_get_os_reason(error)}") from error
+        raise _not_written(folder, error) from error
     if tokenizer is not None:
         save_tokenizer(tokenizer, folder)
 
@@ -54,51 +48,40 @@ def save_tokenizer(tokenizer: Any, folder: str | Path) -> None:
             shutil.copyfile(source, folder / "tokenizer.model")
         rewrite_json(folder / "tokenizer_config.json", _use_known_class)
     except OSError as error:
-        raise ModelError(f"{folder} cannot be written: {_get_os_reason(error)}") from error
+        raise _not_written(folder, error) from error
 
 
 def add_legacy_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """A config.json dict with `rope_theta`, `rope_scaling` and `torch_dtype` beside transformers
-    5's `rope_parameters` and `dtype`, and no `auto_map` to code that is not shipped.
+    """A config.json dict with `rope_theta`, `rope_scaling` and `torch_dtype` beside transformers 5's
+    `rope_parameters` and `dtype`, and without an `auto_map` to code that is not in the folder.
 
     LMDeploy, llama.cpp's converter and transformers 4 read the older names.
     """
-    found = {key: value for key, value in config.items() if key != "auto_map"}
-    rope = found.get("rope_parameters")
+    config = {key: value for key, value in config.items() if key != "auto_map"}
+    rope = config.get("rope_parameters")
     if isinstance(rope, dict) and "rope_theta" in rope:
-        found["rope_theta"] = rope["rope_theta"]
+        config["rope_theta"] = rope["rope_theta"]
         kind = rope.get("rope_type", "default")
         rest = {k: v for k, v in rope.items() if k not in ("rope_theta", "rope_type")}
-        found["rope_scaling"] = (
+        config["rope_scaling"] = (
             None if kind == "default" else {"type": kind, "rope_type": kind, **rest}
         )
-    if "dtype" in found:
-        found["torch_dtype"] = found["dtype"]
-    return found
-
-
-def _get_os_reason(error: Exception) -> str:
-    return f"{getattr(error, 'strerror', None) or error}. Is the disk full, or the place read-only?"
-
-
-def _use_known_class(config: dict[str, Any]) -> dict[str, Any]:
-    config.pop("auto_map", None)
-    if config.get("tokenizer_class") == "TokenizersBackend":
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if "dtype" in config:
+        config["torch_dtype"] = config["dtype"]
     return config
 
 
-def rewrite_json(path: Path, change: Any) -> None:
-    """Replace a JSON object by `change` of it, whole or not at all."""
-    found = change(json.loads(path.read_text(encoding="utf-8")))
+def rewrite_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace the JSON object in a file by `change` of it, completely or not at all."""
+    changed = change(json.loads(path.read_text(encoding="utf-8")))
     new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    new.write_text(json.dumps(changed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(new, path)
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No tables of keys and no bars from transformers inside: our sentences say what matters."""
+    """Keep transformers' tables of keys, warnings and progress bars from the terminal inside."""
     level = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -109,3 +92,15 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bar:
             transformers_logging.enable_progress_bar()
+
+
+def _not_written(folder: Path, error: Exception) -> ModelError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return ModelError("models.not_written", folder=folder, reason=reason)
+
+
+def _use_known_class(config: dict[str, Any]) -> dict[str, Any]:
+    config.pop("auto_map", None)
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    return config

@@ -1,7 +1,4 @@
-"""A tokenizer and a model from nothing, small enough for a laptop: the demo's base.
-
-Knows nothing of training or of personas: it reads text and writes model folders.
-"""
+"""Creating a tokenizer and a randomly initialised model, small enough for a laptop: the demo's base."""
 
 from __future__ import annotations
 
@@ -41,26 +38,21 @@ def train_tokenizer(
 
     Args:
         files: .json or .jsonl (every string inside the rows counts as text) or .txt (every line).
-        vocab_size: pieces in all: 9 special tokens, 256 bytes, the rest learned.
+        vocab_size: tokens in all: 9 special tokens, 256 bytes, the rest learned.
         overwrite: whether `out` may already hold files.
 
     The same files give the same tokenizer. Raises DataError for unreadable or empty input and
-    ModelError for an impossible size or an occupied folder.
+    ModelError for an impossible size or a folder that is not empty.
     """
     if not files:
-        raise DataError(
-            "No files to train a tokenizer on. Name at least one .json, .jsonl or .txt."
-        )
+        raise DataError("models.no_files")
     if vocab_size < MIN_VOCABULARY:
-        raise ModelError(
-            f"A vocabulary of {vocab_size} is too small: the bytes and special tokens alone are "
-            f"{MIN_VOCABULARY}. Set vocab_size to {MIN_VOCABULARY} or more."
-        )
+        raise ModelError("models.vocabulary_too_small", size=vocab_size, minimum=MIN_VOCABULARY)
     folder = check_output_folder(out, overwrite)
     texts = [text for file in files for text in read_texts(Path(file))]
     tokenizer = Tokenizer(models.BPE())
-    # A Chinese character is a piece at most: pieces of whole phrases, which so little text would
-    # give, are met too seldom to be understood in other company.
+    # No token is longer than one Chinese character: so little text would give tokens of whole
+    # phrases, which occur too rarely for a model to learn them in any other context.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\p{Han}"), behavior="isolated"),
@@ -77,7 +69,7 @@ def train_tokenizer(
     tokenizer.train_from_iterator(texts, trainer)
     learned = tokenizer.get_vocab_size()
     if learned < vocab_size:
-        log.warning("The text gave %d pieces, not the %d asked for.", learned, vocab_size)
+        log.warning("The text gave only %d of the requested %d tokens.", learned, vocab_size)
     loading.save_tokenizer(_wrap_tokenizer(tokenizer), folder)
     return folder
 
@@ -96,14 +88,14 @@ def _wrap_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 def read_texts(file: Path) -> Iterator[str]:
     """The texts of one file: strings of JSON values in file order, or non-empty lines.
 
-    DataError names the file and line at fault, or says that there is no text.
+    Raises DataError, which names the file and line, for damaged files and for files without text.
     """
     try:
         content = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}. Check the path.") from error
+        raise DataError("models.file_unreadable", path=file, reason=error.strerror) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text (byte {error.start}). Convert it.") from error
+        raise DataError("models.not_utf8", path=file, offset=error.start) from error
     lines = content.splitlines()
     kind = file.suffix.lower()
     if kind == ".jsonl" and not content.lstrip().startswith("["):
@@ -115,10 +107,10 @@ def read_texts(file: Path) -> Iterator[str]:
     elif kind == ".txt":
         rows = lines
     else:
-        raise DataError(f"{file} is none of .json, .jsonl and .txt. Convert it to one of them.")
+        raise DataError("models.text_suffix", path=file)
     texts = [text for row in rows for text in _iter_strings(row) if text.strip()]
     if not texts:
-        raise DataError(f"{file} holds no text to train a tokenizer on.")
+        raise DataError("models.no_text", path=file)
     yield from texts
 
 
@@ -126,8 +118,10 @@ def _parse_json(text: str, file: Path, line: int = 0) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        place = f"line {line or error.lineno}, column {error.colno}"
-        raise DataError(f"{file}, {place}: not JSON ({error.msg}). Correct the file.") from error
+        raise DataError(
+            "models.not_json", path=file, line=line or error.lineno, column=error.colno,
+            reason=error.msg,
+        ) from error  # fmt: skip
 
 
 def _iter_strings(value: Any) -> Iterator[str]:
@@ -160,18 +154,18 @@ def init_model(
     """Write a model of random weights, its config and `tokenizer` to the folder `out`.
 
     Args:
-        tokenizer: folder whose tokenizer sets the vocabulary, copied into `out`.
+        tokenizer: folder whose tokenizer sets the vocabulary; it is copied into `out`.
         kv_heads: key-value heads; as many as `heads` when None.
         vocab_size: rows of the embedding, at least the tokenizer's, which is the default.
         intermediate_size: width of the feed-forward layer; about 8/3 of hidden_size when None.
         seed: the same seed gives the same weights; the caller's random state is left alone.
 
-    Raises ModelError for sizes that do not fit each other or an occupied folder.
+    Raises ModelError for sizes that do not fit each other or a folder that is not empty.
     """
     kv_heads = kv_heads or heads
     intermediate_size = intermediate_size or (hidden_size * 8 // 3 + 63) // 64 * 64
     _check_sizes(architecture, hidden_size, layers, heads, kv_heads)
-    words = loading.load_tokenizer(Path(tokenizer))
+    vocabulary = loading.load_tokenizer(Path(tokenizer))
     weights_dtype = loading.parse_dtype(dtype)
     folder = check_output_folder(out, overwrite)
     sizes = {
@@ -181,63 +175,60 @@ def init_model(
         "num_key_value_heads": kv_heads,
         "intermediate_size": intermediate_size,
         "max_position_embeddings": max_position_embeddings,
-        "vocab_size": vocab_size or len(words),
+        "vocab_size": vocab_size or len(vocabulary),
     }
-    if sizes["vocab_size"] < len(words):
-        raise ModelError(f"vocab_size {vocab_size} is below the tokenizer's {len(words)} pieces.")
-    config = _build_config(architecture, words, sizes, tie_word_embeddings)
+    if sizes["vocab_size"] < len(vocabulary):
+        raise ModelError(
+            "models.vocabulary_below_tokenizer", size=vocab_size, count=len(vocabulary)
+        )
+    config = _build_config(architecture, vocabulary, sizes, tie_word_embeddings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(weights_dtype)
-    model.generation_config = _build_generation_config(words)
-    loading.save_model(model, words, folder)
+    model.generation_config = _build_generation_config(vocabulary)
+    loading.save_model(model, vocabulary, folder)
     return folder
 
 
-def _build_config(architecture: str, words: Any, sizes: dict[str, int], tied: bool) -> Any:
+def _build_config(architecture: str, tokenizer: Any, sizes: dict[str, int], tied: bool) -> Any:
     return AutoConfig.for_model(
         architecture,
         tie_word_embeddings=tied,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         **sizes,
         **({"bias": False} if architecture == "internlm2" else {}),
     )
 
 
-def _build_generation_config(words: Any) -> GenerationConfig:
+def _build_generation_config(tokenizer: Any) -> GenerationConfig:
     """Replies end at either of the two end tokens."""
-    ends = [words.eos_token_id, words.convert_tokens_to_ids("<|im_end|>")]
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
     return GenerationConfig(
-        bos_token_id=words.bos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=[end for end in dict.fromkeys(ends) if end is not None],
-        pad_token_id=words.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 
 def _check_sizes(architecture: str, hidden: int, layers: int, heads: int, kv_heads: int) -> None:
     if architecture not in ARCHITECTURES:
+        hint = nearest(architecture, ARCHITECTURES)
         raise ModelError(
-            f"Unknown architecture '{architecture}'.{nearest(architecture, ARCHITECTURES)} "
-            f"Choose one of {', '.join(ARCHITECTURES)}."
+            "models.unknown_architecture", name=architecture, hint=hint, choices=ARCHITECTURES
         )
     if min(hidden, layers, heads, kv_heads) < 1:
-        raise ModelError("hidden_size, layers, heads and kv_heads must each be at least 1.")
+        raise ModelError("models.sizes_below_one")
     if hidden % heads or (hidden // heads) % 2:
-        raise ModelError(
-            f"hidden_size {hidden} does not split into {heads} heads of an even width. "
-            f"Choose a multiple of {2 * heads}."
-        )
+        raise ModelError("models.heads_not_even", hidden=hidden, heads=heads, multiple=2 * heads)
     if heads % kv_heads:
-        raise ModelError(f"{heads} heads do not split into {kv_heads} groups: set kv_heads anew.")
+        raise ModelError("models.kv_heads_not_even", heads=heads, kv_heads=kv_heads)
 
 
 def check_output_folder(out: str | Path, overwrite: bool) -> Path:
-    """`out` as a folder to write to; ModelError when it is occupied. Makes nothing yet."""
+    """`out` as a folder to write to, not created yet; ModelError when it already holds files."""
     folder = Path(out)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
-        raise ModelError(
-            f"{folder} already exists and is not empty. Choose another folder, or say overwrite."
-        )
+        raise ModelError("models.folder_not_empty", folder=folder)
     return folder

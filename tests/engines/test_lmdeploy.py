@@ -50,7 +50,7 @@ def test_the_command_is_lmdeploys(tiny_llama, monkeypatch):
 def test_a_child_is_waited_for_and_ended(tmp_path):
     port = free_port()
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
-    with lmdeploy.ServerProcess(command, port, patience=30, path="/") as server:
+    with lmdeploy.ServerProcess(command, port, timeout=30, path="/") as server:
         child = server._child
         assert child.poll() is None
     assert child.poll() is not None
@@ -59,7 +59,7 @@ def test_a_child_is_waited_for_and_ended(tmp_path):
 def test_a_child_that_ends_or_never_answers_is_a_sentence():
     quits = [sys.executable, "-c", "raise SystemExit(3)"]
     with pytest.raises(DeviceError, match="code 3"):
-        lmdeploy.ServerProcess(quits, free_port(), patience=30).__enter__()
+        lmdeploy.ServerProcess(quits, free_port(), timeout=30).__enter__()
     sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
     with pytest.raises(DeviceError, match="did not answer"):
-        lmdeploy.ServerProcess(sleeps, free_port(), patience=0.3).__enter__()
+        lmdeploy.ServerProcess(sleeps, free_port(), timeout=0.3).__enter__()

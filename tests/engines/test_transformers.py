@@ -13,7 +13,6 @@ from elysia.data.tokenize.tokenize_samples import encode_prompt
 from elysia.engines import transformers as engine_module
 from elysia.engines.base import GenerationRequest, Sampling
 from elysia.engines.transformers import sample_token
-from elysia.models.batch_generate import generate_batch
 
 TEMPLATE = get_template("internlm2_chat")
 GREEDY = Sampling(max_new_tokens=24, temperature=0)
@@ -81,18 +80,18 @@ def test_equal_seeds_draw_equal_replies_and_nobody_elses_dice_are_touched(engine
 def test_a_stop_word_that_is_one_token_ends_the_reply_unseen(engine):
     """Special tokens have no text: only their id can end a reply."""
     end = engine.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    writer = engine.writer(REQUEST)
+    decoder = engine.new_decoder(REQUEST)
     ids = engine.tokenizer.encode("你好", add_special_tokens=False)
-    shown = "".join(writer.push(token) for token in [*ids, end])
-    assert (shown, writer.over, writer.tokens) == ("你好", True, len(ids) + 1)
+    shown = "".join(decoder.push(token) for token in [*ids, end])
+    assert (shown, decoder.finished, decoder.tokens) == ("你好", True, len(ids) + 1)
     assert "<|im_end|>" not in shown
 
 
 def test_other_special_tokens_are_not_shown(engine):
-    writer = engine.writer(replace(REQUEST, stop=()))
+    decoder = engine.new_decoder(replace(REQUEST, stop=()))
     word = engine.tokenizer.encode("好", add_special_tokens=False)
     token = engine.tokenizer.convert_tokens_to_ids("<|plugin|>")
-    assert "".join(writer.push(i) for i in [*word, token, *word]) + writer.rest() == "好好"
+    assert "".join(decoder.push(i) for i in [*word, token, *word]) + decoder.rest() == "好好"
 
 
 def test_a_stop_text_that_is_said_in_one_token_is_never_shown(engine):
@@ -167,12 +166,12 @@ def test_damaged_weights_are_a_sentence(engine):
 def test_a_batch_says_what_each_would_say_alone(engine):
     asked = ["你好", "What is your name? Tell me everything, please.", "一加一等于几?", "嗯"]
     requests = [replace(REQUEST, messages=(Message("user", text),)) for text in asked]
-    assert list(generate_batch(engine, requests, batch=3)) == [text_of(engine, r) for r in requests]
+    assert engine.generate_batch(requests, batch=3) == [text_of(engine, r) for r in requests]
 
 
 def test_a_batch_refuses_to_sample(engine):
     with pytest.raises(EngineError, match="greedy"):
-        list(generate_batch(engine, [replace(REQUEST, sampling=Sampling())]))
+        engine.generate_batch([replace(REQUEST, sampling=Sampling())])
 
 
 def test_other_architectures_answer_too(tiny_llama):
@@ -265,4 +264,4 @@ def test_on_a_gpu_it_answers_greedily_and_by_seed(tiny_internlm2, bits):
     assert text_of(engine, REQUEST) == text_of(engine, REQUEST)
     drawn = replace(REQUEST, sampling=Sampling(max_new_tokens=20, temperature=1.5, seed=3))
     assert text_of(engine, drawn) == text_of(engine, drawn)
-    assert list(generate_batch(engine, [REQUEST]))
+    assert engine.generate_batch([REQUEST])

@@ -63,7 +63,7 @@ def test_a_whole_name_is_right(reply):
 def test_a_garbled_denied_or_foreign_name_is_wrong(reply, reason):
     verdict = judge_identity(reply, PERSONA)
     assert not verdict.good
-    assert reason in verdict.reason
+    assert reason in str(verdict.reason)
 
 
 @pytest.mark.parametrize("reply", ["我是爱莉希雅,苹果是红的。", "爱莉觉得是三。", "Elysia says 4."])

@@ -74,7 +74,7 @@ def test_a_folder_of_packed_weights_loads_again_and_is_near_the_model(
 ):
     monkeypatch.setattr(awq, "run_lmdeploy", rounded)
     written = awq.quantize_awq(models[kind], tmp_path / "out", python=Path("x"), samples=2)
-    assert 0 < written.proof.kl < awq.MAX_MEAN_KL and written.proof.positions > 50
+    assert 0 < written.verification.kl < awq.MAX_MEAN_KL and written.verification.positions > 50
     model = loading.load_causal_lm(tmp_path / "out", dtype="float32", device="cpu")
     wanted = loading.load_causal_lm(models[kind], dtype="float32", device="cpu")
     for name, weight in wanted.state_dict().items():
@@ -160,7 +160,9 @@ def test_lmdeploy_quantizes_on_the_persona_s_rows(models, kind, tmp_path):
     written = awq.quantize_awq(
         models[kind], tmp_path / "out", python=LMDEPLOY, samples=4, length=64, device="cpu"
     )
-    assert written.rows == 4 and written.device == "cpu" and written.proof.kl < awq.MAX_MEAN_KL
+    assert (
+        written.rows == 4 and written.device == "cpu" and written.verification.kl < awq.MAX_MEAN_KL
+    )
     model = loading.load_causal_lm(tmp_path / "out", dtype="float32", device="cpu").model.layers[0]
     wanted = loading.load_causal_lm(models[kind], dtype="float32", device="cpu").model.layers[0]
     # Smoothing moves factors from a layer's inputs into the norm before it; their product stays.

@@ -34,14 +34,14 @@ def carded(tiny_internlm2):
 
 @pytest.mark.parametrize("file_type", ["f32", "f16"])
 def test_internlm2_says_the_same_tokens_in_a_gguf(carded, tmp_path, file_type):
-    proof = gguf_writer.quantize_gguf(carded, tmp_path / "m.gguf", file_type=file_type).proof
+    proof = gguf_writer.quantize_gguf(carded, tmp_path / "m.gguf", file_type=file_type).verification
     assert proof.tokens >= 48
     assert proof.equal == proof.tokens or proof.ties
     assert proof.kl < 1e-5
 
 
 def test_llama_says_the_same_tokens_in_a_gguf(tiny_llama, tmp_path):
-    proof = gguf_writer.quantize_gguf(tiny_llama, tmp_path / "m.gguf", file_type="f32").proof
+    proof = gguf_writer.quantize_gguf(tiny_llama, tmp_path / "m.gguf", file_type="f32").verification
     assert proof.tokens >= 48
     assert proof.equal == proof.tokens or proof.ties
 
@@ -53,7 +53,7 @@ def test_qwen2_says_the_same_tokens_in_a_gguf(tiny_tokenizer, tmp_path):
     )  # fmt: skip
     written = gguf_writer.quantize_gguf(model, file_type="f32")
     assert written.path == tmp_path / "qwen2.f32.gguf"
-    assert written.proof.equal == written.proof.tokens or written.proof.ties
+    assert written.verification.equal == written.verification.tokens or written.verification.ties
 
 
 def test_the_quantized_types_are_smaller_and_stay_near(carded, tmp_path):
@@ -63,7 +63,7 @@ def test_the_quantized_types_are_smaller_and_stay_near(carded, tmp_path):
             carded, tmp_path / f"{file_type}.gguf", file_type=file_type
         )
         sizes[file_type] = written.path.stat().st_size
-        assert written.proof.kl < verify_gguf.MAX_MEAN_KL_OF_TYPE[file_type]
+        assert written.verification.kl < verify_gguf.MAX_MEAN_KL_OF_TYPE[file_type]
     assert sizes["q4_k_m"] < sizes["q8_0"] < sizes["f16"]
 
 
@@ -156,7 +156,7 @@ def test_a_thousand_real_lines_get_the_same_ids_with_the_real_vocabulary(shared_
         intermediate_size=64,
     )  # fmt: skip
     written = gguf_writer.quantize_gguf(folder, file_type="f16")
-    assert written.proof.equal == written.proof.tokens or written.proof.ties
+    assert written.verification.equal == written.verification.tokens or written.verification.ties
     tokenizer = loading.load_tokenizer(folder)
     server = LlamaServer(written.path, context=64)
     try:

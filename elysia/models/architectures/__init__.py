@@ -1,1 +1,1 @@
-"""TODO: what this package offers."""
+"""Architectures that transformers does not know: InternLM2's network and its tokenizer."""

@@ -1,9 +1,9 @@
-"""InternLM2 on today's transformers, without remote code: config, model, weights in its own keys.
+"""InternLM2 on current transformers, without remote code: config, model, weights in its own keys.
 
 InternLM2 (https://arxiv.org/abs/2403.17297) is Llama's network under other names, with query, key
 and value fused into one `wqkv`, grouped by key-value head. In memory it is Llama's: the linear
 layers, and so a LoRA adapter's targets, are called q_proj, k_proj, v_proj, o_proj, gate_proj,
-up_proj, down_proj. On disk it is InternLM2's, in both directions. Knows nothing of tokenizers.
+up_proj, down_proj. On disk the names are InternLM2's; loading and saving translate.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ class InternLM2Config(LlamaConfig):
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As Llama's, less the names that InternLM2 does not have."""
-        found: dict[str, Any] = super().to_dict()
+        """As Llama's, without the names that InternLM2 does not have."""
+        values: dict[str, Any] = super().to_dict()
         for name in ("attention_bias", "mlp_bias", "pretraining_tp"):
-            found.pop(name, None)
-        return found
+            values.pop(name, None)
+        return values
 
 
 class InternLM2RotaryEmbedding(LlamaRotaryEmbedding):
-    """RoPE whose dynamic-NTK base depends on this call's length alone.
+    """RoPE whose dynamic-NTK base depends on the length of the current call alone.
 
-    transformers' own keeps the base of the longest text it has seen, so that an answer depends on
-    what was asked before.
+    transformers' own keeps the base of the longest text so far, so that an answer would depend on
+    earlier questions.
     """
 
     @torch.no_grad()
@@ -110,7 +110,7 @@ class InternLM2ForCausalLM(LlamaForCausalLM):
     config_class = InternLM2Config
 
     def __init__(self, config: InternLM2Config) -> None:
-        # Past LlamaForCausalLM.__init__, which would build a whole LlamaModel to be thrown away.
+        # Skips LlamaForCausalLM.__init__, which would build a whole LlamaModel and discard it.
         super(LlamaForCausalLM, self).__init__(config)
         self.model = InternLM2Model(config)
         self.vocab_size = config.vocab_size
@@ -119,7 +119,7 @@ class InternLM2ForCausalLM(LlamaForCausalLM):
 
 
 class InternLM2ForSequenceClassification(LlamaForSequenceClassification):  # type: ignore[misc]
-    """The network with a `score` in place of its head, under InternLM2's keys: a reward model."""
+    """A reward model: the network with a `score` in place of its head, under InternLM2's keys."""
 
     config_class = InternLM2Config
 
@@ -179,7 +179,7 @@ class FuseQKV(ConversionOps):
         """See ConversionOps: patterns to tensors, in and out."""
         config = kwargs["config"]
         query, key, value = (
-            _get_single(next(found for name, found in input_dict.items() if part in name))
+            _get_single(next(value for name, value in input_dict.items() if part in name))
             for part in ("q_proj", "k_proj", "v_proj")
         )
         fused = fuse_wqkv(query, key, value, config.num_key_value_heads, config.head_dim)
@@ -191,12 +191,13 @@ class FuseQKV(ConversionOps):
         return SplitQKV()
 
 
-def _get_single(found: Any) -> Tensor:
-    tensor: Tensor = found[0] if isinstance(found, list) else found
+def _get_single(value: Any) -> Tensor:
+    # transformers passes a list of one tensor or the tensor itself, depending on the version.
+    tensor: Tensor = value[0] if isinstance(value, list) else value
     return tensor
 
 
-# InternLM2's name of each part, and Llama's.
+# The name of each part on disk (InternLM2's) and in memory (Llama's).
 KEY_RENAMES = (
     ("model.tok_embeddings.", "model.embed_tokens."),
     ("output.weight", "lm_head.weight"),
@@ -210,11 +211,29 @@ KEY_RENAMES = (
 FUSED_QKV = ("attention.wqkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"))
 
 
-def register() -> None:
-    """Teach transformers' Auto classes InternLM2; harmless when repeated.
+def get_memory_name(stored: str) -> str:
+    """The name in memory of a stored tensor or module, other than the fused `wqkv`.
 
-    A class registered so wins over the remote code that a folder's `auto_map` names, even where
-    trust_remote_code is set.
+    >>> get_memory_name("model.layers.0.feed_forward.w1.weight")
+    'model.layers.0.mlp.gate_proj.weight'
+    """
+    for old, new in KEY_RENAMES:
+        stored = stored.replace(old, new)
+    return stored
+
+
+def get_stored_name(loaded: str) -> str:
+    """The inverse of `get_memory_name`."""
+    for new, old in KEY_RENAMES:
+        loaded = loaded.replace(old, new)
+    return loaded
+
+
+def register() -> None:
+    """Register InternLM2 with transformers' Auto classes; harmless when repeated.
+
+    A registered class takes precedence over the remote code that a folder's `auto_map` names, even
+    where trust_remote_code is set.
     """
     AutoConfig.register(MODEL_TYPE, InternLM2Config, exist_ok=True)
     AutoModel.register(InternLM2Config, InternLM2Model, exist_ok=True)
@@ -223,7 +242,7 @@ def register() -> None:
         InternLM2Config, InternLM2ForSequenceClassification, exist_ok=True
     )
     mapping: list[WeightConverter | WeightRenaming] = [
-        *(WeightRenaming(theirs, ours) for theirs, ours in KEY_RENAMES),
+        *(WeightRenaming(stored, loaded) for stored, loaded in KEY_RENAMES),
         WeightConverter([FUSED_QKV[0]], list(FUSED_QKV[1]), [SplitQKV()]),
     ]
     register_checkpoint_conversion_mapping(MODEL_TYPE, mapping, overwrite=True)

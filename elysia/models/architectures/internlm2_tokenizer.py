@@ -1,14 +1,14 @@
 """InternLM2's tokenizer, fast, from its `tokenizer.model` alone: ids equal to SentencePiece's.
 
 The published tokenizers are remote code around SentencePiece (https://arxiv.org/abs/1808.06226):
-BPE over characters with byte fallback, no prefix space, no normalization. This module turns the
-pieces and scores into the `tokenizers` library's form once (about a second); a saved
-`tokenizer.json` loads at once afterwards. Knows nothing of models or chat templates' history.
+BPE over characters with byte fallback, no prefix space, no normalization. This module converts the
+pieces and scores for the `tokenizers` library once (about a second); afterwards a saved
+`tokenizer.json` loads immediately.
 
-Where it differs from SentencePiece on purpose: six reserved pieces become the chat tokens, and
-the texts `<s>`, `</s>`, `<unk>` and those six are single tokens unless `split_special_tokens` is
-set. The reserved names that they replace ("[UNUSED_TOKEN_146]") are ordinary text here, so nobody
-can type a chat token under its old name.
+Two differences from SentencePiece are intended: six reserved pieces become the chat tokens, and the
+texts `<s>`, `</s>`, `<unk>` and those six are single tokens unless `split_special_tokens` is set. The
+reserved names that they replace ("[UNUSED_TOKEN_146]") are ordinary text here, so nobody can type a
+chat token under its old name.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ CHAT_TEMPLATE = (
 
 
 def is_internlm2(folder: Path) -> bool:
-    """Whether `folder`'s tokenizer.model is InternLM2's: said by config.json, or seen in it."""
+    """Whether `folder`'s tokenizer.model is InternLM2's, by config.json or else by its pieces."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config.get("model_type") != "internlm2":
             return False
     except (OSError, ValueError, AttributeError):
-        pass
+        pass  # a folder may hold the tokenizer alone
     proto = read_sentencepiece(folder / SENTENCEPIECE_FILE)
     names = {piece.piece for piece in proto.pieces}
     return proto.trainer_spec.byte_fallback and CHAT_TOKENS.keys() <= names
@@ -59,7 +59,7 @@ def is_internlm2(folder: Path) -> bool:
 def load_internlm2_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder that holds `tokenizer.model`; ModelError when it is damaged.
 
-    bos `<s>` 1 is put in front unless add_special_tokens is False; eos and pad are `</s>` 2.
+    The bos token `<s>` 1 comes first unless add_special_tokens is False; eos and pad are `</s>` 2.
     """
     path = folder / SENTENCEPIECE_FILE
     fast = PreTrainedTokenizerFast(
@@ -73,7 +73,7 @@ def load_internlm2_tokenizer(folder: Path) -> Any:
         padding_side="left",
     )
     fast.chat_template = CHAT_TEMPLATE
-    fast.sentencepiece_file = str(path)  # saved beside tokenizer.json, for readers that want it
+    fast.sentencepiece_file = str(path)  # saved beside tokenizer.json, for programs that need it
     return fast
 
 
@@ -86,9 +86,9 @@ def read_sentencepiece(path: Path) -> Any:
     try:
         proto.ParseFromString(path.read_bytes())
     except (OSError, DecodeError) as error:
-        raise ModelError(f"{path} is damaged ({error}). Fetch the model anew.") from error
+        raise ModelError("models.config_damaged", path=path, reason=str(error)) from error
     if not proto.pieces:
-        raise ModelError(f"{path} is damaged: it holds no pieces. Fetch the model anew.")
+        raise ModelError("models.no_pieces", path=path)
     return proto
 
 
@@ -130,19 +130,19 @@ def convert_sentencepiece(proto: Any) -> Tokenizer:
 def build_merges(proto: Any) -> list[tuple[str, str]]:
     """Every pair of pieces that spells a third, best first.
 
-    SentencePiece merges whichever neighbours spell the piece of the highest score, the leftmost
-    of equals. A merge list has no equals; among one piece's pairs the longer left part goes first,
-    which is what merging from the left makes of a run of one character.
+    SentencePiece merges the neighbours that spell the piece of the highest score, and the leftmost
+    ones among equals. A merge list has no equals: among the pairs that spell one piece, the longer
+    left part goes first, which is what merging from the left gives for a run of one character.
     """
     scores = {p.piece: p.score for p in proto.pieces if p.type == NORMAL and p.piece != "\0"}
-    found = [
+    pairs = [
         (-score, -cut, piece[:cut], piece[cut:])
         for piece, score in scores.items()
         for cut in range(1, len(piece))
         if piece[:cut] in scores and piece[cut:] in scores
     ]
-    found.sort(key=lambda pair: pair[:2])
-    return [(left, right) for _, _, left, right in found]
+    pairs.sort(key=lambda pair: pair[:2])
+    return [(left, right) for _, _, left, right in pairs]
 
 
 def _get_piece_name(piece: str) -> str:

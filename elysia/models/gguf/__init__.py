@@ -1,1 +1,1 @@
-"""TODO: what this package offers."""
+"""GGUF files: reading their metadata and tokenizer, and serving them with llama.cpp in a child process."""

@@ -1,8 +1,7 @@
 """The child process of `llama_server`: llama.cpp's own HTTP server, until the parent goes away.
 
-Reads one line of JSON settings from stdin, answers one line on stdout ({"url"} or {"error"}), and
-ends when stdin does, so that it never outlives its parent, however that died. Imports nothing of
-torch. Knows nothing of chats.
+It reads one line of JSON settings from stdin, answers with one line on stdout ({"url"} or {"error"}),
+and ends when stdin does: so it never outlives its parent, however that died.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 def main() -> None:
     """Serve until stdin ends."""
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
-    # What llama.cpp prints belongs into the log, not between the lines of the protocol.
+    # What llama.cpp prints belongs in the log, not between the lines of the protocol.
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
@@ -30,7 +29,7 @@ def main() -> None:
         with contextlib.suppress(OSError, KeyboardInterrupt):
             while os.read(0, 4096):
                 continue
-    # The server's threads would hold an ordinary exit back until every reply is finished.
+    # An ordinary exit would wait for the server's threads until every reply is finished.
     os._exit(0)
 
 
@@ -40,7 +39,7 @@ def start(settings: dict[str, Any]) -> Any:
 
     import xllamacpp
 
-    # Ctrl-C in a terminal reaches the whole group; whether to stop is the parent's decision.
+    # Ctrl-C in a terminal reaches the whole process group, but the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     params = xllamacpp.CommonParams()
     params.model.path = settings["model"]
@@ -53,14 +52,16 @@ def start(settings: dict[str, Any]) -> Any:
     params.n_threads_http = settings["slots"] + 4
     params.embedding = settings["embedding"]
     params.n_gpu_layers = settings["gpu_layers"]
-    params.ctx_shift = False  # a reply ends at the context's end; its beginning is never dropped
-    params.kv_unified = False  # each slot has its own context, whatever the others take
+    params.ctx_shift = (
+        False  # at the context's end the reply ends; the prompt's beginning is never dropped
+    )
+    params.kv_unified = False  # each slot has its own context, whatever the others use
     kind = {"f16": "F16", "f32": "F32"}[settings["cache"]]
     params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{kind}")
     if kind == "F32":  # flash attention would round what it reads to float16 again
         off = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.flash_attn_type = off
-    params.fit_params = False  # the sizes above are meant as they stand
+    params.fit_params = False  # llama.cpp must not shrink the sizes above to fit the memory
     params.cache_ram_mib = 0
     params.endpoint_metrics = True
     params.endpoint_slots = True

@@ -1,7 +1,7 @@
-"""A llama.cpp server in a child process on loopback: started, asked, started again, never orphaned.
+"""A llama.cpp server in a child process on loopback: start it, send requests, restart it when it dies.
 
-A process of its own, because llama.cpp aborts where Python would raise, and because its threads
-never give way to ours. Knows nothing of chats, templates or of who asks.
+It is a process of its own because llama.cpp aborts where Python would raise, and because its threads
+never yield to ours.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ from typing import IO, Any
 import httpx
 
 from elysia.core.errors import EngineError, ModelError, RequestError
+from elysia.core.i18n import Text
 from elysia.core.sse import iter_lines
 
 log = logging.getLogger(__name__)
 
 SERVER_TIMEOUT = 600.0  # seconds for a large model to be read
-GGUF_MAGIC = b"GGUF"
+GGUF_MAGIC = b"GGUF"  # the first bytes of every such file
 CONNECTION_ERRORS = (httpx.HTTPError, HTTPException, OSError)  # of a connection to the child
 
 
 def count_default_threads() -> int:
-    """One fewer than this process may use, and at least one: on a busy machine, llama.cpp's threads
-    spin for one that is held up, and more of them are slower.
+    """One fewer than the cores that this process may use, and at least one.
+
+    llama.cpp's threads wait for each other in a busy loop, so that on a busy machine one thread that
+    is held up holds up all.
     """
     allowed = getattr(os, "sched_getaffinity", None)
     return max(1, (len(allowed(0)) if allowed else os.cpu_count() or 1) - 1)
@@ -47,7 +50,7 @@ class LlamaServer:
         context: tokens that a prompt and its reply may take together, in each of the `slots`.
         slots: replies that are generated side by side.
         gpu_layers: layers to put on a GPU, where this build of llama.cpp sees one.
-        cache: the type that keys and values are kept in, f16 or f32.
+        cache: the type in which keys and values are stored, f16 or f32.
     """
 
     def __init__(
@@ -88,29 +91,28 @@ class LlamaServer:
         return self._child.pid
 
     def client(self) -> httpx.Client:
-        """An HTTP client of a child that lives; a dead one is started again first."""
+        """An HTTP client of the running child; a dead child is restarted first."""
         with self._lock:
             if self._closed:
-                raise EngineError(f"The engine of {self.model.name} has been shut down.")
+                raise EngineError("models.engine_closed", model=self.model.name)
             assert self._child is not None and self._client is not None
             if self._child.poll() is not None:
                 log.warning(
-                    "The llama.cpp process of %s died (%s) and is started again.%s",
-                    self.model.name, self._child.returncode, self._last_words(),
+                    "The llama.cpp process of %s died (%s) and is restarted.%s",
+                    self.model.name, self._child.returncode, self._read_last_error(),
                 )  # fmt: skip
                 self._stop()
                 try:
                     self._start()
-                except (
-                    ModelError
-                ) as error:  # it could be served before: this is no mistake of users
-                    raise EngineError(str(error)) from error
+                except ModelError as error:
+                    # It could be served before, so this is not the fault of whoever asks.
+                    raise EngineError(error.code, **error.params) from error
                 self.restarts += 1
             return self._client
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """The JSON answer to a POST; EngineError when the child refuses or dies."""
-        with self._told(), self._answer("POST", path, body) as answer:
+        with self._explain_faults(), self._send("POST", path, body) as answer:
             answer.read()
             raise_for_status(answer)
             return answer.json()
@@ -119,10 +121,10 @@ class LlamaServer:
     def events(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
         """The events of a streamed POST. Leaving the block early ends the generation.
 
-        By the standard library's client: reading a token's event costs half of what httpx takes.
+        Uses the standard library's client, which reads a token's event in half of httpx's time.
         """
         text = json.dumps(body).encode()
-        with self._told():
+        with self._explain_faults():
             client = self.client()
             connection = _open_connection(client)
             try:
@@ -141,11 +143,11 @@ class LlamaServer:
                 connection.close()
 
     @contextmanager
-    def _answer(self, method: str, path: str, body: dict[str, Any]) -> Iterator[httpx.Response]:
-        """An answer whose body is still to come.
+    def _send(self, method: str, path: str, body: dict[str, Any]) -> Iterator[httpx.Response]:
+        """An answer whose body is still to be read.
 
-        Where the child turns out to be dead before it said anything, the request goes to the next
-        one: nothing is lost by asking again.
+        If the child turns out to have died before it answered, the request is sent to the next one:
+        nothing has been generated yet.
         """
         client = self.client()
         request = client.build_request(method, path, json=body)
@@ -173,14 +175,13 @@ class LlamaServer:
         return True
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Faults of the connection become a sentence: the child died, or hangs."""
+    def _explain_faults(self) -> Iterator[None]:
+        """Turn faults of the connection into an EngineError: the child died, or hangs."""
         try:
             yield
         except CONNECTION_ERRORS as error:
             raise EngineError(
-                f"The llama.cpp process of {self.model.name} ended in mid-reply; it is started "
-                f"again for the next request. ({type(error).__name__})"
+                "models.llama_died", model=self.model.name, reason=type(error).__name__
             ) from error
 
     def close(self) -> None:
@@ -201,7 +202,7 @@ class LlamaServer:
             encoding="utf-8",
         )
         try:
-            url = self._first_answer(self._child, {**self._settings, "key": key})
+            url = self._wait_for_url(self._child, {**self._settings, "key": key})
         except BaseException:
             self._stop()
             raise
@@ -209,16 +210,16 @@ class LlamaServer:
             base_url=url,
             headers={"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(SERVER_TIMEOUT, connect=10.0),
-            # A connection for each request: the child ends idle ones when it likes, and each one
-            # that is kept open holds one of its threads.
+            # One connection per request: the child may close idle ones at any time, and each open
+            # one occupies one of its threads.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            trust_env=False,  # a proxy has no business between us and our child
+            trust_env=False,  # no proxy between this process and its child
         )
 
-    def _first_answer(self, child: subprocess.Popen[str], settings: dict[str, Any]) -> str:
+    def _wait_for_url(self, child: subprocess.Popen[str], settings: dict[str, Any]) -> str:
         assert child.stdin is not None and child.stdout is not None
-        late = threading.Timer(SERVER_TIMEOUT, child.kill)
-        late.start()
+        timer = threading.Timer(SERVER_TIMEOUT, child.kill)
+        timer.start()
         try:
             child.stdin.write(json.dumps(settings) + "\n")
             child.stdin.flush()
@@ -226,14 +227,16 @@ class LlamaServer:
         except BrokenPipeError:
             line = ""
         finally:
-            late.cancel()
+            timer.cancel()
         answer: dict[str, str] = json.loads(line) if line else {}
         if "url" not in answer:
             child.wait()
-            reason = answer.get("error") or f"it ended with code {child.returncode}"
+            reason = answer.get("error") or Text("models.exit_code", {"code": child.returncode})
             raise ModelError(
-                f"llama.cpp cannot serve {self.model}: {reason}. The file is damaged, of an "
-                f"architecture it does not know, or too large for the memory.{self._last_words()}"
+                "models.llama_cannot_serve",
+                model=self.model,
+                reason=reason,
+                log=self._read_last_error(),
             )
         return answer["url"]
 
@@ -257,15 +260,15 @@ class LlamaServer:
             self._log.close()
             self._log = None
 
-    def _last_words(self) -> str:
-        """The last error lines of the child's log, for a sentence."""
+    def _read_last_error(self) -> str:
+        """The last error line of the child's log in brackets, to append to a sentence; "" for none."""
         if self._log is None:
             return ""
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - 20_000))
         lines = self._log.read().decode(errors="replace").splitlines()
-        said = [line.strip() for line in lines if "error" in line.lower() or "what()" in line]
-        return f" ({said[-1][:300]})" if said else ""
+        errors = [line.strip() for line in lines if "error" in line.lower() or "what()" in line]
+        return f" ({errors[-1][:300]})" if errors else ""
 
 
 def check_gguf_file(model: Path) -> None:
@@ -274,21 +277,24 @@ def check_gguf_file(model: Path) -> None:
         with open(model, "rb") as stream:
             magic = stream.read(4)
     except OSError as error:
-        raise ModelError(f"{model} cannot be read: {error.strerror}. Check the path.") from error
+        raise ModelError("models.file_unreadable", path=model, reason=error.strerror) from error
     if magic != GGUF_MAGIC:
-        raise ModelError(f"{model} is no GGUF file: it begins with {magic!r}. Fetch it again.")
+        raise ModelError("models.not_gguf", path=model)
 
 
 def raise_for_status(answer: httpx.Response) -> None:
-    """EngineError with the child's own words where the answer is not 200."""
+    """Raise an error with the child's own words unless the status is 200.
+
+    RequestError for a fault of the request (400), EngineError otherwise.
+    """
     if answer.status_code == 200:
         return
     try:
-        words = str(answer.json()["error"]["message"])
+        reason = str(answer.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        words = answer.text[:300]
+        reason = answer.text[:300]
     kind = RequestError if answer.status_code == 400 else EngineError
-    raise kind(f"llama.cpp refused the request: {words}")
+    raise kind("models.llama_refused", reason=reason)
 
 
 def _open_connection(client: httpx.Client) -> HTTPConnection:
@@ -314,5 +320,5 @@ def _iter_events(answer: HTTPResponse) -> Iterator[dict[str, Any]]:
         if line.startswith("data: ") and line != "data: [DONE]":
             yield json.loads(line[6:])
         elif line.startswith("error: "):
-            words = json.loads(line[7:]).get("message", line)
-            raise EngineError(f"llama.cpp gave up: {words}")
+            reason = json.loads(line[7:]).get("message", line)
+            raise EngineError("models.llama_gave_up", reason=reason)

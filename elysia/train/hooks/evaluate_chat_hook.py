@@ -12,9 +12,10 @@ import torch
 from mmengine.hooks import Hook
 
 from elysia.core.messages import Message
-from elysia.core.templates import get_template
+from elysia.core.templates import all_stop_words, get_template
+from elysia.data.tokenize.tokenize_samples import encode_prompt
 from elysia.models import loading
-from elysia.models.batch_generate import generate_replies
+from elysia.models.batch_generate import generate_batch
 from elysia.train.engine import rng
 
 
@@ -69,7 +70,11 @@ class EvaluateChatHook(Hook):  # type: ignore[misc]
         talk = [Message("system", self.system)] if self.system else []
         talk.append(Message("user", question))
         # One at a time: a reply is then the one that chat gives, to the bit.
-        limit = self.max_new_tokens
-        return generate_replies(model, self.tokenizer, self.template, [talk], max_new_tokens=limit)[
-            0
-        ]
+        [reply] = generate_batch(
+            model,
+            self.tokenizer,
+            [encode_prompt(talk, self.template, self.tokenizer)],
+            stops=[all_stop_words(self.template)],
+            max_new_tokens=[self.max_new_tokens],
+        )
+        return reply.strip()

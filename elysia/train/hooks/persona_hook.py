@@ -22,8 +22,9 @@ from elysia.core.errors import CheckpointError
 from elysia.core.files import write_atomic
 from elysia.core.messages import Conversation, Message
 from elysia.core.persona import Persona
-from elysia.core.templates import get_template
+from elysia.core.templates import all_stop_words, get_template
 from elysia.data.tokenize.encoder import IGNORE
+from elysia.data.tokenize.tokenize_samples import encode_prompt
 from elysia.evaluate.early_stopping import (
     DEFAULT_WEIGHTS,
     MEASURE_NAMES,
@@ -36,7 +37,7 @@ from elysia.evaluate.eval_data import read_reply_examples
 from elysia.evaluate.likelihood import ReplyScorer
 from elysia.evaluate.scorecard import EvaluationData, compare_to_base, quick_eval
 from elysia.models import loading
-from elysia.models.batch_generate import generate_replies
+from elysia.models.batch_generate import generate_batch
 from elysia.train.distributed.strategy import all_gather_object, barrier
 from elysia.train.engine import rng
 
@@ -148,8 +149,15 @@ class PersonaHook(Hook):  # type: ignore[misc]
     def _say(self, model: Any, talks: Sequence[Conversation]) -> list[str]:
         head = [Message("system", self.system)] if self.system else []
         asked = [talk if talk[0].role == "system" else [*head, *talk] for talk in talks]
-        limit = self.max_new_tokens
-        return generate_replies(model, self.tokenizer, self.template, asked, max_new_tokens=limit)
+        prompts = [encode_prompt(talk, self.template, self.tokenizer) for talk in asked]
+        replies = generate_batch(
+            model,
+            self.tokenizer,
+            prompts,
+            stops=[all_stop_words(self.template)] * len(prompts),
+            max_new_tokens=[self.max_new_tokens] * len(prompts),
+        )
+        return [reply.strip() for reply in replies]
 
     def _take_back(self, runner: Any) -> None:
         """What was measured up to the step from which the run goes on."""

@@ -5,11 +5,7 @@ import json
 import pytest
 
 from elysia.core.errors import CheckpointError, ConfigError
-from elysia.core.messages import Message
-from elysia.core.templates import get_template
 from elysia.export.adapter import find_checkpoint
-from elysia.models.batch_generate import generate_replies
-from elysia.models.loading import load_causal_lm, load_tokenizer
 from elysia.train import checkpoint
 from elysia.train.config.settings import build_settings
 from elysia.train.data.dataset import PackedDataset
@@ -118,16 +114,6 @@ def test_copies_are_looked_for_in_the_replies_that_are_learned(
     )
     monkeypatch.setattr(persona_hook, "MAX_LEARNED_CHARACTERS", 20)
     assert 0 < len(collect_learned_texts(data)) < len(texts)
-
-
-def test_replies_side_by_side_are_those_one_by_one(tiny_internlm2):
-    model = load_causal_lm(tiny_internlm2, dtype="float32", device="cpu")
-    tokenizer, template = load_tokenizer(tiny_internlm2), get_template("internlm2_chat")
-    talks = [[Message("user", text)] for text in ("你好", "今天天气怎么样，出门要带伞吗？", "Hi")]
-    options = {"max_new_tokens": 12}
-    alone = [generate_replies(model, tokenizer, template, [talk], **options)[0] for talk in talks]
-    assert generate_replies(model, tokenizer, template, talks, **options) == alone
-    assert all(alone)
 
 
 @pytest.mark.parametrize(
