@@ -99,12 +99,12 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
         from pathlib import Path
         from elysia.core.errors import ExportError
         from elysia.core.files import staged_folder
-        from elysia.export.shards import Spec, write_shards
+        from elysia.export.shards import TensorSpec, write_shards
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
         try:
             with staged_folder(Path({str(tmp_path)!r}) / "out") as staging:
-                spec = [Spec("a", torch.float32, (65536,))]
+                spec = [TensorSpec("a", torch.float32, (65536,))]
                 write_shards(staging, spec, lambda _: torch.zeros(65536), 10**9)
         except ExportError as error:
             print(error)
@@ -123,14 +123,14 @@ def test_a_kill_in_mid_write_leaves_no_half_folder(tmp_path: Path) -> None:
         import time, torch
         from pathlib import Path
         from elysia.core.files import staged_folder
-        from elysia.export.shards import Spec, write_shards
+        from elysia.export.shards import TensorSpec, write_shards
         def slow(name):
             if name == "b":
                 print("half", flush=True)
                 time.sleep(60)
             return torch.zeros(1000)
         with staged_folder(Path({str(tmp_path)!r}) / "out") as staging:
-            write_shards(staging, [Spec(n, torch.float32, (1000,)) for n in "ab"], slow, 1)
+            write_shards(staging, [TensorSpec(n, torch.float32, (1000,)) for n in "ab"], slow, 1)
         """
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -194,7 +194,7 @@ def test_weights_that_nothing_uses_are_reported(
 ) -> None:
     change_config(copy, num_hidden_layers=1)
     loading.load_causal_lm(copy, device="cpu")
-    assert "weights not used here, such as model.layers.1" in caplog.text
+    assert "weights that are not used here, such as model.layers.1" in caplog.text
 
 
 def test_an_unknown_architecture_is_refused(copy: Path) -> None:

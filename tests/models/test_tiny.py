@@ -53,7 +53,7 @@ def test_too_little_text_for_the_vocabulary_is_said(
 ) -> None:
     (tmp_path / "a.txt").write_text("ab ab ab", encoding="utf-8")
     tiny.train_tokenizer([tmp_path / "a.txt"], 5000, tmp_path / "out")
-    assert "not the 5000 asked for" in caplog.text
+    assert "of the requested 5000 tokens" in caplog.text
 
 
 ROWS = [

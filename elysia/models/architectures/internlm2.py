@@ -78,7 +78,7 @@ class InternLM2RotaryEmbedding(LlamaRotaryEmbedding):
         return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
     def frequencies(self, position_ids: Tensor) -> Tensor:
-        """Radians per position (get_head_dim / 2), float32.
+        """Radians per position (head_dim / 2), float32.
 
         Beyond the trained length L, at length n with factor f and dimension d, the base b becomes
         b * (f * n / L - (f - 1)) ** (d / (d - 2)): "dynamic NTK", as in InternLM2's own code.

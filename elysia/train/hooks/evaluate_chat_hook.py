@@ -12,7 +12,7 @@ import torch
 from mmengine.hooks import Hook
 
 from elysia.core.messages import Message
-from elysia.core.templates import all_stop_words, get_template
+from elysia.core.templates import get_stop_words, get_template
 from elysia.data.tokenize.tokenize_samples import encode_prompt
 from elysia.models import loading
 from elysia.models.batch_generate import generate_batch
@@ -74,7 +74,7 @@ class EvaluateChatHook(Hook):  # type: ignore[misc]
             model,
             self.tokenizer,
             [encode_prompt(talk, self.template, self.tokenizer)],
-            stops=[all_stop_words(self.template)],
+            stops=[get_stop_words(self.template)],
             max_new_tokens=[self.max_new_tokens],
         )
         return reply.strip()

@@ -22,7 +22,7 @@ from elysia.core.errors import CheckpointError
 from elysia.core.files import write_atomic
 from elysia.core.messages import Conversation, Message
 from elysia.core.persona import Persona
-from elysia.core.templates import all_stop_words, get_template
+from elysia.core.templates import get_stop_words, get_template
 from elysia.data.tokenize.encoder import IGNORE
 from elysia.data.tokenize.tokenize_samples import encode_prompt
 from elysia.evaluate.early_stopping import (
@@ -154,7 +154,7 @@ class PersonaHook(Hook):  # type: ignore[misc]
             model,
             self.tokenizer,
             prompts,
-            stops=[all_stop_words(self.template)] * len(prompts),
+            stops=[get_stop_words(self.template)] * len(prompts),
             max_new_tokens=[self.max_new_tokens] * len(prompts),
         )
         return [reply.strip() for reply in replies]
