@@ -35,6 +35,7 @@ from elysia.chat.characters import CharacterRegistry  # noqa: E402
 from elysia.chat.chat_model import ChatModel  # noqa: E402
 from elysia.chat.service import ChatService  # noqa: E402
 from elysia.core import templates  # noqa: E402
+from elysia.models.chat_format import ChatFormat  # noqa: E402
 from elysia.store.database import open_database  # noqa: E402
 from tests.chat.echo import EchoEngine  # noqa: E402
 
@@ -56,7 +57,7 @@ class Visitor:
         self.chance = random.Random(number)
         self.user = AccountStore(service.database).get_or_create(f"visitor {number}").id
         guests = ["elysia", "xiaotang"] if number % 10 == 0 else ["elysia"]
-        self.id = service.new(self.user, guests, {"examples": False, "max_new_tokens": 200}).id
+        self.id = service.create(self.user, guests, {"examples": False, "max_new_tokens": 200}).id
         self.turns, self.faults, self.strangers = 0, [], 0
         self.prepared: list[float] = []
 
@@ -119,7 +120,8 @@ def main() -> None:
         database = open_database(home.database)
         cast = CharacterRegistry(database, ROOT / "configs" / "personas")
         model = ChatModel(
-            EchoEngine(slots=8, pause=0.005, keep=False), templates.get_template("internlm2_chat")
+            EchoEngine(slots=8, pause=0.005, keep=False),
+            ChatFormat(templates.get_template("internlm2_chat")),
         )
         service = ChatService(database, cast, model, build_context_providers(home, database))
         seconds = args.minutes * 60

@@ -13,7 +13,7 @@ from elysia.web.app_state import open_app_state, parse_arguments
 from elysia.web.middleware import app_options
 
 home = parse_arguments(sys.argv[1:])
-script = Path(streamlit.__file__).with_name("script.py")
+script = Path(streamlit.__file__).with_name("entry.py")
 app = st.App(
     script, **app_options(lambda: open_app_state(home), lambda: st.get_option("server.address"))
 )

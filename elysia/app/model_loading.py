@@ -1,8 +1,7 @@
-"""Composition: a model, perhaps an adapter, and the run card beside them, become an engine and a
-session.
+"""A model, perhaps with an adapter, and the run card beside it become an engine, a chat model or a session.
 
-Decides how a model wants to be spoken to. Knows nothing of terminals or pages, nor how an engine
-works.
+`load_engine` chooses the engine that suits the model and the device. What can be refused is refused before
+any weights are loaded.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elysia.chat.chat_model import ChatModel
 from elysia.chat.prompt.character_state import CharacterState
 from elysia.chat.session import ChatSession
 from elysia.core import templates
@@ -22,8 +21,8 @@ from elysia.core.card_file import read_card
 from elysia.core.errors import ModelError, RunCardError, UsageError
 from elysia.core.persona import UserPersona
 from elysia.core.run_card import FILE, RunCard
-from elysia.core.templates import PromptTemplate
 from elysia.engines.base import Sampling
+from elysia.models.chat_format import ChatFormat, resolve_chat_format
 
 if TYPE_CHECKING:
     from elysia.engines.base import Engine
@@ -34,110 +33,107 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What to talk to, and how. None means: as the run card says, or the engine's default."""
+    """What to load, and how it is spoken to. None: as the run card says, or the engine's default."""
 
-    model: str
+    model: str  # a folder, a name on the hub, a .gguf file or the URL of a server
     adapter: str | None = None
     hub: str = "huggingface"
     dtype: str = "auto"
-    bits: int | None = None
+    bits: int | None = None  # 4: NF4, 8: int8
     device: str = "auto"
     prompt_template: str | None = None
     system: str | None = None
     stop_words: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     engine: str | None = None
-    threads: int | None = None
-    context: int | None = None
-    slots: int = 1
-    gpu_layers: int = 0
-    remote_model: str | None = None
+    threads: int | None = None  # of llama_cpp
+    context: int | None = None  # tokens
+    slots: int = 1  # replies at the same time
+    gpu_layers: int = 0  # of llama_cpp
+    remote_model: str | None = None  # which of a server's models
     persona: str | None = None  # a card's file; None: no character
     user: UserPersona = field(default_factory=UserPersona)
     greeting: int = 0
 
 
 ENGINES = ("llama_cpp", "transformers", "openai")
-KEY_VARIABLE = "ELYSIA_REMOTE_KEY"  # the key for another server; never on a command line
+# The key for another server: never on a command line, which every program on the machine can read.
+KEY_VARIABLE = "ELYSIA_REMOTE_KEY"
 GGUF_KINDS = ("q4_k_m", "q8_0", "f16", "f32")
 
 
-@dataclass(frozen=True)
-class ChatFormat:
-    """How a model wants to be spoken to."""
-
-    template: PromptTemplate
-    system: str
-    stop: tuple[str, ...]
-
-
-def load_chat_session(settings: ModelConfig) -> ChatSession:
-    """Load everything; a fresh session. A card that cannot be used is refused before the model is
-    loaded.
+def load_chat_session(config: ModelConfig) -> ChatSession:
+    """Load everything for a new conversation in memory. A card that cannot be used is refused before the
+    model is loaded.
     """
     character = None
-    if settings.persona:
-        card, seed = read_card(settings.persona), settings.sampling.seed or 0
-        character = CharacterState(card, settings.user, greeting=settings.greeting, seed=seed)
-    engine, manner = load_engine(settings)
+    if config.persona:
+        card, seed = read_card(config.persona), config.sampling.seed or 0
+        character = CharacterState(card, config.user, greeting=config.greeting, seed=seed)
+    engine, chat_format = load_engine(config)
     return ChatSession(
         engine,
-        manner.template,
-        system=manner.system,
-        stop=manner.stop,
-        sampling=settings.sampling,
+        chat_format.template,
+        system=chat_format.system,
+        stop=chat_format.stop,
+        sampling=config.sampling,
         character=character,
     )
 
 
-def load_engine(settings: ModelConfig) -> tuple[Engine, ChatFormat]:
-    """Load the model and decide its manner; what can be refused is refused before that."""
-    kind, model = choose_engine(settings)
+def load_chat_model(config: ModelConfig) -> ChatModel:
+    """Load an engine with its chat format, for the chat service."""
+    return ChatModel(*load_engine(config))
+
+
+def load_engine(config: ModelConfig) -> tuple[Engine, ChatFormat]:
+    """Load the model and resolve its chat format; what can be refused is refused before that."""
+    kind, model = choose_engine(config)
     if kind == "openai":
-        return connect_remote(settings)
+        return connect_remote(config)
     if kind == "llama_cpp":
-        return load_gguf(settings, Path(model))
-    return load_model_folder(settings)
+        return load_gguf(config, Path(model))
+    return load_model_folder(config)
 
 
-def choose_engine(settings: ModelConfig) -> tuple[str, str]:
+def choose_engine(config: ModelConfig) -> tuple[str, str]:
     """(engine, what it is to open): what was asked for, else what suits the model and the device.
 
-    A URL is another server's. A .gguf is llama.cpp's, and so is a folder on a CPU that has one beside
-    it, unless the request needs the weights themselves (an adapter, bits, a dtype). Raises UsageError
-    for an engine that cannot take the model.
+    A URL belongs to another server. A .gguf is for llama.cpp, and so is a folder on a CPU that has one
+    beside it, unless the request needs the weights themselves (an adapter, bits, a dtype). Raises
+    UsageError for an engine that cannot serve the model.
     """
-    name, asked = settings.model, settings.engine
-    if asked not in (None, *ENGINES):
-        raise UsageError(f"There is no engine '{asked}', only {', '.join(ENGINES)}.")
-    url = name.startswith(("http://", "https://"))
-    natural = "openai" if url else "llama_cpp" if name.endswith(".gguf") else "transformers"
-    if natural != "transformers":
-        if asked not in (None, natural):
-            raise UsageError(f"The engine {asked} cannot serve {name}; {natural} can.")
-        if settings.adapter or settings.bits:
-            raise UsageError(f"{name} takes no adapter and no bits: name the model's folder.")
-        return natural, name
-    if asked == "openai":
-        raise UsageError(f"{name} is no URL; the engine openai wants http://... or https://...")
-    if asked == "transformers":
-        return asked, name
-    beside = find_gguf(Path(name))
-    if asked == "llama_cpp":
-        if beside is None or settings.adapter:
+    name, requested = config.model, config.engine
+    if requested not in (None, *ENGINES):
+        raise UsageError("app.unknown_engine", engine=requested, engines=list(ENGINES))
+    is_url = name.startswith(("http://", "https://"))
+    suitable = "openai" if is_url else "llama_cpp" if name.endswith(".gguf") else "transformers"
+    if suitable != "transformers":
+        if requested not in (None, suitable):
             raise UsageError(
-                f"The engine llama_cpp wants a GGUF without an adapter. Say: elysia quantize gguf {name}"
+                "app.engine_cannot_serve", engine=requested, model=name, suitable=suitable
             )
-        return asked, str(beside)
-    plain = not (settings.adapter or settings.bits) and settings.dtype == "auto"
-    if beside is not None and plain and settings.device in ("auto", "cpu") and not _has_gpu():
-        log.info("Using %s, which is faster on a CPU (--engine transformers is the other).", beside)
-        return "llama_cpp", str(beside)
+        if config.adapter or config.bits:
+            raise UsageError("app.no_adapter_here", model=name)
+        return suitable, name
+    if requested == "openai":
+        raise UsageError("app.not_a_url", model=name)
+    if requested == "transformers":
+        return requested, name
+    gguf = find_gguf(Path(name))
+    if requested == "llama_cpp":
+        if gguf is None or config.adapter:
+            raise UsageError("app.needs_gguf", model=name)
+        return requested, str(gguf)
+    is_plain = not (config.adapter or config.bits) and config.dtype == "auto"
+    if gguf is not None and is_plain and config.device in ("auto", "cpu") and not _has_gpu():
+        log.info("Using %s, which is faster on a CPU (or say --engine transformers).", gguf)
+        return "llama_cpp", str(gguf)
     return "transformers", name
 
 
 def find_gguf(folder: Path) -> Path | None:
-    """The smallest GGUF that `quantize gguf` left beside a model folder and that is not older."""
+    """The smallest GGUF beside a model folder, as `quantize gguf` writes them, unless it is older."""
     config = folder / "config.json"
     if not config.is_file():
         return None
@@ -150,49 +146,49 @@ def find_gguf(folder: Path) -> Path | None:
 
 
 def _has_gpu() -> bool:
-    """Whether torch might find a GPU, without importing it."""
+    """Whether torch might find a GPU; without importing it, which takes seconds."""
     drivers = Path("/dev/dxg"), Path("/dev/kfd")
     nvidia = Path("/proc/driver/nvidia/gpus")
     return any(nvidia.glob("*")) or any(driver.exists() for driver in drivers)
 
 
-def connect_remote(settings: ModelConfig) -> tuple[Engine, ChatFormat]:
-    """Another server. It puts its own template around the messages."""
+def connect_remote(config: ModelConfig) -> tuple[Engine, ChatFormat]:
+    """Another server, which puts its own template around the messages."""
     from elysia.engines import openai
 
     engine = openai.build_engine(
-        settings.model,
-        model=settings.remote_model,
+        config.model,
+        model=config.remote_model,
         key=os.environ.get(KEY_VARIABLE),
-        context=settings.context,
+        context=config.context,
     )
-    template = templates.get_template(settings.prompt_template or "default")
-    return engine, ChatFormat(template, settings.system or "", settings.stop_words)
+    template = templates.get_template(config.prompt_template or "default")
+    return engine, ChatFormat(template, config.system or "", config.stop_words)
 
 
-def load_gguf(settings: ModelConfig, file: Path) -> tuple[Engine, ChatFormat]:
-    """A GGUF in llama.cpp, spoken to as the card beside it or inside it says."""
+def load_gguf(config: ModelConfig, file: Path) -> tuple[Engine, ChatFormat]:
+    """A GGUF in llama.cpp, with the chat format of the run card beside it or inside it."""
     from elysia.engines import llama_cpp
     from elysia.models.gguf.gguf_reader import read_gguf_header
 
     header = read_gguf_header(file)
-    manner = resolve_chat_format(
+    chat_format = resolve_chat_format(
         read_gguf_run_card(file, header),
         model_type=str(header.get("general.architecture", "")),
         name=str(file),
-        prompt_template=settings.prompt_template,
-        system=settings.system,
-        stop_words=settings.stop_words,
+        prompt_template=config.prompt_template,
+        system=config.system,
+        stop_words=config.stop_words,
     )
     log.info("Loading %s", file)
     engine = llama_cpp.build_engine(
         file,
-        context=settings.context,
-        slots=settings.slots,
-        threads=settings.threads,
-        gpu_layers=settings.gpu_layers,
+        context=config.context,
+        slots=config.slots,
+        threads=config.threads,
+        gpu_layers=config.gpu_layers,
     )
-    return engine, manner
+    return engine, chat_format
 
 
 def read_gguf_run_card(file: Path, header: dict[str, Any]) -> RunCard | None:
@@ -203,101 +199,47 @@ def read_gguf_run_card(file: Path, header: dict[str, Any]) -> RunCard | None:
     try:
         values = json.loads(header["elysia.run_card"])
     except (ValueError, TypeError) as error:
-        raise RunCardError(f"The run card inside {file} is damaged: {error}.") from error
+        raise RunCardError("app.damaged_gguf_card", file=file, error=error) from error
     return RunCard.from_dict(values, where=f"The run card inside {file}")
 
 
-def load_model_folder(settings: ModelConfig) -> tuple[TransformersEngine, ChatFormat]:
-    """A model folder, perhaps under an adapter, in transformers."""
+def load_model_folder(config: ModelConfig) -> tuple[TransformersEngine, ChatFormat]:
+    """A model folder in transformers, perhaps with an adapter."""
     from elysia.export.lora_deltas import check_base_fingerprint
     from elysia.models.loading import read_config, resolve_model
 
-    model = resolve_model(settings.model, settings.hub)
-    adapter = resolve_model(settings.adapter, settings.hub) if settings.adapter else None
+    model = resolve_model(config.model, config.hub)
+    adapter = resolve_model(config.adapter, config.hub) if config.adapter else None
     refuse_lone_adapter(model, adapter)
     card = RunCard.read(adapter) if adapter else None
     if adapter:
         check_base_fingerprint(card, model, adapter)
-    manner = resolve_chat_format(
+    chat_format = resolve_chat_format(
         card or RunCard.read(model),
         model_type=read_config(model)["model_type"],
-        name=settings.model,
-        prompt_template=settings.prompt_template,
-        system=settings.system,
-        stop_words=settings.stop_words,
+        name=config.model,
+        prompt_template=config.prompt_template,
+        system=config.system,
+        stop_words=config.stop_words,
     )
     from elysia.engines import transformers
 
-    log.info("Loading %s", settings.model + (f" under {adapter}" if adapter else ""))
+    log.info("Loading %s", config.model + (f" under {adapter}" if adapter else ""))
     engine = transformers.build_engine(
         model,
         adapter=adapter,
-        dtype=settings.dtype,
-        device=settings.device,
-        bits=settings.bits,
+        dtype=config.dtype,
+        device=config.device,
+        bits=config.bits,
     )
-    return engine, manner
-
-
-def resolve_chat_format(
-    card: RunCard | None,
-    *,
-    model_type: str,
-    name: str,
-    prompt_template: str | None = None,
-    system: str | None = None,
-    stop_words: Sequence[str] = (),
-) -> ChatFormat:
-    """Template, system prompt and stop texts: what was asked for, else the card's.
-
-    UsageError without either, naming what would suit the model where that is known. Warns, with
-    both names, of a template that contradicts the card or is another model family's.
-    """
-    fitting = templates.suggest_templates(model_type, name)
-    carried = PromptTemplate.from_dict(card.template) if card and card.template else None
-    if prompt_template:
-        template = templates.get_template(prompt_template)
-        warn_about_mismatch(template, carried, fitting, model_type)
-    elif carried:
-        template = carried
-    else:
-        some = f" Its type is {model_type}, which takes {' or '.join(fitting)}." if fitting else ""
-        raise UsageError(
-            f"There is no run card beside {name}, so the template of its training is unknown: "
-            f"say which with --prompt-template.{some}"
-        )
-    own = card.stop_words if card and (template == carried) else []
-    return ChatFormat(
-        template,
-        system if system is not None else (card.system if card else ""),
-        tuple(dict.fromkeys([*templates.get_stop_words(template), *own, *stop_words])),
-    )
-
-
-def warn_about_mismatch(
-    template: PromptTemplate,
-    carried: PromptTemplate | None,
-    fitting: Sequence[str],
-    model_type: str,
-) -> None:
-    """Say so when the template asked for is not the one trained with, or not the model family's."""
-    if carried and carried != template:
-        log.warning(
-            "The model was trained with the template '%s', not '%s': expect worse answers.",
-            carried.name, template.name,
-        )  # fmt: skip
-    elif not carried and fitting and template.name not in fitting:
-        log.warning(
-            "The template '%s' is not one for %s models, which take '%s'.",
-            template.name, model_type, "' or '".join(fitting),
-        )  # fmt: skip
+    return engine, chat_format
 
 
 def refuse_lone_adapter(model: Path, adapter: Path | None) -> None:
-    """ModelError when the folders were confused: an adapter for the model, or the reverse."""
+    """ModelError when the folders were confused: an adapter given as the model, or the reverse."""
     if (model / "adapter_config.json").is_file() and not (model / "config.json").is_file():
         card = RunCard.read(model)
         base = card.base_model if card else "BASE"
-        raise ModelError(f"{model} is an adapter. Say: elysia chat {base} --adapter {model}")
+        raise ModelError("app.adapter_as_model", model=model, base=base)
     if adapter and not (adapter / "adapter_config.json").is_file():
-        raise ModelError(f"{adapter} has no adapter_config.json: it is not an adapter folder.")
+        raise ModelError("app.not_an_adapter", adapter=adapter)

@@ -1,7 +1,4 @@
-"""Who can be talked to: the bundled cards, and those that a user brought, which are hers alone.
-
-Knows nothing of conversations.
-"""
+"""The characters to talk to: the bundled cards, and those that a user has added, which only they see."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ MAX_CARDS = 200  # of one user
 
 @dataclass(frozen=True)
 class CharacterEntry:
-    """A character of the cast. `owner` is None for a bundled one; `picture` PNG bytes, or None."""
+    """A character with its card. `owner` is the id of the user who added it, None for a bundled one."""
 
     key: str
     card: CharacterCard
@@ -36,12 +33,12 @@ class CharacterEntry:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name to display."""
         return self.persona.display_name
 
     @property
     def picture(self) -> bytes | None:
-        """The PNG that carried the card, or a CHARX's main icon."""
+        """The PNG that carried the card, or a CHARX's main icon; None without either."""
         if self.card.picture is not None:
             return self.card.picture.to_bytes()
         icons = [
@@ -52,16 +49,20 @@ class CharacterEntry:
         return icons[0] if icons else None
 
     @property
-    def guest(self) -> GroupMember:
-        """Its names, for the director: nickname, name, and the aliases that our cards carry."""
-        said = self.persona.elysia_extensions.get("aliases")
-        aliases = [one for one in said if isinstance(one, str)] if isinstance(said, list) else []
+    def group_member(self) -> GroupMember:
+        """Its names in a group: nickname, name, and the aliases of cards with our extensions."""
+        extension = self.persona.elysia_extensions.get("aliases")
+        aliases = (
+            [alias for alias in extension if isinstance(alias, str)]
+            if isinstance(extension, list)
+            else []
+        )
         names = (self.name, self.persona.name.strip(), *aliases)
         return GroupMember(self.key, tuple(dict.fromkeys(name for name in names if name)))
 
 
 class CharacterRegistry:
-    """Bundled characters from a folder of cards, users' own from the database."""
+    """Bundled characters from a folder of cards, and users' own from the database."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         """PersonaError when a bundled card cannot be read."""
@@ -73,7 +74,7 @@ class CharacterRegistry:
         }
 
     def all(self, user: str) -> list[CharacterEntry]:
-        """The bundled ones, then the user's own, the newest first."""
+        """The bundled characters, then the user's own, the newest first."""
         query = (
             select(characters)
             .where(characters.c.user_id == user)
@@ -84,26 +85,26 @@ class CharacterRegistry:
         return [*self._bundled.values(), *map(_parse_row, rows)]
 
     def get(self, user: str, key: str) -> CharacterEntry:
-        """One that the user may talk to; PersonaError otherwise."""
+        """A character that the user may talk to; PersonaError for any other key."""
         if key in self._bundled:
             return self._bundled[key]
         query = select(characters).where(characters.c.id == key, characters.c.user_id == user)
         with self._database.read() as connection:
             row = connection.execute(query).first()
         if row is None:
-            raise PersonaError("There is no such character; it may have been removed.")
+            raise PersonaError("chat.no_character")
         return _parse_row(row)
 
-    def guests(self, user: str, keys: Sequence[str]) -> list[CharacterEntry]:
-        """Several, in the order given."""
+    def get_many(self, user: str, keys: Sequence[str]) -> list[CharacterEntry]:
+        """Several characters, in the order of `keys`."""
         return [self.get(user, key) for key in keys]
 
     def add(self, user: str, file: str, content: bytes) -> CharacterEntry:
-        """Take in a card: JSON, PNG or CHARX. PersonaError, a sentence, when it is none."""
+        """Add a card: JSON, PNG or CHARX. PersonaError when it cannot be used or there are too many."""
         file = Path(file.replace("\\", "/")).name[:200] or "card"
         member = _build_entry("new", parse_card(content, file), user, file)
         if len(self.all(user)) - len(self._bundled) >= MAX_CARDS:
-            raise PersonaError(f"You have {MAX_CARDS} cards; remove one first.")
+            raise PersonaError("chat.too_many_cards", limit=MAX_CARDS)
         key = new_id()
         with self._database.write() as connection:
             connection.execute(
@@ -115,13 +116,13 @@ class CharacterRegistry:
         return self.get(user, key)
 
     def remove(self, user: str, key: str) -> None:
-        """Remove one of the user's own; PersonaError for any other."""
+        """Remove one of the user's own characters; PersonaError for any other."""
         if key in self._bundled:
-            raise PersonaError("A bundled character stays.")
+            raise PersonaError("chat.character_is_bundled")
         query = delete(characters).where(characters.c.id == key, characters.c.user_id == user)
         with self._database.write() as connection:
             if not connection.execute(query).rowcount:
-                raise PersonaError("There is no such character; it may have been removed.")
+                raise PersonaError("chat.no_character")
 
 
 def _parse_row(row: Row[Any]) -> CharacterEntry:
@@ -134,4 +135,4 @@ def _build_entry(key: str, card: CharacterCard, owner: str | None, file: str) ->
     except PersonaError:
         raise
     except (ElysiaError, ValueError, TypeError) as error:
-        raise PersonaError(f"{file} cannot be used: {error}") from error
+        raise PersonaError("chat.card_unusable", file=file, error=error) from error

@@ -1,7 +1,4 @@
-"""What a conversation is had with: an engine, and how its model wants to be spoken to.
-
-Knows nothing of how either was opened.
-"""
+"""What a conversation is held with: an engine, and the chat format of its model."""
 
 from __future__ import annotations
 
@@ -12,33 +9,49 @@ from functools import lru_cache
 from elysia.core.messages import Message
 from elysia.core.templates import PromptTemplate
 from elysia.engines.base import Engine
+from elysia.models.chat_format import ChatFormat
 
-COUNT_CACHE_SIZE = 4_096  # texts whose tokens are known
-MAX_CACHED_LENGTH = 1_000  # characters up to which a text is kept for that
+COUNT_CACHE_SIZE = 4_096  # texts whose tokens are remembered
+MAX_CACHED_LENGTH = 1_000  # characters up to which a text is one of them
 
 
 @dataclass(frozen=True)
 class ChatModel:
-    """An engine and how its model wants to be spoken to."""
+    """An engine with the chat format of its model."""
 
     engine: Engine
-    template: PromptTemplate
-    system: str = ""
-    stop: tuple[str, ...] = ()
-    _alone: Callable[[str], int] = field(init=False, repr=False, compare=False)
+    chat_format: ChatFormat
+    _count_cached: Callable[[str], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        kept = lru_cache(COUNT_CACHE_SIZE)(lambda text: self._count([Message("user", text)]))
-        object.__setattr__(self, "_alone", kept)
+        cached = lru_cache(COUNT_CACHE_SIZE)(lambda text: self._count([Message("user", text)]))
+        object.__setattr__(self, "_count_cached", cached)
+
+    @property
+    def template(self) -> PromptTemplate:
+        """The prompt template."""
+        return self.chat_format.template
+
+    @property
+    def system(self) -> str:
+        """The default system prompt; '' for none."""
+        return self.chat_format.system
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Texts that end a reply."""
+        return self.chat_format.stop
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the chat prompt for `messages`. The same short texts are counted turn by turn,
-        each as a user's message alone: those are remembered.
+        """Tokens of the chat prompt for `messages`.
+
+        A turn counts each message of the history as a user's message alone, and the next turn counts
+        the same ones again: short texts are therefore remembered.
         """
         if len(messages) == 1:
-            one = messages[0]
-            if len(one.text) <= MAX_CACHED_LENGTH and one == Message("user", one.text):
-                return self._alone(one.text)
+            message = messages[0]
+            if len(message.text) <= MAX_CACHED_LENGTH and message == Message("user", message.text):
+                return self._count_cached(message.text)
         return self._count(messages)
 
     def _count(self, messages: Sequence[Message]) -> int:

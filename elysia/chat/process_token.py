@@ -1,7 +1,4 @@
-"""Which process writes a reply, told so that another one, later, can see whether it still lives.
-
-Knows nothing of conversations.
-"""
+"""Which process writes a reply, as a text from which another process can see later whether it still runs."""
 
 from __future__ import annotations
 
@@ -9,12 +6,12 @@ import os
 
 
 def get_process_token() -> str:
-    """This process as HOST:NUMBER:BEGAN."""
+    """This process as HOST:PID:START."""
     return f"{os.uname().nodename}:{os.getpid()}:{_get_start_time(os.getpid())}"
 
 
 def is_alive(writer: str) -> bool:
-    """Whether the process that a reply names is alive; one of another machine is taken to be."""
+    """Whether the process of a token still runs; one of another machine is taken to."""
     parts = writer.rsplit(":", 2)
     if len(parts) != 3 or not parts[1].isdigit():
         return False
@@ -25,9 +22,9 @@ def is_alive(writer: str) -> bool:
 
 
 def _get_start_time(process: int) -> str:
-    """When a process began, in the kernel's ticks: a number may be used again, with its time never.
+    """When a process began, in the kernel's ticks: a PID may be reused, but not with the same start.
 
-    '' when it is not running; '0' where the system does not say.
+    '' when it is not running; '0' where the system does not say when it began.
     """
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as stream:

@@ -1,15 +1,15 @@
-"""The statements that every turn makes, put together once.
+"""The SQL of every turn, built once.
 
-SQLAlchemy takes several times as long to put a statement together as SQLite to answer it, and with
-many users that is most of a turn. Their values come as parameters: `the_id` is a conversation's,
-`the_message` a message's. Knows nothing of what asks.
+SQLAlchemy takes several times as long to build a statement as SQLite to answer it, and with many users
+that was most of a turn. The values are parameters: `the_id` is a conversation's, `the_message` a
+message's.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import BindParameter, bindparam, delete, func, insert, literal, select, update
 
-from elysia.chat.message_tree import WRITING
+from elysia.chat.message_tree import MessageState
 from elysia.store.tables import conversations, messages, receipts
 
 _CONVERSATION: BindParameter[str] = bindparam("the_id")
@@ -25,7 +25,7 @@ SELECT_CONVERSATION = select(conversations).where(
     conversations.c.id == _CONVERSATION, conversations.c.user_id == bindparam("the_user")
 )
 LOCK_CONVERSATION = SELECT_CONVERSATION.with_for_update()
-# A message's columns are those of `tree.Line`, without its siblings.
+# The columns are the fields of `ChatMessage` in their order, without the siblings.
 SELECT_TREE = select(*_COLUMNS).where(_IN_CONVERSATION).order_by(messages.c.number)
 SELECT_MESSAGE = select(*_COLUMNS).where(_IN_CONVERSATION, _IS_MESSAGE)
 SELECT_ID = select(messages.c.id).where(_IN_CONVERSATION, _IS_MESSAGE)
@@ -49,7 +49,11 @@ SELECT_NEWEST = (
     select(*_COLUMNS).join(_ancestors, _ancestors.c.id == messages.c.id).order_by(messages.c.number)
 )
 SELECT_LAST_NUMBER = select(func.max(messages.c.number)).where(_IN_CONVERSATION)
-SELECT_WRITING = select(messages.c.id).where(_IN_CONVERSATION, messages.c.state == WRITING).limit(1)
+SELECT_WRITING = (
+    select(messages.c.id)
+    .where(_IN_CONVERSATION, messages.c.state == MessageState.WRITING.value)
+    .limit(1)
+)
 INSERT_MESSAGES = insert(messages)
 UPDATE_HEAD = (
     update(conversations)
@@ -58,7 +62,7 @@ UPDATE_HEAD = (
 )
 UPDATE_TEXT = (
     update(messages)
-    .where(_IS_MESSAGE, messages.c.state == WRITING)
+    .where(_IS_MESSAGE, messages.c.state == MessageState.WRITING.value)
     .values(text=bindparam("the_text"))
 )  # fmt: skip
 FINISH_MESSAGE = (

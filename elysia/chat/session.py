@@ -1,7 +1,7 @@
-"""A session: the history of one conversation, and one turn of it.
+"""A conversation in memory, for the terminal: its history, and one turn of it.
 
-Fits the context by leaving out whole oldest turns; the system message and the newest message always
-stay. Knows nothing of which engine answers, nor of where the words are shown.
+The context is kept by leaving out whole oldest turns; the system message and the newest message always
+stay.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from elysia.chat.prompt.character_state import CharacterState, PromptFrame
+from elysia.chat.prompt.character_state import (
+    CharacterState,
+    PromptFrame,
+    TokenBudget,
+    fit_history,
+)
 from elysia.core.errors import EngineError
 from elysia.core.messages import Message
 from elysia.core.templates import PromptTemplate
@@ -21,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class ChatSession:
-    """One conversation with one engine. Not for two threads at once."""
+    """One conversation with one engine, for one thread at a time."""
 
     def __init__(
         self,
@@ -43,41 +48,42 @@ class ChatSession:
         self.sampling = sampling or Sampling()
         self.character = character
         # User and assistant by turns, a greeting first, without the system message.
-        self.history: list[Message] = character.opening() if character else []
-        self._left_out = 0
+        self.history: list[Message] = character.begin() if character else []
+        self._turns_left_out = 0
 
     def reset(self) -> None:
         """Forget every turn but the greeting."""
-        self.history = self.character.opening() if self.character else []
-        self._left_out = 0
+        self.history = self.character.begin() if self.character else []
+        self._turns_left_out = 0
 
     def reply(self, text: str, cancel: threading.Event | None = None) -> Iterator[Delta]:
         """Stream the reply to `text` and remember both.
 
         A reply that was cancelled, or whose iterator was closed, is remembered as far as it came; a
-        turn that said nothing, or failed, is forgotten. Raises EngineError with a sentence, among
-        others when the message does not fit the context even alone.
+        turn that gave no text, or failed, is forgotten. Raises EngineError, among others when the
+        message does not fit the context even alone.
         """
         turn = Message("user", text)
-        staging = self._staging([*self.history, turn])
-        prompt = self._fitted([*self.history, turn], staging)
+        messages = [*self.history, turn]
+        frame = self._build_frame(messages)
+        prompt = self._fit(messages, frame)
         request = GenerationRequest(prompt, self.template, self.stop, self._next_sampling())
-        said: list[str] = []
+        pieces: list[str] = []
         try:
             for delta in self.engine.stream(request, cancel):
-                said.append(delta.text)
+                pieces.append(delta.text)
                 yield delta
         finally:
-            if reply := "".join(said):
+            if reply := "".join(pieces):
                 self.history += [turn, Message("assistant", reply)]
                 if self.character:
-                    self.character.remember(staging)
+                    self.character.remember(frame)
 
-    def _staging(self, messages: list[Message]) -> PromptFrame:
+    def _build_frame(self, messages: list[Message]) -> PromptFrame:
         if self.character is None:
             return PromptFrame(self.system)
         empty = self._count([Message("user", "")])
-        return self.character.stage(
+        return self.character.build_frame(
             messages,
             lambda text: self._count([Message("user", text)]) - empty,
             self.engine.context_length,
@@ -85,36 +91,30 @@ class ChatSession:
         )
 
     def _next_sampling(self) -> Sampling:
-        """The sampling with a seed of this turn's own: the same question twice may be answered
-        anew, and the same conversation from the start is answered the same.
+        """The sampling with this turn's own seed: the same question asked twice may be answered
+        differently, and the same conversation from the start is answered the same.
         """
         seed = self.sampling.seed
         if seed is None:
             return self.sampling
         return replace(self.sampling, seed=seed + len(self.history) // 2)
 
-    def _fitted(self, messages: list[Message], staging: PromptFrame) -> list[Message]:
-        """`messages` as they are staged, without the oldest turns that leave no room to reply.
-
-        The room is max_new_tokens, but never more than half of the context: a small model with a
-        generous limit still remembers something.
-        """
-        limit = self.engine.context_length
-        room = min(self.sampling.max_new_tokens, limit // 2)
-        used = self._count(staging.around(messages))
-        first = 0
-        while used + room > limit and first + 2 < len(messages):
-            first += 2
-            used = self._count(staging.around(messages[first:]))
-        if used >= limit:
-            raise EngineError(
-                f"The message with the system prompt has {used} tokens and the model's context is "
-                f"{limit}: there is no room for a reply. Shorten the message or the system prompt."
+    def _fit(self, messages: list[Message], frame: PromptFrame) -> list[Message]:
+        """The prompt without the oldest turns that leave no room for a reply."""
+        budget = TokenBudget(self.engine.context_length, self.sampling.max_new_tokens)
+        last = len(messages) - 1
+        prompt, first, tokens = fit_history(
+            frame, messages, 0, self._count, budget.prompt,
+            lambda first: first + 2 if first + 2 <= last else first,
+        )  # fmt: skip
+        if tokens >= budget.context:
+            raise EngineError("chat.system_leaves_no_room", tokens=tokens, context=budget.context)
+        if first // 2 > self._turns_left_out:
+            log.info(
+                "(The oldest %d turns no longer fit the context of %d.)", first // 2, budget.context
             )
-        if first // 2 > self._left_out:
-            log.info("(The oldest %d turns no longer fit the context of %d.)", first // 2, limit)
-        self._left_out = first // 2
-        return staging.around(messages[first:])
+        self._turns_left_out = first // 2
+        return prompt
 
     def _count(self, messages: Sequence[Message]) -> int:
         return self.engine.count_tokens(messages, self.template)

@@ -1,6 +1,6 @@
-"""What may be set of one conversation: sampling, what enters the prompt, who the user is.
+"""The settings of one conversation: sampling, what enters the prompt, who the user is, the voice.
 
-Plain data, kept as JSON beside the conversation. Knows nothing of pages.
+They are stored as JSON beside the conversation, under the names of the fields.
 """
 
 from __future__ import annotations
@@ -20,55 +20,56 @@ PRESETS: Mapping[str, Mapping[str, float]] = {
     "lively": {"temperature": 1.0, "top_p": 0.95, "max_new_tokens": 512},
 }
 SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "max_new_tokens", "repetition_penalty", "seed")
+MAX_TEXT_LENGTH = 20_000  # characters of `system`, and of `user`
 
 
 @dataclass(frozen=True)
 class ConversationSettings:
-    """Of one conversation. `seed` None draws anew each time; `round` is replies a round in a group."""
+    """The settings of one conversation; UsageError for a value out of range."""
 
     temperature: float = 0.7
     top_p: float = 0.8
     top_k: int = 40
     max_new_tokens: int = 512
     repetition_penalty: float = 1.0
-    seed: int | None = None
+    seed: int | None = None  # None: other draws each time
     memory: bool = True
     knowledge: bool = True
-    examples: bool = True
-    round: int = 2
+    examples: bool = True  # the card's example dialogue
+    round: int = 2  # replies to one message in a group, at most
     system: str = ""
-    user: Mapping[str, str] = field(default_factory=dict)
+    user: Mapping[str, str] = field(default_factory=dict)  # name, description
     voice: bool = False
     voice_name: str = ""  # of tts/voices; "": each character's own
-    speed: float = 1.0
+    speed: float = 1.0  # of speech
 
     def __post_init__(self) -> None:
         self.sampling()  # refuses what is out of range
         if not 1 <= self.round <= 6:
-            raise UsageError(f"round is {self.round}; it must be 1 to 6.")
+            raise UsageError("chat.round_out_of_range", value=self.round)
         if not 0.25 <= self.speed <= 4:
-            raise UsageError(f"speed is {self.speed}; it must be 0.25 to 4.")
-        if len(self.system) > 20_000 or len(str(self.user)) > 20_000:
-            raise UsageError("system and user may have 20,000 characters.")
+            raise UsageError("chat.speed_out_of_range", value=self.speed)
+        if len(self.system) > MAX_TEXT_LENGTH or len(str(self.user)) > MAX_TEXT_LENGTH:
+            raise UsageError("chat.setting_too_long")
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> ConversationSettings:
-        """From what was kept; UsageError for an unknown name or a value out of range."""
-        known = [one.name for one in fields(cls)]
+    def load(cls, values: Mapping[str, Any]) -> ConversationSettings:
+        """From stored values; UsageError for an unknown name or a value out of range."""
+        known = [setting.name for setting in fields(cls)]
         for name in values:
             if name not in known:
-                raise UsageError(f"There is no setting '{name}'.{nearest(name, known)}")
+                raise UsageError("chat.unknown_setting", name=name, hint=nearest(name, known))
         return cls(**values)
 
-    def values(self) -> dict[str, Any]:
-        """As they are kept."""
+    def dump(self) -> dict[str, Any]:
+        """The values to store."""
         return asdict(self)
 
-    def sampling(self, turn: int = 0) -> Sampling:
-        """For the reply of that number: with a seed, the same turn draws the same."""
+    def sampling(self, number: int = 0) -> Sampling:
+        """The sampling of the message with this number: with a seed, the same one draws the same."""
         values = {name: getattr(self, name) for name in SAMPLING_FIELDS}
         if self.seed is not None:
-            values["seed"] = self.seed + turn
+            values["seed"] = self.seed + number
         return Sampling(**values)
 
     def persona(self) -> UserPersona:

@@ -1,7 +1,7 @@
-"""A conversation as JSONL, out and in: a first line that says what it is, then a message a line.
+"""Conversations as JSONL files: a first line that says what the file is, then one message a line.
 
-The branch that is shown goes out. In come our own files and those of SillyTavern's chats (`name`,
-`is_user`, `mes`); each line is checked, and nothing is kept when one is wrong. Knows nothing of pages.
+The branch that is shown is exported. Our own files are imported, and SillyTavern's chats (`name`,
+`is_user`, `mes`); every line is checked, and nothing is stored when one is wrong.
 """
 
 from __future__ import annotations
@@ -11,128 +11,130 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from elysia.chat.message_tree import CUT, FAILED, STOPPED, WHOLE, WRITING
+from elysia.chat.message_tree import MessageState
 from elysia.chat.service import ChatService
 from elysia.core.errors import DataError
 
 FORMAT, VERSION = "elysia-chat", 1
+# Nobody goes on writing a reply that was being written when the file was made.
+IMPORTED_STATES = {
+    **{state.value: state for state in MessageState},
+    MessageState.WRITING.value: MessageState.STOPPED,
+}
 MAX_BYTES, MAX_MESSAGES, MAX_TEXT_LENGTH = 20 << 20, 20_000, 100_000
 
 
 def export_conversation(service: ChatService, user: str, id: str) -> bytes:
-    """The branch that is shown, as UTF-8 JSONL. What is being written goes as far as it is."""
-    talk = service.store.get(user, id)
-    names = {key: _get_name(service, user, key) for key in talk.guests}
+    """The branch that is shown, as UTF-8 JSONL; a reply that is being written, as far as it is."""
+    conversation = service.store.get(user, id)
+    known = {member.key: member.name for member in service.characters.all(user)}
+    names = {key: known.get(key, key) for key in conversation.guests}
     head = {
-        "format": FORMAT, "version": VERSION, "title": talk.title, "characters": names,
-        "created": talk.created,
+        "format": FORMAT, "version": VERSION, "title": conversation.title, "characters": names,
+        "created": conversation.created,
     }  # fmt: skip
     rows: list[dict[str, Any]] = [head]
-    for line in service.get_messages(user, id):
-        row: dict[str, Any] = {"role": line.role, "text": line.text, "at": round(line.created, 3)}
-        if line.speaker is not None:
-            row |= {"speaker": line.speaker, "name": names.get(line.speaker, line.speaker)}
-        if line.state != WHOLE:
-            row["state"] = line.state
+    for message in service.get_messages(user, id):
+        row: dict[str, Any] = {
+            "role": message.role, "text": message.text, "at": round(message.created, 3),
+        }  # fmt: skip
+        if message.speaker is not None:
+            row |= {
+                "speaker": message.speaker,
+                "name": names.get(message.speaker, message.speaker),
+            }
+        if message.state != MessageState.COMPLETE:
+            row["state"] = message.state.value
         rows.append(row)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def import_conversation(service: ChatService, user: str, guests: list[str], content: bytes) -> str:
-    """A new conversation with `guests` from a file; its id. DataError with the line that is wrong."""
-    title, lines = parse_transcript(content)
-    members = {member.name: member.key for member in service.characters.guests(user, guests)}
-    keys = set(members.values())
-    first = next(iter(members.values()), None)
-    if first is None:
-        raise DataError("Choose with whom the conversation was.")
-    for line in lines:
-        if line["role"] == "assistant":
-            said = line.pop("speaker", None)
-            line["speaker"] = said if said in keys else members.get(line.pop("name", ""), first)
-        line.pop("name", None)
-        line["details"] = {"present": list(guests), "imported": True}
-    talk = service.store.new(user, guests, title or "、".join(members), {})
-    service.store.add(user, talk.id, lines, parent=None)
-    return talk.id
+    """A new conversation with `guests` from a file; its id. DataError names the line that is wrong."""
+    title, messages = parse_transcript(content)
+    keys = {member.name: member.key for member in service.characters.get_many(user, guests)}
+    if not keys:
+        raise DataError("chat.choose_speakers")
+    first = next(iter(keys.values()))
+    for message in messages:
+        name, speaker = message.pop("name", ""), message.pop("speaker", None)
+        if message["role"] == "assistant":
+            message["speaker"] = speaker if speaker in keys.values() else keys.get(name, first)
+        message["details"] = {"present": list(guests), "imported": True}
+    conversation = service.store.create(user, guests, title or "、".join(keys), {})
+    service.store.add(user, conversation.id, messages, parent=None)
+    return conversation.id
 
 
 def parse_transcript(content: bytes) -> tuple[str, list[dict[str, Any]]]:
-    """A file's title and messages: role, text, created, state, for a reply speaker and name."""
+    """A file's title and messages: role, text, created and state, for a reply speaker and name."""
     if len(content) > MAX_BYTES:
-        raise DataError(f"The file has more than {MAX_BYTES >> 20} MB.")
+        raise DataError("chat.transcript_too_large", limit=MAX_BYTES >> 20)
     try:
-        rows = content.decode("utf-8-sig").splitlines()
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"The file is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
-    title, lines = "", []
-    for number, row in enumerate(rows, 1):
-        if not row.strip():
+        raise DataError("chat.transcript_not_utf8", byte=error.start) from None
+    title, messages = "", []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
             continue
-        found = _parse_object(row, number)
-        if number == 1 and ("format" in found or "chat_metadata" in found or "user_name" in found):
-            title = _parse_title(found)
+        row = _parse_object(line, number)
+        if number == 1 and ("format" in row or "chat_metadata" in row or "user_name" in row):
+            title = _parse_title(row)
         else:
-            lines.append(_parse_message(found, number))
-        if len(lines) > MAX_MESSAGES:
-            raise DataError(f"The file has more than {MAX_MESSAGES} messages.")
-    if not lines:
-        raise DataError("The file holds no message.")
-    return title, lines
+            messages.append(_parse_message(row, number))
+        if len(messages) > MAX_MESSAGES:
+            raise DataError("chat.transcript_too_long", limit=MAX_MESSAGES)
+    if not messages:
+        raise DataError("chat.transcript_empty")
+    return title, messages
 
 
-def _parse_object(row: str, number: int) -> Mapping[str, Any]:
+def _parse_object(line: str, number: int) -> Mapping[str, Any]:
     try:
-        found = json.loads(row)
+        row = json.loads(line)
     except (ValueError, RecursionError):
-        raise DataError(f"Line {number} is not JSON; each line is one object.") from None
-    if not isinstance(found, dict):
-        raise DataError(f"Line {number} is not an object.")
-    return found
+        raise DataError("chat.transcript_not_json", line=number) from None
+    if not isinstance(row, dict):
+        raise DataError("chat.transcript_not_object", line=number)
+    return row
 
 
 def _parse_title(head: Mapping[str, Any]) -> str:
     if head.get("format", FORMAT) != FORMAT:
-        raise DataError(f"Line 1: the format is {head['format']!r}, not '{FORMAT}'.")
+        raise DataError("chat.transcript_format", format=head["format"], expected=FORMAT)
     version = head.get("version")
     if isinstance(version, int) and version > VERSION:
-        raise DataError("Line 1: the file is of a newer version; update Elysia.")
+        raise DataError("chat.transcript_version")
     title = head.get("title") or head.get("character_name") or ""
     return title if isinstance(title, str) else ""
 
 
 def _parse_message(row: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """One of ours, or one of SillyTavern's."""
+    """A message of one of our files, or of SillyTavern's."""
     text = row.get("text", row.get("mes"))
     role = row.get("role")
     if role is None and isinstance(row.get("is_user"), bool):
         role = "user" if row["is_user"] else "assistant"
     if role is None:
-        raise DataError(f"Line {number} has no 'role' (user or assistant).")
+        raise DataError("chat.transcript_no_role", line=number)
     if role not in ("user", "assistant"):
-        raise DataError(f"Line {number}: the role is {role!r}; it is user or assistant.")
+        raise DataError("chat.transcript_role", line=number, role=role)
     if not isinstance(text, str):
-        raise DataError(f"Line {number} has no 'text'.")
+        raise DataError("chat.transcript_no_text", line=number)
     if len(text) > MAX_TEXT_LENGTH:
         raise DataError(
-            f"Line {number} has {len(text)} characters; {MAX_TEXT_LENGTH} are the most."
+            "chat.transcript_text_too_long", line=number, length=len(text), limit=MAX_TEXT_LENGTH
         )
     state, at = row.get("state"), row.get("at")
-    if state not in (STOPPED, CUT, FAILED):
-        state = STOPPED if state == WRITING else WHOLE
-    line: dict[str, Any] = {
+    message: dict[str, Any] = {
         "role": role,
         "text": text.replace("\x00", ""),
-        "state": state,
+        "state": IMPORTED_STATES.get(str(state), MessageState.COMPLETE),
         "created": float(at) if isinstance(at, int | float) and 0 < at < 1e11 else time.time(),
     }
     if role == "assistant":
         for key in ("speaker", "name"):
             if isinstance(row.get(key), str):
-                line[key] = row[key]
-    return line
-
-
-def _get_name(service: ChatService, user: str, key: str) -> str:
-    member = next((one for one in service.characters.all(user) if one.key == key), None)
-    return member.name if member else key
+                message[key] = row[key]
+    return message

@@ -114,12 +114,12 @@ class TerminalChat:
         for one in self.service.store.all(self.user):
             if list(one.guests) == self.guests:
                 if self.settings:
-                    self.service.set(self.user, one.id, **self.settings)
+                    self.service.update_settings(self.user, one.id, **self.settings)
                 return one.id
         return None
 
     def _begun(self) -> str:
-        return self.service.new(self.user, self.guests, self.settings).id
+        return self.service.create(self.user, self.guests, self.settings).id
 
     def converse(self) -> int:
         """Until EXIT or the end of input. Through a pipe a fault ends it; on a terminal it is told."""

@@ -1,7 +1,6 @@
-"""What every page stands on: the chat service, its users, their logins, voices; opened once.
+"""What every page is served from: the chat service, its users and logins, the voices; opened once.
 
-The model may take a minute to load: pages wait for it, and are told in a sentence when it fails.
-Knows nothing of Streamlit or Gradio.
+The model may take a minute to load: pages wait for it, and show the error when it cannot be loaded.
 """
 
 from __future__ import annotations
@@ -20,15 +19,21 @@ from elysia.core.errors import UsageError
 from elysia.voice import registry
 from elysia.voice.base import TTSEngine
 from elysia.voice.streaming import TTSWorkerPool
-from elysia.web.auth import SessionAuth, get_access_mode, load_signing_key, parse_allow_list
+from elysia.web.auth import (
+    AccessMode,
+    SessionAuth,
+    get_access_mode,
+    load_signing_key,
+    parse_allow_list,
+)
 
 KEY_FILE = "web.key"
 
 
 def load_voice(name: str) -> tuple[TTSEngine, float]:
     """A voice by the name of its file, and its own speed."""
-    found = registry.find_voice(name)
-    return found.open(), found.speed
+    voice = registry.find_voice(name)
+    return voice.open(), voice.speed
 
 
 @dataclass
@@ -36,37 +41,37 @@ class AppState:
     """Everything that a page is served from."""
 
     service: ChatService
-    logins: SessionAuth
-    access: str
-    allowed: tuple[str, ...] = ()  # by OpenID; none: everybody whom the provider vouches for
-    speakers: TTSWorkerPool = field(default_factory=lambda: TTSWorkerPool(load_voice))
+    auth: SessionAuth
+    access: AccessMode
+    allow_list: tuple[str, ...] = ()  # by OpenID; empty: everybody whom the provider vouches for
+    voices: TTSWorkerPool = field(default_factory=lambda: TTSWorkerPool(load_voice))
 
     @property
     def accounts(self) -> AccountStore:
-        """Its users."""
+        """The users."""
         return AccountStore(self.service.database)
 
     def close(self) -> None:
-        """Silence, stop and let go of everything."""
-        self.speakers.close()
+        """Stop every voice and reply, and release everything."""
+        self.voices.close()
         self.service.close()
         self.service.database.close()
 
 
 def build_app_state(service: ChatService, key_file: Path) -> AppState:
-    """A site over an open service; its logins are signed with the key in `key_file`."""
+    """The state over an open service; logins are signed with the key in `key_file`."""
     accounts = AccountStore(service.database)
     key_file.parent.mkdir(parents=True, exist_ok=True)
-    logins = SessionAuth(accounts, load_signing_key(key_file))
+    auth = SessionAuth(accounts, load_signing_key(key_file))
     access = get_access_mode(os.environ, accounts)
-    return AppState(service, logins, access, parse_allow_list(os.environ, access))
+    return AppState(service, auth, access, parse_allow_list(os.environ, access))
 
 
-def open_app_state(home: ChatServiceConfig) -> AppState:
-    """The site of a home; its key lies beside the database. An ElysiaError when it cannot be."""
-    database = home.database.removeprefix("sqlite:///")
+def open_app_state(config: ChatServiceConfig) -> AppState:
+    """Build everything; the signing key lies beside the database. Raises an ElysiaError."""
+    database = config.database.removeprefix("sqlite:///")
     folder = Path("work_dirs/chat") if "://" in database else Path(database).parent
-    service = build_chat_service(home)
+    service = build_chat_service(config)
     try:
         return build_app_state(service, folder / KEY_FILE)
     except BaseException:
@@ -76,10 +81,10 @@ def open_app_state(home: ChatServiceConfig) -> AppState:
 
 
 def parse_arguments(arguments: Sequence[str]) -> ChatServiceConfig:
-    """What a page's command line asks for; the environment stands behind it."""
+    """A page's command line; what it does not say comes from the environment."""
     parser = argparse.ArgumentParser(
         prog="web_demo",
-        description="Each may stand in the environment too: ELYSIA_MODEL and so on.",
+        description="Each may be set in the environment, too: ELYSIA_MODEL and so on.",
     )
     for name in ChatServiceConfig.__dataclass_fields__:
         parser.add_argument("--" + name.replace("_", "-"))
@@ -87,55 +92,52 @@ def parse_arguments(arguments: Sequence[str]) -> ChatServiceConfig:
 
 
 class StartupTask:
-    """A site that is being opened in a thread; whoever needs it waits."""
+    """An app state that is being opened in a thread; whoever needs it waits."""
 
-    def __init__(self, open_: Callable[[], AppState]) -> None:
+    def __init__(self, load_state: Callable[[], AppState]) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="open")
-        self._site: Future[AppState] = self._thread.submit(open_)
+        self._state: Future[AppState] = self._thread.submit(load_state)
 
-    def site(self, timeout: float | None = None) -> AppState:
-        """The site; the ElysiaError of an opening that failed."""
-        return self._site.result(timeout)
+    def result(self, timeout: float | None = None) -> AppState:
+        """The state, or the error that it could not be opened for."""
+        return self._state.result(timeout)
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._site.done()
+        return self._state.done()
 
     def close(self) -> None:
-        """Wait for the opening, and close what it opened."""
+        """Wait for the end, and close what was opened."""
         self._thread.shutdown()
-        if self._site.exception() is None:
-            self._site.result().close()
+        if self._state.exception() is None:
+            self._state.result().close()
 
 
-_opening: list[
-    StartupTask
-] = []  # of this process: a page's script is run anew for every look at it
+# Of this process. Not in the page's script: Streamlit runs that anew for every look at the page.
+_task: list[StartupTask] = []
 
 
-def start_opening(open_: Callable[[], AppState]) -> StartupTask:
-    """Open the site of this process; UsageError when there is one already."""
-    if _opening:
-        raise UsageError("This process serves a site already.")
-    _opening.append(StartupTask(open_))
-    return _opening[0]
+def start_opening(load_state: Callable[[], AppState]) -> StartupTask:
+    """Open the state of this process; UsageError when there is one already."""
+    if _task:
+        raise UsageError("web.already_serving")
+    _task.append(StartupTask(load_state))
+    return _task[0]
 
 
 def get_startup_task() -> StartupTask | None:
-    """The opening of this process's site, if it was begun."""
-    return _opening[0] if _opening else None
+    """The task that opens this process's state, if it was started."""
+    return _task[0] if _task else None
 
 
 def get_app_state() -> AppState:
-    """The site of this process, as soon as it is open."""
-    if not _opening:
-        raise UsageError(
-            "The page is started with `streamlit run web_demo/app.py`, from the project's folder."
-        )
-    return _opening[0].site()
+    """The state of this process, as soon as it is open."""
+    if not _task:
+        raise UsageError("web.start_with_streamlit")
+    return _task[0].result()
 
 
 def close_app_state() -> None:
-    """Close the site of this process."""
-    while _opening:
-        _opening.pop().close()
+    """Close the state of this process."""
+    while _task:
+        _task.pop().close()

@@ -1,6 +1,7 @@
-"""Pictures to show of characters: the card's own, decoded within bounds and made anew, else a portrait.
+"""Pictures of characters: the card's own, decoded within bounds and encoded anew, else a drawn portrait.
 
-Knows nothing of pages.
+The portrait follows the card's hints, `extensions.elysia.portrait`: hair, eyes, back, dress (colours #rrggbb),
+style, motif; what they do not say follows from a hash of the name. Nothing else of a card enters the drawing.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def make_thumbnail(content: bytes, side: int = PICTURE_SIZE) -> bytes | None:
-    """A square JPEG of a picture's bytes, nothing of the file kept; None when it is none of KINDS,
-    damaged, or too large.
+    """A square JPEG of a picture's bytes, `side` pixels wide, with no metadata of the file; None for a
+    picture that is damaged, too large, or in none of PICTURE_FORMATS.
     """
     if len(content) > MAX_BYTES:
         return None
@@ -37,22 +38,22 @@ def make_thumbnail(content: bytes, side: int = PICTURE_SIZE) -> bytes | None:
                 if opened.width * opened.height > MAX_PIXELS:
                     return None
                 opened.draft("RGB", (side, side))
-                # The head is nearer to the top than the middle is.
-                made = ImageOps.fit(opened.convert("RGB"), (side, side), centering=(0.5, 0.2))
+                # A head is nearer to the top than to the middle.
+                square = ImageOps.fit(opened.convert("RGB"), (side, side), centering=(0.5, 0.2))
     except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError):
         return None
     out = io.BytesIO()
-    made.save(out, "JPEG", quality=88)
+    square.save(out, "JPEG", quality=88)
     return out.getvalue()
 
 
 def get_avatar_url(member: CharacterEntry, side: int = PICTURE_SIZE) -> str:
-    """A data URL of the character's picture: her card's, or a drawn portrait."""
+    """A data URL of the character's picture: the card's, or a drawn portrait."""
     content = member.picture
-    shown = make_thumbnail(content, side) if content else None
-    if shown is not None:
-        return "data:image/jpeg;base64," + base64.b64encode(shown).decode()
-    drawn = draw_portrait(PortraitStyle.of(member.persona))
+    thumbnail = make_thumbnail(content, side) if content else None
+    if thumbnail is not None:
+        return "data:image/jpeg;base64," + base64.b64encode(thumbnail).decode()
+    drawn = draw_portrait(PortraitStyle.from_persona(member.persona))
     return "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode()
 
 
@@ -65,8 +66,8 @@ STYLES = ("long", "bob", "short", "tail")
 MOTIFS = ("flower", "bun", "quill", "wave", "star", "leaf")
 
 
-# Elysia's look stands here and not on her card: the demo's tokenizer is trained on the card's text, and
-# another word in it changes every figure of the demo.
+# Elysia's portrait is described here and not on the card: the demo's tokenizer is trained on the card's
+# text, and another word in it changes every figure of the demo.
 BUNDLED_PORTRAITS: Mapping[str, Mapping[str, str]] = {
     "爱莉希雅": {
         "hair": "#f3a6bf", "eyes": "#b0567e", "back": "#fde4ec", "dress": "#ffffff",
@@ -77,7 +78,7 @@ BUNDLED_PORTRAITS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class PortraitStyle:
-    """What a portrait is drawn from; every value is one of ours or a checked colour."""
+    """What a portrait is drawn from: every value is one of the lists above, or a checked colour."""
 
     hair: str
     eyes: str
@@ -87,22 +88,24 @@ class PortraitStyle:
     motif: str
 
     @classmethod
-    def of(cls, persona: Persona) -> PortraitStyle:
-        """From the card's hints, else from the name: the same name looks the same everywhere."""
-        said = persona.elysia_extensions.get("portrait")
+    def from_persona(cls, persona: Persona) -> PortraitStyle:
+        """From the card's hints, else from the name, so that the same name looks the same everywhere."""
+        extension = persona.elysia_extensions.get("portrait")
         hints = (
-            said if isinstance(said, Mapping) else BUNDLED_PORTRAITS.get(persona.name.strip(), {})
+            extension
+            if isinstance(extension, Mapping)
+            else BUNDLED_PORTRAITS.get(persona.name.strip(), {})
         )
-        drawn = hashlib.sha256(persona.name.strip().encode()).digest()
+        digest = hashlib.sha256(persona.name.strip().encode()).digest()
 
         def colour(name: str, choices: tuple[str, ...], byte: int) -> str:
             hint = hints.get(name)
-            fits = isinstance(hint, str) and COLOUR.match(hint)
-            return str(hint) if fits else choices[drawn[byte] % len(choices)]
+            is_colour = isinstance(hint, str) and COLOUR.match(hint)
+            return str(hint) if is_colour else choices[digest[byte] % len(choices)]
 
         def word(name: str, choices: tuple[str, ...], byte: int) -> str:
             hint = hints.get(name)
-            return str(hint) if hint in choices else choices[drawn[byte] % len(choices)]
+            return str(hint) if hint in choices else choices[digest[byte] % len(choices)]
 
         return cls(
             colour("hair", HAIR, 0), colour("eyes", EYES, 1), colour("back", BACKS, 2),
@@ -111,7 +114,7 @@ class PortraitStyle:
 
 
 def draw_portrait(look: PortraitStyle) -> str:
-    """An SVG of 240 x 240: a bust before a soft ground."""
+    """An SVG of 240 x 240: a bust before a soft background."""
     dark, light = mix_colours(look.hair, "#2a1a24", 0.28), mix_colours(look.hair, "#ffffff", 0.35)
     far = mix_colours(look.back, "#ffffff", 0.55)
     ground = "".join(
@@ -169,7 +172,7 @@ def _draw_body(dress: str) -> str:
 
 def _draw_face(eyes: str) -> str:
     deep = mix_colours(eyes, "#20101c", 0.45)
-    one = (
+    eye = (
         f'<path d="M-13-9q13-11 26-1" stroke="{mix_colours(deep, "#20101c", 0.5)}" stroke-width="3.4" fill="none" '
         f'stroke-linecap="round"/><ellipse cy="3" rx="8.6" ry="11" fill="{deep}"/>'
         f'<ellipse cy="6" rx="7" ry="7.6" fill="{eyes}"/><circle cx="-2.8" cy="-1.5" r="3.3" fill="#fff"/>'
@@ -179,7 +182,7 @@ def _draw_face(eyes: str) -> str:
         '<path d="M70 118q0-58 50-58t50 58q0 34-22 50q-15 12-28 12t-28-12q-22-16-22-50z" fill="#fde3d6"/>'
         '<ellipse cx="88" cy="152" rx="10" ry="5.5" fill="#f7a8a8" opacity=".55"/>'
         '<ellipse cx="152" cy="152" rx="10" ry="5.5" fill="#f7a8a8" opacity=".55"/>'
-        f'<g transform="translate(96 132)">{one}</g><g transform="translate(144 132) scale(-1 1)">{one}</g>'
+        f'<g transform="translate(96 132)">{eye}</g><g transform="translate(144 132) scale(-1 1)">{eye}</g>'
         '<path d="M111 161q9 8 18 0" stroke="#b4574f" stroke-width="2.6" fill="none" stroke-linecap="round"/>'
     )
 

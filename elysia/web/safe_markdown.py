@@ -1,7 +1,7 @@
-"""Other people's words on a page: replies as markdown that loads nothing, all else as plain text.
+"""Untrusted text on a page: replies as markdown that loads nothing, everything else as plain text.
 
-A page never takes HTML from a card, a document or a reply; what is left is markdown's own reach: remote
-images, formulas and a page's own directives, which are made harmless here. Knows nothing of pages.
+A page never takes HTML from a card, a document or a reply. What is left is what markdown itself can do:
+remote images, formulas and Streamlit's directives, which are made harmless here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def sanitize_reply(text: str) -> str:
     ...     "*hi* !\\N{WORD JOINER}[x](http://x/y.png) for \\\\$5 and \\\\$6")
     True
     """
-    # Everywhere, code among it: what is code to us may be none to the page's own reader of markdown.
+    # In code, too: what is code to us may be none to the page's own markdown parser.
     text = text.replace("![", f"!{JOINER}[")
     parts = _CODE.split(text)
     parts[::2] = [_sanitize_prose(part) for part in parts[::2]]
@@ -30,7 +30,7 @@ def sanitize_reply(text: str) -> str:
 def _sanitize_prose(text: str) -> str:
     text = text.replace("$", "\\$")
     text = re.sub(r":(?=\w+(?:[-/]\w+)*[\[:])|:(?=::)", r"\\:", text)
-    return re.sub(r"(?<!\n)\n(?!\n)", "  \n", text)  # a line's end is one, as in a chat
+    return re.sub(r"(?<!\n)\n(?!\n)", "  \n", text)  # a line break is one, as in a chat
 
 
 def escape_markdown(text: str, most: int = 2000) -> str:

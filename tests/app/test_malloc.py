@@ -14,7 +14,7 @@ THREADS = """
 import ctypes, os, threading
 from elysia.app.malloc import limit_malloc_arenas
 if {ask}:
-    assert few_arenas() is {taken}
+    assert limit_malloc_arenas() is {taken}
 all_there = threading.Barrier(12)
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

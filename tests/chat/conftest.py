@@ -12,6 +12,7 @@ from elysia.chat.chat_model import ChatModel
 from elysia.chat.prompt.context import ContextProviders
 from elysia.chat.service import ChatService
 from elysia.core import templates
+from elysia.models.chat_format import ChatFormat
 from elysia.store.database import open_database
 from tests.chat.echo import EchoEngine
 
@@ -31,7 +32,9 @@ def make(url):
 
     def make(engine=None, **surroundings):
         database = open_database(url)
-        model = ChatModel(engine or EchoEngine(), templates.get_template("internlm2_chat"))
+        model = ChatModel(
+            engine or EchoEngine(), ChatFormat(templates.get_template("internlm2_chat"))
+        )
         service = ChatService(
             database, CharacterRegistry(database, PERSONAS), model, ContextProviders(**surroundings)
         )

@@ -17,6 +17,7 @@ from elysia.chat.characters import CharacterRegistry  # noqa: E402
 from elysia.chat.chat_model import ChatModel  # noqa: E402
 from elysia.chat.service import ChatService  # noqa: E402
 from elysia.core import templates  # noqa: E402
+from elysia.models.chat_format import ChatFormat  # noqa: E402
 from elysia.store.database import open_database  # noqa: E402
 from tests.chat.echo import EchoEngine  # noqa: E402
 
@@ -27,7 +28,7 @@ def main(path: str, conversation: str, number: str) -> None:
     service = ChatService(
         database,
         CharacterRegistry(database, ROOT / "configs" / "personas"),
-        ChatModel(engine, templates.get_template("internlm2_chat")),
+        ChatModel(engine, ChatFormat(templates.get_template("internlm2_chat"))),
     )
     user = AccountStore(database).local().id
     for count in itertools.count():

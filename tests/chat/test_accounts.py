@@ -30,7 +30,7 @@ def test_no_password_opens_a_user_without_one(accounts):
     accounts.get_or_create("openid-user")
     assert accounts.authenticate("openid-user", "") is None
     assert accounts.authenticate("local", "") is None
-    assert not accounts.any_password()
+    assert not accounts.has_passwords()
 
 
 def test_what_is_kept_is_no_password(accounts):
@@ -40,7 +40,7 @@ def test_what_is_kept_is_no_password(accounts):
         kept = connection.execute(select(users.c.password)).scalars().all()
     assert all(one.startswith("scrypt:") and "correct" not in one for one in kept)
     assert kept[0] != kept[1]
-    assert accounts.any_password()
+    assert accounts.has_passwords()
 
 
 def test_a_name_is_taken_once(accounts):

@@ -6,6 +6,7 @@ from elysia.chat.accounts import AccountStore
 from elysia.chat.chat_model import MAX_CACHED_LENGTH, ChatModel
 from elysia.core import templates
 from elysia.core.messages import Message
+from elysia.models.chat_format import ChatFormat
 from tests.chat.conftest import whole
 from tests.chat.echo import EchoEngine
 
@@ -23,7 +24,7 @@ class Counting(EchoEngine):
 
 
 def test_a_text_is_counted_once_and_other_prompts_always():
-    model = ChatModel(engine := Counting(), templates.get_template("internlm2_chat"))
+    model = ChatModel(engine := Counting(), ChatFormat(templates.get_template("internlm2_chat")))
     said = [Message("user", "你好")]
     assert [model.count(said), model.count(said)] == [6, 6]
     assert len(engine.asked) == 1
@@ -37,7 +38,7 @@ def test_a_text_is_counted_once_and_other_prompts_always():
 def test_the_talk_is_not_counted_anew_at_every_turn(make):
     service = make(engine := Counting())
     user = AccountStore(service.database).local().id
-    id = service.new(user, ["elysia"], {"examples": False}).id
+    id = service.create(user, ["elysia"], {"examples": False}).id
     for number in range(4):
         whole(service, user, id, service.send(user, id, f"turn {number}"))
     alone = [

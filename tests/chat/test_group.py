@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from elysia.chat.accounts import AccountStore
-from elysia.chat.message_tree import WHOLE
+from elysia.chat.generation.speaker_selection import SelectionReason
+from elysia.chat.message_tree import MessageState
 from elysia.memory.base import MemoryScope
 from tests.chat.conftest import whole
 from tests.chat.echo import EchoEngine
@@ -48,7 +49,7 @@ def table(make, reply=None, **settings):
     engine = EchoEngine(reply=reply or (lambda request: "嗯。"))
     service = make(engine, memory=notes)
     user = AccountStore(service.database).local().id
-    id = service.new(user, ["elysia", "xiaotang", "ayan"], {"examples": False, **settings}).id
+    id = service.create(user, ["elysia", "xiaotang", "ayan"], {"examples": False, **settings}).id
     return service, user, id, engine, notes
 
 
@@ -58,8 +59,11 @@ def test_the_named_answer_in_order_with_their_reasons(make):
     settle(service, user, id)
     lines = service.get_messages(user, id)
     assert [line.speaker for line in lines] == ["elysia", None, "xiaotang", "ayan"]
-    assert [line.state for line in lines] == [WHOLE] * 4
+    assert [line.state for line in lines] == [MessageState.COMPLETE] * 4
     assert lines[2].details["reason"] == "named by the user: 小棠"
+    assert lines[2].details["selection"] == {
+        "code": SelectionReason.NAMED_BY_USER, "params": {"name": "小棠"},
+    }  # fmt: skip
     second = engine.requests[1].messages
     assert second[-1].text == "小棠：嗯。"
     assert second[-1].role == "user"
@@ -83,7 +87,7 @@ def test_stop_ends_the_round_and_not_one_reply_alone(make):
         engine := EchoEngine(pause=0.02, reply=lambda request: "长" * 3000), memory=notes
     )
     user = AccountStore(service.database).local().id
-    id = service.new(user, ["elysia", "xiaotang"], {"round": 2}).id
+    id = service.create(user, ["elysia", "xiaotang"], {"round": 2}).id
     reply = service.send(user, id, "大家好")
     next(service.follow(user, id, reply))
     service.stop(user, id)
@@ -108,7 +112,7 @@ def test_each_remembers_what_she_heard_and_nothing_else(make):
     service, user, id, engine, notes = table(make, round=1)
     service.send(user, id, "爱莉，我藏了一块蛋糕。")
     settle(service, user, id)
-    service.invite(user, id, ["elysia", "dudu"])
+    service.set_guests(user, id, ["elysia", "dudu"])
     service.send(user, id, "dudu，嘟嘟，你来啦。")
     settle(service, user, id)
     service.wait_for_memory()
@@ -139,6 +143,6 @@ def test_a_branch_that_was_left_is_forgotten_and_comes_back(make):
     service.undo(user, id)
     service.wait_for_memory()
     assert "北京" not in " ".join(notes.heard[scope].values())
-    service.remove(user, id)
+    service.delete_conversation(user, id)
     service.wait_for_memory()
     assert not notes.heard[scope]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from elysia.chat.accounts import AccountStore
-from elysia.chat.message_tree import CUT, STOPPED, WHOLE, WRITING
+from elysia.chat.message_tree import MessageState
 from tests.chat.conftest import whole
 
 SENDER = Path(__file__).parent / "sender.py"
@@ -20,7 +20,7 @@ SENDER = Path(__file__).parent / "sender.py"
 def test_no_message_that_was_sent_is_lost_by_a_kill(make, url, kills):
     service = make()
     user = AccountStore(service.database).local().id
-    id = service.new(user, ["elysia"], {"examples": False, "max_new_tokens": 64}).id
+    id = service.create(user, ["elysia"], {"examples": False, "max_new_tokens": 64}).id
     chance, sent = random.Random(kills), []
     for number in range(kills):
         child = subprocess.Popen(
@@ -41,9 +41,12 @@ def test_no_message_that_was_sent_is_lost_by_a_kill(make, url, kills):
     assert [text for text in said if text in set(sent)] == sent
     assert len(said) - len(sent) <= kills  # one a life may have been kept and not been told yet
     states = {line.state for line in lines}
-    assert states <= {WHOLE, STOPPED, CUT} and WRITING not in states
+    assert (
+        states <= {MessageState.COMPLETE, MessageState.STOPPED, MessageState.CUT}
+        and MessageState.WRITING not in states
+    )
     for line in lines:
-        if line.role == "assistant" and line.state == WHOLE and line.parent:
+        if line.role == "assistant" and line.state == MessageState.COMPLETE and line.parent:
             asked = next(one.text for one in lines if one.id == line.parent)
             assert line.text == f"heard: {asked}"
     assert whole(again, user, id, again.send(user, id, "still there?")) == "heard: still there?"

@@ -51,7 +51,7 @@ def service(make, memory):
 
 
 def talk(service, user):
-    return service.new(user, ["elysia"], {"examples": False}).id
+    return service.create(user, ["elysia"], {"examples": False}).id
 
 
 def test_what_waits_for_a_slow_memory_does_not_grow_with_the_rounds(service, memory):
@@ -61,7 +61,7 @@ def test_what_waits_for_a_slow_memory_does_not_grow_with_the_rounds(service, mem
         for id in (first, second):
             whole(service, user, id, service.send(user, id, f"turn {number}"))
             assert memory.begun.wait(60)
-    assert service._memory_worker.waiting <= 2  # one note a conversation, whatever was said
+    assert service._memory_worker.pending <= 2  # one note a conversation, whatever was said
     memory.gate.set()
     service.wait_for_memory()
     for id in (first, second):
@@ -76,7 +76,7 @@ def test_a_conversation_that_is_removed_while_memory_waits_is_not_remembered(ser
     whole(service, user, first, service.send(user, first, "hold the thread"))
     assert memory.begun.wait(60)
     whole(service, user, second, service.send(user, second, "a secret"))
-    service.remove(user, second)
+    service.delete_conversation(user, second)
     memory.gate.set()
     service.wait_for_memory()
     assert "hold the thread" in memory.heard.values()

@@ -8,14 +8,14 @@ import pytest
 
 from elysia.chat.accounts import AccountStore
 from elysia.chat.generation.reply_stream import ReplyStream
-from elysia.chat.message_tree import CUT, FAILED, STOPPED, WHOLE, WRITING
+from elysia.chat.message_tree import MessageState
 from elysia.core.errors import ElysiaError, EngineError, PersonaError, StoreError, UsageError
 from tests.chat.conftest import whole
 from tests.chat.echo import EchoEngine
 
 
 def talk(service, owner, guests=("elysia",), **settings):
-    return service.new(owner, guests, {"examples": False, **settings}).id
+    return service.create(owner, guests, {"examples": False, **settings}).id
 
 
 def texts(service, user, id):
@@ -38,8 +38,8 @@ def test_a_message_is_answered_and_kept(service, user):
     reply = service.send(user, id, "你好呀")
     assert whole(service, user, id, reply) == "heard: 你好呀"
     said, answer = service.get_messages(user, id)[1:]
-    assert (said.role, said.text, said.state) == ("user", "你好呀", WHOLE)
-    assert (answer.id, answer.text, answer.state) == (reply, "heard: 你好呀", WHOLE)
+    assert (said.role, said.text, said.state) == ("user", "你好呀", MessageState.COMPLETE)
+    assert (answer.id, answer.text, answer.state) == (reply, "heard: 你好呀", MessageState.COMPLETE)
     assert answer.details["finish"] == "stop" and answer.parent == said.id
     assert service.store.get(user, id).title == "爱莉希雅: 你好呀"
     request = service.model.engine.requests[0]
@@ -97,7 +97,7 @@ def test_stop_keeps_what_was_written_and_frees_the_engine(make):
     kept = whole(service, user, id, reply)
     assert 9 <= len(kept) < 3000
     line = service.get_messages(user, id)[-1]
-    assert (line.state, line.text) == (STOPPED, kept)
+    assert (line.state, line.text) == (MessageState.STOPPED, kept)
     assert not service.is_busy(user, id)
     assert engine.running == 0
 
@@ -110,7 +110,13 @@ def test_a_new_message_stops_the_reply_before_it(make):
     second = service.send(user, id, "never mind")
     assert whole(service, user, id, second) == "heard: never mind"
     states = [line.state for line in service.get_messages(user, id)]
-    assert states == [WHOLE, WHOLE, STOPPED, WHOLE, WHOLE]
+    assert states == [
+        MessageState.COMPLETE,
+        MessageState.COMPLETE,
+        MessageState.STOPPED,
+        MessageState.COMPLETE,
+        MessageState.COMPLETE,
+    ]
 
 
 def test_a_reply_is_made_anew_beside_the_first(service, user):
@@ -161,9 +167,9 @@ def test_a_deleted_message_takes_what_follows_with_it(service, user):
     id = talk(service, user)
     whole(service, user, id, service.send(user, id, "one"))
     whole(service, user, id, service.send(user, id, "two"))
-    service.delete(user, id, service.get_messages(user, id)[3].id)
+    service.delete_message(user, id, service.get_messages(user, id)[3].id)
     assert texts(service, user, id)[1:] == ["one", "heard: one"]
-    assert len(service.store.ids(user, id)) == 5  # three greetings and one exchange
+    assert len(service.store.get_ids(user, id)) == 5  # three greetings and one exchange
 
 
 def test_the_newest_lines_are_those_of_the_branch_that_is_shown(service, user):
@@ -174,9 +180,9 @@ def test_the_newest_lines_are_those_of_the_branch_that_is_shown(service, user):
     whole(service, user, id, service.regenerate(user, id, reply))
     shown = [line.id for line in service.get_messages(user, id)]
     for count in (1, 3, len(shown), 100):
-        assert [line.id for line in service.store.newest(user, id, count)] == shown[-count:]
+        assert [line.id for line in service.store.get_newest(user, id, count)] == shown[-count:]
     service.swipe(user, id, shown[-1], -1)
-    assert [line.id for line in service.store.newest(user, id, 1)] == [reply]
+    assert [line.id for line in service.store.get_newest(user, id, 1)] == [reply]
 
 
 def test_nothing_of_another_user_is_found_by_its_id(service, user):
@@ -186,19 +192,19 @@ def test_nothing_of_another_user_is_found_by_its_id(service, user):
     whole(service, user, id, reply)
     calls = [
         lambda: service.get_messages(other, id),
-        lambda: service.store.newest(other, id, 3),
+        lambda: service.store.get_newest(other, id, 3),
         lambda: service.send(other, id, "hi"),
         lambda: service.stop(other, id),
         lambda: service.is_busy(other, id),
         lambda: service.undo(other, id),
-        lambda: service.remove(other, id),
-        lambda: service.delete(other, id, reply),
+        lambda: service.delete_conversation(other, id),
+        lambda: service.delete_message(other, id, reply),
         lambda: service.edit(other, id, reply, "x"),
         lambda: service.regenerate(other, id, reply),
         lambda: service.swipe(other, id, reply, 1),
         lambda: service.get_prompt_breakdown(other, id, reply),
-        lambda: service.set(other, id, top_p=0.5),
-        lambda: service.invite(other, id, ["elysia"]),
+        lambda: service.update_settings(other, id, top_p=0.5),
+        lambda: service.set_guests(other, id, ["elysia"]),
         lambda: list(service.follow(other, id, reply)),
     ]
     for call in calls:
@@ -223,7 +229,7 @@ def test_a_card_of_one_user_is_nobody_elses(service, user, shared_data):
     assert mine.file == "x.png" and mine.picture == mine.card.picture.to_bytes()
     assert [m.key for m in service.characters.all(user)][-1] == mine.key
     with pytest.raises(PersonaError, match="no such character"):
-        service.new(other, [mine.key])
+        service.create(other, [mine.key])
     with pytest.raises(PersonaError, match="no such character"):
         service.characters.remove(other, mine.key)
     id = talk(service, user, [mine.key])
@@ -248,7 +254,7 @@ def test_an_engine_that_fails_keeps_the_words_and_a_retry_answers(make):
     whole(service, user, id, failed)
     said, line = service.get_messages(user, id)[1:]
     assert said.text == "hello?"
-    assert line.state == FAILED and "does not answer" in line.fault
+    assert line.state == MessageState.FAILED and "does not answer" in line.fault
     broken[0] = False
     again = service.regenerate(user, id, failed)
     assert whole(service, user, id, again) == "back"
@@ -266,7 +272,7 @@ def test_a_mistake_of_ours_ends_one_reply_and_no_worker(make):
     user = AccountStore(service.database).local().id
     id = talk(service, user)
     whole(service, user, id, service.send(user, id, "a"))
-    assert "mistake of ours: ZeroDivisionError" in service.get_messages(user, id)[-1].fault
+    assert "because of a bug: ZeroDivisionError" in service.get_messages(user, id)[-1].fault
     for word in "bcdefgh":
         assert whole(service, user, id, service.send(user, id, word)) == "fine"
 
@@ -280,12 +286,15 @@ def test_replies_whose_process_died_are_marked_at_the_next_start(make):
     service.store.add(
         user,
         id,
-        [{"role": "user", "text": "hi"}, {"role": "assistant", "text": "I was", "state": WRITING}],
+        [
+            {"role": "user", "text": "hi"},
+            {"role": "assistant", "text": "I was", "state": MessageState.WRITING},
+        ],
         parent=head,
     )
     again = make(EchoEngine())
     line = again.get_messages(user, id)[-1]
-    assert (line.state, line.text) == (CUT, "I was") and "Try again" in line.fault
+    assert (line.state, line.text) == (MessageState.CUT, "I was") and "Try again" in line.fault
     assert whole(again, user, id, again.regenerate(user, id, line.id)) == "heard: hi"
 
 
@@ -301,7 +310,7 @@ def test_another_process_may_watch_and_stop_a_reply(make):
         if len(seen) > 6:
             watcher.stop(user, id)
     line = watcher.get_messages(user, id)[-1]
-    assert line.text.startswith(seen[:6]) and line.state == STOPPED
+    assert line.text.startswith(seen[:6]) and line.state == MessageState.STOPPED
     assert len(whole(writer, user, id, reply)) < 3000
 
 
@@ -315,15 +324,17 @@ def test_an_empty_message_is_refused(service, user, text):
 
 def test_who_the_user_is_may_be_set(service, user):
     id = talk(service, user)
-    assert service.set(user, id, user={"name": "阿明"}).settings["user"] == {"name": "阿明"}
+    assert service.update_settings(user, id, user={"name": "阿明"}).settings["user"] == {
+        "name": "阿明"
+    }
 
 
 def test_settings_out_of_range_or_unknown_are_refused_and_nothing_changes(service, user):
     id = talk(service, user)
     for values in ({"temperature": -1}, {"top_p": 0}, {"round": 9}, {"tempurature": 1}):
         with pytest.raises(ElysiaError):
-            service.set(user, id, **values)
-    assert service.set(user, id, top_p=0.5).settings["top_p"] == 0.5
+            service.update_settings(user, id, **values)
+    assert service.update_settings(user, id, top_p=0.5).settings["top_p"] == 0.5
 
 
 def test_a_message_beyond_the_context_is_told_and_kept(make):
@@ -333,7 +344,7 @@ def test_a_message_beyond_the_context_is_told_and_kept(make):
     reply = service.send(user, id, "long " * 400)
     whole(service, user, id, reply)
     line = service.get_messages(user, id)[-1]
-    assert line.state == FAILED and "no room for a reply" in line.fault
+    assert line.state == MessageState.FAILED and "no room for a reply" in line.fault
 
 
 def test_the_oldest_turns_leave_the_prompt_first_and_the_receipt_counts_them(make):
@@ -396,7 +407,7 @@ def test_a_removed_conversation_is_gone_even_while_it_is_written(make):
     user = AccountStore(service.database).local().id
     id = talk(service, user)
     service.send(user, id, "q" * 3000)
-    service.remove(user, id)
+    service.delete_conversation(user, id)
     with pytest.raises(StoreError):
         service.get_messages(user, id)
     assert service.store.all(user) == []
@@ -413,11 +424,11 @@ def test_conversations_are_found_by_title_and_words(service, user):
 
 
 def test_a_watcher_that_comes_when_all_is_said_gets_all():
-    live = ReplyStream()
-    live.write("ab")
-    live.write("c")
-    live.end(WHOLE)
-    assert "".join(live.pieces()) == "abc"
+    stream = ReplyStream()
+    stream.write("ab")
+    stream.write("c")
+    stream.end(MessageState.COMPLETE)
+    assert "".join(stream.iter_chunks()) == "abc"
 
 
 def test_what_no_longer_fits_is_summed_up_and_rolls_on(make):
@@ -435,7 +446,7 @@ def test_what_no_longer_fits_is_summed_up_and_rolls_on(make):
     kept = [line.details["summary"]["upto"] for line in lines if "summary" in line.details]
     numbers = {line.id: line.number for line in lines}
     assert [numbers[one] for one in kept] == sorted(numbers[one] for one in kept)
-    service.set(user, id, memory=False)
+    service.update_settings(user, id, memory=False)
     reply = service.send(user, id, "还在吗")
     whole(service, user, id, reply)
     assert service.get_prompt_breakdown(user, id, reply)["summary"] == ""

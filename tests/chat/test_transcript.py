@@ -12,7 +12,7 @@ from tests.chat.conftest import whole
 
 
 def test_what_goes_out_comes_back_the_same(service, user):
-    id = service.new(user, ["elysia", "xiaotang"], {"round": 1, "examples": False}).id
+    id = service.create(user, ["elysia", "xiaotang"], {"round": 1, "examples": False}).id
     whole(service, user, id, service.send(user, id, "小棠，在吗？"))
     again = import_conversation(
         service, user, ["elysia", "xiaotang"], export_conversation(service, user, id)

@@ -8,10 +8,11 @@ import sys
 import pytest
 
 from elysia.app import chat_service as composition
-from elysia.app.model_loading import ChatFormat
+from elysia.chat.chat_model import ChatModel
 from elysia.cli import main
 from elysia.core import templates
 from elysia.core.errors import EngineError
+from elysia.models.chat_format import ChatFormat
 from tests.chat.echo import EchoEngine
 
 
@@ -24,8 +25,8 @@ def run(tmp_path, monkeypatch, capsys):
     def run(*words, typed="", reply=None):
         engine = EchoEngine(reply=reply)
         engines.append(engine)
-        manner = ChatFormat(templates.get_template("internlm2_chat"), "", ())
-        monkeypatch.setattr(composition, "load_engine", lambda settings: (engine, manner))
+        model = ChatModel(engine, ChatFormat(templates.get_template("internlm2_chat")))
+        monkeypatch.setattr(composition, "load_chat_model", lambda config: model)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
         code = main([str(word) for word in words])
         out, err = capsys.readouterr()

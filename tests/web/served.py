@@ -11,7 +11,7 @@ from elysia.web import streamlit
 from elysia.web.middleware import app_options
 from tests.web.stand_in import open_stand_in
 
-script = Path(streamlit.__file__).with_name("script.py")
+script = Path(streamlit.__file__).with_name("entry.py")
 app = st.App(
     script,
     **app_options(

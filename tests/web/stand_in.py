@@ -27,6 +27,7 @@ from elysia.core.errors import EngineError, KnowledgeError, MemoryFault
 from elysia.engines.base import Delta, TokenUsage
 from elysia.knowledge.base import Document, SearchHit
 from elysia.memory.base import Memory, MemoryHit, ReasonKind, RecallReason
+from elysia.models.chat_format import ChatFormat
 from elysia.models.streaming_text import StopTextFilter
 from elysia.store.database import open_database
 from elysia.voice.base import AudioChunk
@@ -272,9 +273,9 @@ def open_stand_in(folder: Path) -> AppState:
     """A site whose data lies in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     database = open_database(str(folder / "chat.db"))
-    model = ChatModel(ObedientEngine(folder), templates.get_template("internlm2_chat"))
+    model = ChatModel(ObedientEngine(folder), ChatFormat(templates.get_template("internlm2_chat")))
     around = ContextProviders(memory=DictMemory(), knowledge=DictKnowledge())
     service = ChatService(database, CharacterRegistry(database, PERSONAS), model, around)
     site = build_app_state(service, folder / "web.key")
-    site.speakers = TTSWorkerPool(lambda name: (ToneVoice(name), 1.0))
+    site.voices = TTSWorkerPool(lambda name: (ToneVoice(name), 1.0))
     return site

@@ -28,19 +28,20 @@ PERSONAS = sorted((Path(__file__).parents[2] / "configs" / "personas").glob("*.j
 def test_every_bundled_character_has_a_whole_look(file):
     persona = Persona.load(file)
     hints = persona.elysia_extensions.get("portrait") or BUNDLED_PORTRAITS[persona.name]
-    assert PortraitStyle.of(persona) == PortraitStyle(**hints)
+    assert PortraitStyle.from_persona(persona) == PortraitStyle(**hints)
 
 
 def test_a_name_looks_the_same_everywhere_and_names_differ():
     looks = {
-        PortraitStyle.of(Persona(name)) for name in ("Mira", "乌鸦", "Seraphina", "Bob", "小满")
+        PortraitStyle.from_persona(Persona(name))
+        for name in ("Mira", "乌鸦", "Seraphina", "Bob", "小满")
     }
-    assert len(looks) == 5 and PortraitStyle.of(Persona(" Mira ")) in looks
+    assert len(looks) == 5 and PortraitStyle.from_persona(Persona(" Mira ")) in looks
 
 
 def test_a_hint_that_is_none_of_ours_does_not_reach_the_drawing():
     hints = {"hair": '#ffffff"/><script>', "style": "<b>", "motif": ["star"], "eyes": "#00ff00"}
-    look = PortraitStyle.of(Persona("Bob", extensions={"elysia": {"portrait": hints}}))
+    look = PortraitStyle.from_persona(Persona("Bob", extensions={"elysia": {"portrait": hints}}))
     assert look.eyes == "#00ff00" and look.style in STYLES and look.motif in MOTIFS
     assert "script" not in draw_portrait(look)
 

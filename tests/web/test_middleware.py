@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from elysia.core.errors import UsageError
-from elysia.web import app_state
+from elysia.web import app_state, middleware
 from elysia.web.middleware import app_options
 from tests.web.stand_in import open_stand_in
 
@@ -34,12 +34,12 @@ def failing(error):
     ("error", "said"),
     [
         (UsageError("There is no <model>."), "There is no &lt;model&gt;."),
-        (ZeroDivisionError("oops"), "A mistake of ours: ZeroDivisionError: oops."),
+        (ZeroDivisionError("oops"), "This is a bug: ZeroDivisionError: oops."),
     ],
 )
 def test_a_site_that_does_not_open_says_why(error, said):
     with door(failing(error)) as client:
-        while not app_state.get_startup_task().done():
+        while not app_state.get_startup_task().is_done():
             threading.Event().wait(0.01)
         answer = client.get("/")
         assert answer.status_code == 503 and said in answer.text
@@ -58,6 +58,14 @@ def test_while_the_model_loads_the_page_waits_and_looks_again(tmp_path):
         assert answer.status_code == 503 and 'http-equiv="refresh"' in answer.text
         assert "正在醒来" in answer.text
         loaded.set()
-        app_state.get_startup_task().site(20)
+        app_state.get_startup_task().result(20)
         assert client.get("/voice/nothing/here").status_code == 404
         assert client.get("/login").status_code == 200
+
+
+def test_the_pages_before_the_page_escape_what_they_are_told():
+    page = middleware.render_error_page("en", "<script>alert(1)</script> & more")
+    assert "<script" not in page and "&lt;script&gt;" in page
+    for language in ("zh", "en"):
+        login = middleware.render_login_page(language, "login_wrong")
+        assert "<script" not in login + middleware.render_waiting_page(language)

@@ -30,7 +30,7 @@ def with_voices(service, tmp_path, opened=None):  # noqa: F811
         (opened if opened is not None else []).append(name)
         return ToneVoice(name), 1.0
 
-    site.speakers = TTSWorkerPool(open_)
+    site.voices = TTSWorkerPool(open_)
     return site
 
 
@@ -38,40 +38,40 @@ def test_a_reply_is_a_wav_from_its_first_word(make, tmp_path):  # noqa: F811
     service = make(EchoEngine(pause=0.002, reply=lambda request: SAID))  # noqa: F811
     user = AccountStore(service.database).local().id  # noqa: F811
     site = with_voices(service, tmp_path)
-    id = service.new(user, ["elysia"], {"examples": False}).id
+    id = service.create(user, ["elysia"], {"examples": False}).id
     reply = service.send(user, id, "speak")
     sound = b"".join(stream_reply_audio(site, user, id, reply))
     assert sound[:44] == build_wav_header(16_000)
     assert len(sound) == 44 + 2 * 4 * 8000  # two sentences of four pieces, 4,000 samples each
     assert b"".join(stream_reply_audio(site, user, id, reply)) == sound  # again, from the store
-    site.speakers.close()
+    site.voices.close()
 
 
 def test_stopping_the_reply_silences_her(make, tmp_path):  # noqa: F811
     service = make(EchoEngine(pause=0.01))  # noqa: F811
     user = AccountStore(service.database).local().id  # noqa: F811
     site = with_voices(service, tmp_path)
-    id = service.new(user, ["elysia"], {"examples": False}).id
+    id = service.create(user, ["elysia"], {"examples": False}).id
     reply = service.send(user, id, "One sentence. " * 150)
     pieces = stream_reply_audio(site, user, id, reply)
     next(pieces), next(pieces)
     service.stop(user, id)
     assert sum(1 for _ in pieces) < 200  # of 600
-    site.speakers.close()
+    site.voices.close()
 
 
 def test_nobody_elses_reply_is_heard(service, user, tmp_path):  # noqa: F811
     site = with_voices(service, tmp_path)
     other = AccountStore(service.database).add("mallory", "a long password").id
-    id = service.new(user, ["elysia"], {"examples": False}).id
+    id = service.create(user, ["elysia"], {"examples": False}).id
     reply = service.send(user, id, "secret")
     with pytest.raises(StoreError, match="no such conversation"):
         stream_reply_audio(site, other, id, reply)
     whole(service, user, id, reply)
-    service.set(user, id, voice_name="missing")
+    service.update_settings(user, id, voice_name="missing")
     with pytest.raises(VoiceError, match="no voice 'missing'"):
         stream_reply_audio(site, user, id, reply)
-    site.speakers.close()
+    site.voices.close()
 
 
 def test_the_chosen_voice_goes_before_the_cards_and_the_default(service, user):  # noqa: F811
@@ -99,7 +99,7 @@ def test_a_groups_replies_are_said_each_in_her_own_voice(make, tmp_path):  # noq
     }
     document = {"spec": "chara_card_v2", "spec_version": "2.0", "data": card}
     mira = service.characters.add(user, "mira.json", json.dumps(document).encode()).key
-    id = service.new(user, ["elysia", mira], {"examples": False, "round": 2}).id
+    id = service.create(user, ["elysia", mira], {"examples": False, "round": 2}).id
     whole(service, user, id, service.send(user, id, "大家好"))
     while service.is_busy(user, id):
         time.sleep(0.01)
@@ -107,4 +107,4 @@ def test_a_groups_replies_are_said_each_in_her_own_voice(make, tmp_path):  # noq
     sounds = [b"".join(stream_reply_audio(site, user, id, line.id)) for line in replies]
     assert {line.speaker for line in replies} == {"elysia", mira} and len(set(opened)) == 2
     assert "hers" in opened and all(len(sound) > 44 for sound in sounds)
-    site.speakers.close()
+    site.voices.close()

@@ -7,8 +7,6 @@ import string
 
 import pytest
 
-from elysia.web import middleware
-from elysia.web.i18n import WORDS
 from elysia.web.safe_markdown import escape_markdown, sanitize_reply
 
 
@@ -45,20 +43,3 @@ def test_a_label_has_no_mark_that_means_anything():
     unescaped = re.sub(r"\\.", "", text)
     assert not set(unescaped) & set("\\`*_{}[]()#+-.!|~<>$:&")
     assert escape_markdown("x" * 50, 10) == "x" * 9 + "…"
-
-
-def test_the_pages_before_the_page_escape_what_they_are_told():
-    page = middleware.render_error_page("en", "<script>alert(1)</script> & more")
-    assert "<script" not in page and "&lt;script&gt;" in page
-    for language in ("zh", "en"):
-        assert "<script" not in middleware.render_login_page(
-            language, "wrong"
-        ) + middleware.render_waking_page(language)
-
-
-def test_both_languages_have_the_same_words_with_the_same_places():
-    for key, said in WORDS.items():
-        places = [sorted(re.findall(r"{(\w+)", text)) for text in said]
-        assert places[0] == places[1], key
-        assert all(text.strip() for text in said), key
-    assert set(middleware.PAGE_WORDS["zh"]) == set(middleware.PAGE_WORDS["en"])

@@ -1,7 +1,4 @@
-"""Whether replies are being prepared: work that can wait lets them go first, for a while.
-
-Knows nothing of either.
-"""
+"""Whether replies are being prepared: work that can wait lets them go first, for a while."""
 
 from __future__ import annotations
 
@@ -11,25 +8,27 @@ from contextlib import contextmanager
 
 
 class PriorityGate:
-    """Broken while somebody is hurried; shared by the hurried and those who can wait."""
+    """Shared by urgent work, which enters `foreground`, and by work that can wait, which calls
+    `wait_idle`.
+    """
 
     def __init__(self) -> None:
-        self._hurried = 0
+        self._urgent = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def broken(self) -> Iterator[None]:
-        """In a hurry until the block ends."""
+    def foreground(self) -> Iterator[None]:
+        """Urgent until the block ends."""
         with self._changed:
-            self._hurried += 1
+            self._urgent += 1
         try:
             yield
         finally:
             with self._changed:
-                self._hurried -= 1
+                self._urgent -= 1
                 self._changed.notify_all()
 
-    def wait(self, patience: float) -> bool:
-        """Until nobody is hurried, `patience` seconds at most; whether it is calm."""
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until nothing is urgent, `timeout` seconds at most; whether nothing is."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._hurried, patience)
+            return self._changed.wait_for(lambda: not self._urgent, timeout)

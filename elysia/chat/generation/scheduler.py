@@ -1,7 +1,4 @@
-"""The rounds that are under way, at most one in each conversation, and the workers that run them.
-
-Knows nothing of what is asked of a conversation, nor of memory.
-"""
+"""The turns under way, at most one in each conversation, and the worker threads that run them."""
 
 from __future__ import annotations
 
@@ -21,71 +18,75 @@ STOP_TIMEOUT = 15.0  # seconds that a reply has to end once it was asked to stop
 
 
 class TurnScheduler:
-    """Runs rounds. `ended` is told of each one's user and conversation; of one that failed, too."""
+    """Runs turns. `on_end` is called with the user and the conversation of each, of a failed one too."""
 
-    def __init__(self, workers: int, slots: int, ended: Callable[[str, str], None]) -> None:
-        """`workers` rounds at once, `slots` of them in the engine."""
+    def __init__(self, workers: int, slots: int, on_end: Callable[[str, str], None]) -> None:
+        """`workers` turns at once, `slots` of them in the engine."""
         self.slots = threading.BoundedSemaphore(slots)
-        self.live: dict[str, ReplyStream] = {}  # replies that are being written, by message
-        self._ended = ended
+        self.streams: dict[str, ReplyStream] = {}  # replies that are being written, by message
+        self._on_end = on_end
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="reply")
         self._running: dict[str, TurnJob] = {}  # by conversation
-        self._turns: dict[str, list[threading.Lock]] = {}  # by conversation: one lock, once a claim
+        # By conversation: the same lock, once for everybody who holds it or waits for it.
+        self._locks: dict[str, list[threading.Lock]] = {}
         self._lock = threading.Lock()
 
-    def begin(self, made: TurnJob) -> None:
-        """Hand a round that has its place to a worker."""
+    def submit(self, job: TurnJob) -> None:
+        """Hand a turn that was begun to a worker."""
         with self._lock:
-            self._running[made.conversation.id] = made
-        self._workers.submit(self._run, made)
+            self._running[job.conversation.id] = job
+        self._workers.submit(self._run, job)
 
-    def running(self, id: str) -> TurnJob | None:
-        """The round of a conversation."""
+    def get_running(self, id: str) -> TurnJob | None:
+        """The turn under way in a conversation."""
         with self._lock:
             return self._running.get(id)
 
-    def quiet(self, id: str) -> bool:
-        """End the round of a conversation, if there is one; StoreError when it does not end."""
-        running = self.running(id)
-        if running is None:
+    def stop_running(self, id: str) -> bool:
+        """Stop the turn of a conversation and wait for its end; whether there was one.
+
+        StoreError when it does not end.
+        """
+        job = self.get_running(id)
+        if job is None:
             return False
-        running.stop()
-        if not running.over.wait(STOP_TIMEOUT):
-            raise StoreError("She is still writing and does not stop; try again in a moment.")
+        job.stop()
+        if not job.finished.wait(STOP_TIMEOUT):
+            raise StoreError("chat.still_writing")
         return True
 
     @contextmanager
-    def turn(self, id: str) -> Iterator[None]:
-        """Alone with a conversation in this process. Nothing is kept of it behind the block."""
+    def lock(self, id: str) -> Iterator[None]:
+        """Exclusive use of a conversation in this process. Nothing is kept of it behind the block."""
         with self._lock:
-            claims = self._turns.setdefault(id, [])
+            claims = self._locks.setdefault(id, [])
             claims.append(claims[0] if claims else threading.Lock())
-            turn = claims[0]
+            lock = claims[0]
         try:
-            with turn:
+            with lock:
                 yield
         finally:
             with self._lock:
                 claims.pop()
                 if not claims:
-                    del self._turns[id]
+                    del self._locks[id]
 
     def close(self) -> None:
         """Stop every reply and wait for its end."""
         with self._lock:
-            running = list(self._running.values())
-        for one in running:
-            one.stop()
+            jobs = list(self._running.values())
+        for job in jobs:
+            job.stop()
         self._workers.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, begun: TurnJob) -> None:
+    def _run(self, job: TurnJob) -> None:
         try:
-            begun.run()
-        except Exception:  # a mistake of ours must not take the worker, and is in the log
+            job.run()
+        except Exception:  # a bug must not take the worker down; it is in the log
             log.exception("A reply failed")
         finally:
-            self._ended(begun.user, begun.conversation.id)
+            self._on_end(job.user, job.conversation.id)
             with self._lock:
-                if self._running.get(begun.conversation.id) is begun:
-                    del self._running[begun.conversation.id]
-            begun.over.set()
+                if self._running.get(job.conversation.id) is job:
+                    del self._running[job.conversation.id]
+            job.finished.set()

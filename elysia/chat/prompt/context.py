@@ -1,7 +1,7 @@
-"""What a turn may draw from, and what each guest at a table heard of it.
+"""What a character knows of a conversation: `ContextBuilder` makes the prompt of its next reply.
 
-Nothing of one user or character reaches another: shelves and scopes are made here. Knows nothing of
-prompts or engines.
+A character is shown only what was said while it was present. `ContextProviders` are memory and knowledge;
+what of them a reply may use is decided here, so that nothing of one user or character reaches another.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from elysia.chat.characters import CharacterEntry
 from elysia.chat.chat_model import ChatModel
-from elysia.chat.message_tree import CUT, STOPPED, WHOLE, ChatMessage, Conversation
+from elysia.chat.message_tree import ChatMessage, Conversation, MessageState
 from elysia.chat.prompt.builder import (
     ComposedPrompt,
     PromptSources,
-    TokenBudget,
     build_prompt,
     detect_language,
 )
-from elysia.chat.prompt.character_state import CharacterState
-from elysia.chat.prompt.greetings import get_seed
+from elysia.chat.prompt.character_state import CharacterState, TokenBudget
 from elysia.chat.settings import ConversationSettings
 from elysia.core.errors import ElysiaError
 from elysia.core.messages import Message
@@ -30,16 +28,30 @@ from elysia.knowledge.base import KnowledgeBase, SearchHit
 from elysia.memory import summary
 from elysia.memory.base import MemoryHit, MemoryInput, MemoryScope, MemoryStore
 
+log = logging.getLogger(__name__)
+
+# States of messages that memory is shown: what failed, or is still being written, was not said.
+SAID = (MessageState.COMPLETE, MessageState.STOPPED, MessageState.CUT)
+MAX_MEMORIES, MAX_PASSAGES = 8, 4  # that are asked for, for one reply
+MIN_SUMMARY = 16  # tokens; less is no summary
+GROUP_NOTES = {
+    "zh": "在座的还有：{others}。只说{char}自己的话。",
+    "en": "Also at the table: {others}. Speak for {char} only.",
+}
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class ContextProviders:
-    """What a turn may draw from. None: there is none."""
+    """Memory and knowledge, as far as there are any."""
 
     memory: MemoryStore | None = None
     knowledge: KnowledgeBase | None = None
 
-    def shelves(self, user: str, character: str) -> list[str]:
-        """Whose documents a reply of `character` to `user` may show."""
+    def collections(self, user: str, character: str) -> list[str]:
+        """The document collections that a reply of `character` to `user` may quote: the character's own,
+        and the user's for this character.
+        """
         return [f"character/{character}", f"user/{user}/{character}"]
 
     def remember(
@@ -47,70 +59,65 @@ class ContextProviders:
         user: str,
         conversation: Conversation,
         members: Mapping[str, CharacterEntry],
-        lines: Sequence[ChatMessage],
+        messages: Sequence[ChatMessage],
     ) -> None:
-        """Hand to each guest's memory what she heard."""
+        """Hand each character's memory what was said while it was present."""
         if self.memory is None:
             return
-        name = ConversationSettings.of(conversation.settings).persona().name
+        name = ConversationSettings.load(conversation.settings).persona().name
         for key in members:
-            heard = [
-                build_memory_input(line, conversation, members, name)
-                for line in lines
-                if line.state in (WHOLE, STOPPED, CUT) and line.text and was_present(line, key)
+            inputs = [
+                build_memory_input(message, conversation, members, name)
+                for message in messages
+                if message.state in SAID and message.text and was_present(message, key)
             ]
-            self.memory.remember(MemoryScope(user, key), heard)
-
-    def close(self) -> None:
-        """Let go of memory and knowledge."""
-        for part in (self.memory, self.knowledge):
-            if part is not None:
-                part.close()
+            self.memory.remember(MemoryScope(user, key), inputs)
 
     def forget(self, user: str, guests: Sequence[str], messages: Sequence[str]) -> None:
-        """Take back what was remembered of messages."""
+        """Take back what these characters remember of messages, given by their ids."""
         if self.memory is not None:
             for key in guests:
                 self.memory.forget_messages(MemoryScope(user, key), messages)
 
+    def close(self) -> None:
+        """Release memory and knowledge."""
+        for provider in (self.memory, self.knowledge):
+            if provider is not None:
+                provider.close()
 
-def was_present(line: ChatMessage, key: str) -> bool:
-    """Whether a guest heard a line."""
-    present = line.details.get("present")
+
+def was_present(message: ChatMessage, key: str) -> bool:
+    """Whether a character was in the conversation when the message was written."""
+    present = message.details.get("present")
     return not isinstance(present, list) or key in present
 
 
-def get_speaker_name(line: ChatMessage, members: Mapping[str, CharacterEntry], user: str) -> str:
-    """Who said it, as it is shown. Somebody who has left the table is 'somebody'."""
-    if line.speaker is None:
+def get_speaker_name(message: ChatMessage, members: Mapping[str, CharacterEntry], user: str) -> str:
+    """Who wrote a message, as it is displayed; '?' for a character that has left."""
+    if message.speaker is None:
         return user
-    return members[line.speaker].name if line.speaker in members else "?"
+    return members[message.speaker].name if message.speaker in members else "?"
 
 
 def build_memory_input(
-    line: ChatMessage, conversation: Conversation, members: Mapping[str, CharacterEntry], user: str
+    message: ChatMessage,
+    conversation: Conversation,
+    members: Mapping[str, CharacterEntry],
+    user: str,
 ) -> MemoryInput:
-    """A line in memory's terms."""
+    """A message as memory takes it."""
+    speaker = get_speaker_name(message, members, user)
     return MemoryInput(
-        line.id,
-        conversation.id,
-        line.role,
-        get_speaker_name(line, members, user),
-        line.text,
-        line.created,
+        message.id, conversation.id, message.role, speaker, message.text, message.created
     )
 
 
-log = logging.getLogger(__name__)
-
-GROUP_NOTES = {
-    "zh": "在座的还有：{others}。只说{char}自己的话。",
-    "en": "Also at the table: {others}. Speak for {char} only.",
-}
-
-
 class ContextBuilder:
-    """Composes prompts in one conversation. `summary` is what the last one summed up, to be kept."""
+    """Builds prompts in one conversation.
+
+    `summary` is what the last prompt summed up of the messages that no longer fit: its text, and the id
+    of the last message in it. It is stored with the reply, and the next summary starts from it.
+    """
 
     def __init__(
         self,
@@ -123,124 +130,132 @@ class ContextBuilder:
     ) -> None:
         self.user, self.conversation, self.members = user, conversation, members
         self.model, self.providers, self.settings = model, providers, settings
+        self.user_name = settings.persona().name
         self.summary: dict[str, str] = {}
 
-    def compose(self, lines: Sequence[ChatMessage], speaker: str) -> ComposedPrompt:
-        """The prompt for `speaker`, who heard what was said while she was there."""
+    def build(self, messages: Sequence[ChatMessage], speaker: str) -> ComposedPrompt:
+        """The prompt for `speaker`, from what was said while it was present."""
         self.summary = {}
-        heard = [line for line in lines if was_present(line, speaker) and line.text]
-        member = self.members[speaker]
-        first = lines[0] if lines else None
-        matched = {
-            entry for line in heard if line.speaker == speaker
-            for entry in line.details.get("lore", ())
-        }  # fmt: skip
-        character = CharacterState(
-            member.card,
-            self.settings.persona(),
-            greeting=int(first.details.get("greeting", 0)) if first else 0,
-            seed=get_seed(self.conversation.id),
-            turn=len(lines),
-            matched=matched,
-        )
-        messages = [self._as_heard(line, speaker) for line in heard]
-        if not messages or messages[-1].role == "assistant":
-            messages.append(Message("user", ""))
-        table = self._table(speaker, messages[-1].text) if len(self.members) > 1 else ""
+        visible = [m for m in messages if was_present(m, speaker) and m.text]
+        prompt = [self._convert(message, speaker) for message in visible]
+        if not prompt or prompt[-1].role == "assistant":
+            prompt.append(Message("user", ""))
+        note = self._build_group_note(speaker, prompt[-1].text) if len(self.members) > 1 else ""
         return build_prompt(
-            character,
-            messages,
-            [line.id for line in heard],
+            self._build_character(messages, visible, speaker),
+            prompt,
+            [message.id for message in visible],
             count=self.model.count,
-            limits=TokenBudget(self.model.engine.context_length, self.settings.max_new_tokens),
-            sources=self._sources(speaker, lines),
+            budget=TokenBudget(self.model.engine.context_length, self.settings.max_new_tokens),
+            sources=self._build_sources(speaker, messages),
             system=self.settings.system or self.model.system,
-            note=table,
+            note=note,
             examples=self.settings.examples,
         )
 
-    def _as_heard(self, line: ChatMessage, speaker: str) -> Message:
-        """A line as `speaker` heard it: her own is a reply, others' are told with their names."""
-        if line.speaker == speaker:
-            return Message("assistant", line.text)
+    def _build_character(
+        self, messages: Sequence[ChatMessage], visible: Sequence[ChatMessage], speaker: str
+    ) -> CharacterState:
+        matched = {
+            entry
+            for message in visible
+            if message.speaker == speaker
+            for entry in message.details.get("lore", ())
+        }
+        return CharacterState(
+            self.members[speaker].card,
+            self.settings.persona(),
+            greeting=int(messages[0].details.get("greeting", 0)) if messages else 0,
+            seed=self.conversation.seed,
+            turn=len(messages),
+            matched=matched,
+        )
+
+    def _convert(self, message: ChatMessage, speaker: str) -> Message:
+        """A message from the speaker's side: its own are replies, all others the user's, in a group
+        with the name of who wrote them.
+        """
+        if message.speaker == speaker:
+            return Message("assistant", message.text)
         if len(self.members) == 1:
-            return Message("user", line.text)
-        name = self._name(line)
-        mark = "：" if detect_language(line.text) == "zh" else ": "
-        return Message("user", f"{name}{mark}{line.text}")
+            return Message("user", message.text)
+        name = get_speaker_name(message, self.members, self.user_name)
+        mark = "：" if detect_language(message.text) == "zh" else ": "
+        return Message("user", f"{name}{mark}{message.text}")
 
-    def _name(self, line: ChatMessage) -> str:
-        return get_speaker_name(line, self.members, self.settings.persona().name)
+    def _build_group_note(self, speaker: str, newest: str) -> str:
+        others = [self.user_name]
+        others += [member.name for key, member in self.members.items() if key != speaker]
+        note = GROUP_NOTES[detect_language(newest)]
+        return note.format(others="、".join(others), char=self.members[speaker].name)
 
-    def _table(self, speaker: str, newest: str) -> str:
-        others = [self.settings.persona().name]
-        others += [m.name for key, m in self.members.items() if key != speaker]
-        words = GROUP_NOTES[detect_language(newest)]
-        return words.format(others="、".join(others), char=self.members[speaker].name)
-
-    def _sources(self, speaker: str, lines: Sequence[ChatMessage]) -> PromptSources:
-        around, settings = self.providers, self.settings
-        memory, knowledge = around.memory, around.knowledge
-        question = next((line.text for line in reversed(lines) if line.role == "user"), "")
+    def _build_sources(self, speaker: str, messages: Sequence[ChatMessage]) -> PromptSources:
+        settings = self.settings
+        memory, knowledge = self.providers.memory, self.providers.knowledge
+        question = next((m.text for m in reversed(messages) if m.role == "user"), "")
         scope = MemoryScope(self.user, speaker)
 
         def recall(_: str, without: Sequence[str]) -> list[MemoryHit]:
             if memory is None or not settings.memory or not question:
                 return []
-            found: list[MemoryHit] = self._tried(
-                lambda: memory.recall(scope, question, k=8, without=without), "memory"
+            hits = _try_search(
+                lambda: memory.recall(scope, question, k=MAX_MEMORIES, without=without), "memory"
             )
-            there = set(without)
-            # The same words of another day, a greeting for instance, are in the prompt, too.
-            said = {line.text.strip() for line in lines if line.id in there}
-            return [one for one in found if one.memory.text.strip() not in said]
+            ids = set(without)
+            # A greeting, for instance, is in the prompt already and was said on other days, too.
+            in_prompt = {message.text.strip() for message in messages if message.id in ids}
+            return [hit for hit in hits if hit.memory.text.strip() not in in_prompt]
 
-        def look_up(_: str) -> list[SearchHit]:
+        def search(_: str) -> list[SearchHit]:
             if knowledge is None or not settings.knowledge or not question:
                 return []
-            shelves = around.shelves(self.user, speaker)
-            return self._tried(lambda: knowledge.search(shelves, question, k=4), "knowledge")
+            collections = self.providers.collections(self.user, speaker)
+            return _try_search(
+                lambda: knowledge.search(collections, question, k=MAX_PASSAGES), "knowledge"
+            )
 
         def summarize(left_out: Sequence[str], budget: int) -> str:
-            if not settings.memory or budget < 16:
+            if not settings.memory or budget < MIN_SUMMARY:
                 return ""
-            return self._summed(speaker, lines, left_out, budget)
+            return self._summarize(speaker, messages, left_out, budget)
 
-        return PromptSources(recall, look_up, summarize)
+        return PromptSources(recall, search, summarize)
 
-    def _summed(
-        self, speaker: str, lines: Sequence[ChatMessage], left_out: Sequence[str], budget: int
+    def _summarize(
+        self, speaker: str, messages: Sequence[ChatMessage], left_out: Sequence[str], budget: int
     ) -> str:
-        """What no longer fits, summed up: the summary of her last reply and what left since."""
-        before, upto = "", -1
-        for line in reversed(lines):
-            kept = line.details.get("summary") if line.speaker == speaker else None
-            if kept and kept["upto"] in left_out:
-                before, upto = kept["text"], list(left_out).index(kept["upto"])
+        """A summary of the messages that no longer fit: the one of the speaker's last reply, and what
+        has left the prompt since.
+        """
+        previous, upto = "", -1
+        for message in reversed(messages):
+            stored = message.details.get("summary") if message.speaker == speaker else None
+            if stored and stored["upto"] in left_out:
+                previous, upto = stored["text"], list(left_out).index(stored["upto"])
                 break
-        name = self.settings.persona().name
-        by_id = {line.id: line for line in lines}
+        by_id = {message.id: message for message in messages}
         newer = [
-            build_memory_input(by_id[id], self.conversation, self.members, name)
+            build_memory_input(by_id[id], self.conversation, self.members, self.user_name)
             for id in left_out[upto + 1 :]
         ]
         count = self.model.count
         empty = count([Message("user", "")])
-        made = summary.format_summary(
+        text = summary.format_summary(
             summary.summarize(
-                summary.parse_summary(before), newer, budget=budget,
+                summary.parse_summary(previous), newer, budget=budget,
                 count=lambda text: count([Message("user", text)]) - empty,
             )
         )  # fmt: skip
-        self.summary = {"upto": left_out[-1], "text": made} if made else {}
-        return made
+        self.summary = {"upto": left_out[-1], "text": text} if text else {}
+        return text
 
-    def _tried(self, search: Callable[[], list[Any]], what: str) -> list[Any]:
-        """A search that fails costs the reply nothing but what it would have found."""
-        try:
-            return search()
-        except ElysiaError as error:
-            log.warning("She answers without %s: %s", what, error)
-        except Exception:
-            log.exception("She answers without %s", what)
-        return []
+
+def _try_search(search: Callable[[], list[T]], source: str) -> list[T]:
+    """The hits of a search, none when it fails: that must not cost the user the reply."""
+    try:
+        return search()
+    except ElysiaError as error:
+        log.warning("The reply is written without %s: %s", source, error)
+    except Exception:
+        log.exception("The reply is written without %s", source)
+    return []

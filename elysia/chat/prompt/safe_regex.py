@@ -1,7 +1,7 @@
-"""Regular expressions of strangers, with an end: each search has a time limit, and all together.
+"""Regular expressions from other people's cards, with a time limit for each search and for all of a turn.
 
-The `regex` package stops a search that runs too long, which the standard library cannot. A pattern
-that was stopped is not tried again. Knows nothing of lorebooks.
+The `regex` package can stop a search that takes too long, which the standard library cannot. A pattern
+that was stopped is not tried again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ REGEX_LITERAL = regex.compile(r"/(.+)/([a-z]*)", regex.S)  # as JavaScript write
 
 
 class TimeLimitedRegex:
-    """Searches; one of these per conversation and turn budget. Not for two threads at once."""
+    """Searches within a time budget; one instance per conversation, for one thread at a time."""
 
     def __init__(self, limit: float = 0.05, turn_limit: float = 0.5) -> None:
-        """Seconds for one search, and for all between two calls of `new_turn`."""
+        """Seconds for one search, and for all searches between two calls of `new_turn`."""
         self.limit = limit
         self.turn_limit = turn_limit
         self._spent = 0.0
@@ -34,17 +34,17 @@ class TimeLimitedRegex:
         self._spent = 0.0
 
     def search(self, pattern: str, text: str, case_sensitive: bool) -> bool | None:
-        """Whether `pattern` (or /pattern/flags) is found; None when invalid, stopped or out of time."""
+        """Whether `pattern` (or /pattern/flags) matches; None when invalid, stopped or out of time."""
         key = (pattern, case_sensitive)
         began = time.monotonic()
         try:
             if key not in self._compiled:
                 self._compiled[key] = _compile(pattern, case_sensitive)
             compiled = self._compiled[key]
-            room = min(self.limit, self.turn_limit - self._spent)
-            if compiled is None or room <= 0:
+            timeout = min(self.limit, self.turn_limit - self._spent)
+            if compiled is None or timeout <= 0:
                 return None
-            return compiled.search(text, timeout=room) is not None
+            return compiled.search(text, timeout=timeout) is not None
         except TimeoutError:
             log.warning("A lorebook's pattern takes too long and is not used: %.80s", pattern)
             self._compiled[key] = None
@@ -57,11 +57,11 @@ def _compile(pattern: str, case_sensitive: bool) -> Any:
     if len(pattern) > MAX_PATTERN:
         return None
     flags = 0 if case_sensitive else regex.I
-    if written := REGEX_LITERAL.fullmatch(pattern):
-        if not set(written[2]) <= set(FLAGS):
+    if literal := REGEX_LITERAL.fullmatch(pattern):
+        if not set(literal[2]) <= set(FLAGS):
             return None
-        pattern = written[1]
-        for letter in written[2]:
+        pattern = literal[1]
+        for letter in literal[2]:
             flags |= FLAGS[letter]
     try:
         return regex.compile(pattern, flags)

@@ -1,7 +1,7 @@
-"""Her voice in the browser: one player, which plays the replies of a round one after the other.
+"""The character's voice in the browser: one player, which plays the replies of a turn one after the other.
 
-A reply's sound is a stream of its own (see `server.speak`); to leave it is to silence it. Only the
-window in which somebody wrote plays by itself. Knows nothing of voices.
+Each reply's audio is a stream of its own (`middleware.speak`); leaving it silences the voice. Only the
+window in which somebody wrote plays by itself.
 """
 
 from __future__ import annotations
@@ -35,28 +35,30 @@ export default function ({ data, parentElement }) {
 """
 
 
-def start_playing(talk: str, reply: str, *, alone: bool = False) -> None:
-    """Let this window hear a reply and, unless it is wanted `alone`, those that follow in its round."""
+def start_playing(conversation: str, reply: str, *, alone: bool = False) -> None:
+    """Play a reply in this window and, unless `alone`, those that follow it in the same turn."""
     number = st.session_state.get("spoken", 0) + 1
     st.session_state["spoken"] = number
-    st.session_state[SPEAKING] = {"talk": talk, "reply": reply, "alone": alone, "begun": number}
+    st.session_state[SPEAKING] = {
+        "talk": conversation, "reply": reply, "alone": alone, "begun": number,
+    }  # fmt: skip
 
 
 def stop_playing() -> None:
-    """Nothing is heard any more."""
+    """Play nothing any more."""
     st.session_state.pop(SPEAKING, None)
 
 
-def show_player(visit: PageContext, talk: str, shown: Sequence[ChatMessage]) -> None:
-    """The player, when there is something to hear."""
+def show_player(page: PageContext, conversation: str, messages: Sequence[ChatMessage]) -> None:
+    """The player, when there is something to play."""
     speaking = st.session_state.get(SPEAKING)
-    ids = [line.id for line in shown if line.role == "assistant"]
-    if not speaking or speaking["talk"] != talk or speaking["reply"] not in ids:
+    ids = [message.id for message in messages if message.role == "assistant"]
+    if not speaking or speaking["talk"] != conversation or speaking["reply"] not in ids:
         return
-    heard = ids[ids.index(speaking["reply"]) :]
+    playing = ids[ids.index(speaking["reply"]) :]
     if speaking["alone"]:
-        heard = heard[:1]
-    queue = [build_voice_url(visit.site, visit.user, talk, id) for id in heard]
+        playing = playing[:1]
+    queue = [build_voice_url(page.state, page.user, conversation, id) for id in playing]
     with st.bottom:
         st.components.v2.component(
             "elysia_player", html="<audio controls></audio>", js=_SCRIPT,

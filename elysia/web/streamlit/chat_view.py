@@ -1,7 +1,6 @@
-"""A conversation on the page: its lines, what is being written, the place to write.
+"""A conversation on the page: its messages, what is being written, and the input.
 
-Replies belong to the service: the page only looks at them, and a look that ends harms none. Knows
-nothing of how a line is drawn.
+Replies belong to the service: the page only looks at them, and closing it harms none.
 """
 
 from __future__ import annotations
@@ -33,143 +32,139 @@ from elysia.web.streamlit.context import (
 )
 
 REFRESH_INTERVAL = 0.2  # seconds between looks at a reply that grows
-SHOWN_MESSAGES, MORE_MESSAGES = (
-    24,
-    60,
-)  # newest lines; each has buttons, and a page of hundreds is slow
-MAX_INPUT_LENGTH = 20_000  # characters in the place to write
+# Newest messages that are shown: each has buttons, and a page of hundreds is slow.
+SHOWN_MESSAGES, MORE_MESSAGES = 24, 60
+MAX_INPUT_LENGTH = 20_000  # characters
 MAX_TITLE_LENGTH = 36
-VIEWS = ("talk", "memory", "documents", "settings")
-ICONS = {
-    "talk": ":material/chat_bubble:", "memory": ":material/psychology:",
-    "documents": ":material/menu_book:", "settings": ":material/tune:",
-}  # fmt: skip
+VIEWS = {  # name: (key of its label, icon)
+    "talk": ("view_talk", ":material/chat_bubble:"),
+    "memory": ("view_memory", ":material/psychology:"),
+    "documents": ("view_documents", ":material/menu_book:"),
+    "settings": ("view_settings", ":material/tune:"),
+}
 
 
-def show_conversation(visit: PageContext, id: str) -> None:
-    """The conversation, or what else is to be seen of it."""
+def show_conversation(page: PageContext, id: str) -> None:
+    """The conversation, in the view that is chosen at its head."""
     try:
-        talk = visit.service.store.get(visit.user, id)
+        conversation = page.service.store.get(page.user, id)
     except StoreError:
-        st.info(visit.say("gone_talk"))
+        st.info(page.t("gone_talk"))
         return
-    view = _show_header(visit, talk)
+    view = _show_header(page, conversation)
     if view == "memory":
-        memory_view.show_memories(visit, talk)
+        memory_view.show_memories(page, conversation)
     elif view == "documents":
-        documents_view.show_documents(visit, talk)
+        documents_view.show_documents(page, conversation)
     elif view == "settings":
-        settings_view.show_settings(visit, talk)
+        settings_view.show_settings(page, conversation)
     else:
-        _show_messages(visit, talk)
+        _show_messages(page, conversation)
 
 
-def _show_header(visit: PageContext, talk: Conversation) -> str:
-    say = visit.say
-    members = [member for key in talk.guests if (member := visit.member(key))]
+def _show_header(page: PageContext, conversation: Conversation) -> str:
+    t = page.t
+    entries = (page.get_character(key) for key in conversation.guests)
+    characters = [character for character in entries if character]
     with st.container(horizontal=True, vertical_alignment="center", key="head", gap="small"):
-        for member in members[:4]:
-            st.image(visit.picture(member, AVATAR_SIZE), width=44, alt=member.name)
-        st.markdown(f"#### {escape_markdown(talk.title, MAX_TITLE_LENGTH)}")
+        for character in characters[:4]:
+            st.image(page.get_picture(character, AVATAR_SIZE), width=44, alt=character.name)
+        st.markdown(f"#### {escape_markdown(conversation.title, MAX_TITLE_LENGTH)}")
     with st.container(
-        horizontal=True,
-        vertical_alignment="center",
-        key="head_views",
+        horizontal=True, vertical_alignment="center", key="head_views",
         horizontal_alignment="distribute",
-    ):
+    ):  # fmt: skip
         view = st.segmented_control(
-            say("view_talk"), VIEWS, default="talk", key=f"view_{talk.id}", required=True,
-            format_func=lambda name: f"{ICONS[name]} {say('view_' + name)}",
-            label_visibility="collapsed",
+            t("view_talk"), list(VIEWS), default="talk", key=f"view_{conversation.id}",
+            required=True, label_visibility="collapsed",
+            format_func=lambda name: f"{VIEWS[name][1]} {t(VIEWS[name][0])}",
         )  # fmt: skip
         with st.popover(
-            "", icon=":material/more_horiz:", type="tertiary", help=say("more"), key="menu"
+            "", icon=":material/more_horiz:", type="tertiary", help=t("more"), key="menu"
         ):
-            _show_menu(visit, talk)
+            _show_menu(page, conversation)
     return str(view or "talk")
 
 
-def _show_menu(visit: PageContext, talk: Conversation) -> None:
-    say = visit.say
-    key = f"title_{talk.id}"
-    st.session_state[key] = talk.title  # it changes by itself, too: with the first message
-    st.text_input(
-        say("name_of_talk"), key=key, max_chars=60, on_change=_rename, args=(visit, talk.id)
-    )
+def _show_menu(page: PageContext, conversation: Conversation) -> None:
+    t, id = page.t, conversation.id
+    key = f"title_{id}"
+    st.session_state[key] = (
+        conversation.title
+    )  # the first message of a conversation changes it, too
+    st.text_input(t("name_of_talk"), key=key, max_chars=60, on_change=_rename, args=(page, id))
     st.button(
-        say("undo"),
-        key="undo",
-        icon=":material/undo:",
-        type="tertiary",
-        on_click=_undo,
-        args=(visit, talk.id),
-    )
+        t("undo"), key="undo", icon=":material/undo:", type="tertiary", on_click=_undo,
+        args=(page, id),
+    )  # fmt: skip
     st.download_button(
-        say("export"), lambda: export_conversation(visit.service, visit.user, talk.id), f"{talk.id}.jsonl",
-        "application/jsonl", icon=":material/download:", type="tertiary", key="export", on_click="ignore",
+        t("export"), lambda: export_conversation(page.service, page.user, id), f"{id}.jsonl",
+        "application/jsonl", icon=":material/download:", type="tertiary", key="export",
+        on_click="ignore",
     )  # fmt: skip
     st.divider()
-    st.caption(say("delete_talk_help"))
+    st.caption(t("delete_talk_help"))
     st.button(
-        say("delete_talk"), key="delete_talk", icon=":material/delete_forever:",
-        on_click=_delete_conversation, args=(visit, talk.id),
+        t("delete_talk"), key="delete_talk", icon=":material/delete_forever:",
+        on_click=_delete_conversation, args=(page, id),
     )  # fmt: skip
 
 
-def _show_messages(visit: PageContext, talk: Conversation) -> None:
-    say, service = visit.say, visit.service
-    busy = service.is_busy(visit.user, talk.id)  # first: what is idle now has whole lines
-    shown = service.get_messages(visit.user, talk.id)
-    tail = len(shown) if not busy else _find_first_new(shown)
-    most = st.session_state.get("more_lines", SHOWN_MESSAGES)
-    if tail > most:
+def _show_messages(page: PageContext, conversation: Conversation) -> None:
+    t, service, id = page.t, page.service, conversation.id
+    busy = service.is_busy(page.user, id)  # first: then what is idle has whole messages
+    messages = service.get_messages(page.user, id)
+    end = len(messages) if not busy else _find_first_new(messages)
+    limit = st.session_state.get("more_lines", SHOWN_MESSAGES)
+    if end > limit:
         st.button(
-            say("earlier", count=min(MORE_MESSAGES, tail - most)), key="earlier", type="tertiary",
-            icon=":material/expand_less:", on_click=_show_earlier, args=(most + MORE_MESSAGES,),
+            t("earlier", count=min(MORE_MESSAGES, end - limit)), key="earlier", type="tertiary",
+            icon=":material/expand_less:", on_click=_show_earlier, args=(limit + MORE_MESSAGES,),
         )  # fmt: skip
-    for number, line in enumerate(shown[max(0, tail - most) : tail], max(0, tail - most)):
-        message_view.show_message(visit, talk, line, newest=number == len(shown) - 1, busy=busy)
+    for message in messages[max(0, end - limit) : end]:
+        message_view.show_message(page, conversation, message, busy=busy)
     if busy:
-        st.fragment(_show_growing_reply, run_every=REFRESH_INTERVAL)(visit, talk, tail, len(shown))
+        show_growing = st.fragment(_show_growing_replies, run_every=REFRESH_INTERVAL)
+        show_growing(page, conversation, end, len(messages))
     with st.bottom:
         if busy:
             st.button(
-                say("stop"),
+                t("stop"),
                 key="stop",
                 icon=":material/stop_circle:",
                 on_click=_stop,
-                args=(visit, talk.id),
+                args=(page, id),
             )
         st.chat_input(
-            say("say"),
-            key=f"say_{talk.id}",
-            max_chars=MAX_INPUT_LENGTH,
-            on_submit=_send,
-            args=(visit, talk.id),
+            t("say"), key=f"say_{id}", max_chars=MAX_INPUT_LENGTH, on_submit=_send, args=(page, id)
         )
-    follow_newest(f"{talk.id} {len(shown)}", busy)
-    chosen = ConversationSettings.of(talk.settings)
-    if chosen.voice:
-        preload_voices(visit.site, visit.user, talk.guests, chosen)
-        audio_player.show_player(visit, talk.id, shown)
+    follow_newest(f"{id} {len(messages)}", busy)
+    settings = ConversationSettings.load(conversation.settings)
+    if settings.voice:
+        preload_voices(page.state, page.user, conversation.guests, settings)
+        audio_player.show_player(page, id, messages)
 
 
-def _find_first_new(shown: Sequence[ChatMessage]) -> int:
-    """Where the lines begin that the round adds: behind the user's newest message."""
-    said = [number for number, line in enumerate(shown) if line.role == "user"]
-    return said[-1] + 1 if said else 0
+def _find_first_new(messages: Sequence[ChatMessage]) -> int:
+    """Where the replies of the turn under way begin: behind the user's newest message."""
+    numbers = [number for number, message in enumerate(messages) if message.role == "user"]
+    return numbers[-1] + 1 if numbers else 0
 
 
-def _show_growing_reply(visit: PageContext, talk: Conversation, tail: int, count: int) -> None:
-    """What is being written. Looked at again and again; when it has ended, the page is drawn anew."""
+def _show_growing_replies(
+    page: PageContext, conversation: Conversation, first: int, count: int
+) -> None:
+    """The replies being written, from message `first` on. Streamlit calls this again and again; when they
+    have ended, or there are others than `count` messages, the whole page is drawn anew.
+    """
     try:
-        busy = visit.service.is_busy(visit.user, talk.id)
-        shown = visit.service.get_messages(visit.user, talk.id)
+        busy = page.service.is_busy(page.user, conversation.id)
+        messages = page.service.get_messages(page.user, conversation.id)
     except ElysiaError:  # deleted meanwhile, in another window
         st.rerun()
-    for line in shown[tail:]:
-        message_view.show_message(visit, talk, line, newest=False, busy=True)
-    if not busy or len(shown) != count:
+    for message in messages[first:]:
+        message_view.show_message(page, conversation, message, busy=True)
+    if not busy or len(messages) != count:
         st.rerun()
 
 
@@ -177,34 +172,34 @@ def _show_earlier(count: int) -> None:
     st.session_state["more_lines"] = count
 
 
-def _send(visit: PageContext, id: str) -> None:
-    # Here and not at the end of a run, which the next click would end before it came so far.
+def _send(page: PageContext, id: str) -> None:
+    # In the callback and not at the end of a run, which the next click would end before that.
     if text := read_widget(f"say_{id}"):
         with show_errors():
-            audio_player.start_playing(id, visit.service.send(visit.user, id, str(text)))
+            audio_player.start_playing(id, page.service.send(page.user, id, str(text)))
 
 
-def _stop(visit: PageContext, id: str) -> None:
+def _stop(page: PageContext, id: str) -> None:
     with show_errors():
-        visit.service.stop(visit.user, id)
+        page.service.stop(page.user, id)
     audio_player.stop_playing()
 
 
-def _undo(visit: PageContext, id: str) -> None:
+def _undo(page: PageContext, id: str) -> None:
     with show_errors():
-        set_notice(visit.say("undone", text=visit.service.undo(visit.user, id)))
+        set_notice(page.t("undone", text=page.service.undo(page.user, id)))
     audio_player.stop_playing()
 
 
-def _rename(visit: PageContext, id: str) -> None:
+def _rename(page: PageContext, id: str) -> None:
     with show_errors():
         title = str(read_widget(f"title_{id}") or "")
-        visit.service.store.change(visit.user, id, title=title)
+        page.service.store.update(page.user, id, title=title)
 
 
-def _delete_conversation(visit: PageContext, id: str) -> None:
+def _delete_conversation(page: PageContext, id: str) -> None:
     with show_errors():
-        visit.service.remove(visit.user, id)
+        page.service.delete_conversation(page.user, id)
         open_conversation(None)
     audio_player.stop_playing()
 
@@ -214,8 +209,8 @@ export default function ({ data, parentElement }) {
   const last = () => [...document.querySelectorAll('[data-testid="stChatMessage"]')].at(-1);
   const show = () => last()?.scrollIntoView({ block: "end" });
   const near = () => (last()?.getBoundingClientRect().bottom ?? 0) < window.innerHeight + 260;
-  if (parentElement.elysia !== data.seen) {
-    parentElement.elysia = data.seen;
+  if (parentElement.elysia !== data.version) {
+    parentElement.elysia = data.version;
     for (const wait of [0, 200, 600]) setTimeout(show, wait);
   }
   if (!data.busy) return;
@@ -225,8 +220,10 @@ export default function ({ data, parentElement }) {
 """
 
 
-def follow_newest(seen: str, busy: bool) -> None:
-    """Go to the end when `seen` is another than before; stay there while somebody writes."""
+def follow_newest(version: str, busy: bool) -> None:
+    """Scroll to the end when `version` is another than before, and stay there while a reply grows, unless
+    the user has scrolled up to read.
+    """
     component = st.components.v2.component("elysia_scroll", html="<span></span>", js=_SCROLL_SCRIPT)
     with st.container(key="scroll"):
-        component(data={"seen": seen, "busy": busy}, key="scroller", height=1)
+        component(data={"version": version, "busy": busy}, key="scroller", height=1)

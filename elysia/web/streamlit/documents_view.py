@@ -1,7 +1,4 @@
-"""A character's documents: those a user gives her, and her own; to add, look through and remove.
-
-Knows nothing of how a document is read or searched.
-"""
+"""A character's documents: its own, and those the user adds for it; to look through, search and remove."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from elysia.chat.message_tree import Conversation
-from elysia.core.errors import ElysiaError
 from elysia.knowledge.base import Document, KnowledgeBase
 from elysia.web.safe_markdown import escape_markdown
 from elysia.web.streamlit.context import PageContext, set_notice, show_errors
@@ -21,63 +17,61 @@ MAX_UPLOAD_MB = 20
 DOCUMENT_TYPES = ["txt", "md", "pdf", "docx", "html", "htm", "csv", "epub"]
 
 
-def show_documents(visit: PageContext, talk: Conversation) -> None:
-    """The shelves of one guest."""
-    say, knowledge = visit.say, visit.service.providers.knowledge
+def show_documents(page: PageContext, conversation: Conversation) -> None:
+    """The collections of one character."""
+    t, knowledge = page.t, page.service.providers.knowledge
     if knowledge is None:
-        st.info(say("no_knowledge"))
+        st.info(t("no_knowledge"))
         return
-    character = choose_character(visit, talk)
-    member = visit.member(character)
-    st.markdown(f"**{escape_markdown(say('shelf', name=member.name if member else character))}**")
-    hers, own = visit.service.providers.shelves(visit.user, character)
-    _show_upload(visit, knowledge, own)
-    mine, bundled = knowledge.documents(own), knowledge.documents(hers)
-    if not mine and not bundled:
-        st.caption(say("no_documents"))
+    key = choose_character(page, conversation)
+    character = page.get_character(key)
+    name = character.name if character else key
+    st.markdown(f"**{escape_markdown(t('shelf', name=name))}**")
+    bundled, own = page.service.providers.collections(page.user, key)
+    _show_upload(page, knowledge, own)
+    own_documents, bundled_documents = knowledge.documents(own), knowledge.documents(bundled)
+    if not own_documents and not bundled_documents:
+        st.caption(t("no_documents"))
         return
-    for title, found, shelf in (
-        (say("own_documents"), mine, own),
-        (say("her_documents"), bundled, None),
+    for title, documents, collection in (
+        (t("own_documents"), own_documents, own),
+        (t("her_documents"), bundled_documents, None),
     ):
-        if found:
+        if documents:
             st.markdown(f"##### {title}")
-        for one in found:
-            _show_document(visit, knowledge, one, shelf)
-    wanted = st.text_input(
-        say("ask_shelf"), key="ask_shelf", icon=":material/search:", max_chars=500
+        for document in documents:
+            _show_document(page, knowledge, document, collection)
+    question = st.text_input(
+        t("ask_shelf"), key="ask_shelf", icon=":material/search:", max_chars=500
     )
-    if wanted.strip():
-        for hit in knowledge.search([hers, own], wanted, k=4):
+    if question.strip():
+        for hit in knowledge.search([bundled, own], question, k=4):
             with st.container(border=True, gap=None):
-                st.caption(
-                    escape_markdown(
-                        f"{hit.name} {hit.heading} · {say('score', score=round(hit.score, 3))} · {hit.explanation}"
-                    )
-                )
+                score = t("score", score=round(hit.score, 3))
+                reasons = hit.explanation.render(page.language)
+                st.caption(escape_markdown(f"{hit.name} {hit.heading} · {score} · {reasons}"))
                 st.text(hit.text)
 
 
-def _show_upload(visit: PageContext, knowledge: KnowledgeBase, shelf: str) -> None:
-    say = visit.say
+def _show_upload(page: PageContext, knowledge: KnowledgeBase, collection: str) -> None:
+    t = page.t
     number = st.session_state.setdefault("documents_taken", 0)
     files = st.file_uploader(
-        say("upload"), type=DOCUMENT_TYPES, accept_multiple_files=True, key=f"documents_{number}",
-        help=say("upload_help"), max_upload_size=MAX_UPLOAD_MB,
+        t("upload"), type=DOCUMENT_TYPES, accept_multiple_files=True, key=f"documents_{number}",
+        help=t("upload_help"), max_upload_size=MAX_UPLOAD_MB,
     )  # fmt: skip
     if not files:
         return
-    said = []
+    notices = []
     for file in files:
-        bar = st.progress(0.0, escape_markdown(say("reading", name=file.name), 120))
-        try:
-            made = knowledge.add(shelf, file.name, file.getvalue(), _build_progress_callback(bar))
-            said.append(say("read", name=made.name, spans=made.spans))
-        except ElysiaError as error:
-            st.session_state["fault"] = str(error)
-    if said:
-        set_notice("  ".join(said))
-    st.session_state["documents_taken"] = number + 1  # an empty uploader
+        bar = st.progress(0.0, escape_markdown(t("reading", name=file.name), 120))
+        with show_errors():
+            on_progress = _build_progress_callback(bar)
+            document = knowledge.add(collection, file.name, file.getvalue(), on_progress)
+            notices.append(t("read", name=document.name, spans=document.spans))
+    if notices:
+        set_notice("  ".join(notices))
+    st.session_state["documents_taken"] = number + 1  # another key: an empty uploader
     st.rerun()
 
 
@@ -89,27 +83,25 @@ def _build_progress_callback(bar: DeltaGenerator) -> Callable[[float], None]:
 
 
 def _show_document(
-    visit: PageContext, knowledge: KnowledgeBase, one: Document, shelf: str | None
+    page: PageContext, knowledge: KnowledgeBase, document: Document, collection: str | None
 ) -> None:
-    say = visit.say
+    """A document; with a button to remove it where a `collection` is given."""
+    t = page.t
     with st.container(
-        border=True,
-        horizontal=True,
-        vertical_alignment="center",
-        key=f"document_{one.id}",
+        border=True, horizontal=True, vertical_alignment="center", key=f"document_{document.id}",
         gap="small",
-    ):
+    ):  # fmt: skip
         with st.container(gap=None):
-            st.text(one.name)
-            pages = f" · {one.pages} p." if one.pages else ""
-            st.caption(say("spans", spans=one.spans, characters=one.characters) + pages)
-        if shelf is not None:
+            st.text(document.name)
+            pages = f" · {document.pages} p." if document.pages else ""
+            st.caption(t("spans", spans=document.spans, characters=document.characters) + pages)
+        if collection is not None:
             st.button(
-                "", key=f"remove_{one.id}", icon=":material/delete:", type="tertiary", help=say("remove"),
-                on_click=_remove, args=(knowledge, shelf, one.id),
+                "", key=f"remove_{document.id}", icon=":material/delete:", type="tertiary",
+                help=t("remove"), on_click=_remove, args=(knowledge, collection, document.id),
             )  # fmt: skip
 
 
-def _remove(knowledge: KnowledgeBase, shelf: str, id: str) -> None:
+def _remove(knowledge: KnowledgeBase, collection: str, id: str) -> None:
     with show_errors():
-        knowledge.remove(shelf, id)
+        knowledge.remove(collection, id)

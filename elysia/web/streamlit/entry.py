@@ -1,7 +1,4 @@
-"""The Streamlit page: who looks, then the gallery or a conversation. Run anew for every look.
-
-Knows nothing of how a reply is made.
-"""
+"""The Streamlit page: who looks, then the gallery or a conversation. Streamlit runs it for every look."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ import streamlit as st
 from elysia.core.errors import ElysiaError
 from elysia.web import app_state
 from elysia.web.app_state import AppState
-from elysia.web.auth import OPENID, PASSWORD, build_openid_name, is_admitted
-from elysia.web.i18n import LANGUAGES, get_translator, in_language
+from elysia.web.auth import AccessMode, build_openid_name, is_admitted
+from elysia.web.i18n import LANGUAGES, get_translator, negotiate_language
 from elysia.web.middleware import COOKIE
 from elysia.web.safe_markdown import escape_markdown
 from elysia.web.streamlit import chat_view, gallery, sidebar
@@ -25,8 +22,6 @@ from elysia.web.streamlit.context import (
     show_notices,
 )
 
-STYLE = resources.files("elysia.web.streamlit").joinpath("style.css").read_text("utf-8")
-
 
 def main() -> None:
     """The whole page."""
@@ -34,67 +29,61 @@ def main() -> None:
     st.set_page_config(
         page_title=get_translator(language)("title"), page_icon=HOST_PORTRAIT, layout="centered"
     )
-    st.html(f"<style>{STYLE}</style>")
+    style = resources.files("elysia.web.streamlit").joinpath("style.css").read_text("utf-8")
+    st.html(f"<style>{style}</style>")
     try:
-        here = app_state.get_app_state()
-        who = _get_user(here, language)
-    except ElysiaError as error:
-        st.error(escape_markdown(in_language(str(error), language)))
-        return
-    if who is None:
-        return
-    visit = PageContext(here, *who, language)
-    sidebar.show_sidebar(visit)
-    show_notices(language)
-    try:
+        state = app_state.get_app_state()
+        user = _get_user(state, language)
+        if user is None:
+            return
+        page = PageContext(state, *user, language)
+        sidebar.show_sidebar(page)
+        show_notices(language)
         if id := st.query_params.get(TALK_PARAMETER):
-            chat_view.show_conversation(visit, id)
+            chat_view.show_conversation(page, id)
         else:
-            gallery.show_gallery(visit)
+            gallery.show_gallery(page)
     except ElysiaError as error:
-        st.error(escape_markdown(in_language(str(error), language)))
+        st.error(escape_markdown(error.render(language)))
 
 
 def _get_language() -> str:
-    """As the URL says, else as the browser does."""
-    asked = st.query_params.get(LANGUAGE_PARAMETER)
-    if asked in LANGUAGES:
-        return str(asked)
-    return "zh" if (st.context.locale or "").lower().startswith("zh") else "en"
+    """The URL's language, else the browser's."""
+    chosen = st.query_params.get(LANGUAGE_PARAMETER)
+    return str(chosen) if chosen in LANGUAGES else negotiate_language(st.context.locale or "")
 
 
-def _get_user(here: AppState, language: str) -> tuple[str, str] | None:
-    """The id and the name of who looks; None when they are asked first."""
-    say = get_translator(language)
-    if here.access == PASSWORD:
-        user = here.logins.user(st.context.cookies.get(COOKIE))
+def _get_user(state: AppState, language: str) -> tuple[str, str] | None:
+    """The id of who looks and a name to show; None when a login is shown first."""
+    if state.access == AccessMode.PASSWORD:
+        user = state.auth.get_user(st.context.cookies.get(COOKIE))
         if user is None:
-            st.info(say("log_in_first"))
+            st.info(get_translator(language)("log_in_first"))
             return None
         return user.id, user.name
-    if here.access != OPENID:
-        return here.accounts.local().id, ""
-    return _get_openid_user(here, language)
+    if state.access != AccessMode.OPENID:
+        return state.accounts.local().id, ""
+    return _get_openid_user(state, language)
 
 
-def _get_openid_user(here: AppState, language: str) -> tuple[str, str] | None:
-    say = get_translator(language)
+def _get_openid_user(state: AppState, language: str) -> tuple[str, str] | None:
+    t = get_translator(language)
     if not st.user.get("is_logged_in"):
-        st.title(say("title"))
-        if st.button(say("log_in"), type="primary", icon=":material/login:"):
+        st.title(t("title"))
+        if st.button(t("log_in"), type="primary", icon=":material/login:"):
             try:
                 st.login()
-            except Exception:  # its settings are missing; Streamlit's own words are long
-                st.error(say("openid_missing"))
+            except Exception:  # the settings are missing; Streamlit's own message is long
+                st.error(t("openid_missing"))
         return None
-    vouched = st.user.to_dict()
-    shown = str(vouched.get("name") or vouched.get("email") or "OpenID")
-    if not is_admitted(here.allowed, vouched):
-        st.error(escape_markdown(say("not_allowed", name=shown)))
-        st.button(say("log_out"), on_click=st.logout)
+    claims = st.user.to_dict()
+    name = str(claims.get("name") or claims.get("email") or "OpenID")
+    if not is_admitted(state.allow_list, claims):
+        st.error(escape_markdown(t("not_allowed", name=name)))
+        st.button(t("log_out"), on_click=st.logout)
         return None
-    return here.accounts.get_or_create(build_openid_name(vouched)).id, shown
+    return state.accounts.get_or_create(build_openid_name(claims)).id, name
 
 
-if __name__ == "__main__":  # as Streamlit names what it runs
+if __name__ == "__main__":  # the name under which Streamlit runs a script
     main()

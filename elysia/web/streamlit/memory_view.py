@@ -1,7 +1,4 @@
-"""What a character remembers of the user: to see, correct and forget.
-
-Knows nothing of how it is remembered or found.
-"""
+"""What a character remembers of the user: to look through, correct and forget."""
 
 from __future__ import annotations
 
@@ -17,79 +14,79 @@ from elysia.web.streamlit.context import PageContext, read_widget, set_notice, s
 MAX_MEMORIES = 60  # of each kind
 
 
-def show_memories(visit: PageContext, talk: Conversation) -> None:
-    """The memories of one guest."""
-    say, store = visit.say, visit.service.providers.memory
+def show_memories(page: PageContext, conversation: Conversation) -> None:
+    """The memories of one character."""
+    t, store = page.t, page.service.providers.memory
     if store is None:
-        st.info(say("no_memory"))
+        st.info(t("no_memory"))
         return
-    character = choose_character(visit, talk)
-    member = visit.member(character)
-    name = member.name if member else character
-    scope = MemoryScope(visit.user, character)
-    st.markdown(f"**{escape_markdown(say('remembers', name=name))}**")
+    key = choose_character(page, conversation)
+    character = page.get_character(key)
+    name = character.name if character else key
+    scope = MemoryScope(page.user, key)
+    st.markdown(f"**{escape_markdown(t('remembers', name=name))}**")
     facts = store.list_memories(scope, kind="fact", limit=MAX_MEMORIES)
     turns = store.list_memories(scope, kind="turn", limit=MAX_MEMORIES)
     if not facts and not turns:
-        st.caption(say("remembers_nothing"))
+        st.caption(t("remembers_nothing"))
         return
-    for title, found in ((say("facts"), facts), (say("turns"), turns)):
-        if found:
+    for title, memories in ((t("facts"), facts), (t("turns"), turns)):
+        if memories:
             st.markdown(f"##### {title}")
-        for one in found:
-            _show_memory(visit, store, scope, one)
-    with st.popover(say("forget_all"), icon=":material/delete_forever:", key="forget_all"):
-        st.caption(say("really"))
+        for memory in memories:
+            _show_memory(page, store, scope, memory)
+    with st.popover(t("forget_all"), icon=":material/delete_forever:", key="forget_all"):
+        st.caption(t("really"))
         st.button(
-            say("forget_all"), key="yes_forget_all", type="primary",
-            on_click=_forget_all, args=(visit, store, scope),
+            t("forget_all"), key="yes_forget_all", type="primary",
+            on_click=_forget_all, args=(page, store, scope),
         )  # fmt: skip
 
 
-def choose_character(visit: PageContext, talk: Conversation) -> str:
-    """The guest whose things are shown; chosen where there are several."""
-    if len(talk.guests) == 1:
-        return talk.guests[0]
-    names = {key: (m.name if (m := visit.member(key)) else key) for key in talk.guests}
-    chosen = st.segmented_control(
-        visit.say("whose"), list(names), default=talk.guests[0],
-        format_func=lambda key: escape_markdown(names[key], 40), key=f"whose_{talk.id}", required=True,
-        label_visibility="collapsed",
+def choose_character(page: PageContext, conversation: Conversation) -> str:
+    """The key of the character whose memories or documents are shown; in a group it is chosen."""
+    if len(conversation.guests) == 1:
+        return conversation.guests[0]
+    names = {}
+    for key in conversation.guests:
+        character = page.get_character(key)
+        names[key] = character.name if character else key
+    key = st.segmented_control(
+        page.t("whose"), list(names), default=conversation.guests[0],
+        format_func=lambda key: escape_markdown(names[key], 40), key=f"whose_{conversation.id}",
+        required=True, label_visibility="collapsed",
     )  # fmt: skip
-    return str(chosen or talk.guests[0])
+    return str(key or conversation.guests[0])
 
 
-def _show_memory(visit: PageContext, store: MemoryStore, scope: MemoryScope, one: Memory) -> None:
-    say = visit.say
-    notes = [time.strftime("%Y-%m-%d %H:%M", time.localtime(one.at))]
-    notes += [say("corrected")] * one.corrected + [say("replaced")] * (not one.current)
-    with st.container(border=True, key=f"memory_{one.id}", gap=None):
-        if st.session_state.get("correcting") == one.id:
-            st.text_area(say("correct"), one.text, key=f"right_{one.id}", height="content")
+def _show_memory(page: PageContext, store: MemoryStore, scope: MemoryScope, memory: Memory) -> None:
+    t = page.t
+    notes = [time.strftime("%Y-%m-%d %H:%M", time.localtime(memory.at))]
+    notes += [t("corrected")] * memory.corrected + [t("replaced")] * (not memory.current)
+    with st.container(border=True, key=f"memory_{memory.id}", gap=None):
+        if st.session_state.get("correcting") == memory.id:
+            st.text_area(t("correct"), memory.text, key=f"right_{memory.id}", height="content")
             with st.container(horizontal=True, gap="small"):
                 st.button(
-                    say("save"),
-                    key="save_memory",
-                    type="primary",
-                    on_click=_correct,
-                    args=(store, scope, one.id),
-                )
+                    t("save"), key="save_memory", type="primary", on_click=_correct,
+                    args=(store, scope, memory.id),
+                )  # fmt: skip
                 st.button(
-                    say("cancel"), key="cancel_memory", on_click=_start_correcting, args=(None,)
+                    t("cancel"), key="cancel_memory", on_click=_start_correcting, args=(None,)
                 )
             return
-        st.text(one.text)
+        st.text(memory.text)
         with st.container(
-            horizontal=True, vertical_alignment="center", key=f"acts_memory_{one.id}"
+            horizontal=True, vertical_alignment="center", key=f"acts_memory_{memory.id}"
         ):
             st.caption(" · ".join(notes), width="stretch")
             st.button(
-                "", key=f"correct_{one.id}", icon=":material/edit:", type="tertiary", help=say("correct"),
-                on_click=_start_correcting, args=(one.id,), disabled=not one.current,
+                "", key=f"correct_{memory.id}", icon=":material/edit:", type="tertiary", help=t("correct"),
+                on_click=_start_correcting, args=(memory.id,), disabled=not memory.current,
             )  # fmt: skip
             st.button(
-                "", key=f"forget_{one.id}", icon=":material/delete:", type="tertiary", help=say("forget"),
-                on_click=_forget, args=(visit, store, scope, one.id),
+                "", key=f"forget_{memory.id}", icon=":material/delete:", type="tertiary", help=t("forget"),
+                on_click=_forget, args=(page, store, scope, memory.id),
             )  # fmt: skip
 
 
@@ -103,13 +100,13 @@ def _correct(store: MemoryStore, scope: MemoryScope, id: str) -> None:
     st.session_state["correcting"] = None
 
 
-def _forget(visit: PageContext, store: MemoryStore, scope: MemoryScope, id: str) -> None:
+def _forget(page: PageContext, store: MemoryStore, scope: MemoryScope, id: str) -> None:
     with show_errors():
         store.forget(scope, id)
-        set_notice(visit.say("forgotten"))
+        set_notice(page.t("forgotten"))
 
 
-def _forget_all(visit: PageContext, store: MemoryStore, scope: MemoryScope) -> None:
+def _forget_all(page: PageContext, store: MemoryStore, scope: MemoryScope) -> None:
     with show_errors():
         store.forget_all(scope)
-        set_notice(visit.say("forgotten"))
+        set_notice(page.t("forgotten"))

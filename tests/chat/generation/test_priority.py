@@ -8,11 +8,11 @@ from elysia.chat.generation.priority import PriorityGate
 
 
 def test_who_can_wait_goes_when_the_last_of_the_hurried_is_through():
-    calm, order = PriorityGate(), []
-    assert calm.wait(0)
-    with calm.broken():
-        waiting = threading.Thread(target=lambda: order.append(calm.wait(60)))
-        with calm.broken():
+    gate, order = PriorityGate(), []
+    assert gate.wait_idle(0)
+    with gate.foreground():
+        waiting = threading.Thread(target=lambda: order.append(gate.wait_idle(60)))
+        with gate.foreground():
             waiting.start()
         order.append("hurried")
     waiting.join(60)
@@ -20,6 +20,6 @@ def test_who_can_wait_goes_when_the_last_of_the_hurried_is_through():
 
 
 def test_patience_ends():
-    calm = PriorityGate()
-    with calm.broken():
-        assert not calm.wait(0.01)
+    gate = PriorityGate()
+    with gate.foreground():
+        assert not gate.wait_idle(0.01)

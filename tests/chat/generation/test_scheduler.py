@@ -9,31 +9,31 @@ from tests.chat.conftest import whole
 
 
 def test_a_conversation_bears_one_turn_at_a_time_and_another_does_not_wait():
-    rounds = TurnScheduler(1, 1, lambda user, id: None)
+    scheduler = TurnScheduler(1, 1, lambda user, id: None)
     inside, most, lock = [], [], threading.Lock()
 
     def work():
         for _ in range(50):
-            with rounds.turn("a"):
+            with scheduler.lock("a"):
                 inside.append(1)
                 with lock:
                     most.append(len(inside))
                 inside.pop()
 
-    with rounds.turn("b"):
+    with scheduler.lock("b"):
         threads = [threading.Thread(target=work) for _ in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(20)
     assert most == [1] * 300
-    assert rounds._turns == {}
-    rounds.close()
+    assert scheduler._locks == {}
+    scheduler.close()
 
 
 def test_a_service_keeps_nothing_of_turns_that_are_over(service, user):
     for _ in range(3):
-        id = service.new(user, ["elysia"], {"examples": False}).id
+        id = service.create(user, ["elysia"], {"examples": False}).id
         whole(service, user, id, service.send(user, id, "hi"))
     service.wait_for_memory()
-    assert service._scheduler._turns == {} and service._scheduler.live == {}
+    assert service._scheduler._locks == {} and service._scheduler.streams == {}

@@ -7,6 +7,7 @@ import pytest
 from elysia.chat.generation.speaker_selection import (
     GroupMember,
     GroupMessage,
+    SelectionReason,
     build_name_stops,
     find_named_members,
     select_speaker,
@@ -57,7 +58,8 @@ def user(text):
 def test_whom_the_user_names_answers_in_that_order_and_nobody_else():
     talk = [user("阿砚，小棠呢？")]
     first = select_speaker(talk, TABLE, [], 6)
-    assert (first.key, first.reason) == ("ayan", "named by the user: 阿砚")
+    assert (first.key, first.reason) == ("ayan", SelectionReason.NAMED_BY_USER)
+    assert str(first.text) == "named by the user: 阿砚"
     talk.append(GroupMessage("ayan", "她在烤面包。"))
     second = select_speaker(talk, TABLE, ["ayan"], 6)
     assert second.key == "xiaotang"
@@ -75,7 +77,7 @@ def test_everyone_is_asked_once_the_longest_silent_first():
     talk = [GroupMessage("eden", "hm"), GroupMessage("elysia", "嗯"), user("大家怎么想？")]
     spoken = []
     while choice := select_speaker(talk, TABLE, spoken, 6):
-        assert choice.reason == "everyone was asked"
+        assert choice.reason == SelectionReason.EVERYONE_ASKED
         spoken.append(choice.key)
         talk.append(GroupMessage(choice.key, "嗯。"))
     assert sorted(spoken) == sorted(guest.key for guest in TABLE)
@@ -85,7 +87,8 @@ def test_everyone_is_asked_once_the_longest_silent_first():
 def test_a_guest_calls_another_and_two_do_not_talk_for_ever():
     talk = [user("今天吃什么"), GroupMessage("elysia", "问问小棠吧。")]
     choice = select_speaker(talk, TABLE, ["elysia"], 6)
-    assert (choice.key, choice.reason) == ("xiaotang", "named by 爱莉希雅")
+    assert (choice.key, choice.reason) == ("xiaotang", SelectionReason.NAMED_BY_CHARACTER)
+    assert choice.params == {"name": "爱莉希雅"}
     talk.append(GroupMessage("xiaotang", "爱莉想吃什么？"))
     assert select_speaker(talk, TABLE, ["elysia", "xiaotang"], 6) is None
 

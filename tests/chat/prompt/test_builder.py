@@ -39,7 +39,7 @@ def made(texts, *, context=1000, reply=100, sources=None, **kwargs):
     ]
     ids = [f"m{number}" for number in range(len(messages))]
     return build_prompt(
-        character, messages, ids, count=count, limits=TokenBudget(context, reply),
+        character, messages, ids, count=count, budget=TokenBudget(context, reply),
         sources=sources or PromptSources(), **kwargs,
     )  # fmt: skip
 
@@ -62,13 +62,13 @@ def test_what_is_recalled_and_looked_up_is_told_with_numbers_and_dates():
         ["what about springs?"],
         sources=PromptSources(
             recall=lambda question, without: [memory("a", "Tom likes springs.")],
-            look_up=lambda question: [found("springs.md", "Springs are coiled.")],
+            search=lambda question: [found("springs.md", "Springs are coiled.")],
         ),
     )
     system = composed.messages[0].text
     assert "What Mira remembers of Tom:\n- (1970-01-01) Tom likes springs." in system
     assert "[1] springs.md: Springs are coiled." in system
-    receipt = composed.receipt
+    receipt = composed.breakdown
     assert receipt["memories"][0]["id"] == "a" and receipt["memories"][0]["why"] == "that day"
     assert receipt["documents"][0]["why"] == "words #2"
     assert receipt["documents"][0]["start"] == 10 and receipt["documents"][0]["page"] == 3
@@ -84,12 +84,12 @@ def test_what_finds_no_room_is_named():
                 memory("short", "x"),
                 memory("long", "y" * 300),
             ],
-            look_up=lambda question: [found("big.md", "z" * 500)],
+            search=lambda question: [found("big.md", "z" * 500)],
         ),
     )
-    assert [one["id"] for one in composed.receipt["memories"]] == ["short"]
-    assert [one["id"] for one in composed.receipt["memories_dropped"]] == ["long"]
-    assert [one["name"] for one in composed.receipt["documents_dropped"]] == ["big.md"]
+    assert [one["id"] for one in composed.breakdown["memories"]] == ["short"]
+    assert [one["id"] for one in composed.breakdown["memories_dropped"]] == ["long"]
+    assert [one["name"] for one in composed.breakdown["documents_dropped"]] == ["big.md"]
     assert "z" * 500 not in composed.messages[0].text
 
 
@@ -120,7 +120,7 @@ def test_what_left_the_talk_is_asked_for_and_summed_up():
     assert "m0" not in asked["without"] and "m6" in asked["without"]
     assert asked["left_out"][0] == "m0"
     assert "Earlier in this talk:\nThey spoke of old things." in composed.messages[0].text
-    assert composed.receipt["left_out"] >= 2
+    assert composed.breakdown["left_out"] >= 2
     assert composed.messages[1].role == "user"
     assert count(composed.messages) + 100 <= 500
 
@@ -133,13 +133,13 @@ def test_a_prompt_leaves_room_for_the_reply_whatever_the_context(context):
         context=context,
         sources=PromptSources(
             recall=lambda question, without: [memory(str(n), "m" * 20) for n in range(8)],
-            look_up=lambda question: [found("d", "k" * 40)] * 4,
+            search=lambda question: [found("d", "k" * 40)] * 4,
             summarize=lambda left_out, budget: "s" * budget,
         ),
     )
     assert count(composed.messages) + min(100, context // 2) <= context
     assert composed.messages[-1].text == texts[-1]
-    assert composed.receipt["tokens"]["prompt"] == count(composed.messages)
+    assert composed.breakdown["tokens"]["prompt"] == count(composed.messages)
 
 
 def test_a_message_that_cannot_fit_is_refused_with_both_numbers():
