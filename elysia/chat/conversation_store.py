@@ -331,8 +331,8 @@ def _load_tree(connection: Connection, id: str) -> dict[str, ChatMessage]:
 
 
 def _parse_message(row: Sequence[Any], siblings: tuple[str, ...]) -> ChatMessage:
-    id, parent, role, speaker, text, state, *rest = row
-    return ChatMessage(id, parent, role, speaker, text, _STATES[state], *rest, siblings)
+    values: tuple[Any, ...] = (*row[:5], _STATES[row[5]], *row[6:], siblings)
+    return ChatMessage(*values)
 
 
 def _set_head(connection: Connection, id: str, head: str | None) -> None:
