@@ -51,9 +51,9 @@ class Talker(HttpUser):
         """One message, and the reply as a stream."""
         if len(self.talk) >= 2 * TURNS:
             self.talk = []
-        told = [*self.talk, {"role": "user", "content": random.choice(SAYINGS)}]
+        messages = [*self.talk, {"role": "user", "content": random.choice(SAYINGS)}]
         body = {
-            "model": self.model, "messages": told, "stream": True,
+            "model": self.model, "messages": messages, "stream": True,
             "max_completion_tokens": self.environment.parsed_options.max_tokens,
         }  # fmt: skip
         began = time.perf_counter()
@@ -76,7 +76,7 @@ class Talker(HttpUser):
                 return
             answer.success()
         self._count("whole reply", began, len(reply.encode()))
-        self.talk = [*told, {"role": "assistant", "content": reply}]
+        self.talk = [*messages, {"role": "assistant", "content": reply}]
 
     def _heard(self, answer: Any, began: float) -> Iterator[str]:
         """The words of the stream; ValueError where it does not end as it should."""

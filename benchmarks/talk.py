@@ -97,10 +97,10 @@ class Visitor:
             if "prepared" in line.details:
                 self.prepared.append(line.details["prepared"])
         newest = self.service.get_messages(self.user, self.id)[-1].id
-        for found in self.service.get_prompt_breakdown(self.user, self.id, newest).get(
+        for hit in self.service.get_prompt_breakdown(self.user, self.id, newest).get(
             "memories", []
         ):
-            self.strangers += self.strange(found["text"])
+            self.strangers += self.strange(hit["text"])
 
     def strange(self, text: str) -> bool:
         """Whether it holds another's word."""
@@ -148,7 +148,7 @@ def main() -> None:
     print(f"users {args.users}, {args.minutes} min, {turns} turns")
     print(f"faults: {len(faults)}  {faults[:3]}")
     print(f"replies or memories with another user's word: {sum(v.strangers for v in visitors)}")
-    shown = ", ".join(str(one >> 20) for one in held)
+    shown = ", ".join(str(size >> 20) for size in held)
     print(f"memory after each fifth: {shown} MiB ({held[-1] / held[0] - 1:+.1%})")
     print(f"processor: {spent / max(turns, 1) * 1000:.1f} ms a turn")
     if prepared:

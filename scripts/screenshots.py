@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
         rows = {**GROUP, **REPLIES}
         data = Path(folder)
-        table = "\n".join(f"{key}\t{said!r}" for key, said in rows.items())
+        table = "\n".join(f"{key}\t{reply!r}" for key, reply in rows.items())
         (data / "replies.txt").write_text(table, encoding="utf-8")
         with served(data) as url:
             browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -8,12 +8,11 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where elysia is not installed
 
-from elysia.web import streamlit
 from elysia.web.app_state import open_app_state, parse_arguments
 from elysia.web.middleware import app_options
+from elysia.web.streamlit import ENTRY
 
 home = parse_arguments(sys.argv[1:])
-script = Path(streamlit.__file__).with_name("entry.py")
 app = st.App(
-    script, **app_options(lambda: open_app_state(home), lambda: st.get_option("server.address"))
+    ENTRY, **app_options(lambda: open_app_state(home), lambda: st.get_option("server.address"))
 )

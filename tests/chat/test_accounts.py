@@ -19,8 +19,8 @@ def accounts(tmp_path):
 
 
 def test_a_password_opens_only_its_own_door(accounts):
-    made = accounts.add("mei", "correct horse")
-    assert accounts.authenticate("mei", "correct horse") == made
+    user = accounts.add("mei", "correct horse")
+    assert accounts.authenticate("mei", "correct horse") == user
     assert accounts.authenticate("mei", "correct horsf") is None
     assert accounts.authenticate("mei", "") is None
     assert accounts.authenticate("nobody", "correct horse") is None
@@ -37,9 +37,9 @@ def test_what_is_kept_is_no_password(accounts):
     accounts.add("a", "correct horse")
     accounts.add("b", "correct horse")
     with accounts._database.read() as connection:
-        kept = connection.execute(select(users.c.password)).scalars().all()
-    assert all(one.startswith("scrypt:") and "correct" not in one for one in kept)
-    assert kept[0] != kept[1]
+        hashes = connection.execute(select(users.c.password)).scalars().all()
+    assert all(stored.startswith("scrypt:") and "correct" not in stored for stored in hashes)
+    assert hashes[0] != hashes[1]
     assert accounts.has_passwords()
 
 

@@ -11,7 +11,7 @@ from tests.chat.conftest import whole
 from tests.chat.echo import EchoEngine
 
 
-class Counting(EchoEngine):
+class CountingEngine(EchoEngine):
     """Notes what it was asked to count."""
 
     def __init__(self):
@@ -24,11 +24,13 @@ class Counting(EchoEngine):
 
 
 def test_a_text_is_counted_once_and_other_prompts_always():
-    model = ChatModel(engine := Counting(), ChatFormat(templates.get_template("internlm2_chat")))
-    said = [Message("user", "你好")]
-    assert [model.count(said), model.count(said)] == [6, 6]
+    model = ChatModel(
+        engine := CountingEngine(), ChatFormat(templates.get_template("internlm2_chat"))
+    )
+    greeting = [Message("user", "你好")]
+    assert [model.count(greeting), model.count(greeting)] == [6, 6]
     assert len(engine.asked) == 1
-    assert model.count([Message("assistant", "你好"), *said]) == 12
+    assert model.count([Message("assistant", "你好"), *greeting]) == 12
     assert model.count([Message("assistant", "你好")]) == 6
     long = [Message("user", "x" * (MAX_CACHED_LENGTH + 1))]
     assert model.count(long) == model.count(long) == MAX_CACHED_LENGTH + 5
@@ -36,14 +38,14 @@ def test_a_text_is_counted_once_and_other_prompts_always():
 
 
 def test_the_talk_is_not_counted_anew_at_every_turn(make):
-    service = make(engine := Counting())
+    service = make(engine := CountingEngine())
     user = AccountStore(service.database).local().id
     id = service.create(user, ["elysia"], {"examples": False}).id
     for number in range(4):
         whole(service, user, id, service.send(user, id, f"turn {number}"))
     alone = [
-        tuple(one)
-        for one in engine.asked
-        if len(one) == 1 and len(one[0].text) <= MAX_CACHED_LENGTH
+        tuple(messages)
+        for messages in engine.asked
+        if len(messages) == 1 and len(messages[0].text) <= MAX_CACHED_LENGTH
     ]
     assert len(alone) == len(set(alone))

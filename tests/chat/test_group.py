@@ -20,7 +20,7 @@ def settle(service, user, id):
         time.sleep(0.01)
 
 
-class Notes:
+class NoteMemory:
     """A memory that keeps what it is told, by scope."""
 
     def __init__(self):
@@ -28,8 +28,10 @@ class Notes:
         self.asked: list[MemoryScope] = []
 
     def remember(self, scope, heard):
-        for one in heard:
-            self.heard.setdefault(scope, {})[one.message_id] = f"{one.speaker}: {one.text}"
+        for message in heard:
+            self.heard.setdefault(scope, {})[message.message_id] = (
+                f"{message.speaker}: {message.text}"
+            )
         return []
 
     def recall(self, scope, question, *, k=8, without=()):
@@ -40,12 +42,12 @@ class Notes:
         pass
 
     def forget_messages(self, scope, message_ids):
-        for one in message_ids:
-            self.heard.get(scope, {}).pop(one, None)
+        for id in message_ids:
+            self.heard.get(scope, {}).pop(id, None)
 
 
 def table(make, reply=None, **settings):
-    notes = Notes()
+    notes = NoteMemory()
     engine = EchoEngine(reply=reply or (lambda request: "嗯。"))
     service = make(engine, memory=notes)
     user = AccountStore(service.database).local().id
@@ -82,7 +84,7 @@ def test_nobody_speaks_for_another(make):
 
 
 def test_stop_ends_the_round_and_not_one_reply_alone(make):
-    notes = Notes()
+    notes = NoteMemory()
     service = make(
         engine := EchoEngine(pause=0.02, reply=lambda request: "长" * 3000), memory=notes
     )
@@ -116,7 +118,7 @@ def test_each_remembers_what_she_heard_and_nothing_else(make):
     service.send(user, id, "dudu，嘟嘟，你来啦。")
     settle(service, user, id)
     service.wait_for_memory()
-    heard = {scope.character: " ".join(said.values()) for scope, said in notes.heard.items()}
+    heard = {scope.character: " ".join(texts.values()) for scope, texts in notes.heard.items()}
     assert "蛋糕" in heard["elysia"] and "你来啦" in heard["elysia"]
     assert "蛋糕" in heard["ayan"] and "你来啦。" not in heard["ayan"].replace("你来啦！", "")
     assert "蛋糕" not in heard["dudu"]
@@ -129,17 +131,17 @@ def test_a_branch_that_was_left_is_forgotten_and_comes_back(make):
     service.send(user, id, "爱莉，我住在北京。")
     settle(service, user, id)
     service.wait_for_memory()
-    said = service.get_messages(user, id)[1]
-    service.edit(user, id, said.id, "爱莉，我住在上海。")
+    message = service.get_messages(user, id)[1]
+    service.edit(user, id, message.id, "爱莉，我住在上海。")
     settle(service, user, id)
     service.wait_for_memory()
     scope = MemoryScope(user, "elysia")
-    kept = " ".join(notes.heard[scope].values())
-    assert "上海" in kept and "北京" not in kept
+    remembered = " ".join(notes.heard[scope].values())
+    assert "上海" in remembered and "北京" not in remembered
     service.swipe(user, id, service.get_messages(user, id)[1].id, -1)
     service.wait_for_memory()
-    kept = " ".join(notes.heard[scope].values())
-    assert "北京" in kept and "上海" not in kept
+    remembered = " ".join(notes.heard[scope].values())
+    assert "北京" in remembered and "上海" not in remembered
     service.undo(user, id)
     service.wait_for_memory()
     assert "北京" not in " ".join(notes.heard[scope].values())

@@ -37,9 +37,9 @@ def test_no_message_that_was_sent_is_lost_by_a_kill(make, url, kills):
         child.wait()
     again = make()
     lines = again.get_messages(user, id)
-    said = [line.text for line in lines if line.role == "user"]
-    assert [text for text in said if text in set(sent)] == sent
-    assert len(said) - len(sent) <= kills  # one a life may have been kept and not been told yet
+    texts = [line.text for line in lines if line.role == "user"]
+    assert [text for text in texts if text in set(sent)] == sent
+    assert len(texts) - len(sent) <= kills  # one a life may have been kept and not been told yet
     states = {line.state for line in lines}
     assert (
         states <= {MessageState.COMPLETE, MessageState.STOPPED, MessageState.CUT}
@@ -47,6 +47,6 @@ def test_no_message_that_was_sent_is_lost_by_a_kill(make, url, kills):
     )
     for line in lines:
         if line.role == "assistant" and line.state == MessageState.COMPLETE and line.parent:
-            asked = next(one.text for one in lines if one.id == line.parent)
+            asked = next(message.text for message in lines if message.id == line.parent)
             assert line.text == f"heard: {asked}"
     assert whole(again, user, id, again.send(user, id, "still there?")) == "heard: still there?"

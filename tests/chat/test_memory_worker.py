@@ -11,7 +11,7 @@ from tests.chat.conftest import whole
 from tests.chat.echo import EchoEngine
 
 
-class Slow:
+class SlowMemory:
     """A memory that takes nothing in until its gate opens."""
 
     def __init__(self):
@@ -23,15 +23,15 @@ class Slow:
         self.calls += 1
         self.begun.set()
         self.gate.wait(120)
-        self.heard |= {one.message_id: one.text for one in heard}
+        self.heard |= {message.message_id: message.text for message in heard}
         return []
 
     def recall(self, scope, question, *, k=8, without=()):
         return []
 
     def forget_messages(self, scope, ids):
-        for one in ids:
-            self.heard.pop(one, None)
+        for id in ids:
+            self.heard.pop(id, None)
 
     def close(self):
         self.gate.set()
@@ -39,7 +39,7 @@ class Slow:
 
 @pytest.fixture
 def memory():
-    memory = Slow()
+    memory = SlowMemory()
     yield memory
     memory.gate.set()
 
@@ -65,8 +65,8 @@ def test_what_waits_for_a_slow_memory_does_not_grow_with_the_rounds(service, mem
     memory.gate.set()
     service.wait_for_memory()
     for id in (first, second):
-        said = {line.id: line.text for line in service.get_messages(user, id)}
-        assert said.items() <= memory.heard.items()
+        texts = {line.id: line.text for line in service.get_messages(user, id)}
+        assert texts.items() <= memory.heard.items()
     assert memory.calls < 12  # several rounds at once
 
 
@@ -89,7 +89,7 @@ def test_words_that_a_killed_process_did_not_bring_to_memory_come_with_the_next_
     id = talk(before, user)
     for number in range(8):
         whole(before, user, id, before.send(user, id, f"long ago {number}"))
-    memory = Slow()
+    memory = SlowMemory()
     memory.gate.set()
     after = make(EchoEngine(), memory=memory)
     whole(after, user, id, after.send(user, id, "now"))

@@ -37,10 +37,10 @@ def test_a_message_is_answered_and_kept(service, user):
     id = talk(service, user)
     reply = service.send(user, id, "你好呀")
     assert whole(service, user, id, reply) == "heard: 你好呀"
-    said, answer = service.get_messages(user, id)[1:]
-    assert (said.role, said.text, said.state) == ("user", "你好呀", MessageState.COMPLETE)
+    message, answer = service.get_messages(user, id)[1:]
+    assert (message.role, message.text, message.state) == ("user", "你好呀", MessageState.COMPLETE)
     assert (answer.id, answer.text, answer.state) == (reply, "heard: 你好呀", MessageState.COMPLETE)
-    assert answer.details["finish"] == "stop" and answer.parent == said.id
+    assert answer.details["finish"] == "stop" and answer.parent == message.id
     assert service.store.get(user, id).title == "爱莉希雅: 你好呀"
     request = service.model.engine.requests[0]
     assert [m.role for m in request.messages] == ["system", "assistant", "user"]
@@ -94,10 +94,10 @@ def test_stop_keeps_what_was_written_and_frees_the_engine(make):
     while len(service.get_messages(user, id)[-1].text) < 9:
         next(pieces)
     service.stop(user, id)
-    kept = whole(service, user, id, reply)
-    assert 9 <= len(kept) < 3000
+    written = whole(service, user, id, reply)
+    assert 9 <= len(written) < 3000
     line = service.get_messages(user, id)[-1]
-    assert (line.state, line.text) == (MessageState.STOPPED, kept)
+    assert (line.state, line.text) == (MessageState.STOPPED, written)
     assert not service.is_busy(user, id)
     assert engine.running == 0
 
@@ -135,8 +135,8 @@ def test_an_edited_message_begins_a_branch_and_the_old_one_stays(service, user):
     id = talk(service, user)
     reply = service.send(user, id, "old")
     whole(service, user, id, reply)
-    said = service.get_messages(user, id)[1]
-    new = service.edit(user, id, said.id, "new")
+    message = service.get_messages(user, id)[1]
+    new = service.edit(user, id, message.id, "new")
     whole(service, user, id, new)
     assert texts(service, user, id)[1:] == ["new", "heard: new"]
     service.swipe(user, id, service.get_messages(user, id)[1].id, -1)
@@ -252,8 +252,8 @@ def test_an_engine_that_fails_keeps_the_words_and_a_retry_answers(make):
     id = talk(service, user)
     failed = service.send(user, id, "hello?")
     whole(service, user, id, failed)
-    said, line = service.get_messages(user, id)[1:]
-    assert said.text == "hello?"
+    message, line = service.get_messages(user, id)[1:]
+    assert message.text == "hello?"
     assert line.state == MessageState.FAILED and "does not answer" in line.fault
     broken[0] = False
     again = service.regenerate(user, id, failed)
@@ -358,20 +358,20 @@ def test_the_oldest_turns_leave_the_prompt_first_and_the_receipt_counts_them(mak
     assert request.messages[-1].text.startswith("turn 11")
     shown = [m.text for m in request.messages if m.text.startswith("turn")]
     assert shown == sorted(shown, key=lambda t: int(t.split()[1])) and len(shown) < 12
-    receipt = service.get_prompt_breakdown(user, id, service.get_messages(user, id)[-1].id)
-    assert receipt["left_out"] > 0
-    assert receipt["tokens"]["prompt"] <= 850
-    assert [m["text"] for m in receipt["prompt"]] == [m.text for m in request.messages]
+    breakdown = service.get_prompt_breakdown(user, id, service.get_messages(user, id)[-1].id)
+    assert breakdown["left_out"] > 0
+    assert breakdown["tokens"]["prompt"] <= 850
+    assert [m["text"] for m in breakdown["prompt"]] == [m.text for m in request.messages]
 
 
 def test_the_receipt_names_the_lore_that_a_word_woke(service, user):
     id = talk(service, user, ["xiaotang"])
     reply = service.send(user, id, "绵绵又在睡觉吗？风铃坡下雨了没有？")
     whole(service, user, id, reply)
-    receipt = service.get_prompt_breakdown(user, id, reply)
-    assert receipt["prompt"][0]["role"] == "system"
-    for lore in receipt["lore"]:
-        assert lore["why"] and lore["text"] in receipt["prompt"][0]["text"]
+    breakdown = service.get_prompt_breakdown(user, id, reply)
+    assert breakdown["prompt"][0]["role"] == "system"
+    for lore in breakdown["lore"]:
+        assert lore["why"] and lore["text"] in breakdown["prompt"][0]["text"]
 
 
 def test_what_the_user_is_told_to_be_reaches_the_prompt(service, user):
@@ -439,13 +439,13 @@ def test_what_no_longer_fits_is_summed_up_and_rolls_on(make):
     for number in range(24):
         whole(service, user, id, service.send(user, id, f"{number} " + "嗯" * 40))
     lines = service.get_messages(user, id)
-    receipt = service.get_prompt_breakdown(user, id, lines[-1].id)
-    assert receipt["left_out"] > 2
-    assert "住在北京" in receipt["summary"]
-    assert receipt["summary"] in receipt["prompt"][0]["text"]
-    kept = [line.details["summary"]["upto"] for line in lines if "summary" in line.details]
+    breakdown = service.get_prompt_breakdown(user, id, lines[-1].id)
+    assert breakdown["left_out"] > 2
+    assert "住在北京" in breakdown["summary"]
+    assert breakdown["summary"] in breakdown["prompt"][0]["text"]
+    ends = [line.details["summary"]["upto"] for line in lines if "summary" in line.details]
     numbers = {line.id: line.number for line in lines}
-    assert [numbers[one] for one in kept] == sorted(numbers[one] for one in kept)
+    assert [numbers[id] for id in ends] == sorted(numbers[id] for id in ends)
     service.update_settings(user, id, memory=False)
     reply = service.send(user, id, "还在吗")
     whole(service, user, id, reply)

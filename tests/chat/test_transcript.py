@@ -43,7 +43,7 @@ GOOD = json.dumps({"role": "user", "text": "hi"})
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"", "no message"),
         (b"\xff\xfe", "not UTF-8"),
@@ -58,9 +58,9 @@ GOOD = json.dumps({"role": "user", "text": "hi"})
         ("[" * 100_000, "not JSON"),
     ],
 )
-def test_a_wrong_line_is_named_and_nothing_is_kept(service, user, content, said):
+def test_a_wrong_line_is_named_and_nothing_is_kept(service, user, content, expected):
     content = content if isinstance(content, bytes) else content.encode()
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=expected):
         import_conversation(service, user, ["elysia"], content)
     assert service.store.all(user) == []
 

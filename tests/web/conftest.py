@@ -122,8 +122,8 @@ def look(browser, window, request):
         return page
 
     yield look
-    for one in opened:
-        one.close()
+    for opened_page in opened:
+        opened_page.close()
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ PEOPLE = {
 }
 
 
-class Provider(BaseHTTPRequestHandler):
+class ProviderHandler(BaseHTTPRequestHandler):
     """One request; what it knows of logins in progress is the server's."""
 
     def do_GET(self) -> None:
@@ -35,8 +35,8 @@ class Provider(BaseHTTPRequestHandler):
         here = f"http://127.0.0.1:{self.server.server_port}"
         if path == "/.well-known/openid-configuration":
             names = {"authorization": "authorize", "token": "token", "end_session": "logout"}
-            said = {f"{name}_endpoint": f"{here}/{at}" for name, at in names.items()}
-            self._json({"issuer": here, "jwks_uri": f"{here}/jwks", **said,
+            endpoints = {f"{name}_endpoint": f"{here}/{at}" for name, at in names.items()}
+            self._json({"issuer": here, "jwks_uri": f"{here}/jwks", **endpoints,
                         "response_types_supported": ["code"], "subject_types_supported": ["public"],
                         "id_token_signing_alg_values_supported": ["RS256"]})  # fmt: skip
         elif path == "/jwks":
@@ -72,10 +72,10 @@ class Provider(BaseHTTPRequestHandler):
             self._json({"error": "invalid_grant"}, 400)
         else:
             now = int(time.time())
-            said = {"iss": f"http://127.0.0.1:{self.server.server_port}", "aud": CLIENT, "iat": now,
+            claims = {"iss": f"http://127.0.0.1:{self.server.server_port}", "aud": CLIENT, "iat": now,
                     "exp": now + 600, "nonce": begun["nonce"], **PEOPLE[name]}  # fmt: skip
             key = self.server.wrong_key or self.server.key
-            token = jwt.encode({"alg": "RS256", "kid": self.server.key.kid}, said, key)
+            token = jwt.encode({"alg": "RS256", "kid": self.server.key.kid}, claims, key)
             self._json(
                 {"access_token": secrets.token_hex(), "token_type": "Bearer", "id_token": token}
             )
@@ -83,8 +83,8 @@ class Provider(BaseHTTPRequestHandler):
     def _asked(self, query: str) -> tuple[str, dict[str, str]]:
         return urlsplit(self.path).path, {key: values[0] for key, values in parse_qs(query).items()}
 
-    def _json(self, said: object, status: int = 200) -> None:
-        self._answer(status, json.dumps(said).encode(), {"content-type": "application/json"})
+    def _json(self, body: object, status: int = 200) -> None:
+        self._answer(status, json.dumps(body).encode(), {"content-type": "application/json"})
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -108,7 +108,7 @@ def proved(begun: dict[str, str], asked: dict[str, str]) -> bool:
 @contextmanager
 def provider() -> Iterator[ThreadingHTTPServer]:
     """A running provider: `server_port`, `ended` (its logouts), `wrong_key` to sign with another's."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ProviderHandler)
     server.key, server.wrong_key = RSAKey.generate_key(2048, auto_kid=True), None
     server.codes, server.ended = {}, []
     Thread(target=server.serve_forever, daemon=True).start()

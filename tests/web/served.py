@@ -7,13 +7,12 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from elysia.web import streamlit
 from elysia.web.middleware import app_options
+from elysia.web.streamlit import ENTRY
 from tests.web.stand_in import open_stand_in
 
-script = Path(streamlit.__file__).with_name("entry.py")
 app = st.App(
-    script,
+    ENTRY,
     **app_options(
         lambda: open_stand_in(Path(sys.argv[1])), lambda: st.get_option("server.address")
     ),

@@ -60,9 +60,9 @@ class ObedientEngine:
             raise EngineError(
                 "The server at http://127.0.0.1:1 does not answer; start it, then try again."
             )
-        found = re.search(r"^\[1\] .*?: (.*)$", system, re.M)
+        passage = re.search(r"^\[1\] .*?: (.*)$", system, re.M)
         spoken = self.scripted(asked, system)
-        text = spoken or (f"It is written: {found[1][:80]} [1]" if found else f"heard: {asked}")
+        text = spoken or (f"It is written: {passage[1][:80]} [1]" if passage else f"heard: {asked}")
         if "numbered" in asked:
             text += f" ({next(self.number)})"
         stops = StopTextFilter(request.stop)
@@ -96,13 +96,13 @@ class ObedientEngine:
             if file.exists()
             else []
         )
-        found = {key: ast.literal_eval(said) for key, said in rows}
+        replies = {key: ast.literal_eval(text) for key, text in rows}
         if "在座" in system:
             return next(
-                (said for key, said in found.items() if key[0] == "桌" and key[1:] in system[:8]),
+                (text for key, text in replies.items() if key[0] == "桌" and key[1:] in system[:8]),
                 None,
             )
-        return next((said for key, said in found.items() if key in asked), None)
+        return next((text for key, text in replies.items() if key in asked), None)
 
     def embed(self, texts):
         raise EngineError("none")
@@ -119,39 +119,39 @@ class DictMemory:
         self._lock = threading.Lock()
 
     def remember(self, scope, heard):
-        made = []
+        added = []
         with self._lock:
-            kept = self._of.setdefault(scope, {})
-            for one in heard:
-                if one.role == "user" and all(
-                    m.message_id != one.message_id for m in kept.values()
+            memories = self._of.setdefault(scope, {})
+            for message in heard:
+                if message.role == "user" and all(
+                    m.message_id != message.message_id for m in memories.values()
                 ):
-                    kind = "fact" if one.text.startswith(("I ", "我")) else "turn"
+                    kind = "fact" if message.text.startswith(("I ", "我")) else "turn"
                     id = uuid.uuid4().hex
-                    kept[id] = Memory(
+                    memories[id] = Memory(
                         id,
                         kind,
-                        one.text,
-                        one.at,
-                        conversation_id=one.conversation_id,
-                        message_id=one.message_id,
+                        message.text,
+                        message.at,
+                        conversation_id=message.conversation_id,
+                        message_id=message.message_id,
                     )
-                    made.append(kept[id])
-        return made
+                    added.append(memories[id])
+        return added
 
     def recall(self, scope, question, *, k=8, without=()):
         words = set(re.findall(r"\w{3,}|[\u4e00-\u9fff]", question.lower()))
-        found = []
-        for one in self.list_memories(scope):
-            shared = words & set(re.findall(r"\w{3,}|[\u4e00-\u9fff]", one.text.lower()))
-            if shared and one.current and one.message_id not in without:
+        hits = []
+        for memory in self.list_memories(scope):
+            shared = words & set(re.findall(r"\w{3,}|[\u4e00-\u9fff]", memory.text.lower()))
+            if shared and memory.current and memory.message_id not in without:
                 score = len(shared) / len(words)
-                found.append(MemoryHit(one, score, (RecallReason(ReasonKind.WORDS, score),)))
-        return sorted(found, key=lambda one: -one.score)[:k]
+                hits.append(MemoryHit(memory, score, (RecallReason(ReasonKind.WORDS, score),)))
+        return sorted(hits, key=lambda hit: -hit.score)[:k]
 
     def list_memories(self, scope, *, kind=None, limit=200):
-        found = [m for m in self._of.get(scope, {}).values() if kind in (None, m.kind)]
-        return sorted(found, key=lambda m: -m.at)[:limit]
+        memories = [m for m in self._of.get(scope, {}).values() if kind in (None, m.kind)]
+        return sorted(memories, key=lambda m: -m.at)[:limit]
 
     def correct(self, scope, memory_id, text):
         self._of[scope][memory_id] = replace(self._get(scope, memory_id), text=text, corrected=True)
@@ -167,9 +167,9 @@ class DictMemory:
         return self._of[scope][memory_id]
 
     def forget_messages(self, scope, message_ids):
-        kept = self._of.get(scope, {})
-        for id in [id for id, m in kept.items() if m.message_id in message_ids]:
-            del kept[id]
+        memories = self._of.get(scope, {})
+        for id in [id for id, m in memories.items() if m.message_id in message_ids]:
+            del memories[id]
 
     def forget_all(self, scope):
         self._of.pop(scope, None)
@@ -185,7 +185,7 @@ class DictKnowledge:
         self._shelves: dict = {}
         self._number = itertools.count()
 
-    def add(self, shelf, name, content, progress=None):
+    def add(self, collection, name, content, progress=None):
         try:
             text = content.decode()
         except UnicodeDecodeError:
@@ -198,38 +198,41 @@ class DictKnowledge:
             if part.strip():
                 spans.append((place, place + len(part)))
             place += len(part)
-        made = Document(f"d{next(self._number)}", shelf, name, len(text), len(spans), time.time())
-        here = self._shelves.setdefault(shelf, {})
+        document = Document(
+            f"d{next(self._number)}", collection, name, len(text), len(spans), time.time()
+        )
+        here = self._shelves.setdefault(collection, {})
         for id in [id for id, (old, _, _) in here.items() if old.name == name]:
             del here[id]
-        here[made.id] = (made, text, spans)
-        return made
+        here[document.id] = (document, text, spans)
+        return document
 
-    def sync(self, shelf, folder):
+    def sync(self, collection, folder):
         raise NotImplementedError
 
-    def documents(self, shelf):
+    def documents(self, collection):
         return sorted(
-            (made for made, _, _ in self._shelves.get(shelf, {}).values()), key=lambda d: d.name
+            (document for document, _, _ in self._shelves.get(collection, {}).values()),
+            key=lambda d: d.name,
         )
 
-    def text(self, shelf, document_id):
-        if document_id not in self._shelves.get(shelf, {}):
+    def text(self, collection, document_id):
+        if document_id not in self._shelves.get(collection, {}):
             raise KnowledgeError("There is no such document on this shelf.")
-        return self._shelves[shelf][document_id][1]
+        return self._shelves[collection][document_id][1]
 
-    def remove(self, shelf, document_id):
-        self.text(shelf, document_id)
-        del self._shelves[shelf][document_id]
+    def remove(self, collection, document_id):
+        self.text(collection, document_id)
+        del self._shelves[collection][document_id]
 
     def close(self):
         pass
 
     def search(self, shelves, question, *, k=4):
         words = set(re.findall(r"[a-z]{4,}|[\u4e00-\u9fff]{2}", question.lower()))
-        found = []
-        for shelf in shelves:
-            for made, text, spans in self._shelves.get(shelf, {}).values():
+        hits = []
+        for collection in shelves:
+            for document, text, spans in self._shelves.get(collection, {}).values():
                 for start, end in spans:
                     shared = [word for word in words if word in text[start:end].lower()]
                     if shared:
@@ -238,10 +241,10 @@ class DictKnowledge:
                             if "#" in text[:start]
                             else ""
                         )
-                        found.append(
+                        hits.append(
                             SearchHit(
-                                made.id,
-                                made.name,
+                                document.id,
+                                document.name,
                                 start,
                                 end,
                                 text[start:end],
@@ -250,7 +253,7 @@ class DictKnowledge:
                                 lexical_rank=1,
                             )
                         )
-        return sorted(found, key=lambda one: -one.score)[:k]
+        return sorted(hits, key=lambda hit: -hit.score)[:k]
 
 
 class ToneVoice:

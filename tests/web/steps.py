@@ -50,12 +50,12 @@ def begin(page, character="elysia"):
 def say(page, text, *, wait=True):
     """Send a message, which then stands in the talk; wait for the end of the answer."""
     ready(page)
-    said = page.locator('[class*="st-key-said_user_"]')
-    before = said.count()
+    messages = page.locator('[class*="st-key-said_user_"]')
+    before = messages.count()
     page.fill(BOX, text)
     page.press(BOX, "Enter")
-    expect(said).to_have_count(before + 1)
-    said.last.get_by_text(text, exact=True).wait_for()
+    expect(messages).to_have_count(before + 1)
+    messages.last.get_by_text(text, exact=True).wait_for()
     if wait:
         idle(page)
 
@@ -70,14 +70,14 @@ def idle(page):
 
 def texts(page):
     """The words of every message, its buttons left out."""
-    found = page.locator(MESSAGE).all()
+    elements = page.locator(MESSAGE).all()
     return [
         "\n".join(
-            one.locator(
+            element.locator(
                 '[data-testid="stMarkdown"]:not([class*="st-key-acts_"] *):not(:has([data-testid="stCaptionContainer"])), [data-testid="stText"]'
             ).all_inner_texts()
         )
-        for one in found
+        for element in elements
     ]
 
 
@@ -85,8 +85,8 @@ def act(page, name, message=-1):
     """Press a small button of a message."""
     page.wait_for_selector(MESSAGE)
     ready(page)
-    one = page.locator(MESSAGE).nth(message)
-    one.locator(f'[class*="st-key-{name}_"] button:visible').first.click()
+    element = page.locator(MESSAGE).nth(message)
+    element.locator(f'[class*="st-key-{name}_"] button:visible').first.click()
 
 
 def view(page, label):
@@ -106,7 +106,7 @@ def save(page, key):
 
 def memory(page, text):
     """The memory with these words. Memories are written down behind the talk: look until it is there."""
-    found = page.locator('[class*="st-key-memory_"]').filter(
+    memories = page.locator('[class*="st-key-memory_"]').filter(
         has=page.locator('[data-testid="stText"]', has_text=text)
     )
     from playwright.sync_api import TimeoutError
@@ -115,14 +115,14 @@ def memory(page, text):
     while True:
         view(page, "Memory")
         try:
-            found.first.wait_for(timeout=LOOK)
+            memories.first.wait_for(timeout=LOOK)
         except TimeoutError:
             if time.monotonic() > end:
                 raise
             view(page, "Talk")
         else:
             ready(page)
-            return found
+            return memories
 
 
 def switch_voice_on(page):

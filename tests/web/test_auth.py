@@ -22,7 +22,7 @@ from elysia.web.auth import (
 )
 
 
-class Clock:
+class FakeClock:
     now = 1_000_000.0
 
     def __call__(self):
@@ -38,7 +38,7 @@ def accounts(tmp_path):
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return FakeClock()
 
 
 @pytest.fixture

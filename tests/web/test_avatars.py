@@ -63,10 +63,10 @@ def image(kind="PNG", size=(60, 90), **saved):
 def test_a_picture_is_made_anew_square_and_without_what_it_carried(kind):
     exif = Image.Exif()
     exif[270] = "where I live"
-    made = make_thumbnail(image(kind, exif=exif), 48)
-    with Image.open(io.BytesIO(made)) as opened:
+    thumbnail = make_thumbnail(image(kind, exif=exif), 48)
+    with Image.open(io.BytesIO(thumbnail)) as opened:
         assert (opened.format, opened.size) == ("JPEG", (48, 48))
-    assert b"where I live" not in made
+    assert b"where I live" not in thumbnail
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_a_picture_beyond_bounds_is_none(monkeypatch):
     assert make_thumbnail(image(size=(10, 10))) is None
 
 
-class Guest:
+class FakeCharacter:
     def __init__(self, picture):
         self.picture, self.persona = picture, Persona("Mira")
 
 
 def test_a_guest_without_a_picture_that_can_be_shown_is_drawn():
     for picture in (None, b"no picture"):
-        head, _, body = avatars.get_avatar_url(Guest(picture)).partition(",")
+        head, _, body = avatars.get_avatar_url(FakeCharacter(picture)).partition(",")
         assert head == "data:image/svg+xml;base64" and base64.b64decode(body).startswith(b"<svg")
-    assert avatars.get_avatar_url(Guest(image())).startswith("data:image/jpeg;base64,")
+    assert avatars.get_avatar_url(FakeCharacter(image())).startswith("data:image/jpeg;base64,")

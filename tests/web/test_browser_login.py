@@ -75,7 +75,7 @@ def test_a_wrong_password_is_told_and_guessing_is_slowed(people):
 def test_beyond_this_machine_nothing_is_served_without_a_login(tmp_path):
     """A page of one local user at all addresses answers with the reason, and opens no socket."""
     with served(tmp_path, "--server.address", "0.0.0.0", wait=False) as url:
-        answer = told(url, "ELYSIA_ACCESS")
+        answer = wait_for_sentence(url, "ELYSIA_ACCESS")
         assert answer.status_code == 503 and "elysia user add" in answer.text
 
 
@@ -83,12 +83,12 @@ def test_a_model_that_is_not_there_is_told_in_a_sentence(tmp_path):
     """The product's own start, with no model behind it."""
     arguments = ("--model", str(tmp_path / "none"), "--database", str(tmp_path / "chat.db"))
     with served(tmp_path, script="web_demo/app.py", wait=False, arguments=arguments) as url:
-        answer = told(url, "Nobody can talk yet")
+        answer = wait_for_sentence(url, "Nobody can talk yet")
         assert answer.status_code == 503 and "none" in answer.text
         assert "Traceback" not in answer.text
 
 
-def told(url, sentence):
+def wait_for_sentence(url, sentence):
     """The page's answer as soon as it says so; a model may take a while to load, or not to."""
     wait = threading.Event()
     for _ in range(400):

@@ -78,7 +78,7 @@ def test_two_people_talk_hear_her_and_see_nothing_of_each_other(look, place):
         assert stranger.get(f"{other}?{sound.query}").status_code == 401
     anna.get_by_role("button", name="Log out").click()
     anna.get_by_role("button", name="Log in").wait_for()
-    assert [one["client_id"] for one in provider.ended] == ["elysia"]
+    assert [query["client_id"] for query in provider.ended] == ["elysia"]
     anna.goto(f"{url}/?talk={talks['anna']}")
     anna.get_by_role("button", name="Log in").wait_for()
     assert "secret of anna" not in anna.locator("body").inner_text()

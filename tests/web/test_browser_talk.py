@@ -27,8 +27,8 @@ def test_stop_keeps_what_was_written(look, let_go):
     page.click(".st-key-stop button")
     page.get_by_text("stopped here").wait_for()
     idle(page)
-    kept = texts(page)[-1]
-    assert kept.startswith("heard: held word") and len(kept) < 700
+    written = texts(page)[-1]
+    assert written.startswith("heard: held word") and len(written) < 700
     say(page, "go on")
     assert texts(page)[-1] == "heard: go on"
 
@@ -54,9 +54,9 @@ def test_two_windows_see_the_same_reply_grow(look, let_go):
     second.wait_for_selector(MESSAGE)
     say(first, "held " + "a b c d " * 20 + "end", wait=False)
     second.reload()
-    for one in (first, second):
-        one.get_by_text("heard: held a b c d").wait_for()
-        assert "end" not in texts(one)[-1]
+    for window_page in (first, second):
+        window_page.get_by_text("heard: held a b c d").wait_for()
+        assert "end" not in texts(window_page)[-1]
     let_go()
     idle(first)
     idle(second)
@@ -142,9 +142,9 @@ def test_a_group_speaks_in_order_and_says_why(look):
     say(page, "大家好！")
     expect(page.locator(MESSAGE)).to_have_count(4)
     idle(page)
-    said = texts(page)
+    shown = texts(page)
     assert "everyone was asked" in page.locator(MESSAGE).nth(2).inner_text()
-    assert {said[2].split()[0], said[3].split()[0]} == {"爱莉希雅", "小棠"}
+    assert {shown[2].split()[0], shown[3].split()[0]} == {"爱莉希雅", "小棠"}
 
 
 def test_talks_are_found_renamed_exported_and_deleted(look, tmp_path):

@@ -96,17 +96,17 @@ def test_a_card_with_scripts_in_it_is_shown_as_text(look):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("no.json", b"{}", "no.json"),
         ("no.png", b"\x89PNG\r\n\x1a\nnothing", "no.png"),
     ],
 )
-def test_a_file_that_is_no_card_is_told_in_a_sentence(look, name, content, said):
+def test_a_file_that_is_no_card_is_told_in_a_sentence(look, name, content, expected):
     page = look()
     bring(page, name, content)
     alert = page.locator('[data-testid="stAlert"]')
-    expect(alert).to_contain_text(said)
+    expect(alert).to_contain_text(expected)
     assert "Traceback" not in page.content()
 
 

@@ -57,7 +57,7 @@ def enter(look, url, name):
 
 def heard(page):
     """Paths of what has played, in order."""
-    return [re.sub(r"^https?://[^/]+", "", one) for one in page.evaluate("window.played")]
+    return [re.sub(r"^https?://[^/]+", "", url) for url in page.evaluate("window.played")]
 
 
 def test_two_people_hear_each_their_own_and_stop_silences_one(look, people):

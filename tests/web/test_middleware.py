@@ -31,18 +31,18 @@ def failing(error):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (UsageError("There is no <model>."), "There is no &lt;model&gt;."),
         (ZeroDivisionError("oops"), "This is a bug: ZeroDivisionError: oops."),
     ],
 )
-def test_a_site_that_does_not_open_says_why(error, said):
+def test_a_site_that_does_not_open_says_why(error, expected):
     with door(failing(error)) as client:
         while not app_state.get_startup_task().is_done():
             threading.Event().wait(0.01)
         answer = client.get("/")
-        assert answer.status_code == 503 and said in answer.text
+        assert answer.status_code == 503 and expected in answer.text
         assert "img-src 'self' data: blob:" in answer.headers["content-security-policy"]
 
 

@@ -28,11 +28,11 @@ def memory(id, text, message_id=None, score=1.0):
     return MemoryHit(Memory(id, "fact", text, 0.0, message_id=message_id), score, (SAID_THAT_DAY,))
 
 
-def found(name, text):
+def build_hit(name, text):
     return SearchHit("d1", name, 10, 10 + len(text), text, 0.5, page=3, lexical_rank=2)
 
 
-def made(texts, *, context=1000, reply=100, sources=None, **kwargs):
+def compose(texts, *, context=1000, reply=100, sources=None, **kwargs):
     character = CharacterState(parse_card(CARD, "card"), UserPersona("Tom"))
     messages = [
         Message("assistant" if number % 2 else "user", text) for number, text in enumerate(texts)
@@ -45,38 +45,38 @@ def made(texts, *, context=1000, reply=100, sources=None, **kwargs):
 
 
 def test_examples_stand_before_the_talk_and_leave_first():
-    messages = made(["hello"]).messages
+    messages = compose(["hello"]).messages
     assert [(m.role, m.text) for m in messages[1:]] == [
         ("user", "tick?"),
         ("assistant", "tock!\nand again"),
         ("assistant", "second"),
         ("user", "hello"),
     ]
-    assert [m.text for m in made(["hello"], examples=False).messages[1:]] == ["hello"]
-    tight = made(["hello"], context=count(messages) + 20 - 1, reply=20)
+    assert [m.text for m in compose(["hello"], examples=False).messages[1:]] == ["hello"]
+    tight = compose(["hello"], context=count(messages) + 20 - 1, reply=20)
     assert [m.text for m in tight.messages[1:]] == ["tick?", "tock!\nand again", "hello"]
 
 
 def test_what_is_recalled_and_looked_up_is_told_with_numbers_and_dates():
-    composed = made(
+    composed = compose(
         ["what about springs?"],
         sources=PromptSources(
             recall=lambda question, without: [memory("a", "Tom likes springs.")],
-            search=lambda question: [found("springs.md", "Springs are coiled.")],
+            search=lambda question: [build_hit("springs.md", "Springs are coiled.")],
         ),
     )
     system = composed.messages[0].text
     assert "What Mira remembers of Tom:\n- (1970-01-01) Tom likes springs." in system
     assert "[1] springs.md: Springs are coiled." in system
-    receipt = composed.breakdown
-    assert receipt["memories"][0]["id"] == "a" and receipt["memories"][0]["why"] == "that day"
-    assert receipt["documents"][0]["why"] == "words #2"
-    assert receipt["documents"][0]["start"] == 10 and receipt["documents"][0]["page"] == 3
-    assert receipt["documents"][0]["number"] == 1
+    breakdown = composed.breakdown
+    assert breakdown["memories"][0]["id"] == "a" and breakdown["memories"][0]["why"] == "that day"
+    assert breakdown["documents"][0]["why"] == "words #2"
+    assert breakdown["documents"][0]["start"] == 10 and breakdown["documents"][0]["page"] == 3
+    assert breakdown["documents"][0]["number"] == 1
 
 
 def test_what_finds_no_room_is_named():
-    composed = made(
+    composed = compose(
         ["and?"],
         context=400,
         sources=PromptSources(
@@ -84,12 +84,12 @@ def test_what_finds_no_room_is_named():
                 memory("short", "x"),
                 memory("long", "y" * 300),
             ],
-            search=lambda question: [found("big.md", "z" * 500)],
+            search=lambda question: [build_hit("big.md", "z" * 500)],
         ),
     )
-    assert [one["id"] for one in composed.breakdown["memories"]] == ["short"]
-    assert [one["id"] for one in composed.breakdown["memories_dropped"]] == ["long"]
-    assert [one["name"] for one in composed.breakdown["documents_dropped"]] == ["big.md"]
+    assert [item["id"] for item in composed.breakdown["memories"]] == ["short"]
+    assert [item["id"] for item in composed.breakdown["memories_dropped"]] == ["long"]
+    assert [item["name"] for item in composed.breakdown["documents_dropped"]] == ["big.md"]
     assert "z" * 500 not in composed.messages[0].text
 
 
@@ -100,7 +100,7 @@ def test_what_stands_in_the_talk_is_not_asked_for_again():
         asked["without"] = list(without)
         return []
 
-    made(["a", "b", "c"], sources=PromptSources(recall=recall))
+    compose(["a", "b", "c"], sources=PromptSources(recall=recall))
     assert asked["without"] == ["m0", "m1", "m2"]
 
 
@@ -116,7 +116,9 @@ def test_what_left_the_talk_is_asked_for_and_summed_up():
         return "They spoke of old things."
 
     texts = [letter * 60 for letter in "abcdefg"]
-    composed = made(texts, context=500, sources=PromptSources(recall=recall, summarize=summarize))
+    composed = compose(
+        texts, context=500, sources=PromptSources(recall=recall, summarize=summarize)
+    )
     assert "m0" not in asked["without"] and "m6" in asked["without"]
     assert asked["left_out"][0] == "m0"
     assert "Earlier in this talk:\nThey spoke of old things." in composed.messages[0].text
@@ -128,12 +130,12 @@ def test_what_left_the_talk_is_asked_for_and_summed_up():
 @pytest.mark.parametrize("context", range(220, 900, 37))
 def test_a_prompt_leaves_room_for_the_reply_whatever_the_context(context):
     texts = [f"{number} " + "w" * (7 * number % 60) for number in range(31)]
-    composed = made(
+    composed = compose(
         texts,
         context=context,
         sources=PromptSources(
             recall=lambda question, without: [memory(str(n), "m" * 20) for n in range(8)],
-            search=lambda question: [found("d", "k" * 40)] * 4,
+            search=lambda question: [build_hit("d", "k" * 40)] * 4,
             summarize=lambda left_out, budget: "s" * budget,
         ),
     )
@@ -144,15 +146,15 @@ def test_a_prompt_leaves_room_for_the_reply_whatever_the_context(context):
 
 def test_a_message_that_cannot_fit_is_refused_with_both_numbers():
     with pytest.raises(EngineError, match=r"\d+ tokens and the model's context is 300"):
-        made(["w" * 400], context=300)
+        compose(["w" * 400], context=300)
 
 
 def test_things_are_told_in_the_language_of_the_newest_message():
     sources = PromptSources(recall=lambda question, without: [memory("a", "汤姆喜欢弹簧。")])
-    assert "Mira记得关于Tom的这些事：" in made(["你好"], sources=sources).messages[0].text
+    assert "Mira记得关于Tom的这些事：" in compose(["你好"], sources=sources).messages[0].text
 
 
 def test_what_has_changed_since_is_not_told_as_current():
     old = MemoryHit(Memory("a", "turn", "I live in Oslo.", 0.0, current=False), 1.0)
-    system = made(["where?"], sources=PromptSources(recall=lambda q, w: [old])).messages[0].text
+    system = compose(["where?"], sources=PromptSources(recall=lambda q, w: [old])).messages[0].text
     assert "I live in Oslo. (has changed since)" in system

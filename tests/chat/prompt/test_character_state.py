@@ -37,14 +37,14 @@ def card(*entries, **more):
     )
 
 
-def prompts(made, *texts, user=None, system="", **more):
+def prompts(character_card, *texts, user=None, system="", **more):
     """The prompt of every turn, as (role, text)."""
     engine = ScriptedEngine(["aye"] * len(texts))
     session = ChatSession(
         engine,
         TEMPLATE,
         system=system,
-        character=CharacterState(made, user or UserPersona("Tom"), **more),
+        character=CharacterState(character_card, user or UserPersona("Tom"), **more),
     )
     for text in texts:
         list(session.reply(text))
@@ -52,10 +52,10 @@ def prompts(made, *texts, user=None, system="", **more):
 
 
 def test_the_system_message_is_that_of_training_and_the_greeting_comes_first():
-    made = card()
-    (turns,) = prompts(made, "hello")
+    greeting_card = card()
+    (turns,) = prompts(greeting_card, "hello")
     assert turns == [
-        ("system", Persona.from_card(made.document).system_text("Tom")),
+        ("system", Persona.from_card(greeting_card.document).system_text("Tom")),
         ("assistant", "Hi, Tom."),
         ("user", "hello"),
     ]
@@ -76,13 +76,13 @@ def test_a_card_that_does_not_greet_lets_the_user_begin_and_reset_greets_again()
 
 
 def test_lore_enters_the_turns_that_call_for_it_at_its_place():
-    made = card(
+    lore_card = card(
         entry("sea", "before"),
         entry("sea", "after", position="after_char"),
         entry("sea", "@@position personality\nmood"),
         entry("s.a", "@@depth 1\n@@role user\ndeep", use_regex=True),
     )
-    (turns,) = prompts(made, "the sea")
+    (turns,) = prompts(lore_card, "the sea")
     assert turns[0][1].split("\n") == [
         "You are Mira.",
         "before",

@@ -6,7 +6,7 @@ from elysia.chat.prompt.safe_regex import TimeLimitedRegex
 
 
 @pytest.mark.parametrize(
-    ("pattern", "text", "case_sensitive", "found"),
+    ("pattern", "text", "case_sensitive", "expected"),
     [
         ("se+a", "the Seea", False, True),
         ("se+a", "the Seea", True, False),
@@ -19,8 +19,8 @@ from elysia.chat.prompt.safe_regex import TimeLimitedRegex
         ("a" * 1001, "a", False, None),
     ],
 )
-def test_a_pattern_is_searched_and_an_invalid_one_is_none(pattern, text, case_sensitive, found):
-    assert TimeLimitedRegex().search(pattern, text, case_sensitive) is found
+def test_a_pattern_is_searched_and_an_invalid_one_is_none(pattern, text, case_sensitive, expected):
+    assert TimeLimitedRegex().search(pattern, text, case_sensitive) is expected
 
 
 @pytest.mark.timeout(120)  # unbounded it would be years

@@ -11,7 +11,7 @@ from streamlit.runtime.state import SafeSessionState, SessionState, session_stat
 from elysia.web.streamlit.context import read_widget
 
 
-class Interrupted(BaseException):
+class RunInterrupted(BaseException):
     """As Streamlit ends a run for the sake of the next click."""
 
 
@@ -20,7 +20,7 @@ def overtaken(monkeypatch):
     """A session whose next click has come."""
 
     def end_here():
-        raise Interrupted
+        raise RunInterrupted
 
     state = SessionState()
     state["words"] = "a dog called Momo"
@@ -31,7 +31,7 @@ def overtaken(monkeypatch):
 def test_a_callback_reads_what_a_widget_holds_without_being_ended_by_the_next_click(overtaken):
     import streamlit as st
 
-    with pytest.raises(Interrupted):  # the fault that is gone around
+    with pytest.raises(RunInterrupted):  # the fault that is gone around
         st.session_state["words"]
     assert read_widget("words") == "a dog called Momo"
     assert read_widget("nothing") is None
