@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -163,6 +164,15 @@ def test_what_cannot_be_read_is_refused_with_a_sentence(name):
         read_file(name, content)
     assert str(caught.value).startswith(name)
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["scan.pdf", "bomb.docx", "empty.txt"])
+def test_a_refusal_is_a_sentence_in_chinese_too(name):
+    with pytest.raises(KnowledgeError) as caught:
+        read_file(name, HOSTILE[name][0])
+    sentence = caught.value.render("zh")
+    assert sentence.startswith(f"{name}：") and sentence.endswith("。")
+    assert not re.search(r"[a-z]{3,}", sentence.removeprefix(name))
 
 
 @pytest.mark.parametrize(

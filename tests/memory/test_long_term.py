@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from elysia.core.errors import MemoryFault
-from elysia.memory.base import MemoryInput, MemoryScope
+from elysia.memory.base import MemoryInput, MemoryScope, ReasonKind
 from elysia.memory.extract import UserFact
 from elysia.store.tables import memories
 
@@ -437,3 +437,12 @@ def test_where_nothing_comes_near_nothing_is_recalled(open_store, scope, say):
     store.remember(scope, [say(f"boat number {n} sails to the island") for n in range(12)])
     assert texts(store, scope, "which boat sails?")
     assert texts(store, scope, "巧克力蛋糕怎么做") == []
+
+
+def test_the_reasons_of_a_recall_are_codes_and_read_in_both_languages(store, scope, say):
+    store.remember(scope, [say("我住在北京"), say("我搬到上海了")])
+    hit = store.recall(scope, "我住在哪里？")[0]
+    kinds = [reason.kind for reason in hit.reasons]
+    assert ReasonKind.SUBJECT_FACT in kinds and ReasonKind.OUTDATED not in kinds
+    assert str(hit.explanation).endswith("a fact of home")
+    assert hit.explanation.render("zh").endswith("关于 home 的事实")

@@ -164,20 +164,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Revert the upgrade."""
-    op.drop_table("receipts")
-    op.drop_index("ix_messages_state", table_name="messages")
-    op.drop_index("ix_messages_parent", table_name="messages")
-    op.drop_table("messages")
-    op.drop_index("ix_spans_document", table_name="spans")
-    op.drop_table("spans")
-    op.drop_index("ix_memories_slot", table_name="memories")
-    op.drop_index("ix_memories_scope", table_name="memories")
-    op.drop_index("ix_memories_number", table_name="memories")
-    op.drop_index("ix_memories_message", table_name="memories")
-    op.drop_table("memories")
-    op.drop_index("ix_conversations_user", table_name="conversations")
-    op.drop_table("conversations")
-    op.drop_index("ix_characters_user", table_name="characters")
-    op.drop_table("characters")
+    # Indexes go with their tables; a table goes before those that it refers to.
+    for table in ("receipts", "messages", "spans", "memories", "conversations", "characters"):
+        op.drop_table(table)
     op.drop_table("users")
     op.drop_table("documents")
