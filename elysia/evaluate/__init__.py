@@ -14,7 +14,7 @@ __all__ = [
     "score_model",
 ]
 
-_HOMES = {
+_MODULES = {
     "EvaluationData": "scorecard",
     "PersonaScorecard": "scorecard",
     "ReplyScorer": "likelihood",
@@ -28,6 +28,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # Imported on first use: most of these modules need torch, which takes seconds.
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -15,7 +15,7 @@ __all__ = [
     "split_per_tensor",
 ]
 
-_HOMES = {
+_MODULES = {
     "merge_adapter": "merge",
     "pth_to_hf": "adapter",
     "quantize_awq": "awq",
@@ -26,6 +26,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # Imported on first use: these modules need torch, gguf and more, which take seconds.
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -36,6 +37,13 @@ _JINJA_FRAME = """\
 {{ head() }}
 {%- endif -%}
 """
+
+
+def write_chat_template(template: Mapping[str, Any], folder: Path) -> None:
+    """Write a run card's template into a model folder; nothing for a card without one."""
+    if template:
+        text = render_chat_template(template)
+        (folder / TEMPLATE_FILE).write_text(text, encoding="utf-8")
 
 
 def render_chat_template(template: Mapping[str, Any]) -> str:

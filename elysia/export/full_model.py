@@ -13,7 +13,7 @@ from torch import Tensor
 
 from elysia.core.errors import CheckpointError
 from elysia.core.run_card import RunCard
-from elysia.export.chat_template import TEMPLATE_FILE, render_chat_template
+from elysia.export.chat_template import write_chat_template
 from elysia.models import loading
 from elysia.train.config.settings import Settings
 
@@ -43,8 +43,7 @@ def write_full_model(
     model = _build_filled_model(config, weights, dtype, pth, settings.objective == "reward")
     loading.save_model(model, loading.load_tokenizer(base), staging, max_shard_size=max_shard_size)
     card.updated(stage="merged").write(staging)
-    if card.template:
-        (staging / TEMPLATE_FILE).write_text(render_chat_template(card.template), encoding="utf-8")
+    write_chat_template(card.template, staging)
 
 
 def _build_filled_model(

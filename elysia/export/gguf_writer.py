@@ -77,10 +77,7 @@ def quantize_gguf(
     model = Path(model)
     if file_type not in FILE_TYPES:
         raise ExportError("export.unknown_gguf_type", name=file_type, types=list(FILE_TYPES))
-    folder = model.resolve()
-    target = Path(out) if out else folder.parent / f"{folder.name}.{file_type}.gguf"
-    if target.is_dir():
-        raise ExportError("export.target_is_folder", path=target)
+    target = _get_target(model, out, file_type)
     config, tokenizer = loading.load_config(model), loading.load_tokenizer(model)
     _check_support(config, model, context)
     card = _build_card(model, file_type)
@@ -103,6 +100,14 @@ def quantize_gguf(
     finally:
         staging.unlink(missing_ok=True)
     return GgufResult(target, verification)
+
+
+def _get_target(model: Path, out: str | Path | None, file_type: str) -> Path:
+    folder = model.resolve()
+    target = Path(out) if out else folder.parent / f"{folder.name}.{file_type}.gguf"
+    if target.is_dir():
+        raise ExportError("export.target_is_folder", path=target)
+    return target
 
 
 def get_card_path(file: Path) -> Path:

@@ -20,7 +20,7 @@ from torch import Tensor
 from elysia.core.errors import ExportError
 from elysia.core.files import staged_folder
 from elysia.core.run_card import RunCard
-from elysia.export.chat_template import TEMPLATE_FILE, render_chat_template
+from elysia.export.chat_template import write_chat_template
 from elysia.export.lora_deltas import (
     LoraPair,
     ModuleSlice,
@@ -116,9 +116,8 @@ def merge_adapter(
         if plan.score is not None:
             _write_reward_config(staging)
         _write_dtype(staging, plan.stored)
-        if plan.card and plan.card.template:
-            jinja = render_chat_template(plan.card.template)
-            (staging / TEMPLATE_FILE).write_text(jinja, encoding="utf-8")
+        if plan.card:
+            write_chat_template(plan.card.template, staging)
         report = MergeReport(
             out=str(out),
             base_weights=base_weights,

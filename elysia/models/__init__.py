@@ -21,7 +21,7 @@ __all__ = [
     "train_tokenizer",
 ]
 
-_HOMES = {
+_MODULES = {
     "add_lora": "adapters",
     "compute_fingerprint": "fingerprint",
     "generate_batch": "batch_generate",
@@ -39,6 +39,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # Imported on first use: torch and transformers take seconds, and most commands need neither.
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -177,10 +177,6 @@ def init_model(
         "max_position_embeddings": max_position_embeddings,
         "vocab_size": vocab_size or len(vocabulary),
     }
-    if sizes["vocab_size"] < len(vocabulary):
-        raise ModelError(
-            "models.vocabulary_below_tokenizer", size=vocab_size, count=len(vocabulary)
-        )
     config = _build_config(architecture, vocabulary, sizes, tie_word_embeddings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -191,6 +187,9 @@ def init_model(
 
 
 def _build_config(architecture: str, tokenizer: Any, sizes: dict[str, int], tied: bool) -> Any:
+    if sizes["vocab_size"] < len(tokenizer):
+        size = sizes["vocab_size"]
+        raise ModelError("models.vocabulary_below_tokenizer", size=size, count=len(tokenizer))
     return AutoConfig.for_model(
         architecture,
         tie_word_embeddings=tied,

@@ -71,10 +71,10 @@ def test_the_last_delta_tells_why_and_how_much(engine):
 
 
 def test_equal_seeds_give_equal_replies_and_others_do_not(engine):
-    def said(seed):
+    def reply_of(seed):
         return text_of(engine, ask(temperature=1.5, top_k=0, top_p=1.0, seed=seed))
 
-    assert said(3) == said(3) != said(4)
+    assert reply_of(3) == reply_of(3) != reply_of(4)
 
 
 def test_a_stop_text_ends_the_reply_and_is_not_shown(engine):
@@ -191,8 +191,8 @@ def test_a_file_without_our_tokenizer_is_encoded_by_llama_cpp(engine, file):
     foreign = gguf_reader.GgufTokenizer(header, engine.server)
     for text in ("你好 hello <|im_end|>", "<s>"):
         for split in (False, True):
-            wanted = engine.tokenizer([text], split_special_tokens=split)
-            assert foreign([text], split_special_tokens=split) == wanted
+            expected = engine.tokenizer([text], split_special_tokens=split)
+            assert foreign([text], split_special_tokens=split) == expected
     assert (
         foreign.find_control_token("<|im_end|>")
         == engine.tokenizer.find_control_token("<|im_end|>")

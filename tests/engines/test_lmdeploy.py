@@ -14,8 +14,8 @@ from elysia.engines import lmdeploy
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
 
 
 def test_an_absent_environment_and_one_without_lmdeploy_are_sentences(tmp_path, capsys):

@@ -77,9 +77,9 @@ def test_faults_are_sentences(engine, url):
     with pytest.raises(EngineError, match="Nobody answers"):
         openai.build_engine("http://127.0.0.1:9")
     with running([("parrot", Parrot(), MANNER)], keys=(KEY,)) as client:
-        with pytest.raises(EngineError, match="refused the key") as told:
+        with pytest.raises(EngineError, match="refused the key") as caught:
             openai.build_engine(str(client.base_url), key="wrong-key-of-somebody")
-        assert "wrong-key" not in str(told.value)
+        assert "wrong-key" not in str(caught.value)
         openai.build_engine(str(client.base_url), key=KEY).close()
 
 

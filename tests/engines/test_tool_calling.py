@@ -21,8 +21,8 @@ USAGE = TokenUsage(3, 4)
 
 
 def heard(offer, *texts, finish="stop"):
-    *said, last = texts
-    return list(offer.parse_stream([*map(Delta, said), Delta(last, finish, USAGE)]))
+    *pieces, last = texts
+    return list(offer.parse_stream([*map(Delta, pieces), Delta(last, finish, USAGE)]))
 
 
 def test_who_may_be_called_follows_tool_choice():
@@ -40,9 +40,13 @@ def test_who_may_be_called_follows_tool_choice():
 
 def test_functions_are_described_behind_the_persona():
     talk = [Message("system", "You are Elysia."), Message("user", "Rain?")]
-    first, told, last = get_tool_set({"tools": TOOLS}).describe_tools(talk)
+    first, description, last = get_tool_set({"tools": TOOLS}).describe_tools(talk)
     assert (first, last) == tuple(talk)
-    assert told.role == "system" and "Weather of a place." in told.text and '"dice"' in told.text
+    assert (
+        description.role == "system"
+        and "Weather of a place." in description.text
+        and '"dice"' in description.text
+    )
 
 
 def test_a_call_is_found_however_its_text_is_cut():
@@ -51,16 +55,16 @@ def test_a_call_is_found_however_its_text_is_cut():
     for size in (1, 7, len(text)):
         pieces = [text[at : at + size] for at in range(0, len(text), size)]
         call, last = heard(offer, "\n", *pieces, "")
-        (one,) = call.tool_calls
-        assert call.text == "" and one["function"]["name"] == "weather" and one["id"]
-        assert json.loads(one["function"]["arguments"]) == {"place": "上海"}
+        (only_call,) = call.tool_calls
+        assert call.text == "" and only_call["function"]["name"] == "weather" and only_call["id"]
+        assert json.loads(only_call["function"]["arguments"]) == {"place": "上海"}
         assert (last.finish, last.usage) == ("stop", USAGE)
 
 
 def test_words_pass_as_they_come():
-    said = heard(get_tool_set({"tools": TOOLS}), " ", "你", "好 {", "}", "")
-    assert [delta.text for delta in said] == [" ", "你", "好 {", "}", ""]
-    assert not any(delta.tool_calls for delta in said) and said[-1].usage == USAGE
+    deltas = heard(get_tool_set({"tools": TOOLS}), " ", "你", "好 {", "}", "")
+    assert [delta.text for delta in deltas] == [" ", "你", "好 {", "}", ""]
+    assert not any(delta.tool_calls for delta in deltas) and deltas[-1].usage == USAGE
 
 
 @pytest.mark.parametrize(
@@ -76,9 +80,9 @@ def test_words_pass_as_they_come():
     ],
 )
 def test_what_is_no_call_stays_text(text):
-    said = heard(get_tool_set({"tools": TOOLS}), text, "", finish="length")
-    assert "".join(delta.text for delta in said) == text
-    assert not any(delta.tool_calls for delta in said) and said[-1].finish == "length"
+    deltas = heard(get_tool_set({"tools": TOOLS}), text, "", finish="length")
+    assert "".join(delta.text for delta in deltas) == text
+    assert not any(delta.tool_calls for delta in deltas) and deltas[-1].finish == "length"
 
 
 def test_a_schema_that_refers_to_its_own_parts_makes_a_grammar():
@@ -111,5 +115,5 @@ def test_training_and_chat_do_without_what_serving_alone_needs():
         sys.modules.update(dict.fromkeys({blocked!r}))  # an import of one fails
         import elysia.app, elysia.cli.chat, elysia.engines.transformers, elysia.train.engine.runner
     """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr

@@ -152,7 +152,7 @@ def test_two_threads_take_turns_and_one_who_gives_up_waits_no_longer(engine):
 
 def test_damaged_weights_are_a_sentence(engine):
     head = engine.model.get_output_embeddings().weight
-    kept = head.detach().clone()
+    weights = head.detach().clone()
     with torch.no_grad():
         head.fill_(float("nan"))
     try:
@@ -160,7 +160,7 @@ def test_damaged_weights_are_a_sentence(engine):
             text_of(engine, REQUEST)
     finally:
         with torch.no_grad():
-            head.copy_(kept)
+            head.copy_(weights)
 
 
 def test_a_batch_says_what_each_would_say_alone(engine):

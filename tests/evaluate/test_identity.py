@@ -83,6 +83,6 @@ def test_a_persona_may_bear_the_name_of_an_assistant():
 
 def test_rates_are_shares_of_each_kind():
     right, wrong = judge_identity("我是爱莉希雅", PERSONA), judge_identity("?", PERSONA)
-    found = compute_rates([right, right, wrong, right], [judge_ordinary("爱莉", PERSONA), right])
-    assert (found.identity_rate, found.leak_rate) == (0.75, 0.5)
+    rates = compute_rates([right, right, wrong, right], [judge_ordinary("爱莉", PERSONA), right])
+    assert (rates.identity_rate, rates.leak_rate) == (0.75, 0.5)
     assert compute_rates([], []).leak_rate == 0

@@ -32,10 +32,12 @@ TALKS = [talk("你好", "你好呀。"), talk("今天天气怎么样？", "很�
 
 
 def plain(reader, messages):
-    said = [
+    messages_before = [
         Message(m.role, m.text, learn=False) if m.role == "assistant" else m for m in messages[:-1]
     ]
-    row = encode(render_training_pieces([*said, messages[-1]], reader.template), reader.tokenizer)
+    row = encode(
+        render_training_pieces([*messages_before, messages[-1]], reader.template), reader.tokenizer
+    )
     ids, labels = torch.tensor([row.ids]), torch.tensor(row.labels)
     with torch.no_grad():
         logits = reader.model(input_ids=ids).logits[0].float()
@@ -46,13 +48,13 @@ def plain(reader, messages):
 
 
 def test_losses_are_those_of_plain_forward_passes(reader):
-    found = reader.losses(TALKS)
-    for messages, loss in zip(TALKS, found, strict=True):
+    losses = reader.losses(TALKS)
+    for messages, loss in zip(TALKS, losses, strict=True):
         assert loss.nats == pytest.approx(plain(reader, messages), rel=1e-4)
         assert loss.characters == len(messages[-1].text)
-    assert found == [reader.losses([t])[0] for t in TALKS] or all(
+    assert losses == [reader.losses([t])[0] for t in TALKS] or all(
         a.nats == pytest.approx(reader.losses([t])[0].nats, rel=1e-4)
-        for a, t in zip(found, TALKS, strict=True)
+        for a, t in zip(losses, TALKS, strict=True)
     )
 
 

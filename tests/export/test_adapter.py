@@ -26,8 +26,8 @@ IDS = torch.tensor([[5, 300, 41, 7, 12, 260, 99]])
 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
-    found: torch.Tensor = model(input_ids=IDS).logits
-    return found
+    logits: torch.Tensor = model(input_ids=IDS).logits
+    return logits
 
 
 def _trained_logits(base: Path, settings: Any, pth: Path) -> torch.Tensor:
@@ -121,9 +121,9 @@ def test_a_deepspeed_folder_gives_the_same_adapter(
     folder.mkdir()
     save_file({f"llm.{n}": w for n, w in load_weights(pth).items()}, folder / "weights.safetensors")
     load_run_card(pth).write(folder)
-    one = load_file(pth_to_hf(settings, pth, tmp_path / "one") / "adapter_model.safetensors")
+    single = load_file(pth_to_hf(settings, pth, tmp_path / "one") / "adapter_model.safetensors")
     two = load_file(pth_to_hf(settings, folder, tmp_path / "two") / "adapter_model.safetensors")
-    assert one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
+    assert single.keys() == two.keys() and all(torch.equal(single[n], two[n]) for n in single)
 
 
 def test_a_work_dir_means_its_last_checkpoint(
@@ -293,10 +293,10 @@ def test_a_base_replaced_on_the_command_line_is_the_one_that_counts(
     lab: Any, trained: Any, tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, pth = trained(tiny_llama)
-    config = lab.settings_for(Path("someone/a-model"))
-    out = pth_to_hf(config, pth, tmp_path / "hf")
-    found = json.loads((out / "adapter_config.json").read_text())
-    assert found["base_model_name_or_path"] == str(tiny_llama)
+    settings = lab.settings_for(Path("someone/a-model"))
+    out = pth_to_hf(settings, pth, tmp_path / "hf")
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny_llama)
     assert "someone/a-model" in caplog.text
 
 

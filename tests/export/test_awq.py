@@ -22,7 +22,7 @@ ROWS = Path(__file__).resolve().parents[2] / "data" / "chat.json"
 PERSONA = "你是爱莉希雅。"
 
 
-def made(tokenizer, folder, architecture, **sizes):
+def make_model(tokenizer, folder, architecture, **sizes):
     """A model of sizes that split into groups, whose words are far from equally likely."""
     model = tiny.init_model(
         folder / architecture, tokenizer=tokenizer, architecture=architecture, layers=2, heads=4,
@@ -43,7 +43,9 @@ def made(tokenizer, folder, architecture, **sizes):
 @pytest.fixture(scope="module")
 def models(tiny_tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("awq")
-    return {name: made(tiny_tokenizer, folder, name) for name in ("internlm2", "llama", "qwen2")}
+    return {
+        name: make_model(tiny_tokenizer, folder, name) for name in ("internlm2", "llama", "qwen2")
+    }
 
 
 def rounded(python, work, model, rows, device):
@@ -76,8 +78,8 @@ def test_a_folder_of_packed_weights_loads_again_and_is_near_the_model(
     written = awq.quantize_awq(models[kind], tmp_path / "out", python=Path("x"), samples=2)
     assert 0 < written.verification.kl < awq.MAX_MEAN_KL and written.verification.positions > 50
     model = loading.load_causal_lm(tmp_path / "out", dtype="float32", device="cpu")
-    wanted = loading.load_causal_lm(models[kind], dtype="float32", device="cpu")
-    for name, weight in wanted.state_dict().items():
+    reference = loading.load_causal_lm(models[kind], dtype="float32", device="cpu")
+    for name, weight in reference.state_dict().items():
         apart = (model.state_dict()[name] - weight).norm() / weight.norm().clamp(min=1e-6)
         assert apart < (0.15 if "proj.weight" in name else 1e-3), name
     card = RunCard.read(tmp_path / "out")
@@ -119,7 +121,7 @@ def test_the_rows_are_the_trainings_conversations(models):
 
 def test_what_cannot_be_quantized_is_a_sentence(models, tiny_tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(awq, "run_lmdeploy", rounded)
-    odd = made(tiny_tokenizer, tmp_path, "llama", intermediate_size=192)
+    odd = make_model(tiny_tokenizer, tmp_path, "llama", intermediate_size=192)
     with pytest.raises(ExportError, match="intermediate_size is 192, no multiple of 128"):
         awq.quantize_awq(odd, python=Path("x"))
     bare = shutil.copytree(models["llama"], tmp_path / "bare")
@@ -164,12 +166,12 @@ def test_lmdeploy_quantizes_on_the_persona_s_rows(models, kind, tmp_path):
         written.rows == 4 and written.device == "cpu" and written.verification.kl < awq.MAX_MEAN_KL
     )
     model = loading.load_causal_lm(tmp_path / "out", dtype="float32", device="cpu").model.layers[0]
-    wanted = loading.load_causal_lm(models[kind], dtype="float32", device="cpu").model.layers[0]
+    reference = loading.load_causal_lm(models[kind], dtype="float32", device="cpu").model.layers[0]
     # Smoothing moves factors from a layer's inputs into the norm before it; their product stays.
     assert (model.input_layernorm.weight - 1).abs().max() > 0.01
     for name in ("q_proj", "k_proj", "v_proj"):
-        one, other = (
+        fused, other = (
             getattr(part.self_attn, name).weight * part.input_layernorm.weight
-            for part in (model, wanted)
+            for part in (model, reference)
         )
-        assert (one - other).norm() / other.norm() < 0.2, name
+        assert (fused - other).norm() / other.norm() < 0.2, name

@@ -40,11 +40,11 @@ def test_jinja_writes_the_same_prompt(
     template = get_template(name)
     special = {"bos": tokenizer.bos_token, "eos": tokenizer.eos_token}
     pieces = render_prompt_pieces([Message(role, text) for role, text in conversation], template)
-    wanted = "".join(special[p.special] if p.special else p.text for p in pieces)
-    found = tokenizer.apply_chat_template(
+    expected = "".join(special[p.special] if p.special else p.text for p in pieces)
+    rendered = tokenizer.apply_chat_template(
         [{"role": role, "content": text} for role, text in conversation],
         chat_template=render_chat_template(template.to_dict()),
         tokenize=False,
         add_generation_prompt=True,
     )
-    assert found == wanted
+    assert rendered == expected

@@ -162,11 +162,11 @@ def test_a_thousand_real_lines_get_the_same_ids_with_the_real_vocabulary(shared_
     try:
         for text in real_lines(shared_data):
             for special in (True, False):
-                wanted = tokenizer(
+                expected = tokenizer(
                     text, add_special_tokens=False, split_special_tokens=not special
                 )["input_ids"]
                 body = {"content": text, "add_special": False, "parse_special": special}
-                assert server.post("/tokenize", body)["tokens"] == wanted, text
+                assert server.post("/tokenize", body)["tokens"] == expected, text
     finally:
         server.close()
 

@@ -22,8 +22,8 @@ IDS = torch.tensor([[5, 300, 41, 7, 12, 260, 99]])
 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
-    found: torch.Tensor = model(input_ids=IDS).logits.float()
-    return found
+    logits: torch.Tensor = model(input_ids=IDS).logits.float()
+    return logits
 
 
 def adapted(base: Path, adapter: Path, **options: Any) -> torch.Tensor:
@@ -82,9 +82,9 @@ def test_as_trained_takes_the_weights_that_qlora_saw(
     out, plain = tmp_path / "trained", tmp_path / "plain"
     trained = merge_adapter(tiny_internlm2, adapter, out, device="cpu", base_weights="as-trained")
     original = merge_adapter(tiny_internlm2, adapter, plain, device="cpu")
-    wanted = adapted(tiny_internlm2, adapter, bits=4, dtype="float32", double_quant=True)
-    close = (logits(load_causal_lm(out, dtype="float32", device="cpu")) - wanted).abs().max()
-    apart = (logits(load_causal_lm(plain, dtype="float32", device="cpu")) - wanted).abs().max()
+    reference = adapted(tiny_internlm2, adapter, bits=4, dtype="float32", double_quant=True)
+    close = (logits(load_causal_lm(out, dtype="float32", device="cpu")) - reference).abs().max()
+    apart = (logits(load_causal_lm(plain, dtype="float32", device="cpu")) - reference).abs().max()
     assert close < 1e-4 < 0.01 < apart
     assert trained.drift == original.drift
     assert 0.05 < trained.drift["original"]["from_trained"]["relative"] < 0.2  # NF4's usual error

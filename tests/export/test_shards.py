@@ -34,10 +34,10 @@ def _specs(tensors: dict[str, torch.Tensor]) -> list[TensorSpec]:
 @pytest.mark.parametrize("size", [1, 50, 10**9])
 def test_what_is_written_is_read_back_by_safetensors(size: int, tmp_path: Path) -> None:
     files = write_shards(tmp_path, _specs(TENSORS), TENSORS.__getitem__, size)
-    found = {name: t for path in files for name, t in load_file(path).items()}
-    assert found.keys() == TENSORS.keys()
+    tensors = {name: t for path in files for name, t in load_file(path).items()}
+    assert tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
-        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+        assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor)
     ours = ShardReader(tmp_path)
     assert all(torch.equal(ours.tensor(name), TENSORS[name]) for name in ours)
 

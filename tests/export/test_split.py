@@ -45,13 +45,13 @@ def _pickled(model: Path, folder: Path) -> Path:
 def test_old_pickles_become_safetensors(tiny_llama: Path, tmp_path: Path) -> None:
     out = split_per_tensor(_pickled(tiny_llama, tmp_path / "old"), tmp_path / "split")
     before = load_file(tiny_llama / "model.safetensors")
-    found = {n: t for path in out.glob("*.safetensors") for n, t in load_file(path).items()}
-    assert found.keys() == before.keys()
-    assert all(torch.equal(found[name], before[name]) for name in before)
+    tensors = {n: t for path in out.glob("*.safetensors") for n, t in load_file(path).items()}
+    assert tensors.keys() == before.keys()
+    assert all(torch.equal(tensors[name], before[name]) for name in before)
     assert not list(out.glob("*.bin*"))
 
 
-class Evil:
+class CodeInPickle:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (Path.touch, (Path("/tmp/never"),))  # type: ignore[return-value]
 
@@ -60,7 +60,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_executed(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     old = _pickled(tiny_llama, tmp_path / "old")
-    torch.save({"x": Evil()}, old / "pytorch_model-1.bin")
+    torch.save({"x": CodeInPickle()}, old / "pytorch_model-1.bin")
     with pytest.raises(ExportError, match="not executed"):
         split_per_tensor(old, tmp_path / "split")
     assert not (tmp_path / "split").exists()

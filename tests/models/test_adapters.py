@@ -27,9 +27,9 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     model.train()
     model.zero_grad()
     model(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    return found
+    return grads
 
 
 def chat(model: Any) -> None:
@@ -194,8 +194,8 @@ def test_a_fresh_dora_changes_nothing_and_its_magnitudes_train_in_float32(
     model = adapters.add_lora(base, r=4, alpha=8, dora=True)
     with torch.no_grad():
         torch.testing.assert_close(model(input_ids=IDS).logits, before, rtol=1e-4, atol=1e-5)
-    found = gradients(model)
-    lengths = {n: g for n, g in found.items() if "magnitude" in n}
+    grads = gradients(model)
+    lengths = {n: g for n, g in grads.items() if "magnitude" in n}
     assert len(lengths) == 14 and all(g.abs().max() > 0 for g in lengths.values())
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 

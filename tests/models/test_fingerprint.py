@@ -16,11 +16,11 @@ def copy(tiny_internlm2: Path, tmp_path: Path) -> Path:
 
 
 def test_a_copy_has_the_same_fingerprint(tiny_internlm2: Path, copy: Path) -> None:
-    found = compute_fingerprint(copy)
-    assert found == compute_fingerprint(tiny_internlm2)
-    assert found["files"] == 1
-    assert found["bytes"] == (copy / "model.safetensors").stat().st_size
-    assert len(found["sha256"]) == 64
+    fingerprint_of_copy = compute_fingerprint(copy)
+    assert fingerprint_of_copy == compute_fingerprint(tiny_internlm2)
+    assert fingerprint_of_copy["files"] == 1
+    assert fingerprint_of_copy["bytes"] == (copy / "model.safetensors").stat().st_size
+    assert len(fingerprint_of_copy["sha256"]) == 64
 
 
 def test_sharding_anew_does_not_change_the_hash(tiny_internlm2: Path, tmp_path: Path) -> None:
@@ -55,10 +55,10 @@ def test_another_architecture_has_another_fingerprint_and_a_note_has_not(copy: P
     assert compute_fingerprint(copy)["sha256"] != before
 
 
-@pytest.mark.parametrize("kept", [0, 5, 40, -100])
-def test_a_file_cut_short_is_refused(copy: Path, kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 5, 40, -100])
+def test_a_file_cut_short_is_refused(copy: Path, length: int) -> None:
     path = copy / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ModelError, match="damaged or cut short"):
         compute_fingerprint(copy)
 

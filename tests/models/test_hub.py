@@ -48,7 +48,7 @@ def test_offline_a_missing_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch
     assert "\n" not in str(error.value)
 
 
-class Hub:
+class FakeHub:
     """The Hugging Face client's two calls, with answers of our own."""
 
     def __init__(
@@ -78,9 +78,9 @@ class Hub:
 def test_a_model_is_fetched_once_the_hub_answers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = Hub(monkeypatch, None, tmp_path)
+    fake_hub = FakeHub(monkeypatch, None, tmp_path)
     assert hub.resolve_model(NAME) == tmp_path
-    assert found.asked[-1]["revision"] == "c0ffee"
+    assert fake_hub.asked[-1]["revision"] == "c0ffee"
     assert "*.bin" not in hub.DOWNLOAD_PATTERNS
 
 
@@ -109,7 +109,7 @@ def _refusal(kind: str) -> Exception:
 def test_each_way_of_not_getting_a_model_has_its_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, words: str
 ) -> None:
-    Hub(monkeypatch, _refusal(kind), tmp_path)
+    FakeHub(monkeypatch, _refusal(kind), tmp_path)
     with pytest.raises(ModelError, match=words) as error:
         hub.resolve_model(NAME)
     assert "\n" not in str(error.value)

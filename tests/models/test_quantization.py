@@ -10,8 +10,8 @@ from elysia.models import loading, quantization
 def test_a_word_holds_eight_numbers_in_awqs_order():
     # From the lowest four bits upwards: the numbers at 0, 2, 4, 6, 1, 3, 5, 7.
     word = sum(place << (4 * k) for k, place in enumerate((0, 2, 4, 6, 1, 3, 5, 7)))
-    found = quantization.unpack_awq(torch.tensor([[word]], dtype=torch.int32))
-    assert found.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
+    unpacked = quantization.unpack_awq(torch.tensor([[word]], dtype=torch.int32))
+    assert unpacked.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
 
 
 def test_packing_is_undone_by_unpacking():

@@ -16,12 +16,12 @@ def test_older_readers_find_the_names_they_know() -> None:
         "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2.0},
         "auto_map": {"AutoConfig": "x.Y"},
     }
-    found = saving.add_legacy_fields(new)
-    assert found["torch_dtype"] == "bfloat16"
-    assert found["rope_theta"] == 1e6
-    assert found["rope_scaling"] == {"type": "dynamic", "rope_type": "dynamic", "factor": 2.0}
-    assert found["rope_parameters"] == new["rope_parameters"]
-    assert "auto_map" not in found
+    config = saving.add_legacy_fields(new)
+    assert config["torch_dtype"] == "bfloat16"
+    assert config["rope_theta"] == 1e6
+    assert config["rope_scaling"] == {"type": "dynamic", "rope_type": "dynamic", "factor": 2.0}
+    assert config["rope_parameters"] == new["rope_parameters"]
+    assert "auto_map" not in config
 
 
 def test_a_config_without_these_names_stays_as_it_is() -> None:

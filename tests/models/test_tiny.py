@@ -44,8 +44,8 @@ def test_the_vocabulary_has_the_size_asked_for_and_learns_the_text(tiny_tokenize
 def test_the_same_files_give_the_same_tokenizer(tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_text("春眠不觉晓，处处闻啼鸟。\nthe cat sat on the mat\n" * 5, encoding="utf-8")
-    one, two = (tiny.train_tokenizer([file], 400, tmp_path / n) for n in ("one", "two"))
-    assert (one / "tokenizer.json").read_bytes() == (two / "tokenizer.json").read_bytes()
+    first, second = (tiny.train_tokenizer([file], 400, tmp_path / n) for n in ("one", "two"))
+    assert (first / "tokenizer.json").read_bytes() == (second / "tokenizer.json").read_bytes()
 
 
 def test_too_little_text_for_the_vocabulary_is_said(
@@ -135,8 +135,8 @@ def test_the_seed_decides_the_weights_and_nothing_outside(
         for n, seed in enumerate((1, 1, 2))
     ]
     assert torch.equal(torch.rand(3), expected)
-    one, same, other = (loading.compute_fingerprint(folder)["sha256"] for folder in folders)
-    assert one == same != other
+    digest, same, other = (loading.compute_fingerprint(folder)["sha256"] for folder in folders)
+    assert digest == same != other
 
 
 def test_the_dtype_is_what_was_asked_for(tiny_tokenizer: Path, tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_the_model_s_tokenizer_is_the_one_that_was_given(
     folder = tiny.init_model(
         tmp_path / "m", tokenizer=tiny_tokenizer, architecture=architecture, **SIZES
     )
-    given, found = loading.load_tokenizer(tiny_tokenizer), loading.load_tokenizer(folder)
-    assert len(found) == len(given) == loading.load_config(folder).vocab_size
+    given, loaded = loading.load_tokenizer(tiny_tokenizer), loading.load_tokenizer(folder)
+    assert len(loaded) == len(given) == loading.load_config(folder).vocab_size
     # Qwen2's own would compose these, and cut digits one by one.
     text = "cafe\u0301 12345 don't"
-    assert found(text)["input_ids"] == given(text)["input_ids"]
+    assert loaded(text)["input_ids"] == given(text)["input_ids"]

@@ -64,25 +64,25 @@ def random_weights(config: dict[str, object], seed: int = 0) -> dict[str, Tensor
     )
     heads, kv = int(str(config["num_attention_heads"])), int(str(config["num_key_value_heads"]))
     width = hidden // heads
-    found = {
+    tensors = {
         "model.tok_embeddings.weight": random(words, hidden),
         "model.norm.weight": 1 + random(hidden),
     }
     if not config["tie_word_embeddings"]:
-        found["output.weight"] = random(words, hidden)
+        tensors["output.weight"] = random(words, hidden)
     for n in range(int(str(config["num_hidden_layers"]))):
         layer = f"model.layers.{n}."
-        found[layer + "attention.wqkv.weight"] = random((heads + 2 * kv) * width, hidden)
-        found[layer + "attention.wo.weight"] = random(hidden, heads * width)
+        tensors[layer + "attention.wqkv.weight"] = random((heads + 2 * kv) * width, hidden)
+        tensors[layer + "attention.wo.weight"] = random(hidden, heads * width)
         if config["bias"]:
-            found[layer + "attention.wqkv.bias"] = random((heads + 2 * kv) * width)
-            found[layer + "attention.wo.bias"] = random(hidden)
-        found[layer + "feed_forward.w1.weight"] = random(wide, hidden)
-        found[layer + "feed_forward.w3.weight"] = random(wide, hidden)
-        found[layer + "feed_forward.w2.weight"] = random(hidden, wide)
-        found[layer + "attention_norm.weight"] = 1 + random(hidden)
-        found[layer + "ffn_norm.weight"] = 1 + random(hidden)
-    return found
+            tensors[layer + "attention.wqkv.bias"] = random((heads + 2 * kv) * width)
+            tensors[layer + "attention.wo.bias"] = random(hidden)
+        tensors[layer + "feed_forward.w1.weight"] = random(wide, hidden)
+        tensors[layer + "feed_forward.w3.weight"] = random(wide, hidden)
+        tensors[layer + "feed_forward.w2.weight"] = random(hidden, wide)
+        tensors[layer + "attention_norm.weight"] = 1 + random(hidden)
+        tensors[layer + "ffn_norm.weight"] = 1 + random(hidden)
+    return tensors
 
 
 def write(folder: Path, config: dict[str, object], weights: dict[str, Tensor]) -> Path:
@@ -92,11 +92,28 @@ def write(folder: Path, config: dict[str, object], weights: dict[str, Tensor]) -
     return folder
 
 
+def attend(fused: Tensor, heads: int, kv: int, width: int, rotate: Any) -> Tensor:
+    """Attention (length, heads, width) over `wqkv`'s output, one head and position at a time."""
+    length, group = len(fused), heads // kv
+    mixed = torch.zeros(length, heads, width)
+    for g in range(kv):
+        rows = fused[:, g * (group + 2) * width : (g + 1) * (group + 2) * width]
+        parts = rows.reshape(length, group + 2, width)
+        keys = torch.stack([rotate(parts[t, group], t) for t in range(length)])
+        for q in range(group):
+            queries = torch.stack([rotate(parts[t, q], t) for t in range(length)])
+            scores = queries @ keys.T / math.sqrt(width)
+            for t in range(length):
+                weights = scores[t, : t + 1].softmax(-1)
+                mixed[t, g * group + q] = weights @ parts[: t + 1, group + 1]
+    return mixed
+
+
 def reference(config: dict[str, object], weights: dict[str, Tensor], ids: list[int]) -> Tensor:
     """Logits (length, vocabulary) from the paper's description, head by head, position by position."""
     heads, kv = int(str(config["num_attention_heads"])), int(str(config["num_key_value_heads"]))
     hidden = int(str(config["hidden_size"]))
-    width, group = hidden // heads, heads // kv
+    width = hidden // heads
     length = len(ids)
 
     def norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -129,18 +146,7 @@ def reference(config: dict[str, object], weights: dict[str, Tensor], ids: list[i
             w["attention.wqkv.weight"],
             w.get("attention.wqkv.bias"),
         )
-        mixed = torch.zeros(length, heads, width)
-        for g in range(kv):
-            rows = fused[:, g * (group + 2) * width : (g + 1) * (group + 2) * width]
-            parts = rows.reshape(length, group + 2, width)
-            keys = torch.stack([rotate(parts[t, group], t) for t in range(length)])
-            for q in range(group):
-                queries = torch.stack([rotate(parts[t, q], t) for t in range(length)])
-                scores = queries @ keys.T / math.sqrt(width)
-                for t in range(length):
-                    mixed[t, g * group + q] = (
-                        scores[t, : t + 1].softmax(-1) @ parts[: t + 1, group + 1]
-                    )
+        mixed = attend(fused, heads, kv, width, rotate)
         x = x + functional.linear(
             mixed.reshape(length, hidden), w["attention.wo.weight"], w.get("attention.wo.bias")
         )

@@ -18,15 +18,17 @@ from elysia.models.architectures import internlm2_tokenizer
 @pytest.fixture(scope="module")
 def folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as upstream publishes it, less its remote code."""
-    found = tmp_path_factory.mktemp("internlm2")
-    shutil.copy(shared_data / "tokenizers" / "internlm2_tokenizer.model", found / "tokenizer.model")
+    folder = tmp_path_factory.mktemp("internlm2")
+    shutil.copy(
+        shared_data / "tokenizers" / "internlm2_tokenizer.model", folder / "tokenizer.model"
+    )
     config = {
         "auto_map": {"AutoTokenizer": ["tokenization_internlm2.T", None]},
         "tokenizer_class": "T",
     }
-    (found / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    (found / "config.json").write_text('{"model_type": "internlm2"}', encoding="utf-8")
-    return found
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "config.json").write_text('{"model_type": "internlm2"}', encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,8 @@ def theirs(folder: Path) -> Any:
 
 
 def agree(ours: Any, theirs: Any, texts: list[str]) -> None:
-    found = ours(texts, add_special_tokens=False)["input_ids"]
-    for text, ids, expected in zip(texts, found, theirs.encode(texts), strict=True):
+    id_lists = ours(texts, add_special_tokens=False)["input_ids"]
+    for text, ids, expected in zip(texts, id_lists, theirs.encode(texts), strict=True):
         assert ids == expected, repr(text)
         assert ours.decode(ids) == theirs.decode(expected), repr(text)
 
