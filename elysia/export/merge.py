@@ -106,8 +106,6 @@ def merge_adapter(
     """
     started = time.monotonic()
     base, adapter, out = Path(base), Path(adapter), Path(out)
-    if base_weights not in BASE_WEIGHTS:
-        raise ExportError("export.unknown_base_weights", value=base_weights, choices=BASE_WEIGHTS)
     limit = parse_size(max_shard_size)
     plan = _plan_merge(base, adapter, base_weights, device, dtype)
     with staged_folder(out, replaces=_is_merge_folder) as staging:
@@ -222,6 +220,8 @@ def _plan_merge(
     dtype: str | torch.dtype | None,
 ) -> _MergePlan:
     """Read everything but the base's tensors; what can be refused is refused before anything is written."""
+    if base_weights not in BASE_WEIGHTS:
+        raise ExportError("export.unknown_base_weights", value=base_weights, choices=BASE_WEIGHTS)
     pairs = read_adapter(adapter)
     card = RunCard.read(adapter)
     config = loading.load_config(base)
