@@ -1,10 +1,10 @@
-"""What must hold while much goes wrong: many streams at once, clients that leave, an engine that is killed.
+"""What must hold under stress: many streams at once, clients that leave, an engine that is killed.
 
     python benchmarks/faults.py FILE.gguf                # minutes: a small model will do
     python benchmarks/faults.py FILE.gguf --seconds 20 --leavers 20 --kills 2
 
-A gateway of its own for each: over an engine that says back what it was told (whose words are whose
-can be seen), then over llama.cpp. Ends with an error when anything does not hold.
+Starts a gateway for each: over an engine that repeats the user's message, which shows any mix-up between
+streams, then over llama.cpp. Ends with an error when anything does not hold.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from elysia.core.sse import iter_lines
 from elysia.engines.base import Delta, GenerationRequest, TokenUsage
 from elysia.engines.scripted import ScriptedEngine
 
-GROWTH = 0.05  # of memory, let through
-SOON = 10.0  # seconds in which a request after a kill is served
+MAX_GROWTH = 0.05  # of memory
+MAX_RECOVERY = 10.0  # seconds until a request after a kill is served
 
 
-class Echo(ScriptedEngine):
-    """Says the last message back, a word at a time, with a pause after each."""
+class EchoEngine(ScriptedEngine):
+    """Repeats the last message, a word at a time, with a pause after each."""
 
     def __init__(self, slots: int, pause: float) -> None:
         super().__init__([], slots=slots, context_length=4096)
@@ -56,8 +56,8 @@ class Echo(ScriptedEngine):
 
 
 @dataclass
-class Told:
-    """What the streams of a run came to."""
+class StreamCounts:
+    """How the streams of a run ended."""
 
     whole: int = 0
     busy: int = 0
@@ -92,12 +92,12 @@ def reply(client: httpx.Client, text: str, tokens: int = 64) -> str:
 
 def soak(
     url: str, streams: int, seconds: float, pids: Sequence[int] = (), *, echoes: bool = True
-) -> tuple[Told, float]:
-    """`streams` at once for a while; what they came to, and by what share memory grew.
+) -> tuple[StreamCounts, float]:
+    """`streams` at once for a while; how they ended, and by what share memory grew.
 
-    Memory is compared from a quarter of the time on, when caches and threads are there.
+    Memory is compared from a quarter of the time on, when caches and threads exist.
     """
-    told, lock, until = Told(), threading.Lock(), time.monotonic() + seconds
+    counts, lock, until = StreamCounts(), threading.Lock(), time.monotonic() + seconds
     sizes: list[int] = []
 
     def talk(number: int) -> None:
@@ -107,31 +107,31 @@ def soak(
                 turn += 1
                 text = " ".join(f"{number}-{turn}-{word}" for word in range(24))
                 try:
-                    said = reply(client, text)
+                    text_back = reply(client, text)
                 except (RuntimeError, httpx.HTTPError) as error:
                     with lock:
                         if str(error).startswith("429"):
-                            told.busy += 1
+                            counts.busy += 1
                         else:
-                            told.faults.append(f"{type(error).__name__}: {error}"[:200])
+                            counts.faults.append(f"{type(error).__name__}: {error}"[:200])
                     time.sleep(0.05 if str(error).startswith("429") else 0)
                     continue
                 with lock:
-                    told.whole += 1
-                    told.mixed += echoes and said != text
+                    counts.whole += 1
+                    counts.mixed += echoes and text_back != text
 
     with ThreadPoolExecutor(streams) as pool:
-        talks = [pool.submit(talk, number) for number in range(streams)]
+        streams_running = [pool.submit(talk, number) for number in range(streams)]
         time.sleep(seconds / 4)
         sizes.append(rss(pids))
-        for one in talks:
-            one.result()
+        for stream in streams_running:
+            stream.result()
     sizes.append(rss(pids))
-    return told, sizes[1] / sizes[0] - 1 if pids else 0.0
+    return counts, sizes[1] / sizes[0] - 1 if pids else 0.0
 
 
 def leave(url: str, count: int, seed: int = 0) -> None:
-    """Streams that are left at a random moment; RuntimeError unless every slot is free afterwards."""
+    """Abandons streams at random moments; RuntimeError unless every slot is free afterwards."""
     rng = random.Random(seed)
 
     def go(pause: float) -> None:
@@ -150,30 +150,30 @@ def leave(url: str, count: int, seed: int = 0) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(go, [rng.uniform(0.01, 0.6) for _ in range(count)]))
-    until = time.monotonic() + SOON
-    while (left := taken(url)) != (0, 0):
+    until = time.monotonic() + MAX_RECOVERY
+    while (occupied := count_replies(url)) != (0, 0):
         if time.monotonic() > until:
-            raise RuntimeError(f"(running, waiting) is {left} when everybody has left")
+            raise RuntimeError(f"(running, waiting) is {occupied} after every client has left")
         time.sleep(0.05)
 
 
-def taken(url: str) -> tuple[int, int]:
-    """Replies that run and that wait, as /metrics tells."""
+def count_replies(url: str) -> tuple[int, int]:
+    """Replies that run and that wait, from /metrics."""
     page = httpx.get(f"{url}/metrics", timeout=30, trust_env=False).text
-    found = (
+    matches = (
         re.search(rf'^elysia_{name}{{model="m"}} (\S+)$', page, re.M)
         for name in ("running", "waiting")
     )
-    running, waiting = (int(float(one[1])) if one else 0 for one in found)
+    running, waiting = (int(float(match[1])) if match else 0 for match in matches)
     return running, waiting
 
 
 def kill(url: str, gateway: int) -> tuple[str, float]:
-    """Kill the gateway's llama.cpp in mid-stream; what that stream said, and the seconds until the
-    next request had been served.
+    """Kill the gateway's llama.cpp in the middle of a stream; returns how that stream ended, and the
+    seconds until the next request was served.
     """
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
-        said = "whole"
+        ending = "whole"
         with client.stream("POST", "/v1/chat/completions", json=ask("la", 400)) as answer:
             chunks = answer.iter_raw()
             next(chunks)
@@ -181,16 +181,16 @@ def kill(url: str, gateway: int) -> tuple[str, float]:
                 os.kill(child, signal.SIGKILL)
             rest = b"".join(chunks).decode()
             if '"error"' in rest:
-                said = "error" if "[DONE]" not in rest else "both an error and an end"
+                ending = "error" if "[DONE]" not in rest else "both an error and an end"
         began = time.monotonic()
         reply(client, "la", 4)
-        return said, time.monotonic() - began
+        return ending, time.monotonic() - began
 
 
 def children(pid: int) -> list[int]:
     """Processes that `pid` started, whichever of its threads did."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(word) for one in lists for word in one.read_text().split()]
+    return [int(word) for path in lists for word in path.read_text().split()]
 
 
 def rss(pids: Sequence[int]) -> int:
@@ -200,7 +200,7 @@ def rss(pids: Sequence[int]) -> int:
 
 
 def stand_in() -> None:
-    """A gateway over Echo, until it is ended."""
+    """A gateway over EchoEngine, until it is ended."""
     from elysia.app import ChatFormat
     from elysia.core.templates import get_template
     from elysia.gateway import server
@@ -208,7 +208,7 @@ def stand_in() -> None:
     settings = server.GatewaySettings(port=0, queue=48)
     with server.bind_socket(settings) as sock:
         manner = ChatFormat(get_template("internlm2_chat"), "", ())
-        app = server.build_app([("m", Echo(8, 0.01), manner)], settings)
+        app = server.build_app([("m", EchoEngine(8, 0.01), manner)], settings)
         print(f"Serving m on http://127.0.0.1:{sock.getsockname()[1]}/v1", flush=True)
         server.serve(app, settings, sock)
 
@@ -219,9 +219,9 @@ def gateway(*command: str) -> Iterator[tuple[str, int]]:
     child = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
-        found = re.search(r"http://\S+(?=/v1)", child.stdout.readline())
-        assert found, "the gateway did not start"
-        url, until = found[0], time.monotonic() + 60
+        match = re.search(r"http://\S+(?=/v1)", child.stdout.readline())
+        assert match, "the gateway did not start"
+        url, until = match[0], time.monotonic() + 60
         while True:
             try:
                 if httpx.get(f"{url}/ready", timeout=5, trust_env=False).status_code == 200:
@@ -251,34 +251,34 @@ def main() -> None:
     if not args.file:
         parser.error("name a GGUF")
     with gateway(__file__, "--stand-in") as (url, pid):
-        tell("stand-in", soak(url, args.streams, args.seconds, [pid]))
+        report("stand-in", soak(url, args.streams, args.seconds, [pid]))
     serve = (
         "-m", "elysia", "serve", f"m={args.file}", "--port", "0", "--threads", "1", "--context",
         "512", "--parallel", "4", "--queue", "48", "--temperature", "1",
     )  # fmt: skip
     with gateway(*serve) as (url, pid):
         pids = [pid, *children(pid)]
-        tell("llama.cpp", soak(url, args.streams, args.seconds, pids, echoes=False))
+        report("llama.cpp", soak(url, args.streams, args.seconds, pids, echoes=False))
         leave(url, args.leavers)
         print(f"{args.leavers} clients left at random: no slot is taken", flush=True)
         ends = [kill(url, pid) for _ in range(args.kills)]
-        said = {word: sum(end == word for end, _ in ends) for word, _ in ends}
+        endings = {word: sum(end == word for end, _ in ends) for word, _ in ends}
         slowest = max((seconds for _, seconds in ends), default=0.0)
-        print(f"{args.kills} kills: streams ended with {said}; the next request took at most "
+        print(f"{args.kills} kills: streams ended with {endings}; the next request took at most "
               f"{slowest:.1f} s", flush=True)  # fmt: skip
-        if slowest > SOON:
+        if slowest > MAX_RECOVERY:
             raise SystemExit("a request after a kill took too long")
 
 
-def tell(what: str, found: tuple[Told, float]) -> None:
-    """One line; SystemExit when something did not hold."""
-    told, growth = found
+def report(name: str, result: tuple[StreamCounts, float]) -> None:
+    """Print one line; SystemExit when something did not hold."""
+    counts, growth = result
     print(
-        f"{what}: {told.whole} replies, {told.busy} told to wait, {len(told.faults)} failures, "
-        f"{told.mixed} with another's text, memory {growth:+.1%} {told.faults[:2]}",
+        f"{name}: {counts.whole} replies, {counts.busy} asked to wait, {len(counts.faults)} failures, "
+        f"{counts.mixed} with another's text, memory {growth:+.1%} {counts.faults[:2]}",
         flush=True,
     )
-    if told.faults or told.mixed or growth > GROWTH:
+    if counts.faults or counts.mixed or growth > MAX_GROWTH:
         raise SystemExit("that does not hold")
 
 

@@ -1,8 +1,8 @@
-"""`make bench`: one training step of ours against the loop most people write, in one run.
+"""`make bench`: our training step against the loop that most people write, in one run.
 
-Both train the same LoRA on the same rows of data/elysia.json with the same batches of samples: ours as
-one flat row of whole samples, the other as transformers runs it by itself, padded, with full logits.
-The figure to read is the ratio; absolute speeds are this machine's. Asserts nothing.
+Both train the same LoRA on the same batches of data/elysia.json: ours as one flat row of whole samples,
+the other padded and with full logits, as transformers does by default. The figure to read is the ratio;
+absolute speeds depend on the machine. Asserts nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"}
 
 
 def make_model(folder: Path, vocabulary: int) -> Path:
-    """A random InternLM2 of a few million parameters, its vocabulary filled up to `vocabulary`."""
+    """A random InternLM2 of a few million parameters, its vocabulary padded to `vocabulary`."""
     tokenizer = tiny.train_tokenizer(
         [ROOT / "data/chat.json", ROOT / "data/elysia.json"],
         4096,
@@ -62,19 +62,19 @@ def step(run: Any, model: SupervisedFinetune, optimizer: Any, batch: dict[str, A
 
 
 def measure(base: Path, steps: int, tokens: int) -> dict[str, list[float]]:
-    """Labelled tokens a second of each way, the two taking turns on equal samples."""
+    """Labelled tokens per second of each method; the two take turns on the same samples."""
     data = PackedDataset(
         [{"path": str(ROOT / "data/elysia.json"), "format": "xtuner"}],
         str(base), "internlm2_chat", max_length=tokens,
     )  # fmt: skip
-    ways = {"ours": ("segments", ours, collate_flat), "usual": ("sdpa", usual, collate_padded)}
+    methods = {"ours": ("segments", ours, collate_flat), "usual": ("sdpa", usual, collate_padded)}
     built = {}
-    for name, (attention, run, collate) in ways.items():
+    for name, (attention, run, collate) in methods.items():
         torch.manual_seed(0)
         model = SupervisedFinetune({"path": str(base)}, LORA, DTYPE, attention).train()
         trained = [p for p in model.parameters() if p.requires_grad]
         built[name] = (run, collate, model, torch.optim.AdamW(trained, lr=1e-4, fused=True))
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    speeds: dict[str, list[float]] = {name: [] for name in methods}
     for index in range(steps + 3):
         for name, (run, collate, model, optimizer) in built.items():
             batch = collate([data[index % len(data)]])
@@ -97,10 +97,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for vocabulary in (4096, 92544):
             speeds = measure(make_model(Path(folder), vocabulary), args.steps, args.tokens)
-            mine, theirs = (statistics.median(speeds[name]) for name in ("ours", "usual"))
+            our_speed, usual_speed = (statistics.median(speeds[name]) for name in ("ours", "usual"))
             pairs = zip(speeds["ours"], speeds["usual"], strict=True)
             ratio = statistics.median(a / b for a, b in pairs)
-            print(f"| {vocabulary:,} | {mine:,.0f} | {theirs:,.0f} | {ratio:.2f} |", flush=True)
+            print(
+                f"| {vocabulary:,} | {our_speed:,.0f} | {usual_speed:,.0f} | {ratio:.2f} |",
+                flush=True,
+            )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"Peak memory of the whole run: {peak:,.0f} MB")
 
