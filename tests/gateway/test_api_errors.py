@@ -7,7 +7,7 @@ from tests.gateway.parrot import MANNER, running
 
 
 def test_no_stream_gets_another_s_text_and_only_429_is_a_refusal():
-    with running([("m", faults.Echo(3, 0.002), MANNER)], queue=4) as client:
+    with running([("m", faults.EchoEngine(3, 0.002), MANNER)], queue=4) as client:
         told = soaked(str(client.base_url), 12, lambda told: told.whole > 12 and told.busy > 0)
     assert told.whole > 12 and told.busy > 0
     assert (told.faults, told.mixed) == ([], 0)
@@ -15,7 +15,7 @@ def test_no_stream_gets_another_s_text_and_only_429_is_a_refusal():
 
 def soaked(url, streams, enough):
     """What came of streams until there was `enough`: a busy machine may need several goes."""
-    total = faults.Told()
+    total = faults.StreamCounts()
     for _ in range(20):
         told, _ = faults.soak(url, streams, 1.5)
         total.whole += told.whole
@@ -28,7 +28,7 @@ def soaked(url, streams, enough):
 
 
 def test_clients_that_leave_at_any_moment_free_their_slots():
-    engine = faults.Echo(2, 0.02)
+    engine = faults.EchoEngine(2, 0.02)
     with running([("m", engine, MANNER)], queue=2) as client:
         url = str(client.base_url).rstrip("/")
         faults.leave(url, 24)
@@ -36,7 +36,7 @@ def test_clients_that_leave_at_any_moment_free_their_slots():
 
 
 def test_a_mixed_or_broken_reply_would_be_seen():
-    class Wrong(faults.Echo):
+    class Wrong(faults.EchoEngine):
         def stream(self, request, cancel=None):
             for delta in super().stream(request, cancel):
                 yield faults.Delta(delta.text.replace("-1-", "-2-"), delta.finish, delta.usage)
