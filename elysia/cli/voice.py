@@ -170,7 +170,7 @@ def import_voice(args: Namespace) -> int:
     check_name(args.name)
     out = Path(args.out or Path("work_dirs") / "voices" / args.name)
     done = bring_checkpoint(args.checkpoint, args.config, out, onnx=args.onnx)
-    write_voice(args.name, done, done.card.resolve_speaker(args.speaker), "brought by voice import")
+    write_voice(args.name, done, done.config.resolve_speaker(args.speaker), "brought by voice import")
     return 0
 
 
@@ -189,7 +189,7 @@ def write_voice(name: str, done: ImportResult, speaker: int, whence: str) -> Non
     from elysia.core.files import write_atomic
     from elysia.voice import registry
 
-    where, card = registry.voices_folder(), done.card
+    where, card = registry.voices_folder(), done.config
     model = os.path.relpath(done.folder.resolve(), where.resolve()).replace(os.sep, "/")
     text = f'engine = "vits"\ndescription = "{name}, {whence}"\nmodel = "{model}"\n'
     write_atomic(where / f"{name}.toml", text + f"speaker = {speaker}\n")
@@ -235,14 +235,13 @@ def prepare_parser() -> ArgumentParser:
 
 def prepare(args: Namespace) -> int:
     """Write the folder and print its report."""
-    from elysia.voice.dataset import report
-    from elysia.voice.dataset.prepare import prepare_dataset as make
+    from elysia.voice.dataset.prepare import prepare_dataset, report_text
 
     out = Path(args.out)
-    manifest, judged = make(
+    manifest, results = prepare_dataset(
         Path(args.recordings), out, build_requirements(args), args.consent, report_progress
     )
-    say(report.report_text(manifest, judged).rstrip())
+    say(report_text(manifest, results).rstrip())
     say(f"{out}: {len(manifest.clips)} clips; the report is {out / 'report.html'}")
     return 0
 

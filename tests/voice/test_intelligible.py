@@ -67,8 +67,8 @@ def joined(pieces):
     """One piece of many, so that resampling has no seams."""
     from elysia.voice.base import AudioChunk
 
-    kept = list(pieces)
-    return [AudioChunk(b"".join(p.data for p in kept), kept[0].rate)]
+    heard = list(pieces)
+    return [AudioChunk(b"".join(p.data for p in heard), heard[0].rate)]
 
 
 def test_noise_is_understood_as_nothing(hear):

@@ -1,1 +1,8 @@
-"""Recordings as they come, made into clips to train on. Knows nothing of training."""
+"""Recordings become a dataset for training: cleaned clips, their spectrograms, a manifest and a report.
+
+`prepare_dataset` writes it; `ClipManifest` reads it.
+"""
+
+from elysia.voice.dataset.manifest import AudioClip, ClipManifest
+
+__all__ = ["AudioClip", "ClipManifest"]

@@ -1,7 +1,4 @@
-"""manifest.json: the clips of a prepared folder, how they were cut, and who allowed what.
-
-Knows nothing of how clips are made or used.
-"""
+"""manifest.json: the clips of a dataset, how their spectrograms were made, and the speaker's consent."""
 
 from __future__ import annotations
 
@@ -16,13 +13,15 @@ from elysia.core.files import write_atomic
 from elysia.voice.dataset.spectrogram import SpectrogramConfig
 
 MANIFEST_FILE = "manifest.json"
-MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # bytes
+MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class AudioClip:
-    """One clip: its files inside the folder, what is said, and its length; `source` is where it
-    came from."""
+    """A clip: its files inside the dataset's folder, its transcript and its length.
+
+    `source` is the file name of the recording it was made from.
+    """
 
     file: str
     spectrogram: str
@@ -50,7 +49,7 @@ class ClipManifest:
 
     @property
     def seconds(self) -> float:
-        """Of all clips."""
+        """Duration of all clips."""
         return sum(clip.seconds for clip in self.clips)
 
     def write(self, folder: Path) -> None:
@@ -63,16 +62,12 @@ class ClipManifest:
 
     @classmethod
     def read(cls, folder: Path) -> ClipManifest:
-        """The manifest of a folder. VoiceError when there is none, or it is damaged."""
+        """The manifest of a folder. Raises VoiceError when there is none, or it is damaged."""
         path = folder / MANIFEST_FILE
         if not path.is_file():
-            raise VoiceError(
-                f"{folder} has no {MANIFEST_FILE}: make it with 'elysia voice prepare RECORDINGS --out {folder}'."
-            )
+            raise VoiceError("voice.no_manifest", folder=folder, file=MANIFEST_FILE)
         if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise VoiceError(
-                f"{path} is larger than {MAX_MANIFEST_BYTES} bytes: it is no manifest."
-            )
+            raise VoiceError("voice.manifest_too_large", path=path, limit=MAX_MANIFEST_BYTES)
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             clips = tuple(AudioClip(**clip) for clip in data["clips"])
@@ -80,7 +75,5 @@ class ClipManifest:
             if not clips or not manifest.consent.get("speaker"):
                 raise ValueError("no clips, or no consent")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise VoiceError(
-                f"{path} is damaged ({error}): prepare the recordings again."
-            ) from None
+            raise VoiceError("voice.manifest_damaged", path=path, error=str(error)) from None
         return manifest

@@ -1,163 +1,183 @@
-"""`prepare_dataset`: a folder of recordings becomes a folder to train on, with a report of what was left out.
+"""`prepare_dataset`: a folder of recordings becomes a folder to train on, with a report on each of them.
 
-Knows nothing of training, and prints nothing.
+The folder holds `wavs/`, `spectrograms/`, `manifest.json`, the consent file, and the report as text, JSON
+and HTML.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from elysia.core import html_report
 from elysia.core.errors import VoiceError
-from elysia.core.files import staged_folder
+from elysia.core.files import staged_folder, write_atomic
+from elysia.core.i18n import Text
 from elysia.voice.audio import encode_wav
 from elysia.voice.base import AudioChunk
-from elysia.voice.dataset import audio_cleaning, consent, report, sources
+from elysia.voice.dataset import audio_cleaning, sources
 from elysia.voice.dataset.manifest import MANIFEST_FILE, AudioClip, ClipManifest
-from elysia.voice.dataset.report import RecordingResult
 from elysia.voice.dataset.spectrogram import SpectrogramConfig, stft_magnitudes
-from elysia.voice.frontend.pipeline import normalize_text as said_of
+from elysia.voice.frontend.pipeline import normalize_text
 from elysia.voice.vits.config import VoiceConfig
 
-MAX_SECONDS_PER_LETTER = (
-    1.5  # seconds a letter or syllable of text, above which text and sound may not belong together
-)
+MIN_CLIP_SECONDS = 0.4  # the block over which loudness is measured
+# Above this, text and sound may not belong together.
+MAX_SECONDS_PER_LETTER = 1.5
+MAX_TABLE_ROWS = 500  # of the HTML report
 
 
 @dataclass(frozen=True)
 class ClipRequirements:
-    """What clips must be: whose symbols (`card`), the shape of the sound, and seconds."""
+    """What clips must be: text that `config` has symbols for, a length in seconds, a spectrogram."""
 
-    card: VoiceConfig
+    config: VoiceConfig
     shape: SpectrogramConfig
     shortest: float = 0.7
     longest: float = 15.0
 
     def __post_init__(self) -> None:
-        self.shape.check()
-        if not 0.4 < self.shortest < self.longest:
+        self.shape.validate()
+        if not MIN_CLIP_SECONDS < self.shortest < self.longest:
             raise VoiceError(
-                f"Clips from {self.shortest:g} to {self.longest:g} s cannot be: the shortest must be above "
-                "0.4 s and below the longest."
+                "voice.bad_clip_limits", shortest=f"{self.shortest:g}", longest=f"{self.longest:g}"
             )
+
+
+@dataclass(frozen=True)
+class RecordingResult:
+    """What became of a recording: `fault` if it is left out, else remarks.
+
+    `loudness` (LUFS) and `cut` (seconds of silence) are of the recording as it came.
+    """
+
+    source: str
+    text: str
+    fault: Text | None = None
+    remarks: tuple[Text, ...] = ()
+    seconds: float = 0.0
+    loudness: float = 0.0
+    cut: float = 0.0
 
 
 def prepare_dataset(
     recordings: Path,
     out: Path,
-    wanted: ClipRequirements,
+    requirements: ClipRequirements,
     consent_file: str | None = None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda count, total: None,
 ) -> tuple[ClipManifest, list[RecordingResult]]:
-    """Write `out`, whole or not at all; returns its manifest and a judgement of every recording.
+    """Write `out`, completely or not at all; returns its manifest and a result for every recording.
 
-    VoiceError without consent, for sources that cannot be read, and when no recording can be used.
+    Raises VoiceError without consent, for sources that cannot be read, and when no recording is usable.
     """
     beside = recordings if recordings.is_dir() else recordings.parent
-    allowed = consent.find_consent(consent_file, beside)
-    agreed = consent.read_consent(allowed)
-    found = sources.find_recordings(recordings)
+    consent_path = sources.find_consent(consent_file, beside)
+    consent = sources.read_consent(consent_path)
+    recording_sources = sources.find_recordings(recordings)
     with staged_folder(out, VoiceError, replaces=lambda old: (old / MANIFEST_FILE).is_file()) as to:
         for name in ("wavs", "spectrograms"):
             (to / name).mkdir()
         clips: list[AudioClip] = []
-        judged: list[RecordingResult] = []
-        known: dict[str, str] = {}
-        for number, source in enumerate(found, 1):
-            judgement, clip = _prepare_clip(source, wanted, len(clips) + 1, known, to)
-            judged.append(judgement)
+        results: list[RecordingResult] = []
+        digests: dict[str, str] = {}
+        for number, source in enumerate(recording_sources, 1):
+            result, clip = _prepare_clip(source, requirements, len(clips) + 1, digests, to)
+            results.append(result)
             clips += [clip] if clip else []
-            progress(number, len(found))
+            progress(number, len(recording_sources))
         if not clips:
-            first = judged[0]
             raise VoiceError(
-                f"None of the {len(judged)} recordings of {recordings} can be used, so nothing was "
-                f"written. The first, {first.source}: {first.fault}."
-            )
-        manifest = ClipManifest(tuple(clips), wanted.shape, agreed)
+                "voice.no_usable_recording", count=len(results), folder=recordings,
+                first=results[0].source, fault=results[0].fault,
+            )  # fmt: skip
+        manifest = ClipManifest(tuple(clips), requirements.shape, consent)
         manifest.write(to)
-        (to / allowed.name).write_bytes(allowed.read_bytes())
-        report.write_report(to, manifest, judged)
-    return manifest, judged
+        (to / consent_path.name).write_bytes(consent_path.read_bytes())
+        write_report(to, manifest, results)
+    return manifest, results
 
 
 def _prepare_clip(
     source: sources.RecordingSource,
-    wanted: ClipRequirements,
+    requirements: ClipRequirements,
     number: int,
-    known: dict[str, str],
+    digests: dict[str, str],
     to: Path,
 ) -> tuple[RecordingResult, AudioClip | None]:
-    """A recording as clip `number`, its files written, or why it is left out."""
+    """Write a recording as clip `number`, or say why it is left out.
+
+    `digests` maps the hash of every clip so far to its recording.
+    """
     name = source.path.name
+    if source.fault:
+        return RecordingResult(name, source.text, source.fault), None
     try:
-        if source.fault:
-            raise VoiceError(source.fault)
-        symbols, remarks = _count_symbols(source.text, wanted.card)
-        clean = audio_cleaning.load_clean_audio(source.path, wanted.shape.rate)
-        remarks += _audio_remarks(clean, wanted)
+        symbols, remarks = _count_symbols(source.text, requirements.config)
+        clean = audio_cleaning.load_clean_audio(source.path, requirements.shape.rate)
+        remarks += _audio_remarks(clean, requirements)
         data = audio_cleaning.to_pcm16(clean.samples)
-        _check_length(len(data) // 2, symbols, wanted)
-        seconds = len(data) / 2 / wanted.shape.rate
+        _check_length(len(data) // 2, symbols, requirements)
         digest = hashlib.sha256(data).hexdigest()
-        if digest in known:
-            raise VoiceError(f"it is the same sound as {known[digest]}")
-        known[digest] = name
+        if digest in digests:
+            raise VoiceError("voice.clip_duplicate", other=digests[digest])
+        digests[digest] = name
     except VoiceError as error:
-        return RecordingResult(name, source.text, str(error)), None
+        return RecordingResult(name, source.text, Text(error.code, error.params)), None
+    seconds = len(data) / 2 / requirements.shape.rate
     if seconds > MAX_SECONDS_PER_LETTER * max(1, len("".join(source.text.split()))):
-        remarks.append("its text is short for its length: does it belong to it?")
-    clip = _write_clip(to, number, data, wanted.shape, source)
-    return (
-        RecordingResult(
-            name, source.text, "", tuple(remarks), seconds, clean.came_loudness, clean.cut
-        ),
-        clip,
+        remarks.append(Text("voice.remark_short_text"))
+    clip = _write_clip(to, number, data, requirements.shape, source)
+    result = RecordingResult(
+        name, source.text, None, tuple(remarks), seconds, clean.source_loudness, clean.cut
     )
+    return result, clip
 
 
-def _count_symbols(text: str, card: VoiceConfig) -> tuple[int, list[str]]:
-    """How many ids a text has in the model's writing, and remarks. VoiceError when it has none."""
+def _count_symbols(text: str, config: VoiceConfig) -> tuple[int, list[Text]]:
+    """How many ids a text has in the model's symbols, and remarks. Raises VoiceError when it has none."""
     if not text.strip():
-        raise VoiceError("its text is empty")
-    cleaned = card.clean_text(said_of(text))
-    lost = sorted({char for char in cleaned.symbols if char not in set(card.symbols)})
+        raise VoiceError("voice.clip_no_text")
+    cleaned = config.clean_text(normalize_text(text))
+    lost = sorted({char for char in cleaned.symbols if char not in set(config.symbols)})
     if cleaned.unsaid:
-        raise VoiceError(
-            f"its text cannot all be said in the model's symbols: {' '.join(cleaned.unsaid)[:60]}"
-        )
-    ids = card.ids(cleaned.symbols)
+        raise VoiceError("voice.clip_unsaid", text=" ".join(cleaned.unsaid)[:60])
+    ids = config.encode_symbols(cleaned.symbols)
     if not ids:
-        raise VoiceError("nothing of its text can be said")
-    return len(ids), [f"the model has no symbol for {' '.join(lost)}"] if lost else []
+        raise VoiceError("voice.clip_unspeakable")
+    return len(ids), [
+        Text("voice.remark_lost_symbols", {"symbols": " ".join(lost)})
+    ] if lost else []
 
 
-def _audio_remarks(clean: audio_cleaning.CleanAudio, wanted: ClipRequirements) -> list[str]:
-    found = []
-    if clean.came_rate < wanted.shape.rate:
-        found.append(
-            f"it was recorded at {clean.came_rate} Hz: nothing above {clean.came_rate // 2} Hz is in it"
-        )
+def _audio_remarks(clean: audio_cleaning.CleanAudio, requirements: ClipRequirements) -> list[Text]:
+    remarks = []
+    if clean.source_rate < requirements.shape.rate:
+        limits = {"rate": clean.source_rate, "limit": clean.source_rate // 2}
+        remarks.append(Text("voice.remark_low_rate", limits))
     if clean.clipped:
-        found.append(f"{clean.clipped:.2%} of its samples are clipped")
-    return found
+        remarks.append(Text("voice.remark_clipped", {"share": f"{clean.clipped:.2%}"}))
+    return remarks
 
 
-def _check_length(samples: int, symbols: int, wanted: ClipRequirements) -> None:
-    shape, seconds = wanted.shape, samples / wanted.shape.rate
-    if not wanted.shortest <= seconds <= wanted.longest:
-        side = "shorter" if seconds < wanted.shortest else "longer"
-        limit = wanted.shortest if seconds < wanted.shortest else wanted.longest
-        raise VoiceError(f"it sounds for {seconds:.2f} s, {side} than {limit:g} s")
+def _check_length(samples: int, symbols: int, requirements: ClipRequirements) -> None:
+    shape, seconds = requirements.shape, samples / requirements.shape.rate
+    if seconds < requirements.shortest:
+        limit = f"{requirements.shortest:g}"
+        raise VoiceError("voice.clip_below_shortest", seconds=f"{seconds:.2f}", limit=limit)
+    if seconds > requirements.longest:
+        limit = f"{requirements.longest:g}"
+        raise VoiceError("voice.clip_above_longest", seconds=f"{seconds:.2f}", limit=limit)
     if samples // shape.hop < symbols:
-        raise VoiceError(
-            f"its text has {symbols} symbols, blanks counted, for {samples // shape.hop} frames: it is "
-            "longer than its sound"
-        )
+        # Each symbol needs a frame of its own, or no alignment exists.
+        raise VoiceError("voice.clip_text_too_long", symbols=symbols, frames=samples // shape.hop)
 
 
 def _write_clip(
@@ -174,3 +194,91 @@ def _write_clip(
         f"wavs/{name}.wav", f"spectrograms/{name}.npy", source.text,
         round(len(samples) / shape.rate, 4), spectrogram.shape[1], source.path.name,
     )  # fmt: skip
+
+
+def write_report(folder: Path, manifest: ClipManifest, results: Sequence[RecordingResult]) -> None:
+    """Write report.txt, report.json and report.html into `folder`."""
+    write_atomic(folder / "report.txt", report_text(manifest, results))
+    recordings = [
+        {
+            **asdict(result),
+            "fault": str(result.fault or ""),
+            "remarks": [str(remark) for remark in result.remarks],
+        }
+        for result in results
+    ]
+    data = {**summarize(manifest, results), "recordings": recordings}
+    write_atomic(folder / "report.json", json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+    write_atomic(folder / "report.html", report_html(manifest, results))
+
+
+def summarize(manifest: ClipManifest, results: Sequence[RecordingResult]) -> dict[str, Any]:
+    """The figures of the whole dataset."""
+    usable = [result for result in results if not result.fault]
+    return {
+        "speaker": manifest.consent["speaker"],
+        "recordings": len(results),
+        "kept": len(usable),
+        "left_out": len(results) - len(usable),
+        "with_remarks": sum(bool(result.remarks) for result in usable),
+        "seconds": round(manifest.seconds, 2),
+        "longest": round(max(result.seconds for result in usable), 2),
+        "shortest": round(min(result.seconds for result in usable), 2),
+        "silence_cut": round(sum(result.cut for result in usable), 2),
+        "shape": manifest.shape.to_dict(),
+    }
+
+
+def _join_remarks(result: RecordingResult) -> str:
+    return "; ".join(map(str, result.remarks))
+
+
+def report_text(manifest: ClipManifest, results: Sequence[RecordingResult]) -> str:
+    """The report as plain text."""
+    figures = summarize(manifest, results)
+    lines = [
+        f"{figures['kept']} of {figures['recordings']} recordings of {figures['speaker']} can be used: "
+        f"{figures['seconds'] / 60:.1f} minutes, clips of {figures['shortest']:.1f} to "
+        f"{figures['longest']:.1f} s, {figures['silence_cut']:.1f} s of silence cut.",
+    ]
+    lines += [f"left out: {result.source}: {result.fault}." for result in results if result.fault]
+    lines += [
+        f"note: {result.source}: {_join_remarks(result)}."
+        for result in results
+        if result.remarks and not result.fault
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def report_html(manifest: ClipManifest, results: Sequence[RecordingResult]) -> str:
+    """The report as a self-contained page with plots and tables."""
+    usable = [result for result in results if not result.fault]
+    left_out = [(result.source, str(result.fault)) for result in results if result.fault]
+    notes = [(result.source, _join_remarks(result)) for result in usable if result.remarks]
+    figures = summarize(manifest, results)
+    shape = figures.pop("shape")
+    seconds = count_by_step([result.seconds for result in usable], 1.0)
+    loudness = count_by_step([result.loudness for result in usable], 3.0)
+    pace = [len("".join(result.text.split())) / result.seconds for result in usable]
+    parts = [
+        html_report.table(("", ""), [*figures.items(), *shape.items()]),
+        html_report.paragraph(f"Allowed by {figures['speaker']}: {manifest.consent['allows']}"),
+        html_report.bar_chart("Clips by length (s)", seconds),
+        html_report.bar_chart("Loudness as recorded (LUFS)", loudness),
+        html_report.bar_chart("Characters a second", count_by_step(pace, 1.0)),
+    ]
+    for title, rows in (("Left out", left_out), ("Notes", notes)):
+        if rows:
+            table = html_report.table(("recording", "why"), rows[:MAX_TABLE_ROWS])
+            parts += [html_report.heading(title), table]
+    return html_report.render_page(f"Recordings of {figures['speaker']}", *parts)
+
+
+def count_by_step(values: Sequence[float], step: float) -> dict[str, float]:
+    """A histogram: how many values lie in each step, by its lower end; empty steps in between count 0.
+
+    >>> count_by_step([0.2, 0.9, 2.5], 1.0)
+    {'0': 2, '1': 0, '2': 1}
+    """
+    counts = Counter(int(value // step) for value in values)
+    return {f"{n * step:g}": counts[n] for n in range(min(counts), max(counts) + 1)}

@@ -1,10 +1,11 @@
-"""Sound as what VITS learns from: magnitudes of a short-time Fourier transform, and their mel bands.
+"""What VITS learns from: magnitudes of the short-time Fourier transform, and their mel bands.
 
-As VITS's own code makes them: reflected ends, no centring, so frames = samples // hop.
+Computed as in VITS's own code: reflected ends and no centring, so that frames = samples // hop.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,12 +18,12 @@ from torch.nn import functional as F
 from elysia.core.errors import VoiceError
 from elysia.voice.vits.config import read_json
 
-MEL_FLOOR = 1e-5  # of a mel band, before its logarithm
+MEL_FLOOR = 1e-5  # before the logarithm
 
 
 @dataclass(frozen=True)
 class SpectrogramConfig:
-    """How sound is cut: `rate` samples a second, `hop` from frame to frame, `window` of a frame."""
+    """`rate` is samples per second, `hop` samples from frame to frame, `window` samples of a frame."""
 
     rate: int = 22_050
     hop: int = 256
@@ -30,7 +31,7 @@ class SpectrogramConfig:
 
     @property
     def bins(self) -> int:
-        """Magnitudes of a frame."""
+        """Magnitudes per frame."""
         return self.window // 2 + 1
 
     def to_dict(self) -> dict[str, int]:
@@ -39,28 +40,25 @@ class SpectrogramConfig:
 
     @classmethod
     def from_model(cls, config: Any) -> SpectrogramConfig:
-        """The one that a VitsConfig was made for."""
-        hop = 1
-        for rate in config.upsample_rates:
-            hop *= rate
+        """The one that a transformers VitsConfig expects."""
+        hop = math.prod(config.upsample_rates)
         return cls(config.sampling_rate, hop, 2 * (config.spectrogram_bins - 1))
 
     @classmethod
     def from_folder(cls, folder: Path) -> SpectrogramConfig:
-        """The one of a model folder, ours or Hugging Face's."""
+        """The one that the model in a folder expects, ours or Hugging Face's."""
         from transformers import VitsConfig
 
         return cls.from_model(VitsConfig(**read_json(folder / "config.json")))
 
-    def check(self) -> None:
-        """VoiceError for a shape that makes no spectrogram."""
+    def validate(self) -> None:
+        """Raise VoiceError for values that make no spectrogram."""
         if not (8000 <= self.rate <= 48_000 and 0 < self.hop <= self.window <= 16_384):
             raise VoiceError(
-                f"{self.rate} samples a second in windows of {self.window} every {self.hop} cannot be "
-                "trained on: take 8000 to 48000 a second, and a window of at least the hop."
+                "voice.bad_spectrogram", rate=self.rate, window=self.window, hop=self.hop
             )
         if self.window % 2 or (self.window - self.hop) % 2:
-            raise VoiceError(f"window {self.window} and hop {self.hop} must both be even.")
+            raise VoiceError("voice.odd_spectrogram", window=self.window, hop=self.hop)
 
 
 def stft_magnitudes(samples: Tensor, shape: SpectrogramConfig) -> Tensor:

@@ -1,7 +1,8 @@
-"""A normalised text in the symbols that a model was trained on.
+"""Normalized text in the symbols that a VITS model was trained on: bopomofo, IPA or pinyin.
 
-`CLEANERS` names each writing as VITS's configs do. What a writing cannot say is left out and
-counted, never silently. Knows nothing of models; `detect_cleaner` looks only at a list of symbols.
+`CLEANERS` maps the names in VITS's configs to functions, `SYMBOLS` to each one's symbol set. Text that a
+cleaner has no symbols for is returned as `unsaid`, never dropped silently. The spellings of each final
+follow the published sound tables of VITS's chinese_cleaners and cjke_cleaners2.
 """
 
 from __future__ import annotations
@@ -11,59 +12,63 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from elysia.core.errors import VoiceError
+from elysia.core.i18n import Text
 from elysia.voice.frontend import language_id
+from elysia.voice.frontend.g2p_en import to_model_ipa, word_to_ipa
 from elysia.voice.frontend.g2p_zh import TonedSyllable, text_to_words
-from elysia.voice.frontend.normalize_en import word_to_ipa
 
 _WIDE = str.maketrans(",.!?;:、；：-~～", "，。！？，，，，，—……", "'’")
 _NARROW = str.maketrans("，。！？；：、—～;:", ",.!?,,,-~,,")
 _QUOTES = re.compile(r"[\"“”‘’「」『』《》〈〉()（）\[\]【】·•/\\]")
 _WORD = re.compile(r"[A-Za-z\u00c0-\u024f][A-Za-z\u00c0-\u024f'’]*")
 
-# More of a text than this lost, and a writing is not the model's.
+# A cleaner that would lose a larger share of a text than this is not the model's.
 MAX_DROPPED = 0.05
 
 
 @dataclass(frozen=True)
 class CleanedText:
-    """Symbols to be said, and the stretches of text that this writing has no symbols for."""
+    """The symbols of a text, and the stretches of it that the cleaner has no symbols for."""
 
     symbols: str
     unsaid: tuple[str, ...] = ()
 
 
 def clean_text(text: str, cleaner: str, *, sandhi: bool = True) -> CleanedText:
-    """`text`, normalised, through one of CLEANERS. VoiceError for a name that is none of them."""
+    """Run normalized `text` through one of CLEANERS; `sandhi` applies the rules for neighbouring tones.
+
+    Raises VoiceError for an unknown cleaner.
+    """
     if cleaner not in CLEANERS:
-        raise VoiceError(f"There is no cleaner '{cleaner}', only {', '.join(CLEANERS)}.")
+        raise VoiceError("voice.unknown_cleaner", cleaner=cleaner, known=[*CLEANERS])
     return CLEANERS[cleaner](_QUOTES.sub("", text), sandhi)
 
 
 def chinese_cleaners(text: str, sandhi: bool = True) -> CleanedText:
-    """Bopomofo with tone marks, a blank before each word; Latin letters by their names.
+    """Bopomofo with tone marks, a blank before each word; Latin letters are spelled by their names.
 
     >>> chinese_cleaners("你好，世界").symbols
     'ㄋㄧˊㄏㄠˇ， ㄕˋㄐㄧㄝˋ。'
     """
-    said, unsaid = "", []
+    symbols, unsaid = "", []
     for span in language_id.split_languages(text):
         if span.language in ("zh", "en"):
-            said += _write_bopomofo(span.text, sandhi, bool(said))
+            symbols += _write_bopomofo(span.text, sandhi, bool(symbols))
         else:
             unsaid.append(span.text)
-    said = re.sub(r"([ˉˊˇˋ˙])$", r"\1。", re.sub(r"\s+", " ", said).strip())
-    return CleanedText(said, tuple(unsaid))
+    symbols = re.sub(r"([ˉˊˇˋ˙])$", r"\1。", re.sub(r"\s+", " ", symbols).strip())
+    return CleanedText(symbols, tuple(unsaid))
 
 
 def _write_bopomofo(text: str, sandhi: bool, inside: bool) -> str:
-    said = ""
+    symbols = ""
     for word in text_to_words(text.translate(_WIDE), sandhi=sandhi):
         if word.syllables:
-            blank = " " if said or inside else ""
-            said += blank + "".join(map(syllable_to_bopomofo, word.syllables))
+            blank = " " if symbols or inside else ""
+            symbols += blank + "".join(map(syllable_to_bopomofo, word.syllables))
         else:
-            said += "".join(LETTERS.get(char.lower(), char) for char in word.text)
-    return said
+            symbols += "".join(LETTERS.get(char.lower(), char) for char in word.text)
+    return symbols
 
 
 def cjke_cleaners2(text: str, sandhi: bool = True) -> CleanedText:
@@ -72,40 +77,40 @@ def cjke_cleaners2(text: str, sandhi: bool = True) -> CleanedText:
     >>> cjke_cleaners2("你好，world!").symbols
     'ni↑xɑʊ↓↑, wəɹɫd!'
     """
-    said, unsaid = "", []
+    symbols, unsaid = "", []
     for span in language_id.split_languages(text):
         if span.language == "zh":
-            said += _write_chinese_ipa(span.text, sandhi) + " "
+            symbols += _write_chinese_ipa(span.text, sandhi) + " "
         elif span.language == "en":
-            said += _write_english(span.text, lambda word: to_model_ipa(word_to_ipa(word))) + " "
+            symbols += _write_english(span.text, lambda word: to_model_ipa(word_to_ipa(word))) + " "
         else:
             unsaid.append(span.text)
-    return CleanedText(_finish_sentence(said), tuple(unsaid))
+    return CleanedText(_finish_sentence(symbols), tuple(unsaid))
 
 
 def _write_chinese_ipa(text: str, sandhi: bool) -> str:
-    said = ""
+    symbols = ""
     for word in text_to_words(text.translate(_NARROW), sandhi=sandhi):
-        blank = " " if said and word.syllables and not said.endswith(" ") else ""
-        said += blank + (
+        blank = " " if symbols and word.syllables and not symbols.endswith(" ") else ""
+        symbols += blank + (
             "".join(map(syllable_ipa, word.syllables)) if word.syllables else word.text
         )
-    return said.strip()
+    return symbols.strip()
 
 
 def _write_english(text: str, say: Callable[[str], str]) -> str:
-    return _WORD.sub(lambda found: say(found[0]), text.translate(_NARROW)).strip()
+    return _WORD.sub(lambda match: say(match[0]), text.translate(_NARROW)).strip()
 
 
 def pinyin_cleaners(text: str, sandhi: bool = True) -> CleanedText:
     """Pinyin with tone digits, a blank between syllables; English as its letters.
 
-    Some forks give the name chinese_cleaners to this; `detect_cleaner` tells them apart by the symbols.
+    Some forks call this chinese_cleaners, too; `detect_cleaner` tells them apart by their symbols.
 
     >>> pinyin_cleaners("你好。").symbols
     'ni2 hao3.'
     """
-    said: list[str] = []
+    symbols: list[str] = []
     unsaid = []
     for span in language_id.split_languages(text):
         if span.language not in ("zh", "en"):
@@ -113,18 +118,18 @@ def pinyin_cleaners(text: str, sandhi: bool = True) -> CleanedText:
             continue
         for word in text_to_words(span.text.translate(_NARROW).replace("'", ""), sandhi=sandhi):
             if word.syllables:
-                said += [
+                symbols += [
                     f" {bopomofo_to_pinyin(part.bopomofo)}{part.tone}" for part in word.syllables
                 ]
             else:
-                said.append(word.text.lower())
-    return CleanedText(_finish_sentence("".join(said).strip()), tuple(unsaid))
+                symbols.append(word.text.lower())
+    return CleanedText(_finish_sentence("".join(symbols).strip()), tuple(unsaid))
 
 
-def _finish_sentence(said: str) -> str:
-    said = re.sub(r" +(?=[,.!?…~-])", "", re.sub(r"\s+", " ", said)).strip()
-    said = re.sub(r"([,.!?…])(?=[^\s,.!?…~-])", r"\1 ", said)
-    return said if not said or said[-1] in ",.!?-…~" else said + "."
+def _finish_sentence(symbols: str) -> str:
+    symbols = re.sub(r" +(?=[,.!?…~-])", "", re.sub(r"\s+", " ", symbols)).strip()
+    symbols = re.sub(r"([,.!?…])(?=[^\s,.!?…~-])", r"\1 ", symbols)
+    return symbols if not symbols or symbols[-1] in ",.!?-…~" else symbols + "."
 
 
 CLEANERS: dict[str, Callable[[str, bool], CleanedText]] = {
@@ -141,19 +146,18 @@ _SAMPLES = (
 )
 
 
-def count_dropped(text: str, cleaner: str, symbols: Collection[str]) -> tuple[float, str]:
-    """What share of `text`'s symbols a model without them would lose, and which, most first."""
-    known = set(symbols)
-    said = clean_text(text, cleaner).symbols
-    lost = [char for char in said if char not in known]
+def count_dropped(text: str, cleaner: str, known: Collection[str]) -> tuple[float, str]:
+    """What share of a text's symbols a model that knows only `known` would lose, and which, most first."""
+    symbols, table = clean_text(text, cleaner).symbols, set(known)
+    lost = [char for char in symbols if char not in table]
     names = "".join(sorted(set(lost), key=lost.count, reverse=True))
-    return (len(lost) / len(said) if said else 0.0), names
+    return (len(lost) / len(symbols) if symbols else 0.0), names
 
 
 def detect_cleaner(symbols: Collection[str], named: str = "") -> str:
-    """The cleaner that writes in `symbols`; the one a config names, where it fits.
+    """The cleaner that writes in `symbols`: the one that a config names, if it fits, else the best.
 
-    Raises VoiceError, with the share lost and the symbols, when none fits.
+    Raises VoiceError, with the share and the symbols that would be lost, when none fits.
     """
     text = "".join(_SAMPLES)
     order = sorted(
@@ -165,10 +169,9 @@ def detect_cleaner(symbols: Collection[str], named: str = "") -> str:
     best = min(CLEANERS, key=lambda name: count_dropped(text, name, symbols)[0])
     share, lost = count_dropped(text, best, symbols)
     raise VoiceError(
-        f"The checkpoint's {len(symbols)} symbols fit no cleaner: even {best} would lose {share:.0%} "
-        f"of a Chinese text ({lost[:20]}). Its config names '{named or 'none'}'; give the config "
-        "that the checkpoint was trained with."
-    )
+        "voice.no_cleaner_fits", count=len(symbols), best=best, share=f"{share:.0%}",
+        lost=lost[:20], named=named or Text("voice.none"),
+    )  # fmt: skip
 
 
 TONES_BOPOMOFO = {1: "ˉ", 2: "ˊ", 3: "ˇ", 4: "ˋ", 5: "˙"}
@@ -217,15 +220,15 @@ LETTERS = {
 
 
 def syllable_to_bopomofo(syllable: TonedSyllable) -> str:
-    """A syllable with its tone mark; the first tone is written, too."""
+    """A syllable in bopomofo with its tone mark, which the first tone has, too."""
     return syllable.bopomofo + TONES_BOPOMOFO[syllable.tone] if syllable.bopomofo else ""
 
 
 def syllable_ipa(syllable: TonedSyllable) -> str:
     """A syllable in the IPA of cjke_cleaners2.
 
-    >>> syllable_ipa(TonedSyllable("好", "ㄏㄠ", 3)), syllable_ipa(TonedSyllable("是", "ㄕ", 4)), syllable_ipa(TonedSyllable("学", "ㄒㄩㄝ", 2))
-    ('xɑʊ↓↑', 's`ɹ`↓', 'ʃɥɛ↑')
+    >>> [syllable_ipa(TonedSyllable(*it)) for it in (("好", "ㄏㄠ", 3), ("是", "ㄕ", 4), ("学", "ㄒㄩㄝ", 2))]
+    ['xɑʊ↓↑', 's`ɹ`↓', 'ʃɥɛ↑']
     """
     sound, tone = syllable.bopomofo, TONES_IPA[syllable.tone]
     if not sound:
@@ -234,16 +237,6 @@ def syllable_ipa(syllable: TonedSyllable) -> str:
         return (_BARE.get(sound) or _LABIAL_O[sound]) + tone
     initial = sound[0] if sound[0] in _INITIALS else ""
     return _INITIALS.get(initial, "") + _FINALS.get(sound[len(initial) :], "") + tone
-
-
-def to_model_ipa(sounds: str) -> str:
-    """The dictionary's IPA of a word in the symbols of cjke_cleaners2: no affricate letters, ɹ, dark l.
-
-    >>> to_model_ipa("ˈlɪtəl ʤəʤ")
-    'ˈlɪtəɫ dʒədʒ'
-    """
-    sounds = re.sub(r"l(?=[^aeiouæɑɔəɛɪʊ ]*(?: |$))", "ɫ", sounds)
-    return sounds.replace("r", "ɹ").replace("ʤ", "dʒ").replace("ʧ", "tʃ")
 
 
 _LATIN_INITIALS = "b p m f d t n l g k h j q x zh ch sh r z c s"
@@ -265,8 +258,8 @@ _PINYIN_ALONE = {
 def bopomofo_to_pinyin(sound: str) -> str:
     """Bopomofo without tone as pinyin; ü is v behind l and n.
 
-    >>> bopomofo_to_pinyin("ㄋㄩ"), bopomofo_to_pinyin("ㄐㄩㄝ"), bopomofo_to_pinyin("ㄧㄡ"), bopomofo_to_pinyin("ㄓ")
-    ('nv', 'jue', 'you', 'zhi')
+    >>> [bopomofo_to_pinyin(sound) for sound in ("ㄋㄩ", "ㄐㄩㄝ", "ㄧㄡ", "ㄓ")]
+    ['nv', 'jue', 'you', 'zhi']
     """
     if not sound:
         return ""

@@ -1,7 +1,7 @@
-"""Chinese words become syllables with tones as they are spoken.
+"""Chinese text as words of syllables with tones, as they are spoken.
 
-Words come from jieba, readings from pypinyin's phrases; tone sandhi is ours: 一, 不, and third
-tones in a row. Knows nothing of symbols that a model takes.
+Words come from jieba and readings from pypinyin's phrases, corrected by the tables READINGS and
+LIGHT_WORDS at the end. Tone sandhi is done here: 一, 不, and third tones in a row.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _WHO = "我 你 他 她 它 您 我们 你们 他们 她们 咱们 谁 就 还 �
 _WHO_MUST = set(_WHO.split())
 _MUCH = "很 太 多 好 更 真 最 不 挺 这么 那么 多么 非常 有点 米 公里 厘米 一样"
 _HOW_MUCH = set(_MUCH.split())
-_GIVEN = set("给钱书债款清")
+_GIVEN = set("给钱书债款清")  # what is given back: 还钱
 _PLACES = set("原土草基各该此本当当场外内陆")  # 原地 and the like, where 地 is ground
 _LOADING = threading.Lock()
 
 
 @dataclass
 class TonedSyllable:
-    """One Han character as it is said: pinyin in bopomofo without tone, and a tone, 1 to 5."""
+    """A Han character as it is spoken: bopomofo without a tone mark, and the tone, 1 to 5 (light)."""
 
     char: str
     bopomofo: str
@@ -42,42 +42,42 @@ class TonedSyllable:
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """A word and its syllables; what is not Han has none and is kept as it is."""
+    """A word and its syllables. Text that is not Han has none and stays as it is."""
 
     text: str
     syllables: tuple[TonedSyllable, ...] = ()
 
 
 def text_to_words(text: str, *, sandhi: bool = True) -> list[SpokenWord]:
-    """The words of `text` in order, tones as spoken (or, without `sandhi`, as the dictionary has it).
+    """The words of `text` in order, with tones as spoken, or, without `sandhi`, as in the dictionary.
 
     >>> ["".join(f"{s.bopomofo}{s.tone}" for s in w.syllables) for w in text_to_words("你好")]
     ['ㄋㄧ2ㄏㄠ3']
     """
-    found: list[SpokenWord] = []
+    words: list[SpokenWord] = []
     for part in _HAN_RUN.split(text):
         if not part:
             continue
         if not _HAN_RUN.match(part):
-            found.append(SpokenWord(part))
+            words.append(SpokenWord(part))
             continue
         phrase = [SpokenWord(word, _read_syllables(word)) for word in _segment(part)]
         _read_particles(phrase)
         if sandhi:
             _apply_yi_and_bu(phrase)
             _apply_third_tones(phrase)
-        found += phrase
-    return found
+        words += phrase
+    return words
 
 
 def _read_syllables(word: str) -> tuple[TonedSyllable, ...]:
-    said = tuple(
+    readings = tuple(
         TonedSyllable(char, *_to_bopomofo(reading))
         for char, reading in zip(word, _read_pinyin(word), strict=True)
     )
     if word in LIGHT_WORDS:
-        said[-1].tone = 5
-    return said
+        readings[-1].tone = 5
+    return readings
 
 
 @lru_cache(maxsize=8192)
@@ -87,15 +87,17 @@ def _read_pinyin(word: str) -> tuple[str, ...]:
 
     if word in READINGS:
         return tuple(READINGS[word].split())
-    said: list[str] = lazy_pinyin(word, style=Style.TONE, errors="ignore")
-    return tuple(said) if len(said) == len(word) else tuple(_read_char(char) for char in word)
+    readings: list[str] = lazy_pinyin(word, style=Style.TONE, errors="ignore")
+    return (
+        tuple(readings) if len(readings) == len(word) else tuple(_read_char(char) for char in word)
+    )
 
 
 def _read_char(char: str) -> str:
     from pypinyin import Style, lazy_pinyin
 
-    said: list[str] = lazy_pinyin(char, style=Style.TONE, errors="ignore")
-    return said[0] if said else ""
+    readings: list[str] = lazy_pinyin(char, style=Style.TONE, errors="ignore")
+    return readings[0] if readings else ""
 
 
 @lru_cache(maxsize=2048)
@@ -105,18 +107,18 @@ def _to_bopomofo(reading: str) -> tuple[str, int]:
     from pypinyin.style import convert
 
     marks = {"ˊ": 2, "ˇ": 3, "ˋ": 4, "˙": 5}
-    said = convert(reading, Style.BOPOMOFO, strict=True, default="") if reading else ""
-    if said and said[-1] in marks:
-        return said[:-1], marks[said[-1]]
-    toneless = bool(said) and reading.isascii()
-    return said, 5 if toneless else 1
+    readings = convert(reading, Style.BOPOMOFO, strict=True, default="") if reading else ""
+    if readings and readings[-1] in marks:
+        return readings[:-1], marks[readings[-1]]
+    toneless = bool(readings) and reading.isascii()
+    return readings, 5 if toneless else 1
 
 
 def _read_particles(phrase: list[SpokenWord]) -> None:
-    """One-character words whose sound their neighbours decide.
+    """Choose the reading of one-character words by their neighbours.
 
-    得, 地 and 着 are particles, but 得 is must (děi) behind who has to; 只 is a measure (zhī)
-    behind a number; 长 is long (cháng) behind how much; 还 gives back (huán) before what is given.
+    得, 地 and 着 are particles, but 得 is "must" (děi) behind a person; 只 is a measure word (zhī) behind
+    a number; 长 is "long" (cháng) behind a degree; 还 is "give back" (huán) before what is given.
     """
     before = ""
     for here, word in enumerate(phrase):
@@ -145,7 +147,7 @@ def _set_reading(word: SpokenWord, reading: str) -> None:
 
 
 def _apply_yi_and_bu(phrase: list[SpokenWord]) -> None:
-    """一 and 不 take their tone from what follows; a number's or an ordinal's 一 keeps its own."""
+    """一 and 不 take their tone from what follows; the 一 of a number or an ordinal keeps its own."""
     flat = [(word, place) for word in phrase for place in range(len(word.syllables))]
     chars = "".join(word.text[place] for word, place in flat)
     for here, (word, place) in enumerate(flat):
@@ -180,9 +182,9 @@ def _is_numeral_or_ordinal(chars: str, here: int) -> bool:
 
 
 def _apply_third_tones(phrase: list[SpokenWord]) -> None:
-    """A third tone before a third tone rises, first inside words, then from word to word.
+    """A third tone before a third tone becomes a second, first inside words, then between them.
 
-    小老鼠 is 3-2-3 and 展览馆 2-2-3 because the inner word changes first.
+    小老鼠 is 3-2-3 and 展览馆 2-2-3, because the inner word changes first.
     """
     for word in phrase:
         cut = _inner_cut(word)
@@ -206,7 +208,10 @@ def _raise_pair(left: TonedSyllable, right: TonedSyllable) -> None:
 
 
 def _inner_cut(word: SpokenWord) -> int:
-    """Where a word of three or four syllables is built of two; 0 where it is one piece."""
+    """Where a word of three or four syllables is composed of two words; 0 when it is one piece.
+
+    Three syllables are cut where jieba's dictionary has the more frequent pair.
+    """
     length = len(word.syllables)
     if length == 4:
         return 2
@@ -222,7 +227,9 @@ def _segment(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _load_tokenizer() -> Any:
-    """jieba's dictionary; its cache is kept where no other user of the machine can write."""
+    """jieba with its dictionary. The cache lies where no other user of the machine can write: jieba
+    loads it with marshal, and looks for it in the shared /tmp by default.
+    """
     import jieba
 
     with _LOADING:
@@ -233,7 +240,7 @@ def _load_tokenizer() -> Any:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             tokenizer.tmp_dir = str(folder)
         except OSError:
-            # Without a home it is read anew each time: a second, and no file for others to plant.
+            # No home to write to: read the dictionary anew, which takes a second, and use no cache.
             tokenizer.cache_file = os.devnull
         tokenizer.initialize()
     return tokenizer

@@ -1,7 +1,7 @@
-"""Which language each stretch of a text is in, and its numbers written out in that language.
+"""The language of each stretch of a text, and its numbers written out in that language.
 
-Decided sentence by sentence: kana makes a sentence Japanese, Han makes it Chinese with English in
-it, Latin letters alone make it English. Knows nothing of sounds.
+Decided sentence by sentence: kana makes a sentence Japanese and hangul Korean, Han makes it Chinese with
+English in it, Latin letters alone make it English.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _ENGLISH_AROUND = re.compile(r"[A-Za-z][A-Za-z'’]* (?:[\d.,:$%]+ )+[A-Za-z][A-
 
 @dataclass(frozen=True)
 class LanguageSpan:
-    """A stretch in one of LANGUAGES; "other" has letters that no part of ours can say."""
+    """A stretch in one of LANGUAGES; "other" has letters that no part of the front end can read."""
 
     language: str
     text: str
 
 
 def detect_language(sentence: str) -> str:
-    """The language of a whole sentence; without any letter it is Chinese.
+    """The language of a sentence; one without letters counts as Chinese.
 
     >>> detect_language("我爱Python"), detect_language("I do."), detect_language("こんにちは世界")
     ('zh', 'en', 'ja')
@@ -48,7 +48,7 @@ def detect_language(sentence: str) -> str:
 
 
 def normalize_numbers(text: str) -> str:
-    """Numbers and signs written out, each sentence in its own language.
+    """Write out numbers and signs, each sentence in its own language.
 
     >>> normalize_numbers("我有3个。I have 3.")
     '我有三个。I have three.'
@@ -68,7 +68,7 @@ def _normalize_sentence(sentence: str) -> str:
 
 
 def split_languages(text: str) -> list[LanguageSpan]:
-    """The stretches of a normalised text, in order; marks and blanks go with what is before them.
+    """The stretches of a normalized text, in order; punctuation and blanks belong to what precedes them.
 
     >>> [(s.language, s.text) for s in split_languages("我爱Python，真的。")]
     [('zh', '我爱'), ('en', 'Python，'), ('zh', '真的。')]
@@ -86,7 +86,7 @@ def split_languages(text: str) -> list[LanguageSpan]:
 
 
 def _char_language(char: str, home: str) -> str | None:
-    """The language of a letter inside a sentence of language `home`; None for what is no letter."""
+    """The language of a letter inside a sentence of language `home`; None when it is no letter."""
     if _HAN.match(char):
         return home if home in ("ja", "ko") else "zh"
     if _KANA.match(char):

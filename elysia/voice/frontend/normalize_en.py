@@ -1,31 +1,21 @@
-"""Numbers and signs inside English text, written out, and words as sounds.
+"""Numbers, signs and abbreviations inside English text, written out in words.
 
-Sounds are IPA from the CMU dictionary (package eng_to_ipa), as the VITS models with
-cjke_cleaners2 learned them; a word that it lacks is spelled or sounded out by rule. Knows nothing
-of Chinese.
+The rules of `normalize_en` run from the most particular to the most general, so that a date is not read
+as two subtractions. Cardinals and ordinals come from num2words.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
-_BELOW_TWENTY = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-)
-_ONES = _BELOW_TWENTY.split()
-_BY_TEN = "zero ten twenty thirty forty fifty sixty seventy eighty ninety"
-_TENS = _BY_TEN.split()
-_GROUPS = ("", " thousand", " million", " billion", " trillion")
-_ORDINALS = {
-    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
-    "nine": "ninth", "twelve": "twelfth",
-}  # fmt: skip
-_MONTH_NAMES = (
-    "January February March April May June July August September October November December"
-)
-_MONTHS = _MONTH_NAMES.split()
+from num2words import num2words
+
+MAX_CARDINAL_DIGITS = 15  # longer numbers are read digit by digit
+
+_MONTHS = [
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+]  # fmt: skip
 _SHORT_FORMS = {
     "mr": "mister", "mrs": "missus", "ms": "miz", "dr": "doctor", "st": "saint", "jr": "junior",
     "prof": "professor", "vs": "versus", "etc": "et cetera", "no": "number", "approx": "approximately",
@@ -85,6 +75,7 @@ def normalize_en(text: str) -> str:
     )
     text = re.sub(r"(?<=\d)\s?[-–]\s?(?=\d)", " to ", text)
     text = re.sub(r"(?<![\d.])(1[1-9]|20)(\d\d)(s?)(?![\d.]\d|\d)", _read_year, text)
+    # What is still glued to letters is a name, such as A380 or 4K.
     text = re.sub(r"(?<=[A-Za-z])-?(?=\d)|(?<=\d)(?=[A-Za-z])", " ", text)
     text = re.sub(r"(?<![\w])[-−](?=\d)", "minus ", text)
     text = re.sub(r"\d+(?:\.\d+)*", lambda m: read_number(m[0]), text)
@@ -93,173 +84,85 @@ def normalize_en(text: str) -> str:
 
 
 def read_number(digits: str) -> str:
-    """A number of digits, perhaps with decimals, in words; long ones and 007 digit by digit.
+    """A number in digits, perhaps with decimals, in words; very long ones and 007 digit by digit.
 
     >>> read_number("105"), read_number("3.14"), read_number("007")
     ('one hundred five', 'three point one four', 'zero zero seven')
     """
-    whole, *rest = digits.split(".")
-    by_digit = len(whole) > 15 or (len(whole) > 1 and whole[0] == "0")
-    said = _spell_digits(whole) if by_digit else _read_cardinal(int(whole))
-    return " point ".join([said, *(_spell_digits(part) for part in rest)])
+    whole, *decimals = digits.split(".")
+    by_digit = len(whole) > MAX_CARDINAL_DIGITS or (len(whole) > 1 and whole[0] == "0")
+    words = _spell_digits(whole) if by_digit else read_cardinal(int(whole))
+    return " point ".join([words, *(_spell_digits(part) for part in decimals)])
+
+
+def read_cardinal(value: int) -> str:
+    """105 as 'one hundred five'."""
+    return _plain_words(num2words(value))
 
 
 def read_ordinal(value: int) -> str:
-    """1 to 'first', 22 to 'twenty second'."""
-    *front, last = _read_cardinal(value).split()
-    if last not in _ORDINALS:
-        last = last[:-1] + "ieth" if last.endswith("y") else last + "th"
-    else:
-        last = _ORDINALS[last]
-    return " ".join([*front, last])
+    """22 as 'twenty second'."""
+    return _plain_words(num2words(value, to="ordinal"))
+
+
+def _plain_words(words: str) -> str:
+    """American English without marks: "one hundred and five" and "twenty-two" lose theirs."""
+    return words.replace(" and ", " ").replace("-", " ").replace(",", "")
 
 
 def _spell_digits(digits: str) -> str:
-    return " ".join(_ONES[int(digit)] for digit in digits if digit.isdecimal())
+    return " ".join(read_cardinal(int(digit)) for digit in digits if digit.isdecimal())
 
 
-def _read_cardinal(value: int) -> str:
-    if value < 20:
-        return _ONES[value]
-    if value < 100:
-        return _TENS[value // 10] + (" " + _ONES[value % 10] if value % 10 else "")
-    if value < 1000:
-        rest = " " + _read_cardinal(value % 100) if value % 100 else ""
-        return f"{_ONES[value // 100]} hundred{rest}"
-    power = (len(str(value)) - 1) // 3
-    front, rest_value = divmod(value, 1000**power)
-    rest = " " + _read_cardinal(rest_value) if rest_value else ""
-    return _read_cardinal(front) + _GROUPS[power] + rest
-
-
-def _read_date(found: re.Match[str]) -> str:
-    month, day = int(found[2]), int(found[3])
+def _read_date(match: re.Match[str]) -> str:
+    month, day = int(match[2]), int(match[3])
     if not (1 <= month <= 12 and 1 <= day <= 31):
-        return found[0]
-    return f"{_MONTHS[month - 1]} {read_ordinal(day)} {found[1]}"
+        return match[0]
+    return f"{_MONTHS[month - 1]} {read_ordinal(day)} {match[1]}"
 
 
-def _read_time(found: re.Match[str]) -> str:
-    hour, minute = int(found[1]), int(found[2])
-    said = _read_cardinal(hour)
+def _read_time(match: re.Match[str]) -> str:
+    hour, minute = int(match[1]), int(match[2])
+    words = read_cardinal(hour)
     if not minute:
-        return said + (" o'clock" if hour <= 12 else " hundred")
-    return f"{said} {'oh ' if minute < 10 else ''}{_read_cardinal(minute)}"
+        return words + (" o'clock" if hour <= 12 else " hundred")
+    return f"{words} {'oh ' if minute < 10 else ''}{read_cardinal(minute)}"
 
 
-def _read_telephone(found: re.Match[str]) -> str:
-    return ", ".join(_spell_digits(group) for group in re.findall(r"\d+", found[0]))
+def _read_telephone(match: re.Match[str]) -> str:
+    return ", ".join(_spell_digits(group) for group in re.findall(r"\d+", match[0]))
 
 
-def _read_money(found: re.Match[str]) -> str:
-    unit, small = _MONEY[found[1]]
-    whole, cents, more, big = (
-        found[2].replace(",", ""),
-        found[3],
-        found[4],
-        (found[5] or "").strip(),
-    )
+def _read_money(match: re.Match[str]) -> str:
+    unit, small = _MONEY[match[1]]
+    whole, cents, more = match[2].replace(",", ""), match[3], match[4]
+    big = (match[5] or "").strip()
     if big or more or (cents and not small):
         amount = read_number(
             whole + (f".{cents}" if cents else "") + (more or "").replace(".", "", bool(cents))
         )
         return f"{amount} {'thousand' if big == 'k' else big} {unit}s".replace("  ", " ")
-    said = f"{read_number(whole)} {unit}" + ("" if whole == "1" or unit == "yuan" else "s")
-    return said + (f" {_read_cardinal(int(cents))}" if cents and int(cents) else "")
+    words = f"{read_number(whole)} {unit}" + ("" if whole == "1" or unit == "yuan" else "s")
+    return words + (f" {read_cardinal(int(cents))}" if cents and int(cents) else "")
 
 
-def _read_unit(found: re.Match[str]) -> str:
-    name = _UNITS[found[2].lower()]
-    one = found[1].lstrip("-") == "1"
-    name = (
-        re.sub(r"s(?= per|$)", "", name, count=1) if one and name.endswith(("s", "hour")) else name
-    )
-    minus = "minus " if found[1].startswith("-") else ""
-    return (
-        f"{minus}{read_number(found[1].lstrip('-'))} {'foot' if one and name == 'feet' else name}"
-    )
+def _read_unit(match: re.Match[str]) -> str:
+    name, amount = _UNITS[match[2].lower()], match[1].lstrip("-")
+    if amount == "1" and name == "feet":
+        name = "foot"
+    elif amount == "1" and name.endswith(("s", "hour")):
+        name = re.sub(r"s(?= per|$)", "", name, count=1)
+    return f"{'minus ' if match[1].startswith('-') else ''}{read_number(amount)} {name}"
 
 
-def _read_year(found: re.Match[str]) -> str:
-    century, rest = int(found[1]), int(found[2])
+def _read_year(match: re.Match[str]) -> str:
+    century, rest = int(match[1]), int(match[2])
     if century == 20 and rest < 10:
-        said = "two thousand" + (f" {_read_cardinal(rest)}" if rest else "")
+        words = "two thousand" + (f" {read_cardinal(rest)}" if rest else "")
     elif not rest:
-        said = _read_cardinal(century) + " hundred"
+        words = read_cardinal(century) + " hundred"
     else:
-        said = f"{_read_cardinal(century)} {'oh ' if rest < 10 else ''}{_read_cardinal(rest)}"
-    if not found[3]:
-        return said
-    return said[:-1] + "ies" if said.endswith("y") else said + "s"
-
-
-_LETTER_NAMES = (
-    "eɪ bi si di i ɛf ʤi eɪʧ aɪ ʤeɪ keɪ ɛl ɛm ɛn oʊ pi kju ɑr ɛs ti ju vi ˈdəbəlju ɛks waɪ zi"
-)
-_LETTERS = dict(zip("abcdefghijklmnopqrstuvwxyz", _LETTER_NAMES.split(), strict=True))
-# Letters to sounds for words that no dictionary has: the longest that fits, from the left.
-_LETTER_SOUNDS = {
-    "tion": "ʃən", "sion": "ʒən", "ough": "oʊ", "augh": "ɔ", "eigh": "eɪ", "igh": "aɪ",
-    "sch": "sk", "tch": "ʧ", "dge": "ʤ", "ch": "ʧ", "sh": "ʃ", "th": "θ", "ph": "f", "wh": "w",
-    "ck": "k", "ng": "ŋ", "qu": "kw", "kn": "n", "wr": "r", "gh": "g", "ee": "i", "ea": "i",
-    "oo": "u", "ou": "aʊ", "ow": "oʊ", "oi": "ɔɪ", "oy": "ɔɪ", "ai": "eɪ", "ay": "eɪ", "au": "ɔ",
-    "aw": "ɔ", "ei": "eɪ", "ie": "i", "oa": "oʊ", "ar": "ɑr", "er": "ər", "ir": "ər", "or": "ɔr",
-    "ur": "ər", "ia": "iə", "io": "ioʊ", "a": "æ", "b": "b", "c": "k", "d": "d", "e": "ɛ", "f": "f",
-    "g": "g", "h": "h", "i": "ɪ", "j": "ʤ", "k": "k", "l": "l", "m": "m", "n": "n", "o": "oʊ",
-    "p": "p", "q": "k", "r": "r", "s": "s", "t": "t", "u": "u", "v": "v", "w": "w", "x": "ks",
-    "y": "i", "z": "z", "ce": "s", "ci": "sɪ", "cy": "si", "ge": "ʤ", "gi": "ʤɪ",
-}  # fmt: skip
-_LETTER_GROUP = re.compile("|".join(sorted(_LETTER_SOUNDS, key=len, reverse=True)))
-
-
-_SPOKEN_CAPITALS = {
-    "NASA",
-    "NATO",
-    "AIDS",
-    "LASER",
-    "RADAR",
-    "HELLO",
-    "YES",
-    "NO",
-    "WOW",
-    "LOVE",
-    "STOP",
-    "GO",
-}
-_WORD_PART = re.compile(r"[A-Z]+(?![a-z'’])|[A-Z]?[a-z'’]+")
-
-
-@lru_cache(maxsize=4096)
-def word_to_ipa(word: str) -> str:
-    """IPA of one word: CMU's, else part by part as its capitals show it.
-
-    >>> word_to_ipa("hello"), word_to_ipa("ChatGPT")
-    ('hɛˈloʊ', 'ʧæt ʤi pi ti')
-    """
-    word = word.replace("’", "'").strip("'")
-    whole = _cmu_ipa(word.lower()) if not (word.isupper() and 1 < len(word) <= 5) else None
-    if whole:
-        return whole
-    return " ".join(filter(None, (_part_to_ipa(part) for part in _WORD_PART.findall(word))))
-
-
-def _part_to_ipa(part: str) -> str:
-    """A part of a word: spelled when it is capitals or has no vowel, else known, else by rule."""
-    lower = part.lower()
-    capitals = part.isupper() and len(part) <= 5 and part not in _SPOKEN_CAPITALS
-    if not capitals and (known := _cmu_ipa(lower)):
-        return known
-    if lower.endswith("'s") and len(lower) > 2:
-        return _part_to_ipa(part[:-2]) + "z"
-    if capitals or not re.search("[aeiouy]", lower):
-        return " ".join(_LETTERS[char] for char in lower if char in _LETTERS)
-    lower = re.sub(r"(?<=[^aeiou])e$", "", lower)
-    return "".join(_LETTER_SOUNDS[piece] for piece in _LETTER_GROUP.findall(lower))
-
-
-def _cmu_ipa(word: str) -> str | None:
-    """CMU's IPA of a word in small letters, or None."""
-    import eng_to_ipa
-
-    said: str = eng_to_ipa.convert(word, keep_punct=False)
-    return said if said and not said.endswith("*") else None
+        words = f"{read_cardinal(century)} {'oh ' if rest < 10 else ''}{read_cardinal(rest)}"
+    if not match[3]:
+        return words
+    return words[:-1] + "ies" if words.endswith("y") else words + "s"

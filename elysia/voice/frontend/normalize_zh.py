@@ -1,7 +1,8 @@
-"""Numbers and signs inside Chinese text, written out: dates, times, money, units, telephones.
+"""Numbers and signs inside Chinese text, written out: dates, times, money, units, telephone numbers.
 
-Rules are tried from the most particular to the most general; each replaces what it understands, so
-the general ones see only what is left. Knows nothing of sounds.
+RULES are applied from the most particular to the most general; each replaces what it understands, so
+that the general ones see only the rest. The numbers are spelled here and not by cn2an, which leaves out
+zeros (3800003069 is 三十八亿零三千零六十九) and says 六万…亿 for 六万亿.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], str]]
 
 
 def normalize_zh(text: str) -> str:
-    """`text` with every number and sign in words.
+    """Write out every number and sign of `text`.
 
     >>> normalize_zh("2024年5月3日12:05，气温-3.5℃，涨了12%。")
     '二零二四年五月三日十二点零五分，气温负三点五摄氏度，涨了百分之十二。'
@@ -52,66 +53,66 @@ def normalize_zh(text: str) -> str:
     return text
 
 
-def _read_date(found: re.Match[str]) -> str:
-    year, month, day = found["year"], int(found["month"]), int(found["day"])
+def _read_date(match: re.Match[str]) -> str:
+    year, month, day = match["year"], int(match["month"]), int(match["day"])
     if not (1 <= month <= 12 and 1 <= day <= 31):
-        return "".join(read_digits(part) for part in (year, found["month"], found["day"]))
+        return "".join(read_digits(part) for part in (year, match["month"], match["day"]))
     return f"{read_digits(year)}年{read_quantity(str(month))}月{read_quantity(str(day))}日"
 
 
-def _read_time(found: re.Match[str]) -> str:
-    hour, minute, second = found["hour"], found["minute"], found["second"]
+def _read_time(match: re.Match[str]) -> str:
+    hour, minute, second = match["hour"], match["minute"], match["second"]
     if int(hour) > 24 or int(minute) > 59:
         return f"{read_quantity(hour)}比{read_quantity(minute)}"
-    said = ("两" if int(hour) == 2 else read_quantity(hour)) + "点"
+    words = ("两" if int(hour) == 2 else read_quantity(hour)) + "点"
     if int(minute) or second:
-        said += ("零" if int(minute) < 10 else "") + (read_quantity(minute) if int(minute) else "")
-        said += "分"
+        words += ("零" if int(minute) < 10 else "") + (read_quantity(minute) if int(minute) else "")
+        words += "分"
     elif not second:
-        said += "整"
-    return said + (_read_seconds(second) + "秒" if second else "")
+        words += "整"
+    return words + (_read_seconds(second) + "秒" if second else "")
 
 
 def _read_seconds(number: str) -> str:
     return ("零" if number.startswith("0") and int(number) else "") + read_quantity(number)
 
 
-def _read_telephone(found: re.Match[str]) -> str:
-    plus = "加" if found[0].startswith("+") else ""
-    groups = re.findall(r"\d+", found[0])
+def _read_telephone(match: re.Match[str]) -> str:
+    plus = "加" if match[0].startswith("+") else ""
+    groups = re.findall(r"\d+", match[0])
     return plus + "，".join(read_digits(group, telephone=True) for group in groups)
 
 
-def _read_money(found: re.Match[str]) -> str:
-    amount = found["amount"].replace(",", "")
+def _read_money(match: re.Match[str]) -> str:
+    amount = match["amount"].replace(",", "")
     whole, _, cents = amount.partition(".")
     amount = f"{whole}.{cents.rstrip('0')}".rstrip(".") if cents else whole
-    said = _read_counted(amount) if not found["big"] else read_quantity(amount) + found["big"]
-    return said + CURRENCIES[found["symbol"].upper()]
+    words = _read_counted(amount) if not match["big"] else read_quantity(amount) + match["big"]
+    return words + CURRENCIES[match["symbol"].upper()]
 
 
-def _read_unit(found: re.Match[str]) -> str:
-    if found["unit"] in ("G", "M", "T", "H", "S"):  # 5G is no weight
-        return read_quantity(found["n"]) + found["unit"]
-    return _read_counted(found["n"]) + UNITS[found["unit"].lower()]
+def _read_unit(match: re.Match[str]) -> str:
+    if match["unit"] in ("G", "M", "T", "H", "S"):  # 5G is a name, not five grams
+        return read_quantity(match["n"]) + match["unit"]
+    return _read_counted(match["n"]) + UNITS[match["unit"].lower()]
 
 
 def _read_counted(number: str) -> str:
     return "两" if number == "2" else read_quantity(number)
 
 
-def _read_percent(found: re.Match[str]) -> str:
-    return ("千" if found["sign"] == "‰" else "百") + "分之" + read_quantity(found["n"])
+def _read_percent(match: re.Match[str]) -> str:
+    return ("千" if match["sign"] == "‰" else "百") + "分之" + read_quantity(match["n"])
 
 
-def _read_model_code(found: re.Match[str]) -> str:
-    """Behind Latin letters: a model's name. Two digits are a quantity, more are spelled."""
-    number = found[0]
+def _read_model_code(match: re.Match[str]) -> str:
+    """A number behind Latin letters, as in A380: two digits are a quantity, more are spelled."""
+    number = match[0]
     return read_quantity(number) if len(number) <= 2 and number[0] != "0" else read_digits(number)
 
 
-def _read_number(found: re.Match[str]) -> str:
-    number = found[0].replace(",", "")
+def _read_number(match: re.Match[str]) -> str:
+    number = match[0].replace(",", "")
     whole = number.lstrip("+-−").partition(".")[0]
     if len(whole) > 1 and whole[0] == "0":
         return read_digits(number)
@@ -204,12 +205,12 @@ def read_quantity(number: str) -> str:
     if number[:1] in "+-−":
         return ("正" if number[0] == "+" else "负") + read_quantity(number[1:])
     whole, _, decimals = number.partition(".")
-    said = (
+    words = (
         _read_integer(whole)
         if len(whole.lstrip("0")) <= MAX_QUANTITY_DIGITS
         else read_digits(whole)
     )
-    return said + ("点" + read_digits(decimals) if decimals else "")
+    return words + ("点" + read_digits(decimals) if decimals else "")
 
 
 def read_digits(number: str, *, telephone: bool = False) -> str:
@@ -218,8 +219,8 @@ def read_digits(number: str, *, telephone: bool = False) -> str:
     >>> read_digits("2024"), read_digits("110", telephone=True)
     ('二零二四', '幺幺零')
     """
-    said = "".join(DIGITS[int(digit)] for digit in number if digit.isdecimal())
-    return said.replace("一", "幺") if telephone else said
+    words = "".join(DIGITS[int(digit)] for digit in number if digit.isdecimal())
+    return words.replace("一", "幺") if telephone else words
 
 
 def _read_integer(number: str) -> str:
@@ -228,7 +229,7 @@ def _read_integer(number: str) -> str:
         return "零"
     parts: list[str] = []
     groups = [number[max(0, end - 4) : end] for end in range(len(number), 0, -4)][::-1]
-    owed = False  # a zero to be said before the next digit
+    owed = False  # a group of zeros was skipped, so 零 must come before the next digit
     for place, group in enumerate(groups):
         value = int(group)
         if not value:
@@ -238,17 +239,17 @@ def _read_integer(number: str) -> str:
             parts.append("零")
         parts.append(_read_group(value) + _GROUPS[len(groups) - 1 - place])
         owed = False
-    said = "".join(parts)
-    return said[1:] if said.startswith("一十") else said
+    words = "".join(parts)
+    return words[1:] if words.startswith("一十") else words
 
 
 def _read_group(value: int) -> str:
-    said, zero = "", False
+    words, zero = "", False
     for power in (3, 2, 1, 0):
         digit = value // 10**power % 10
         if digit:
-            said += ("零" if zero and said else "") + DIGITS[digit] + _TENS[power]
+            words += ("零" if zero and words else "") + DIGITS[digit] + _TENS[power]
             zero = False
         else:
             zero = True
-    return said
+    return words

@@ -1,7 +1,4 @@
-"""Each step from what was written to what is said, for `--explain`.
-
-Knows nothing of models or sound.
-"""
+"""`normalize_text`: from text as written to the words that are spoken. And every step of it, to look at."""
 
 from __future__ import annotations
 
@@ -14,9 +11,12 @@ from elysia.voice.frontend.strip_markup import strip_markup
 
 
 def normalize_text(text: str, *, directions: bool = False) -> str:
-    """What is said of `text`, in words: stripped and normalised. Empty when nothing is."""
-    said = language_id.normalize_numbers(strip_markup(text, directions=directions))
-    return said if any(char.isalnum() for char in said) else ""
+    """`text` without markup, numbers written out; empty when nothing of it can be spoken.
+
+    `directions` also reads stage directions: *actions* and （动作）.
+    """
+    words = language_id.normalize_numbers(strip_markup(text, directions=directions))
+    return words if any(char.isalnum() for char in words) else ""
 
 
 def explain_steps(
@@ -26,15 +26,15 @@ def explain_steps(
     *,
     directions: bool = False,
 ) -> list[tuple[str, str]]:
-    """(step, what it gave) in order; `symbols` are the model's, to show what it would lose."""
+    """(step, result) in order, for `voice explain`; `symbols` are a model's, to show what it would lose."""
     stripped = strip_markup(text, directions=directions)
-    said = normalize_text(text, directions=directions)
-    parts = language_id.split_languages(said)
-    cleaned = clean_text(said, cleaner)
+    words = normalize_text(text, directions=directions)
+    parts = language_id.split_languages(words)
+    cleaned = clean_text(words, cleaner)
     steps = [
         ("text", text),
         ("stripped", stripped),
-        ("normalised", said),
+        ("normalised", words),
         ("languages", " | ".join(f"{part.language}: {part.text.strip()}" for part in parts)),
         ("pinyin", _join_pinyin(parts)),
         (cleaner, cleaned.symbols),
@@ -48,11 +48,11 @@ def explain_steps(
 
 
 def _join_pinyin(parts: list[language_id.LanguageSpan]) -> str:
-    said = [
+    words = [
         "".join(f"{bopomofo_to_pinyin(s.bopomofo)}{s.tone}" for s in word.syllables)
         or word.text.strip()
         for part in parts
         if part.language == "zh"
         for word in text_to_words(part.text)
     ]
-    return " ".join(filter(None, said))
+    return " ".join(filter(None, words))

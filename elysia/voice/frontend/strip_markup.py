@@ -1,8 +1,7 @@
-"""What was written for the eye is taken out before anything is said.
+"""Removes what is written for the eye only: code, addresses, markdown, emoji, stage directions.
 
-Code, addresses, markdown, emoji and stage directions go; what bold, links and headings wrap stays.
-Works on a whole text; a stream is cut into sentences first (`sentences.py`). Knows nothing of
-numbers or of any language's sounds.
+The text inside bold, links and headings stays. Works on a complete text; a stream is cut into sentences
+first (`voice.sentence_splitter`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 
 _TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _FENCE = re.compile(r"(?:```|~~~).*?(?:```|~~~|\Z)", re.S)
-# Every stretch has a greatest length: what a stranger writes must not make a rule look back forever.
+# Every repetition has a limit, so that no input can make a rule backtrack for long.
 _IMAGE = re.compile(r"!\[[^\[\]\n]{0,300}\]\([^()\n]{0,500}\)")
 _LINK = re.compile(r"\[([^\[\]\n]{0,300})\]\([^()\n]{0,500}\)")
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
@@ -41,7 +40,7 @@ _LEFTOVER = re.compile(r"[*_`#|\\^{}<>=]{1,}(?=\s|$)|(?<![\w])[*_`#|\\^{}]{2,}")
 
 
 def strip_markup(text: str, *, directions: bool = False) -> str:
-    """`text` without what is not said. `directions` keeps *actions* and （动作） to be read.
+    """`text` without markup; `directions` keeps the words of *actions* and （动作）.
 
     >>> strip_markup("**你好**，我是`爱莉`！😊（挥手）看 https://a.b/c?d=1 吧")
     '你好，我是爱莉！看 吧'
@@ -61,17 +60,17 @@ def strip_markup(text: str, *, directions: bool = False) -> str:
 
 
 def _plain_characters(text: str) -> str:
-    """Controls, bidirectional marks and lone surrogates out; wide letters and digits to narrow."""
-    kept = []
+    """Drop controls, bidirectional marks and lone surrogates; full-width letters and digits to ASCII."""
+    chars = []
     for char in text.replace("\r\n", "\n").replace("\r", "\n"):
         point = ord(char)
         if 0xFF10 <= point <= 0xFF19 or 0xFF21 <= point <= 0xFF3A or 0xFF41 <= point <= 0xFF5A:
-            kept.append(chr(point - 0xFEE0))
+            chars.append(chr(point - 0xFEE0))
         elif char in "\n\u200d" or unicodedata.category(char)[0] != "C":
-            kept.append(" " if char.isspace() and char != "\n" else char)
+            chars.append(" " if char.isspace() and char != "\n" else char)
         elif char == "\t":
-            kept.append(" ")
-    return "".join(kept)
+            chars.append(" ")
+    return "".join(chars)
 
 
 def _without_directions(text: str) -> str:
@@ -79,19 +78,19 @@ def _without_directions(text: str) -> str:
     return _NARROW.sub(_unless_prose, text)
 
 
-def _unless_prose(found: re.Match[str]) -> str:
-    """A narrow parenthesis is a direction when it holds Han, or no word at all (a kaomoji)."""
-    inside = found[1]
+def _unless_prose(match: re.Match[str]) -> str:
+    """An ASCII parenthesis is a stage direction if it holds Han, or no word at all (a kaomoji)."""
+    inside = match[1]
     direction = re.search(f"[{HAN}]", inside) or _WORDLESS.match(inside)
-    return "" if direction else found[0]
+    return "" if direction else match[0]
 
 
-def _join_cells(found: re.Match[str]) -> str:
-    return "，".join(cell.strip() for cell in found[1].split("|") if cell.strip()) + "。"
+def _join_cells(match: re.Match[str]) -> str:
+    return "，".join(cell.strip() for cell in match[1].split("|") if cell.strip()) + "。"
 
 
 def _tidy(text: str) -> str:
-    """One space, one stop: runs of marks and blanks are shortened."""
+    """Shorten runs of blanks and of punctuation."""
     text = re.sub(r"[ \u00a0\u3000]+", " ", text)
     text = re.sub(r"(?:\.{3,}|。{2,}|…+|⋯+)", "…", text)
     text = re.sub(r"([！!？?])[！!？?]+", r"\1", text)

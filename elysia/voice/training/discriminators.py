@@ -1,7 +1,8 @@
-"""What tells made sound from recorded: HiFi-GAN's discriminators, as VITS uses them.
+"""HiFi-GAN's discriminators, as VITS uses them, and the adversarial losses.
 
-One over the sound as it is, and one for each of five periods. Names and shapes of the tensors are
-those of VITS's D_*.pth. Paper: https://arxiv.org/abs/2010.05646. Knows nothing of generators.
+One discriminator over the plain sound, and one for each of five periods. The tensors have the names and
+shapes of VITS's D_*.pth. Papers: https://arxiv.org/abs/2010.05646 (HiFi-GAN), and for the least-squares
+losses https://arxiv.org/abs/1611.04076.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from elysia.voice.vits.checkpoint_import import read_checkpoint
 
 PERIODS = (2, 3, 5, 7, 11)
 SLOPE = 0.1
-DiscriminatorOutput = tuple[Tensor, list[Tensor]]  # a verdict (B, N), and every layer's output
+DiscriminatorOutput = tuple[Tensor, list[Tensor]]  # scores (B, N), and the output of every layer
 
 # channels, kernel, stride of the layers over plain sound, and over a period's rows
 _SCALE_LAYERS = ((16, 15, 1), (64, 41, 4), (256, 41, 4), (1024, 41, 4), (1024, 41, 4), (1024, 5, 1))
@@ -27,7 +28,7 @@ _PERIOD_LAYERS = ((32, 3), (128, 3), (512, 3), (1024, 3), (1024, 1))
 
 
 class ScaleDiscriminator(nn.Module):
-    """Over samples; `scale` is its width over VITS's."""
+    """Over the plain samples; `scale` is its width relative to VITS's."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class ScaleDiscriminator(nn.Module):
         into = 1
         for number, (channels, kernel, stride) in enumerate(_SCALE_LAYERS):
             out = _scaled_width(channels, scale)
-            # Each group has four channels in, but in the first and the last layer.
+            # Groups have four input channels, except in the first and the last layer.
             groups = 1 if number in (0, len(_SCALE_LAYERS) - 1) else max(1, into // 4)
             conv = nn.Conv1d(into, out, kernel, stride, kernel // 2, groups=groups)
             self.convs.append(weight_norm(conv))
@@ -77,16 +78,16 @@ def _scaled_width(channels: int, scale: float) -> int:
 def _run_layers(
     module: ScaleDiscriminator | PeriodDiscriminator, hidden: Tensor
 ) -> DiscriminatorOutput:
-    seen = []
+    outputs = []
     for conv in module.convs:
         hidden = F.leaky_relu(conv(hidden), SLOPE)
-        seen.append(hidden)
+        outputs.append(hidden)
     hidden = module.conv_post(hidden)
-    return hidden.flatten(1), [*seen, hidden]
+    return hidden.flatten(1), [*outputs, hidden]
 
 
 class VitsDiscriminators(nn.Module):
-    """All of them."""
+    """All six discriminators."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -94,34 +95,32 @@ class VitsDiscriminators(nn.Module):
         self.discriminators = nn.ModuleList([ScaleDiscriminator(scale), *periodic])
 
     def forward(self, sound: Tensor) -> list[DiscriminatorOutput]:
-        """(B, 1, S) -> what each says."""
-        return [one(sound) for one in self.discriminators]
+        """(B, 1, S) -> the output of each."""
+        return [discriminator(sound) for discriminator in self.discriminators]
 
 
 def load_original(path: Path) -> dict[str, Tensor]:
-    """The tensors of a D_*.pth under our names; VoiceError when it is none."""
+    """The tensors of VITS's D_*.pth under the names used here. Raises VoiceError for any other file."""
     tensors = read_checkpoint(path)
     return check_tensors({_torch_name(name): tensor for name, tensor in tensors.items()}, path)
 
 
 def check_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """`tensors` when they are VITS's discriminators whole; VoiceError, with what differs, otherwise."""
+    """`tensors`, if they are all of VITS's discriminators. Raises VoiceError, naming what differs."""
     with torch.device("meta"):
-        wanted = VitsDiscriminators().state_dict()
-    strange, missing = sorted(set(tensors) - set(wanted)), sorted(set(wanted) - set(tensors))
+        expected = VitsDiscriminators().state_dict()
+    strange, missing = sorted(set(tensors) - set(expected)), sorted(set(expected) - set(tensors))
     if strange or missing:
-        raise VoiceError(
-            f"{path} is no discriminator of VITS (D_*.pth): it "
-            + (f"lacks {missing[0]}" if missing else f"has {strange[0]}, which VITS has not")
-            + "."
-        )
+        code = "voice.discriminator_lacks" if missing else "voice.discriminator_strange"
+        raise VoiceError(code, path=path, name=(missing or strange)[0])
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
+        if tensor.shape != expected[name].shape:
             raise VoiceError(
-                f"{path}: {name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)} as in VITS."
-            )
+                "voice.discriminator_shape", path=path, name=name, shape=str(tuple(tensor.shape)),
+                expected=str(tuple(expected[name].shape)),
+            )  # fmt: skip
         if not torch.isfinite(tensor).all():
-            raise VoiceError(f"{path}: {name} holds NaN or infinity; the training had failed.")
+            raise VoiceError("voice.not_finite", path=path, name=name)
     return dict(tensors)
 
 
@@ -130,29 +129,31 @@ def _torch_name(original: str) -> str:
     return name.replace(".weight_v", ".parametrizations.weight.original1")
 
 
-def discriminator_loss(real: list[DiscriminatorOutput], made: list[DiscriminatorOutput]) -> Tensor:
-    """The discriminators' loss: recorded sound is 1, made sound is 0."""
+def discriminator_loss(
+    real: list[DiscriminatorOutput], generated: list[DiscriminatorOutput]
+) -> Tensor:
+    """The discriminators' loss in float32: recorded sound should score 1, generated sound 0."""
     terms = [
-        (1 - is_real.float()).square().mean() + is_made.float().square().mean()
-        for (is_real, _), (is_made, _) in zip(real, made, strict=True)
+        (1 - real_scores.float()).square().mean() + scores.float().square().mean()
+        for (real_scores, _), (scores, _) in zip(real, generated, strict=True)
     ]
     return torch.stack(terms).sum()
 
 
-def generator_loss(made: list[DiscriminatorOutput]) -> Tensor:
-    """The generator's loss: made sound should be taken for 1."""
-    return torch.stack([(1 - verdict.float()).square().mean() for verdict, _ in made]).sum()
+def generator_loss(generated: list[DiscriminatorOutput]) -> Tensor:
+    """The generator's adversarial loss: generated sound should score 1."""
+    return torch.stack([(1 - scores.float()).square().mean() for scores, _ in generated]).sum()
 
 
 def feature_matching_loss(
-    real: list[DiscriminatorOutput], made: list[DiscriminatorOutput]
+    real: list[DiscriminatorOutput], generated: list[DiscriminatorOutput]
 ) -> Tensor:
-    """Mean distance of every layer's output on made sound from that on recorded sound, doubled as
-    HiFi-GAN weighs it.
+    """The mean distance between the layers' outputs on recorded and on generated sound, doubled like
+    in HiFi-GAN.
     """
     terms = [
-        (a.detach().float() - b.float()).abs().mean()
-        for (_, seen), (_, saw) in zip(real, made, strict=True)
-        for a, b in zip(seen, saw, strict=True)
+        (target.detach().float() - output.float()).abs().mean()
+        for (_, targets), (_, outputs) in zip(real, generated, strict=True)
+        for target, output in zip(targets, outputs, strict=True)
     ]
     return 2 * torch.stack(terms).sum()

@@ -1,8 +1,9 @@
-"""How long symbols last: the loss of the stochastic predictor, a bound of -log likelihood.
+"""How long symbols last: the monotonic alignment with the sound, and the stochastic predictor's loss.
 
-Over the modules of transformers' predictor, in the order in which VITS trains them: that class's own
-training pass turns the two channels once more than its sampling turns them back, so what it learns is
-not what would be said. Paper: https://arxiv.org/abs/2106.06103, section 2.2.2 and appendix.
+The loss runs over the modules of transformers' predictor in the order in which VITS trains them. That
+class's own training pass flips the two channels once more than its sampling flips them back, so what it
+learns is not what it speaks. Papers: https://arxiv.org/abs/2106.06103, section 2.2.2 and appendix, and
+for the alignment https://arxiv.org/abs/2005.11129; its search is in monotonic-alignment-search.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ MIN_DURATION = 1e-5  # frames, before their logarithm
 def stochastic_duration_loss(
     predictor: Any, hidden: Tensor, mask: Tensor, durations: Tensor, speaker: Tensor | None
 ) -> Tensor:
-    """hidden (B, H, T), mask and durations (B, 1, T), speaker (B, G, 1) -> (B), summed over symbols.
+    """A bound on the negative log-likelihood of `durations`, (B), summed over symbols.
 
-    The text encoder and the speakers learn nothing from it. Draws one noise.
+    hidden (B, H, T), mask and durations (B, 1, T), speaker (B, G, 1). No gradient reaches the text
+    encoder and the speakers. Draws noise.
     """
     read = predictor.conv_pre(hidden.detach())
     if speaker is not None:
@@ -38,7 +40,7 @@ def stochastic_duration_loss(
     noise = torch.randn(len(hidden), 2, hidden.shape[2], device=hidden.device) * mask
     drawn, grown = _run_flows(predictor.post_flows, noise, mask, read + known)
     fraction, second = drawn.chunk(2, dim=1)
-    # What is below a whole frame is drawn, so that whole numbers have a density.
+    # A random fraction of a frame is subtracted: integers alone have no density.
     grown = grown + _masked_sum(F.logsigmoid(fraction) + F.logsigmoid(-fraction), mask)
     posterior = _masked_sum(_normal_log_density(noise), mask) - grown
 
@@ -60,7 +62,7 @@ def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
 def _run_flows(
     flows: Sequence[Any], latents: Tensor, mask: Tensor, condition: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """An affine flow, then couplings with the channels turned after each; and the log determinant."""
+    """An affine flow, then couplings with the channels flipped after each; and the log determinant."""
     affine, *couplings = flows
     latents = (affine.translate + affine.log_scale.exp() * latents) * mask
     grown = _masked_sum(affine.log_scale, mask)
@@ -73,7 +75,7 @@ def _run_flows(
 def _run_coupling(
     flow: Any, latents: Tensor, mask: Tensor, condition: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The second channel through a spline that the first one shapes."""
+    """The second channel through a spline whose shape depends on the first."""
     first, second = latents.chunk(2, dim=1)
     shape = flow.conv_proj(flow.conv_dds(flow.conv_pre(first), mask, condition)) * mask
     shape = shape.unflatten(1, (1, 3 * flow.num_bins - 1)).transpose(2, 3)
@@ -89,10 +91,10 @@ def _run_coupling(
 def rational_quadratic_spline(
     inputs: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, bound: float
 ) -> tuple[Tensor, Tensor]:
-    """Monotonic rational-quadratic spline, identity outside of ±bound, and the log of its slope.
+    """A monotonic rational-quadratic spline, the identity outside of ±bound, and the log of its slope.
 
     inputs (B, 1, T), widths and heights (B, 1, T, bins), slopes (B, 1, T, bins - 1), unnormalised.
-    `vits_parts.inverse_spline` is its inverse. https://arxiv.org/abs/1906.04032, equations 4 and 5.
+    `vits.modules.inverse_spline` is its inverse. https://arxiv.org/abs/1906.04032, equations 4 and 5.
     """
     inside = inputs.clamp(-bound, bound)
     across, up = spline_edges(widths, bound), spline_edges(heights, bound)
@@ -107,15 +109,15 @@ def rational_quadratic_spline(
     part = (inside - at(across[..., :-1])) / width
     both = part * (1 - part)
     below = slope + (before + after - 2 * slope) * both
-    found = at(up[..., :-1]) + height * (slope * part.square() + before * both) / below
+    outputs = at(up[..., :-1]) + height * (slope * part.square() + before * both) / below
     rising = after * part.square() + 2 * slope * both + before * (1 - part).square()
     steepness = 2 * slope.log() + rising.log() - 2 * below.log()
     within = inputs.abs() <= bound
-    return torch.where(within, found, inputs), torch.where(within, steepness, 0.0)
+    return torch.where(within, outputs, inputs), torch.where(within, steepness, 0.0)
 
 
 def log_likelihoods(latents: Tensor, means: Tensor, log_deviations: Tensor) -> Tensor:
-    """Log-likelihood of every frame under every symbol's Gaussian, summed over channels.
+    """The log-likelihood of every frame under every symbol's Gaussian, summed over channels.
 
     latents (B, C, F), means and log_deviations (B, C, T) -> (B, T, F), in float32.
     """
@@ -127,21 +129,21 @@ def log_likelihoods(latents: Tensor, means: Tensor, log_deviations: Tensor) -> T
 
 
 def monotonic_path(scores: Tensor, symbols: Tensor, frames: Tensor) -> Tensor:
-    """The path of the highest sum: (B, T, F) of 0 and 1, each frame with one symbol, in order.
+    """The monotonic alignment with the highest sum of scores: (B, T, F) of 0 and 1.
 
-    scores (B, T, F); symbols, frames (B) are what of T and F is real. VoiceError when a row has
-    fewer frames than symbols: every symbol needs one.
+    scores (B, T, F); symbols and frames (B) are the lengths without padding. Raises VoiceError when a
+    row has fewer frames than symbols, because every symbol needs one.
     """
     from monotonic_alignment_search import maximum_path
 
     if bool((frames < symbols).any()):
-        raise VoiceError("A clip has fewer frames than symbols: its text is longer than its sound.")
+        raise VoiceError("voice.fewer_frames_than_symbols")
     mask = (
         _length_mask(symbols, scores.shape[1])[:, :, None]
         & _length_mask(frames, scores.shape[2])[:, None]
     )
-    found: Tensor = maximum_path(scores.float(), mask.to(scores.dtype))
-    return found * mask
+    path: Tensor = maximum_path(scores.float(), mask.to(scores.dtype))
+    return path * mask
 
 
 def _length_mask(lengths: Tensor, most: int) -> Tensor:
@@ -149,5 +151,5 @@ def _length_mask(lengths: Tensor, most: int) -> Tensor:
 
 
 def sequence_mask(lengths: Tensor, most: int) -> Tensor:
-    """(B) -> (B, 1, most) of 1 where something is, 0 where a row was filled up."""
+    """Lengths (B) -> (B, 1, most) of 1 inside a row's length and 0 in its padding."""
     return _length_mask(lengths, most)[:, None].float()

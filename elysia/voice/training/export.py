@@ -1,4 +1,4 @@
-"""A trained checkpoint becomes a voice folder, as `voice import` makes one. Knows nothing of training."""
+"""Exports a trained checkpoint as a voice folder, like the ones of `voice import`."""
 
 from __future__ import annotations
 
@@ -21,67 +21,63 @@ from elysia.voice.vits.modules import load_vits_model
 def export_voice(
     source: Path, folder: Path, *, name: str, onnx: bool = False
 ) -> tuple[ImportResult, int]:
-    """Write `folder` from a work dir's newest checkpoint, or from the one named; whole or not at all.
+    """Write `folder` from a checkpoint, or from the newest one of a work dir; completely or not at all.
 
-    Returns what was written, and the number of the speaker that was trained. CheckpointError or
+    Returns what was written, and the number of the speaker that was trained. Raises CheckpointError or
     VoiceError when there is no checkpoint of a voice.
     """
     path = checkpoint.last_checkpoint(source) if source.is_dir() else source
     if path is None:
-        raise CheckpointError(
-            f"{source} holds no checkpoint: train with 'elysia voice train' first."
-        )
+        raise CheckpointError("voice.no_voice_checkpoint", path=source)
     payload = checkpoint.load(path)
-    known = payload.get("run_card")
-    run = RunCard.from_dict(known) if isinstance(known, dict) else None
+    saved = payload.get("run_card")
+    run = RunCard.from_dict(saved) if isinstance(saved, dict) else None
     trained = run.extra.get("voice") if run else None
     if run is None or not isinstance(trained, dict):
-        raise CheckpointError(
-            f"{path} is no checkpoint of a voice: 'elysia voice train' makes them."
-        )
-    begin = path.parent / initialize.START_FOLDER
-    if not (begin / "config.json").is_file():
-        raise VoiceError(
-            f"{begin} is not there: the checkpoint is read beside the folder it began with."
-        )
-    model = load_trained_model(begin, payload["state_dict"], path)
-    card, number = build_voice_config(begin, trained, path, payload["progress"]["step"], name)
+        raise CheckpointError("voice.other_checkpoint", path=path)
+    start = path.parent / initialize.START_FOLDER
+    if not (start / "config.json").is_file():
+        raise VoiceError("voice.no_start_folder", path=start)
+    model = load_trained_model(start, payload["state_dict"], path)
+    config, number = build_voice_config(start, trained, path, payload["progress"]["step"], name)
     difference = None
     with staged_folder(
         folder, VoiceError, replaces=lambda old: (old / "voice.json").is_file()
     ) as to:
         initialize.write_generator(model, to)
-        card.write(to)
+        config.write(to)
         run.write(to)
         if onnx:
             difference = onnx_runtime.export_onnx(model, to)
     count = sum(tensor.numel() for tensor in model.state_dict().values())
-    return ImportResult(folder, card, count, difference), number
+    return ImportResult(folder, config, count, difference), number
 
 
-def load_trained_model(begin: Path, state: dict[str, Any], path: Path) -> Any:
+def load_trained_model(start: Path, state: dict[str, Any], path: Path) -> Any:
     """The generator with a checkpoint's weights, ready to speak."""
-    model = prepare_for_training(load_vits_model(begin))
-    front = f"{GENERATOR}."
-    weights = {n.removeprefix(front): t for n, t in state.items() if n.startswith(front)}
+    model = prepare_for_training(load_vits_model(start))
+    prefix = f"{GENERATOR}."
+    weights = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        words = " ".join(str(error).splitlines()[1:2]).strip()
-        raise VoiceError(f"{path} does not belong to {begin}: {words}") from None
+        reason = " ".join(str(error).splitlines()[1:2]).strip()
+        raise VoiceError(
+            "voice.checkpoint_other_start", path=path, start=start, reason=reason
+        ) from None
     return model.eval()
 
 
 def build_voice_config(
-    begin: Path, trained: dict[str, Any], path: Path, step: int, name: str
+    start: Path, trained: dict[str, Any], path: Path, step: int, name: str
 ) -> tuple[VoiceConfig, int]:
-    """The voice's card, which names the speaker, what they allow, and where the weights come from."""
-    card = VoiceConfig.read(begin)
-    number = card.resolve_speaker(trained["speaker"])
-    # Whoever had the trained place has it no longer.
-    named = {who: at for who, at in card.speakers.items() if at != number}
+    """The voice's config, with the speaker's name, the consent, and the origin of the weights."""
+    config = VoiceConfig.read(start)
+    number = config.resolve_speaker(trained["speaker"])
+    # The new voice takes the place of the base's speaker with this number.
+    others = {speaker: index for speaker, index in config.speakers.items() if index != number}
     source = {
         "trained": path.name, "step": step, "sha256": compute_sha256(path),
-        "consent": trained["consent"], "base": dict(card.source),
+        "consent": trained["consent"], "base": dict(config.source),
     }  # fmt: skip
-    return replace(card, speakers={**named, name: number}, source=source), number
+    return replace(config, speakers={**others, name: number}, source=source), number

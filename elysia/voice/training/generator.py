@@ -1,7 +1,7 @@
 """VITS's forward pass in training, over the modules of transformers' VitsModel.
 
-That class speaks only; here its posterior encoder is used, the text is aligned with the sound, and a
-piece of the sound is made. Paper: https://arxiv.org/abs/2106.06103. Knows nothing of discriminators.
+That class can only speak. Here its posterior encoder is used, the text is aligned with the sound, and a
+segment of the sound is generated. Paper: https://arxiv.org/abs/2106.06103.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from elysia.voice.training.durations import (
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Clips of one step, filled up with zeros behind their lengths.
+    """The clips of one step, padded with zeros.
 
-    ids (B, T) and how many are real; spectrogram (B, bins, F) and its frames; samples (B, F * hop);
-    speakers (B), of a model with several.
+    ids (B, T) with their lengths `symbols` (B); spectrogram (B, bins, F) with its lengths `frames` (B);
+    samples (B, F * hop); speakers (B), for a model with several.
     """
 
     ids: Tensor
@@ -42,8 +42,8 @@ class ClipBatch:
 
 @dataclass(frozen=True)
 class GeneratorOutput:
-    """What the generator made of a batch: `sound` (B, 1, segment * hop) from frame `starts` (B) on,
-    the two losses that need no discriminator, and the durations that the alignment found (B, T).
+    """What the generator made of a batch: `sound` (B, 1, segment * hop) from frame `starts` (B) on, the
+    durations of the alignment in frames (B, T), and the two losses that need no discriminator.
     """
 
     sound: Tensor
@@ -54,7 +54,7 @@ class GeneratorOutput:
 
 
 def training_forward(model: Any, batch: ClipBatch, segment: int) -> GeneratorOutput:
-    """One pass with gradients; draws the posterior's noise, the pieces' places and dropout."""
+    """One pass with gradients. Draws the posterior's noise, the segments' starts and dropout."""
     symbols = sequence_mask(batch.symbols, batch.ids.shape[1])
     frames = sequence_mask(batch.frames, batch.spectrogram.shape[2])
     speaker = None
@@ -63,7 +63,7 @@ def training_forward(model: Any, batch: ClipBatch, segment: int) -> GeneratorOut
     read = model.text_encoder(
         batch.ids, symbols.transpose(1, 2), attention_mask=symbols[:, 0].long()
     )
-    # Likelihoods, splines and logarithms are made in full precision, whatever products run in.
+    # Likelihoods, splines and logarithms need full precision, whatever dtype products run in.
     hidden = read.last_hidden_state.transpose(1, 2).float()
     means, deviations = (
         part.transpose(1, 2).float() for part in (read.prior_means, read.prior_log_variances)
@@ -87,30 +87,34 @@ def training_forward(model: Any, batch: ClipBatch, segment: int) -> GeneratorOut
 def duration_loss(
     model: Any, hidden: Tensor, mask: Tensor, durations: Tensor, speaker: Tensor | None
 ) -> Tensor:
-    """Of the predictor the model has, a symbol: a bound of -log likelihood, or a squared error of
-    logarithms. The text encoder learns nothing from it.
+    """The loss of the model's duration predictor per symbol: a bound on the negative log-likelihood for
+    the stochastic one, else the squared error of logarithms. No gradient reaches the text encoder.
     """
     lasting = durations[:, None]
     if model.config.use_stochastic_duration_prediction:
         bound = stochastic_duration_loss(model.duration_predictor, hidden, mask, lasting, speaker)
         return bound.sum() / mask.sum()
-    guessed: Tensor = model.duration_predictor(hidden, mask, speaker)
-    wanted = (lasting + 1e-6).log() * mask
-    return (guessed - wanted).square().sum() / mask.sum()
+    predicted: Tensor = model.duration_predictor(hidden, mask, speaker)
+    target = (lasting + 1e-6).log() * mask
+    return (predicted - target).square().sum() / mask.sum()
 
 
 def kl_divergence(
     priors: Tensor, spread: Tensor, means: Tensor, deviations: Tensor, mask: Tensor
 ) -> Tensor:
-    """KL divergence of the posterior (log deviations `spread`) from the prior, a frame: all (B, C, F)."""
-    apart = deviations - spread - 0.5 + 0.5 * (priors - means).square() * torch.exp(-2 * deviations)
-    return (apart * mask).sum() / mask.sum()
+    """KL divergence of the posterior from the prior, per frame.
+
+    All (B, C, F): the posterior's latents mapped by the flow, its log deviations `spread`, the prior's
+    means and log deviations.
+    """
+    terms = deviations - spread - 0.5 + 0.5 * (priors - means).square() * torch.exp(-2 * deviations)
+    return (terms * mask).sum() / mask.sum()
 
 
 def draw_starts(frames: Tensor, segment: int) -> Tensor:
-    """A place in each clip where a piece of `segment` frames begins, each as likely, (B)."""
+    """A uniformly random start of a segment in each clip, in frames, (B)."""
     room = (frames - segment + 1).clamp(min=1)
-    # Drawn on the CPU: the order of numbers is one generator's, on every device.
+    # Drawn on the CPU, so that a seed gives the same segments on every device.
     return (torch.rand(len(frames)) * room.cpu()).long().to(frames.device)
 
 

@@ -1,4 +1,4 @@
-"""What a voice's training leaves to look at and to hear: sentences said as it learns, and curves."""
+"""Hooks of a voice's training: sentences spoken as it learns, and a plot of the losses."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ CURVES = ("mel", "kl", "duration", "feature", "adversarial", "discriminator")
 
 
 class SampleAudioHook(Hook):  # type: ignore[misc]
-    """Says `texts` every `interval` steps and at the end, into TensorBoard and `vis_data/*.wav`.
+    """Speaks `texts` every `interval` steps and at the end, into TensorBoard and `vis_data/*.wav`.
 
-    Without a trace in the training's randomness.
+    Leaves the training's random state as it was.
     """
 
     priority = "LOW"
@@ -37,37 +37,37 @@ class SampleAudioHook(Hook):  # type: ignore[misc]
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        done = runner.iter + 1
-        if (self.interval and done % self.interval == 0) or done == runner.max_iters:
-            self.listen(runner, done)
+        step = runner.iter + 1
+        if (self.interval and step % self.interval == 0) or step == runner.max_iters:
+            self.speak_samples(runner, step)
 
-    def listen(self, runner: Any, step: int) -> None:
-        """Say every text as the model stands; one that cannot be said yet is logged."""
+    def speak_samples(self, runner: Any, step: int) -> None:
+        """Speak every text with the model as it is now; one that cannot be spoken yet is logged."""
         folder = Path(runner.log_dir) / "vis_data"
         with rng.preserve_rng_state():
-            parts = runner.strategy.unwrapped_model.parts()
-            voice = VitsEngine(self.start, speaker=self.speaker, parts=parts)
+            model = runner.strategy.unwrapped_model.speaking_copy()
+            engine = VitsEngine(self.start, speaker=self.speaker, model=model)
             for number, text in enumerate(self.texts):
                 try:
-                    pieces = list(voice.synthesize(text))
-                except VoiceError as error:  # of a model that has not learned how long sounds last
+                    chunks = list(engine.synthesize(text))
+                except VoiceError as error:  # the model has not learned durations yet
                     log.warning("Nothing to hear after step %d: %s", step, error)
                     continue
-                write_wav(folder / f"step_{step}_{number}.wav", pieces)
-                _log_audio(runner, f"listen/{number}", pieces, step)
+                write_wav(folder / f"step_{step}_{number}.wav", chunks)
+                _log_audio(runner, f"listen/{number}", chunks, step)
 
 
-def _log_audio(runner: Any, tag: str, pieces: list[AudioChunk], step: int) -> None:
-    data = b"".join(piece.data for piece in pieces)
+def _log_audio(runner: Any, tag: str, chunks: list[AudioChunk], step: int) -> None:
+    data = b"".join(chunk.data for chunk in chunks)
     if not data:
         return
     samples = torch.from_numpy(np.frombuffer(data, "<i2").astype(np.float32) / 32768)
     writer = runner.visualizer.get_backend("TensorboardVisBackend").experiment
-    writer.add_audio(tag, samples[None], step, sample_rate=pieces[0].rate)
+    writer.add_audio(tag, samples[None], step, sample_rate=chunks[0].rate)
 
 
 class LossCurvesHook(Hook):  # type: ignore[misc]
-    """Draws every loss over steps at the end, over every resumed part of the run, into `curves.png`."""
+    """Plots every loss over the steps into `curves.png` at the end, with the parts before a resume."""
 
     priority = "LOWEST"
 
@@ -78,14 +78,14 @@ class LossCurvesHook(Hook):  # type: ignore[misc]
 
 
 def read_curves(work_dir: Path) -> dict[str, dict[int, float]]:
-    """Loss to step to value, of the `scalars.json` files in a work dir."""
+    """{loss: {step: value}} from the `scalars.json` files of a work dir."""
     curves: dict[str, dict[int, float]] = {}
     for file in sorted(work_dir.glob("*/vis_data/scalars.json")):
         for line in file.read_text().splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
-                continue  # a killed run leaves half a line
+                continue  # a killed run may leave half a line
             for name in CURVES:
                 if name in row and "step" in row:
                     curves.setdefault(name, {})[int(row["step"])] = float(row[name])
@@ -93,7 +93,7 @@ def read_curves(work_dir: Path) -> dict[str, dict[int, float]]:
 
 
 def plot_curves(curves: dict[str, dict[int, float]], target: Path) -> None:
-    """A PNG with a panel a loss."""
+    """Write a PNG with one panel per loss."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""`train`: from a command's arguments to a run in this process. Knows nothing of how training works."""
+"""`train`: from a command's arguments to a training run in this process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from elysia.core.errors import ConfigError, DeviceError, nearest
+from elysia.core.i18n import Text
 from elysia.core.paths import get_configs_folder
 from elysia.core.run_card import RunCard
 from elysia.train.launch import make_work_dir, resolve_resume
@@ -27,9 +28,9 @@ def find_config(name: str) -> Path:
     if path.stem in known and path.parent == Path("."):
         return known[path.stem]
     raise ConfigError(
-        f"There is no config at {name}, and none in configs/voice by that name."
-        f"{nearest(path.stem, known)} There is {', '.join(known) or 'none'}."
-    )
+        "voice.no_config", name=name, hint=nearest(path.stem, known),
+        known=[*known] or Text("voice.none"),
+    )  # fmt: skip
 
 
 def train(
@@ -70,11 +71,11 @@ def run_training(settings: VoiceSettings, name: str, work_dir: Path, resume: Pat
         card=build_run_card(settings, manifest).to_dict(), resume=str(resume) if resume else None,
     )  # fmt: skip
     dumped = work_dir / f"{name}.py"
-    dumped.touch()  # MMEngine reads the file it is told of, and dumps the recipe under its name
-    whole = RunnerConfig(content, filename=str(dumped))
+    dumped.touch()  # MMEngine reads a config's file, and dumps the config under its name
+    config = RunnerConfig(content, filename=str(dumped))
     if settings.overrides:
-        whole.merge_from_dict(settings.overrides)
-    runner = TrainRunner.from_cfg(whole)
+        config.merge_from_dict(settings.overrides)
+    runner = TrainRunner.from_cfg(config)
     try:
         runner.train()
     finally:
@@ -82,21 +83,24 @@ def run_training(settings: VoiceSettings, name: str, work_dir: Path, resume: Pat
 
 
 def resolve_dtype(settings: VoiceSettings) -> str:
-    """What products run in; on a CPU float32 unless asked otherwise. DeviceError for float16 there."""
+    """The dtype of matrix products: on a CPU float32 unless the settings name another.
+
+    Raises DeviceError for float16 without a GPU.
+    """
     import torch
 
     from elysia.models.device import pick_dtype
 
     cuda = torch.cuda.is_available()
     if settings.dtype == "float16" and not cuda:
-        raise DeviceError("dtype = 'float16' needs a GPU: set dtype = 'auto'.")
+        raise DeviceError("voice.float16_needs_gpu")
     if settings.dtype != "auto":
         return settings.dtype
     return str(pick_dtype(torch.device("cuda"))).removeprefix("torch.") if cuda else "float32"
 
 
 def build_run_card(settings: VoiceSettings, manifest: ClipManifest) -> RunCard:
-    """What the export must know: of whom the recordings are, what they allow, and the settings."""
+    """What the export needs: the speaker, the consent, the dataset and the settings."""
     from elysia.core.files import compute_sha256
     from elysia.train.config.provenance import collect_versions
 

@@ -1,7 +1,7 @@
-"""One step of a voice: the discriminators' optimizer, then the generator's, each with its state.
+"""A voice's training step: the discriminators' optimizer first, then the generator's.
 
-The loop, its place in the data and exact resuming are the language model's (`train.loop`); so are
-checkpoints (`train.strategy`). Knows nothing of what the losses measure.
+The loop, its position in the data, exact resuming and checkpoints are those of the language model
+(`train.engine.loop`, `train.distributed.strategy`).
 """
 
 from __future__ import annotations
@@ -21,35 +21,34 @@ from elysia.voice.training.model import DISCRIMINATOR, GENERATOR
 
 
 class VoiceTrainLoop(TrainLoop):
-    """`train.loop.TrainLoop` whose step has two optimizers."""
+    """A `TrainLoop` whose step has two optimizers."""
 
     def run_step(self, window: list[ClipBatch], data_time: float) -> None:  # type: ignore[override]
-        """Judge recorded and made sound, then learn to pass; ElysiaError when a loss is no number."""
-        runner, (given,) = self.runner, window
+        """Update the discriminators, then the generator. Raises ElysiaError for a loss that is not finite."""
+        runner, (batch,) = self.runner, window
         runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=window)
         model, optimizers = runner.strategy.unwrapped_model.train(), runner.strategy.optim_wrapper
-        batch = given.to(model.device)
-        made = model.make(batch)
-        real = model.recorded(batch, made)
-        judged = model.judge(real, made)
-        _step_optimizer(optimizers[DISCRIMINATOR], judged)
-        found = model.learn(batch, real, made)
-        _step_optimizer(optimizers[GENERATOR], model.total(found))
-        measured = {name: float(loss.detach()) for name, loss in found.items()}
-        measured["discriminator"] = float(judged.detach())
-        self._check(measured)
-        outputs = {"loss": torch.tensor(measured["mel"]), **measured}
+        batch = batch.to(model.device)
+        output = model.generate(batch)
+        real = model.recorded_segments(batch, output)
+        discriminator_loss = model.discriminator_loss(real, output)
+        _step_optimizer(optimizers[DISCRIMINATOR], discriminator_loss)
+        losses = model.generator_losses(batch, real, output)
+        _step_optimizer(optimizers[GENERATOR], model.weighted_sum(losses))
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        values["discriminator"] = float(discriminator_loss.detach())
+        self._check_finite(values)
+        outputs = {"loss": torch.tensor(values["mel"]), **values}
         runner.call_hook(
             "after_train_iter", batch_idx=self._iter, data_batch=window, outputs=outputs
         )
 
-    def _check(self, measured: dict[str, float]) -> None:
-        broken = [name for name, value in measured.items() if not math.isfinite(value)]
-        if broken:
-            raise ElysiaError(
-                f"The {broken[0]} loss became {measured[broken[0]]} at step {self._iter + 1}. Lower lr, "
-                "or set dtype = 'float32'; the last checkpoint is from before it."
-            )
+    def _check_finite(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise ElysiaError(
+                    "voice.loss_not_finite", name=name, value=value, step=self._iter + 1
+                )
 
 
 def _step_optimizer(optimizer: Any, loss: torch.Tensor) -> None:
@@ -60,7 +59,7 @@ def _step_optimizer(optimizer: Any, loss: torch.Tensor) -> None:
 
 
 class VoiceStrategy(SingleDevice):
-    """`train.strategy.SingleDevice` with an optimizer for each half of the model."""
+    """The single-device strategy with an optimizer for each half of the model."""
 
     def _with_trainable(self, optim_wrapper: Any) -> Any:
         halves: dict[str, nn.Module] = {
@@ -77,12 +76,12 @@ class VoiceStrategy(SingleDevice):
     def build_param_scheduler(
         self, scheduler: Any, optim_wrapper: Any, default_args: Any = None
     ) -> dict[str, Any]:
-        """A schedule for each optimizer. MMEngine's own takes the run's length out of a dict that the
-        second optimizer's schedule then finds empty.
+        """A schedule for each optimizer. MMEngine's own method pops the run's length from a dict that it
+        shares between the optimizers, so that the second one finds nothing there.
         """
         names = ("epoch_length", "max_epochs", "max_iters")
         known = {name: self.dispatch_kwargs[name] for name in names}
         return {
-            name: self._build_param_scheduler(scheduler, one, dict(known))
-            for name, one in optim_wrapper.items()
+            name: self._build_param_scheduler(scheduler, optimizer, dict(known))
+            for name, optimizer in optim_wrapper.items()
         }

@@ -1,7 +1,4 @@
-"""Generator and discriminators as one module, and the losses of a step.
-
-Knows nothing of optimizers, files of clips or hooks.
-"""
+"""`VoiceFinetune`: generator and discriminators as one module, and the losses of a training step."""
 
 from __future__ import annotations
 
@@ -24,14 +21,15 @@ GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
 
 class VoiceFinetune(nn.Module):
-    """A VITS generator and what it learns against.
+    """A VITS generator and the discriminators that it learns against.
 
     Args:
         folder: the start folder, whose weights are loaded.
-        weights: mel, kl, duration, feature, adversarial: what each loss counts.
-        mel: bands, low and high (Hz) of the mel loss.
-        segment: frames of each clip that are made and judged.
-        dtype: what matrix products run in; weights stay in float32.
+        weights: of each loss: mel, kl, duration, feature, adversarial.
+        mel: `bands`, `low` and `high` (Hz) of the mel loss.
+        segment: frames of each clip that are generated and judged in a step.
+        dtype: of matrix products; weights stay in float32.
+        discriminator_scale: width of the discriminators relative to VITS's.
     """
 
     def __init__(
@@ -55,40 +53,42 @@ class VoiceFinetune(nn.Module):
         self.to(self.device)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Products in `dtype` inside."""
+        """A context in which matrix products run in `dtype`."""
         off = self.dtype == torch.float32
         return torch.autocast(self.device.type, None if off else self.dtype, enabled=not off)
 
-    def make(self, batch: ClipBatch) -> GeneratorOutput:
-        """The generator's pass over a batch."""
+    def generate(self, batch: ClipBatch) -> GeneratorOutput:
+        """Run the generator over a batch, with gradients."""
         with self.autocast():
             return generator.training_forward(self.generator, batch, self.segment)
 
-    def recorded(self, batch: ClipBatch, made: GeneratorOutput) -> Tensor:
-        """What was recorded where `made` was made, (B, 1, segment * hop)."""
+    def recorded_segments(self, batch: ClipBatch, output: GeneratorOutput) -> Tensor:
+        """The recorded sound of the segments that were generated, (B, 1, segment * hop)."""
         hop = self.shape.hop
-        return slice_segments(batch.samples[:, None], made.starts * hop, self.segment * hop)
+        return slice_segments(batch.samples[:, None], output.starts * hop, self.segment * hop)
 
-    def judge(self, real: Tensor, made: GeneratorOutput) -> Tensor:
+    def discriminator_loss(self, real: Tensor, output: GeneratorOutput) -> Tensor:
         """The discriminators' loss; no gradient reaches the generator."""
         with self.autocast():
-            heard = self.discriminator(real), self.discriminator(made.sound.detach())
-        return discriminators.discriminator_loss(*heard)
+            outputs = self.discriminator(real), self.discriminator(output.sound.detach())
+        return discriminators.discriminator_loss(*outputs)
 
-    def learn(self, batch: ClipBatch, real: Tensor, made: GeneratorOutput) -> dict[str, Tensor]:
-        """The generator's losses, unweighted; no gradient is kept for the discriminators."""
+    def generator_losses(
+        self, batch: ClipBatch, real: Tensor, output: GeneratorOutput
+    ) -> dict[str, Tensor]:
+        """The generator's losses, unweighted; no gradient is stored for the discriminators."""
         with _frozen_parameters(self.discriminator), self.autocast():
-            heard = self.discriminator(made.sound)
+            outputs = self.discriminator(output.sound)
             with torch.no_grad():
-                known = self.discriminator(real)
-        spoken = self._mels(stft_magnitudes(made.sound[:, 0], self.shape))
-        wanted = self._mels(slice_segments(batch.spectrogram, made.starts, self.segment))
+                real_outputs = self.discriminator(real)
+        generated = self._mels(stft_magnitudes(output.sound[:, 0], self.shape))
+        expected = self._mels(slice_segments(batch.spectrogram, output.starts, self.segment))
         return {
-            "mel": F.l1_loss(spoken, wanted),
-            "kl": made.kl,
-            "duration": made.duration_loss,
-            "feature": discriminators.feature_matching_loss(known, heard),
-            "adversarial": discriminators.generator_loss(heard),
+            "mel": F.l1_loss(generated, expected),
+            "kl": output.kl,
+            "duration": output.duration_loss,
+            "feature": discriminators.feature_matching_loss(real_outputs, outputs),
+            "adversarial": discriminators.generator_loss(outputs),
         }
 
     def _mels(self, spectrogram: Tensor) -> Tensor:
@@ -96,29 +96,31 @@ class VoiceFinetune(nn.Module):
             spectrogram, self.shape, self.mel["bands"], self.mel["low"], self.mel["high"]
         )
 
-    def total(self, found: dict[str, Tensor]) -> Tensor:
-        """The losses as they are weighed, summed."""
-        return torch.stack([self.weights[name] * loss for name, loss in found.items()]).sum()
+    def weighted_sum(self, losses: dict[str, Tensor]) -> Tensor:
+        """The generator's losses, weighted and summed."""
+        return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
 
-    def parts(self) -> TorchBackend:
-        """A copy of the generator that speaks, on the CPU; draws random numbers on the way."""
-        # A deep copy shares its modules' classes, from which folding the weight norms would take
-        # the original's weights, too.
-        copied = prepare_for_training(VitsModel(self.generator.config))
-        copied.load_state_dict(self.generator.state_dict())
-        return TorchBackend(copied)
+    def speaking_copy(self) -> TorchBackend:
+        """A copy of the generator to speak with, on the CPU. Building it draws random numbers."""
+        # Not a deep copy: it would share the classes that weight norm puts on modules, and folding the
+        # copy's norms would take the weights from the original, too.
+        copy = prepare_for_training(VitsModel(self.generator.config))
+        copy.load_state_dict(self.generator.state_dict())
+        return TorchBackend(copy)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Everything that trains, for a checkpoint."""
+        """The weights that a checkpoint holds: all of them."""
         return dict(self.state_dict())
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put a checkpoint's weights back."""
+        """Load the weights of a checkpoint."""
         self.load_state_dict(state)
 
 
 def prepare_for_training(model: Any) -> Any:
-    """A VitsModel as VITS trains it: weight norms, no layer left out, a blank that learns, too."""
+    """A VitsModel as VITS trains it: with weight norms, without layer dropout, and with a blank symbol
+    that learns like any other.
+    """
     if not any("resblocks" in name and "original0" in name for name in model.state_dict()):
         model.decoder.apply_weight_norm()
     model.text_encoder.encoder.layerdrop = 0.0
@@ -128,7 +130,7 @@ def prepare_for_training(model: Any) -> Any:
 
 @contextlib.contextmanager
 def _frozen_parameters(module: nn.Module) -> Iterator[None]:
-    """Gradients pass through, and none is kept."""
+    """Inside, gradients flow through `module`, but none is stored for its parameters."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     try:

@@ -1,6 +1,7 @@
-"""Settings of a voice's training: the flat names that a config of `voice train` may set, checked once.
+"""The settings of a voice's training, checked once, and the runner's config that is built from them.
 
-Read as the language model's are. What they become is `recipe.py`'s work. Knows nothing of torch.
+Configs of `voice train` set these flat names, like those of the language model. `build_runner_config` is
+the one place that gives them their meaning.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class VoiceSettings:
 
     # Optimizers and schedule
     batch_size: int = 16
-    segment_frames: int = 32  # of each clip, made and judged in a step
+    segment_frames: int = 32  # of each clip, generated and judged in a step
     max_epochs: int = 100
     max_steps: int = 0  # 0: as max_epochs says
     lr: float = 2e-4
@@ -76,32 +77,29 @@ class VoiceSettings:
     def __post_init__(self) -> None:
         for name, least in MIN_VALUES.items():
             if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}, it must be {least:g} or more.")
+                raise ConfigError(
+                    "voice.setting_too_low",
+                    name=name,
+                    value=getattr(self, name),
+                    least=f"{least:g}",
+                )
         if not self.lr > 0:
-            raise ConfigError(f"lr is {self.lr}, it must be above 0.")
+            raise ConfigError("voice.bad_lr", value=self.lr)
         if not 0 < self.discriminator_scale <= 1:
-            raise ConfigError(
-                f"discriminator_scale is {self.discriminator_scale}, it must be above 0 and at most 1."
-            )
+            raise ConfigError("voice.bad_scale", value=self.discriminator_scale)
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas are {self.betas}, each must be from 0 to below 1.")
+            raise ConfigError("voice.bad_betas", value=str(self.betas))
         self._check_beginning()
         trackers.parse_trackers(self.report_to)
 
     def _check_beginning(self) -> None:
-        """ConfigError for settings of the beginning that contradict each other."""
+        """Raise ConfigError for settings of the base that contradict each other."""
         if self.base.endswith(".pth") and not self.base_config:
-            raise ConfigError(
-                f"base = '{self.base}' needs base_config: the .json that it was trained with."
-            )
+            raise ConfigError("voice.base_needs_config", base=self.base)
         if self.base and self.architecture:
-            raise ConfigError(
-                "architecture is the base's where there is a base: take one of them out."
-            )
+            raise ConfigError("voice.base_and_architecture")
         if self.base_discriminator and self.discriminator_scale != 1:
-            raise ConfigError(
-                "base_discriminator has VITS's own width: set discriminator_scale = 1.0."
-            )
+            raise ConfigError("voice.base_discriminator_scale")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, JSON-ready."""
@@ -109,7 +107,7 @@ class VoiceSettings:
         return plain
 
     def sha256(self) -> str:
-        """Identifies the settings, whatever files they came from."""
+        """A hash that identifies the settings, whatever files they came from."""
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -124,9 +122,9 @@ MIN_VALUES: dict[str, float] = {
 
 
 def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> VoiceSettings:
-    """The settings of a config file, `options` over them.
+    """The settings of a config file, overridden by `options`.
 
-    ConfigError for a file that does not run, an unknown name, a wrong type, a value out of range.
+    Raises ConfigError for a file that does not run, an unknown name, a wrong type or a bad value.
     """
     from elysia.compat.xtuner import loader
 
@@ -134,17 +132,17 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Voice
     try:
         config.merge_from_dict(dict(options or {}))
     except (TypeError, KeyError) as error:
-        raise ConfigError(f"--cfg-options do not fit {path}: {error}") from error
+        raise ConfigError("voice.bad_cfg_options", path=path, error=str(error)) from error
     values = {name: v for name, v in config.to_dict().items() if not name.startswith("_")}
     if isinstance(values.get("settings"), dict):
-        values = values["settings"]  # a recipe of ours, read again from a work dir
+        values = values["settings"]  # a runner's config that was dumped into a work dir
     clean = coerce_values(VoiceSettings, values, str(path), "docs/voice.md names them all.")
     if not clean.get("data_path"):
-        raise ConfigError(f"{path} does not set data_path: the folder that 'voice prepare' wrote.")
+        raise ConfigError("voice.no_data_path", path=path)
     try:
         return VoiceSettings(**clean)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError("voice.in_file", path=path, error=error) from None
 
 
 PACKAGE = "elysia.voice.training"
@@ -160,7 +158,11 @@ def build_runner_config(
     card: dict[str, Any],
     resume: str | None = None,
 ) -> dict[str, Any]:
-    """A dict that `mmengine.Config` takes whole."""
+    """The dict that becomes an `mmengine.Config`.
+
+    `name` is the experiment's, `start` the start folder, `dtype` that of matrix products, `card` the run
+    card for checkpoints, `resume` a checkpoint's path.
+    """
     return {
         "settings": settings.to_dict(),
         "work_dir": work_dir,
@@ -224,7 +226,7 @@ def build_runner_config(
 
 
 def _model_config(settings: VoiceSettings, start: str, dtype: str) -> dict[str, Any]:
-    """The class that is trained, and what it is built with."""
+    """The class that is trained, and its arguments."""
     kinds = ("mel", "kl", "duration", "feature", "adversarial")
     return {
         "type": f"{PACKAGE}.model.VoiceFinetune",
@@ -238,7 +240,7 @@ def _model_config(settings: VoiceSettings, start: str, dtype: str) -> dict[str, 
 
 
 def _optimizer_config(settings: VoiceSettings, dtype: str) -> dict[str, Any]:
-    """One half's optimizer; both have the same numbers."""
+    """The optimizer of one half; both have the same settings."""
     wrapper: dict[str, Any] = {
         "type": "OptimWrapper",
         "optimizer": {

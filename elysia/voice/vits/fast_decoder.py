@@ -1,8 +1,7 @@
-"""VITS's decoder for export: what a window's ends cost is dropped early, and convolutions are fast.
+"""VITS's decoder for export: the same output as transformers' VitsHifiGan, in less time.
 
-The decoder looks many frames to either side in its first stage and hardly any in its last, which are
-the dear ones: after each stage the frames that no later stage needs are cut off. Knows nothing of
-files or of texts; the plain decoder, which this equals, is transformers' VitsHifiGan.
+Context frames are cut off after each stage as soon as no later stage needs them: the first stage needs
+many, the last and most expensive ones hardly any. Large convolutions run in Winograd's form.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from torch.nn import functional as F
 from elysia.voice.vits.config import receptive_fields
 from elysia.voice.vits.winograd_conv import WinogradConv1d, from_phases, is_supported, to_phases
 
-MIN_WINOGRAD_SIZE = 256  # channels * taps above which fewer products outweigh the sums around them
+MIN_WINOGRAD_SIZE = 256  # channels * taps; below, the additions cost more than the products saved
 MAX_PHASES = 16
 
 
 class FastDecoder(nn.Module):
-    """Latents of a window to the samples of its middle."""
+    """The latents of a window -> the samples of its middle."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
         config = decoder.config
         self.decoder = decoder
         self.slope = config.leaky_relu_slope
-        _, *self.reaches = receptive_fields(config.to_dict())
-        self.rates = [math.prod(config.upsample_rates[: i + 1]) for i in range(len(self.reaches))]
+        _, *self.fields = receptive_fields(config.to_dict())
+        self.rates = [math.prod(config.upsample_rates[: i + 1]) for i in range(len(self.fields))]
         self.phases = [min(MAX_PHASES, rate & -rate) for rate in self.rates]
         count = decoder.num_kernels
         self.stages = nn.ModuleList(
@@ -42,8 +41,8 @@ class FastDecoder(nn.Module):
         )
 
     def forward(self, latents: Tensor, ends: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """(1, C, F), (2) frames at the left and right that are only looked at, (1, G, 1)
-        -> ((F - left - right) * hop).
+        """latents (1, C, F), ends (2) as numbers of context frames, speaker (1, G, 1)
+        -> samples ((F - left - right) * hop).
         """
         x = self.decoder.conv_pre(latents)
         if speaker is not None:
@@ -51,20 +50,20 @@ class FastDecoder(nn.Module):
         for i, stage in enumerate(self.stages):
             assert isinstance(stage, nn.ModuleList)
             x = self.decoder.upsampler[i](F.leaky_relu(x, self.slope))
-            kept = ends.clamp(max=self.reaches[i])
-            x, ends = trim_samples(x, (ends - kept) * self.rates[i]), kept
+            needed = ends.clamp(max=self.fields[i])
+            x, ends = trim_samples(x, (ends - needed) * self.rates[i]), needed
             x = sum(block(x) for block in stage) / len(stage)
         x = self.decoder.conv_post(F.leaky_relu(x))
         return trim_samples(torch.tanh(x), ends * self.rates[-1])[0, 0]
 
 
 def trim_samples(x: Tensor, ends: Tensor) -> Tensor:
-    """(1, C, T) without so many samples at its left and right end."""
+    """(1, C, T) without `ends` samples at the left and at the right."""
     return x[:, :, ends[0] : x.shape[2] - ends[1]]
 
 
 class FastResidualBlock(nn.Module):
-    """A residual block; fast where that pays."""
+    """A residual block whose convolutions are in Winograd's form where that is faster."""
 
     def __init__(self, block: Any, slope: float, phases: int) -> None:
         super().__init__()
@@ -76,11 +75,11 @@ class FastResidualBlock(nn.Module):
         )
         self.phases = phases if fast else 0
 
-        def made(conv: nn.Conv1d) -> nn.Module:
+        def convert(conv: nn.Conv1d) -> nn.Module:
             return WinogradConv1d(conv, phases) if fast else FlatConv(conv)
 
-        self.first = nn.ModuleList(made(conv) for conv in block.convs1)
-        self.second = nn.ModuleList(made(conv) for conv in block.convs2)
+        self.first = nn.ModuleList(convert(conv) for conv in block.convs1)
+        self.second = nn.ModuleList(convert(conv) for conv in block.convs2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(1, C, T) -> (1, C, T)."""

@@ -1,9 +1,9 @@
-"""A VITS generator in three parts that take their noise from outside: text, flow, decode.
+"""A VITS generator as three modules that take their noise as an input: text, flow, decoder.
 
-The weights are transformers' VitsModel's; attention and spline are written again, without shapes
-fixed by an example and without boolean indexing, so that one code runs in torch and exports to
-ONNX, and no text can make the spline fail for want of values inside its bounds.
-Paper: https://arxiv.org/abs/2106.06103. Knows nothing of texts, files or voices.
+The weights are those of transformers' VitsModel. Attention and spline are rewritten without shapes that
+an example fixes and without boolean indexing, so that the same code runs in torch and exports to ONNX,
+and the spline cannot fail when no value lies inside its bounds.
+Paper: https://arxiv.org/abs/2106.06103.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class VitsBackend(Protocol):
-    """What `vits.py` speaks with; T symbols, F frames, C channels, G speaker channels (0: none)."""
+    """What `engines.vits` runs: torch's modules or ONNX Runtime's.
+
+    Shapes: T symbols, F frames, C channels, G channels of a speaker's embedding.
+    """
 
     def text(self, ids: Array, speaker: Array | None, noise: Array) -> tuple[Array, Array, Array]:
         """ids (1, T), speaker (1, G, 1), noise (1, 2, T) -> means (T, C), log deviations (T, C),
@@ -40,20 +43,22 @@ class VitsBackend(Protocol):
         """(1, C, F) of the prior -> (1, C, F) of the decoder."""
 
     def decode(self, latents: Array, speaker: Array | None, left: int, right: int) -> Array:
-        """(1, C, F) -> samples from -1 to 1, ((F - left - right) * hop): frames at the ends are
-        only looked at. They should be `reach`, but where the sentence begins or ends.
+        """(1, C, F) -> samples from -1 to 1, ((F - left - right) * hop).
+
+        The `left` and `right` frames are context only: `receptive_field` of them, or none where the
+        sentence begins or ends.
         """
 
     @property
     def receptive_field(self) -> int:
-        """Frames to either side that the decoder looks at."""
+        """Frames of context that the decoder needs on either side."""
 
     def speaker(self, number: int) -> Array | None:
-        """A speaker's embedding, (1, G, 1); None for a model of one voice."""
+        """A speaker's embedding, (1, G, 1); None for a model with one voice."""
 
 
 def remove_weight_norm(model: nn.Module) -> nn.Module:
-    """Fold every weight norm into plain weights: a third of the time of small convolutions."""
+    """Fold every weight norm into plain weights; saves a third of the time of small convolutions."""
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
@@ -61,7 +66,7 @@ def remove_weight_norm(model: nn.Module) -> nn.Module:
 
 
 class TextModule(nn.Module):
-    """Symbols to prior and durations."""
+    """Symbols -> prior and durations."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -85,13 +90,13 @@ class TextModule(nn.Module):
         if self.stochastic:
             log_durations = sample_durations(self.durations, hidden, mask, speaker, noise)
         else:
-            # noise * 0: an input that a graph does not use would be dropped from it
+            # noise * 0: an ONNX graph would drop an input that it does not use
             log_durations = self.durations(hidden, mask, speaker)[:, 0] + noise[:, 0] * 0
         return means, deviations, log_durations
 
 
 def relative_attention(layer: Any, hidden: Tensor) -> Tensor:
-    """Attention with learned embeddings of the distances within a window; (1, T, H) -> (1, T, H)."""
+    """Self-attention with learned embeddings of the distance within a window; (1, T, H) -> (1, T, H)."""
     time = hidden.shape[1]
     heads, size, window = layer.num_heads, layer.head_dim, layer.window_size
 
@@ -112,7 +117,7 @@ def relative_attention(layer: Any, hidden: Tensor) -> Tensor:
     if window:
         beside = at[:, None] + torch.arange(-window, window + 1, device=hidden.device)[None, :]
         inside = ((beside >= 0) & (beside < time)).to(hidden.dtype)
-        # The largest index is a tensor, not a number: a graph must not keep an example's length.
+        # The largest index is a tensor, not a number, or the graph would keep the example's length.
         reached = torch.minimum(beside.clamp(min=0), at[-1])[None, None].expand(1, heads, -1, -1)
         out = out + (weights.gather(3, reached) * inside) @ layer.emb_rel_v
     out = out.transpose(1, 2).reshape(1, -1, heads * size)
@@ -122,16 +127,14 @@ def relative_attention(layer: Any, hidden: Tensor) -> Tensor:
 def sample_durations(
     predictor: Any, hidden: Tensor, mask: Tensor, speaker: Tensor | None, noise: Tensor
 ) -> Tensor:
-    """The stochastic duration predictor backwards: noise (1, 2, T) -> log durations (1, T)."""
+    """Run the stochastic duration predictor backwards: noise (1, 2, T) -> log durations (1, T)."""
     hidden = predictor.conv_pre(hidden)
     if speaker is not None:
         hidden = hidden + predictor.cond(speaker)
     hidden = predictor.conv_proj(predictor.conv_dds(hidden, mask))
     latents = noise
     affine, *flows = predictor.flows
-    for flow in reversed(
-        flows[1:]
-    ):  # the first is left out when sampling, as the paper's code does
+    for flow in reversed(flows[1:]):  # like the paper's code, sampling leaves out the first
         first, second = latents.flip(1).chunk(2, dim=1)
         spline = flow.conv_proj(flow.conv_dds(flow.conv_pre(first), mask, hidden))
         spline = spline.reshape(1, 1, 3 * flow.num_bins - 1, -1).permute(0, 1, 3, 2)
@@ -145,14 +148,14 @@ def sample_durations(
         )
         latents = torch.cat([first, second], dim=1)
     latents = (latents.flip(1) - affine.translate) * torch.exp(-affine.log_scale)
-    found: Tensor = latents[:, 0]
-    return found
+    log_durations: Tensor = latents[:, 0]
+    return log_durations
 
 
 def inverse_spline(
     outputs: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, bound: float
 ) -> Tensor:
-    """Monotonic rational-quadratic spline backwards, identity outside of ±bound.
+    """A monotonic rational-quadratic spline backwards, the identity outside of ±bound.
 
     outputs (1, 1, T), widths and heights (1, 1, T, bins), slopes (1, 1, T, bins - 1), unnormalised.
     Durkan et al., https://arxiv.org/abs/1906.04032, equations 6 to 8.
@@ -175,19 +178,18 @@ def inverse_spline(
     b = height * before - rise * bend
     c = -slope * rise
     root = 2 * c / (-b - torch.sqrt((b * b - 4 * a * c).clamp(min=0)))
-    found = root * width + left
-    return torch.where(outputs.abs() <= bound, found, outputs)
+    return torch.where(outputs.abs() <= bound, root * width + left, outputs)
 
 
 def spline_edges(sizes: Tensor, bound: float) -> Tensor:
-    """Where a spline's bins begin and end, from -bound to bound: (…, bins) -> (…, bins + 1)."""
+    """The edges of a spline's bins, from -bound to bound: (…, bins) -> (…, bins + 1)."""
     shares = MIN_BIN + (1 - MIN_BIN * sizes.shape[-1]) * sizes.softmax(dim=-1)
     inner = 2 * bound * shares.cumsum(dim=-1)[..., :-1] - bound
     return F.pad(F.pad(inner, (1, 0), value=-bound), (0, 1), value=bound)
 
 
 class FlowModule(nn.Module):
-    """The prior's latents to the decoder's."""
+    """Latents of the prior -> latents of the decoder."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -200,7 +202,7 @@ class FlowModule(nn.Module):
 
 
 class TorchBackend:
-    """The three parts on a device, without gradients."""
+    """The three modules in torch, without gradients."""
 
     def __init__(self, model: Any) -> None:
         model = remove_weight_norm(model.eval())
@@ -210,25 +212,25 @@ class TorchBackend:
 
     @torch.inference_mode()
     def text(self, ids: Array, speaker: Array | None, noise: Array) -> tuple[Array, Array, Array]:
-        """See Parts."""
-        said = self._text(torch.from_numpy(ids), torch.from_numpy(noise), _to_tensor(speaker))
-        means, deviations, durations = (part[0].numpy() for part in said)
+        """See VitsBackend."""
+        out = self._text(torch.from_numpy(ids), torch.from_numpy(noise), _to_tensor(speaker))
+        means, deviations, durations = (tensor[0].numpy() for tensor in out)
         return means, deviations, durations
 
     @torch.inference_mode()
     def flow(self, latents: Array, speaker: Array | None) -> Array:
-        """See Parts."""
+        """See VitsBackend."""
         out: Array = self._flow(torch.from_numpy(latents), _to_tensor(speaker)).numpy()
         return out
 
     @torch.inference_mode()
     def decode(self, latents: Array, speaker: Array | None, left: int, right: int) -> Array:
-        """See Parts."""
+        """See VitsBackend."""
         out: Array = self._decoder(torch.from_numpy(latents), _to_tensor(speaker))[0, 0].numpy()
         return trim_ends(out, latents.shape[2], left, right)
 
     def speaker(self, number: int) -> Array | None:
-        """See Parts."""
+        """See VitsBackend."""
         if self._speakers is None:
             return None
         out: Array = self._speakers.weight[number].detach().numpy()[None, :, None]
@@ -236,7 +238,7 @@ class TorchBackend:
 
 
 def trim_ends(samples: Array, frames: int, left: int, right: int) -> Array:
-    """Samples of `frames` frames, less so many frames at either end."""
+    """`samples` of `frames` frames, without `left` and `right` frames at the ends."""
     hop = len(samples) // frames
     return samples[left * hop : (frames - right) * hop]
 
@@ -249,35 +251,31 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def load_backend(folder: Path) -> TorchBackend:
-    """The parts of a folder. VoiceError when weights are missing, cut short or of another shape."""
+    """The model of a folder. Raises VoiceError when weights are missing, truncated or of another shape."""
     return TorchBackend(load_vits_model(folder))
 
 
 def load_vits_model(folder: Path) -> Any:
-    """transformers' VitsModel with the folder's weights, weight norms as they were saved."""
+    """transformers' VitsModel with the folder's weights, and with weight norms if they were saved so.
+
+    Reads safetensors only: a pickle could run code.
+    """
     path = folder / WEIGHTS_FILE
     if not path.is_file():
-        raise VoiceError(
-            f"{folder} has no {WEIGHTS_FILE}"
-            + (
-                "; its weights are a pickle, which is not read here: save them as safetensors."
-                if (folder / "pytorch_model.bin").is_file()
-                else "."
-            )
-        )
+        pickled = (folder / "pytorch_model.bin").is_file()
+        code = "voice.weights_pickled" if pickled else "voice.weights_missing"
+        raise VoiceError(code, folder=folder, file=WEIGHTS_FILE)
     config = VitsConfig(**read_json(folder / "config.json"))
     try:
         tensors = load_file(str(path))
     except (SafetensorError, OSError) as error:
-        raise VoiceError(f"{path} is damaged: {error}") from None
+        raise VoiceError("voice.weights_damaged", path=path, error=str(error)) from None
     model = VitsModel(config)
     if any(".resblocks.0" in name and "original0" in name for name in tensors):
         model.decoder.apply_weight_norm()
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        words = str(error).splitlines()
-        raise VoiceError(
-            f"{path} does not fit its config.json: {' '.join(words[1:3]).strip()}"
-        ) from None
+        reason = " ".join(str(error).splitlines()[1:3]).strip()
+        raise VoiceError("voice.weights_unfit", path=path, reason=reason) from None
     return model.eval()

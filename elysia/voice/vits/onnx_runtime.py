@@ -1,7 +1,4 @@
-"""The parts of a VITS model in ONNX Runtime, and their export with a proof of parity.
-
-With the exported files torch is not needed to speak. Knows nothing of texts.
-"""
+"""A VITS model in ONNX Runtime, which speaks without torch, and the export that checks its parity."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ MAX_DIFFERENCE = 1e-3
 
 
 class OnnxBackend:
-    """See vits_parts.Parts."""
+    """See `modules.VitsBackend`."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         import onnxruntime
@@ -40,36 +37,37 @@ class OnnxBackend:
                 for name in GRAPH_FILES
             )
         except Exception as error:  # the runtime has no public class for its faults
-            raise VoiceError(f"{folder}: an ONNX file cannot be read: {error}") from None
-        # Graphs of earlier versions give the ends of a window, too.
-        self._cuts = any(one.name == "ends" for one in self._decode.get_inputs())
+            raise VoiceError("voice.onnx_unreadable", folder=folder, error=str(error)) from None
+        # Graphs of earlier versions have no such input, and return the ends of a window, too.
+        self._trims = any(node.name == "ends" for node in self._decode.get_inputs())
         self.receptive_field = receptive_fields(read_json(folder / "config.json"))[0]
         table = folder / SPEAKERS_FILE
         self._speakers = np.load(table, allow_pickle=False) if table.is_file() else None
 
     def text(self, ids: Array, speaker: Array | None, noise: Array) -> tuple[Array, Array, Array]:
-        """See Parts."""
-        given = _feeds(speaker, ids=ids, noise=noise)
-        means, deviations, durations = (out[0] for out in self._text.run(None, given))
+        """See VitsBackend."""
+        feeds = _feeds(speaker, ids=ids, noise=noise)
+        means, deviations, durations = (out[0] for out in self._text.run(None, feeds))
         return means, deviations, durations
 
     def flow(self, latents: Array, speaker: Array | None) -> Array:
-        """See Parts."""
+        """See VitsBackend."""
         out: Array = self._flow.run(None, _feeds(speaker, latents=latents))[0]
         return out
 
     def decode(self, latents: Array, speaker: Array | None, left: int, right: int) -> Array:
-        """See Parts."""
-        given = _feeds(speaker, latents=latents)
-        if self._cuts:
-            cut: Array = self._decode.run(None, {**given, "ends": np.array([left, right])})[0]
-            return cut
-        whole: Array = self._decode.run(None, given)[0]
-        hop = len(whole) // latents.shape[2]
-        return whole[left * hop : len(whole) - right * hop]
+        """See VitsBackend."""
+        feeds = _feeds(speaker, latents=latents)
+        if self._trims:
+            feeds["ends"] = np.array([left, right])
+        samples: Array = self._decode.run(None, feeds)[0]
+        if self._trims:
+            return samples
+        hop = len(samples) // latents.shape[2]
+        return samples[left * hop : len(samples) - right * hop]
 
     def speaker(self, number: int) -> Array | None:
-        """See Parts."""
+        """See VitsBackend."""
         return None if self._speakers is None else self._speakers[number][None, :, None]
 
 
@@ -78,9 +76,9 @@ def _feeds(speaker: Array | None, **inputs: Array) -> dict[str, Array]:
 
 
 def export_onnx(model: Any, folder: Path) -> float:
-    """Write the three graphs of a VitsModel, and prove them; returns the largest difference.
+    """Write the three graphs of a VitsModel and verify them; returns the largest difference to torch.
 
-    The proof runs both on other lengths than the example's. VoiceError when it fails.
+    Verified on other lengths than the example's. Raises VoiceError when the graphs differ too much.
     """
     import warnings
 
@@ -89,7 +87,7 @@ def export_onnx(model: Any, folder: Path) -> float:
     from elysia.voice.vits.fast_decoder import FastDecoder
     from elysia.voice.vits.modules import FlowModule, TextModule, TorchBackend
 
-    parts = TorchBackend(model)  # folds the weight norms in
+    reference = TorchBackend(model)  # folds the weight norms into the weights
     size, channels = model.config.speaker_embedding_size, model.config.flow_size
     many = model.config.num_speakers > 1
     speaker = (torch.zeros(1, size, 1),) if many else ()
@@ -114,38 +112,41 @@ def export_onnx(model: Any, folder: Path) -> float:
             )  # fmt: skip
     if many:
         np.save(folder / SPEAKERS_FILE, model.embed_speaker.weight.detach().numpy())
-    return verify_parity(parts, folder, model.config.vocab_size, channels, many)
+    return verify_parity(reference, folder, model.config.vocab_size, channels, many)
 
 
 def verify_parity(
-    parts: TorchBackend, folder: Path, symbols: int, channels: int, many: bool
+    reference: TorchBackend, folder: Path, symbols: int, channels: int, many: bool
 ) -> float:
     """The largest difference between torch and ONNX over texts of 1 to 61 symbols.
 
-    torch's decoder is the plain one, ONNX's the fast one, at the ends of a sentence and amid it.
-
-    VoiceError, with the figure, when it is more than MAX_DIFFERENCE.
+    Compares torch's plain decoder with the fast one of the graph, at the ends of a sentence and inside.
+    `many` says whether the model has several speakers. Raises VoiceError above MAX_DIFFERENCE.
     """
-    other = OnnxBackend(folder)
+    exported = OnnxBackend(folder)
     random = np.random.default_rng(0)
     worst = 0.0
     for length in (1, 4, 9, 61):
         ids = random.integers(0, symbols, (1, length))
         noise = random.standard_normal((1, 2, length), dtype=np.float32)
         latents = random.standard_normal((1, channels, 2 * length + 1), dtype=np.float32)
-        speaker = parts.speaker(0) if many else None
+        speaker = reference.speaker(0) if many else None
         pairs = [
-            *zip(parts.text(ids, speaker, noise), other.text(ids, speaker, noise), strict=True),
-            (parts.flow(latents, speaker), other.flow(latents, speaker)),
+            *zip(
+                reference.text(ids, speaker, noise), exported.text(ids, speaker, noise), strict=True
+            ),
+            (reference.flow(latents, speaker), exported.flow(latents, speaker)),
             *(
-                (parts.decode(latents, speaker, *ends), other.decode(latents, speaker, *ends))
+                (
+                    reference.decode(latents, speaker, *ends),
+                    exported.decode(latents, speaker, *ends),
+                )
                 for ends in ((0, 0), (length, 0), (length // 2, length))
             ),
         ]
         worst = max(worst, *(float(np.abs(a - b).max()) for a, b in pairs))
     if not worst <= MAX_DIFFERENCE:
         raise VoiceError(
-            f"The exported model differs from torch's by {worst:.1e}, more than {MAX_DIFFERENCE:g}; "
-            "it was not kept. Speak with torch instead: import without --onnx."
+            "voice.onnx_differs", difference=f"{worst:.1e}", limit=f"{MAX_DIFFERENCE:g}"
         )
     return worst

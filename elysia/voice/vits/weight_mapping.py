@@ -1,7 +1,7 @@
-"""The names of a VITS generator's tensors: transformers' and the original's, one for one.
+"""The tensors of a VITS generator under two sets of names: transformers' and the original's, one to one.
 
-The original's are those of the VITS paper's code and of what was built on it. Only attention's
-one-by-one convolutions have another shape there. Knows nothing of files.
+The original's are those of the VITS paper's code and of the projects built on it. Only attention's
+projections differ in shape: there they are convolutions of size one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from elysia.core.errors import VoiceError
 
 _ATTENTION = re.compile(r"attention\.([qkv]|out)_proj\.weight$")
 _RENAMES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
@@ -73,23 +75,27 @@ def original_name(name: str) -> str:
 
 
 def strip_wrappers(name: str) -> str:
-    """A tensor's original name, whatever wrapped it: data parallel, torch's newer weight norm."""
+    """A tensor's original name without what wrappers add: data parallel, torch's newer weight norm."""
     name = name.removeprefix("module.")
     name = name.replace(".parametrizations.weight.original0", ".weight_g")
     return name.replace(".parametrizations.weight.original1", ".weight_v")
 
 
-def from_original(tensors: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors under transformers' names; `names` are the target's names with their tensors."""
-    taken = {}
-    for name, target in names.items():
+def from_original(tensors: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors under transformers' names, which `targets` maps to tensors of the right shape.
+
+    Raises VoiceError, naming the tensor, for a shape that differs.
+    """
+    renamed = {}
+    for name, target in targets.items():
         tensor = tensors[original_name(name)]
-        taken[name] = tensor.squeeze(-1) if _ATTENTION.search(name) else tensor
-        if taken[name].shape != target.shape:
-            raise ValueError(
-                f"{original_name(name)} is {tuple(tensor.shape)}, not {tuple(target.shape)}"
-            )
-    return taken
+        renamed[name] = tensor.squeeze(-1) if _ATTENTION.search(name) else tensor
+        if renamed[name].shape != target.shape:
+            raise VoiceError(
+                "voice.tensor_shape", name=original_name(name), shape=str(tuple(tensor.shape)),
+                expected=str(tuple(target.shape)),
+            )  # fmt: skip
+    return renamed
 
 
 def to_original(tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Convolutions of one dimension with a third of the multiplications, exact but for rounding.
+"""One-dimensional convolutions with a third of the multiplications, exact up to rounding.
 
-Toom-Cook's algorithm in Winograd's form: m outputs of a filter of r taps are m + r - 1 products of
-linear forms, in place of m * r. Forms at 0, infinity, ±1, ±2 and ±1/2, and at points of the unit circle
-(three real products a pair), which keep float32 as exact as the plain sum: 3e-7 to 6e-7 of the
-signal. Sources: S. Winograd, Arithmetic Complexity of Computations (1980); A. Toom (1963).
-Knows nothing of voices.
+The Toom-Cook algorithm in Winograd's form: m outputs of a filter of r taps take m + r - 1 products of
+linear forms in place of m * r. The forms are evaluated at 0, infinity, ±1, ±2, ±1/2, and at points of
+the unit circle (three real products per conjugate pair), which keeps float32 as exact as the plain sum:
+errors of 3e-7 to 6e-7 of the signal. Larger real points would lose digits.
+Sources: S. Winograd, Arithmetic Complexity of Computations (1980); A. Toom (1963).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ REAL_POINTS = (0.0, np.inf, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 
 
 def winograd_matrices(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
-    """(out, filter, into) with y = out @ ((filter @ h) * (into @ x)), y_q = sum_j h_j x_{q+j}.
+    """Matrices (out, filter, into) with y = out @ ((filter @ h) * (into @ x)), y_q = sum_j h_j x_{q+j}.
 
     Shapes (outputs, P), (P, taps), (P, outputs + taps - 1); that sum must be 8 or more, and even.
     """
     length = outputs + taps - 1
     pairs = (length - len(REAL_POINTS)) // 2
     points = [*REAL_POINTS, *(np.exp(1j * np.pi * (i + 1) / (pairs + 1)) for i in range(pairs))]
-    # Transposed, a filter is a product of polynomials: values at the points, then interpolation.
+    # Transposed, a filter is a product of polynomials: evaluate both at the points, then interpolate.
     values = np.concatenate([_evaluation_rows(point, length)[:2] for point in points])
     products = np.zeros((length, len(REAL_POINTS) + 3 * pairs))
     products[: len(REAL_POINTS), : len(REAL_POINTS)] = np.eye(len(REAL_POINTS))
@@ -39,12 +39,12 @@ def winograd_matrices(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
     into = np.linalg.solve(values, products).T
     scale = 2.0 ** np.round(np.log2(np.abs(into).sum(axis=1, keepdims=True)))
     out = np.concatenate([_evaluation_rows(point, outputs) for point in points]).T
-    weigh = np.concatenate([_evaluation_rows(point, taps) for point in points])
-    return out, weigh * scale, into / scale
+    filters = np.concatenate([_evaluation_rows(point, taps) for point in points])
+    return out, filters * scale, into / scale
 
 
 def _evaluation_rows(point: complex, count: int) -> Matrix:
-    """What gives a polynomial of `count` coefficients its value at a point: 1 row, or 3 of a pair."""
+    """The rows that evaluate a polynomial of `count` coefficients at a point: 1, or 3 for a pair."""
     if point == np.inf:
         return np.eye(count)[-1:]
     powers = np.asarray(point) ** np.arange(count)
@@ -54,10 +54,10 @@ def _evaluation_rows(point: complex, count: int) -> Matrix:
 
 
 class WinogradConv1d(nn.Module):
-    """A Conv1d that keeps length, over a signal in `phases`: (phases, C, A) -> (phases, C, A).
+    """A length-preserving Conv1d over a signal that is split into `phases`: (phases, C, A) -> the same.
 
-    Sample t of the signal is [t % phases, :, t // phases]. Kernel and dilation must be odd, and
-    phases a power of two.
+    Sample t of the signal is [t % phases, :, t // phases]. Kernel size and dilation must be odd, and
+    `phases` a power of two.
     """
 
     into: Tensor
@@ -69,16 +69,18 @@ class WinogradConv1d(nn.Module):
         super().__init__()
         channels, _, taps = conv.weight.shape
         step = conv.dilation[0]
-        out, weigh, into = winograd_matrices(phases, taps)
-        # Outputs are made `step` apart; row p of the result must be those of phase p.
+        out, filters, into = winograd_matrices(phases, taps)
+        # Outputs are computed `step` apart; row p of the result must hold those of phase p.
         order = [pow(step, -1, phases) * phase % phases for phase in range(phases)]
         self.late = [step * place // phases for place in order]
         self.read = [divmod(step * (i - taps // 2), phases) for i in range(phases + taps - 1)]
-        # Every output sums its products: a bias that comes in as these shares goes out as it was.
+        # Every output is a sum of products, so the bias is spread over them such that it adds up again.
         shares = torch.from_numpy(np.linalg.pinv(out) @ np.ones(phases))
-        weight = torch.einsum("pr,oir->poi", torch.from_numpy(weigh), conv.weight.detach().double())
+        weight = torch.einsum(
+            "pr,oir->poi", torch.from_numpy(filters), conv.weight.detach().double()
+        )
         bias = torch.zeros(channels) if conv.bias is None else conv.bias.detach()
-        self.products, self.channels = len(weigh), channels
+        self.products, self.channels = len(filters), channels
         self.register_buffer("into", torch.from_numpy(into).float())
         self.register_buffer("out", torch.from_numpy(out[order]).float())
         self.register_buffer("weight", weight.reshape(-1, channels, 1).float())
@@ -90,7 +92,7 @@ class WinogradConv1d(nn.Module):
         left = late - min(columns for columns, _ in self.read)
         right = max(columns for columns, _ in self.read)
         padded = F.pad(x, (left, right))
-        near = torch.cat(  # ends are counted from the right: no length is computed in a graph
+        near = torch.cat(  # ends are counted from the right, so that the graph computes no length
             [
                 padded[rows, :, left - late + columns : (columns - right) or None]
                 for columns, rows in _group_reads(self.read)
@@ -98,8 +100,8 @@ class WinogradConv1d(nn.Module):
         )
         forms = self.into @ near.reshape(len(self.read), -1)
         forms = forms.reshape(1, self.products * self.channels, -1)
-        made = F.conv1d(forms, self.weight, self.bias, groups=self.products)
-        y = self.out @ made.reshape(self.products, -1)
+        products = F.conv1d(forms, self.weight, self.bias, groups=self.products)
+        y = self.out @ products.reshape(self.products, -1)
         y = y.reshape(len(self.late), self.channels, -1)
         if not late:
             return y
@@ -109,7 +111,7 @@ class WinogradConv1d(nn.Module):
 
 
 def _group_reads(reads: list[tuple[int, int]]) -> list[tuple[int, slice]]:
-    """Reads of (column, row) as few slices: rows of one column that are equally far apart."""
+    """Reads of (column, row) as few slices: rows of one column that are the same distance apart."""
     runs: list[tuple[int, slice]] = []
     start = 0
     while start < len(reads):
@@ -134,7 +136,7 @@ def from_phases(x: Tensor) -> Tensor:
 
 
 def is_supported(conv: Any, phases: int) -> bool:
-    """Whether a Conv1d has a fast form over so many phases."""
+    """Whether a Conv1d has a Winograd form over so many phases."""
     taps, step = conv.kernel_size[0], conv.dilation[0]
     square = conv.in_channels == conv.out_channels and conv.groups == 1
     whole = square and conv.stride[0] == 1 and conv.padding[0] == step * (taps // 2)

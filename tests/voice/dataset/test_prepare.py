@@ -8,7 +8,7 @@ import pytest
 
 from elysia import cli
 from elysia.core.errors import VoiceError
-from elysia.voice.dataset import audio_cleaning, consent, sources
+from elysia.voice.dataset import audio_cleaning, sources
 from elysia.voice.dataset.manifest import ClipManifest
 from elysia.voice.dataset.prepare import ClipRequirements, prepare_dataset
 from elysia.voice.dataset.spectrogram import SpectrogramConfig, stft_magnitudes
@@ -20,15 +20,15 @@ SHAPE = SpectrogramConfig(16_000, 200, 800)
 WANTED = ClipRequirements(VoiceConfig(CJKE2, "cjke_cleaners2"), SHAPE)
 
 
-def made(record, **changes):
+def prepare_folder(record, **changes):
     return prepare_dataset(record.folder, record.folder.parent / "out", WANTED, **changes)
 
 
 def fault_of(record, name):
     record("good.wav")
-    _, judged = made(record)
-    (one,) = [one for one in judged if one.source == name]
-    return one.fault
+    _, results = prepare_folder(record)
+    (result,) = [result for result in results if result.source == name]
+    return str(result.fault)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def fault_of(record, name):
 def test_every_form_becomes_sixteen_bits_of_the_wanted_rate(recordings, ending, rate):
     both = np.stack([speechlike(2.0, rate), speechlike(2.0, rate)], axis=1)
     recordings(f"a.{ending}", samples=both, rate=rate)
-    manifest, _ = made(recordings)
+    manifest, _ = prepare_folder(recordings)
     (clip,) = manifest.clips
     with wave.open(str(recordings.folder.parent / "out" / clip.file)) as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16_000)
@@ -51,8 +51,8 @@ def test_a_tone_keeps_its_tune_and_every_clip_is_as_loud(recordings):
     t = np.arange(2 * 44_100) / 44_100
     for number, level in enumerate((0.01, 0.9)):
         recordings(f"{number}.wav", samples=level * np.sin(2 * np.pi * 440 * t), rate=44_100)
-    manifest, judged = made(recordings)
-    assert judged[1].loudness - judged[0].loudness == pytest.approx(20 * np.log10(90), abs=0.2)
+    manifest, results = prepare_folder(recordings)
+    assert results[1].loudness - results[0].loudness == pytest.approx(20 * np.log10(90), abs=0.2)
     for clip in manifest.clips:
         with wave.open(str(recordings.folder.parent / "out" / clip.file)) as file:
             samples = np.frombuffer(file.readframes(10**6), "<i2") / 32768
@@ -63,18 +63,18 @@ def test_a_tone_keeps_its_tune_and_every_clip_is_as_loud(recordings):
 def test_silence_at_the_ends_is_cut_and_inside_it_stays(recordings):
     loud, quiet = speechlike(1.0, 16_000), np.zeros(16_000, np.float32)
     recordings("a.wav", samples=np.concatenate([quiet, loud, quiet[:8000], loud, quiet]))
-    manifest, judged = made(recordings)
+    manifest, results = prepare_folder(recordings)
     assert manifest.clips[0].seconds == pytest.approx(
         2.5 + 2 * audio_cleaning.MARGIN_SECONDS, abs=0.05
     )
-    assert judged[0].cut == pytest.approx(2 - 2 * audio_cleaning.MARGIN_SECONDS, abs=0.05)
+    assert results[0].cut == pytest.approx(2 - 2 * audio_cleaning.MARGIN_SECONDS, abs=0.05)
 
 
 def test_the_cached_spectrogram_is_that_of_the_clip(recordings):
     import torch
 
     recordings("a.wav")
-    manifest, _ = made(recordings)
+    manifest, _ = prepare_folder(recordings)
     out, (clip,) = recordings.folder.parent / "out", manifest.clips
     with wave.open(str(out / clip.file)) as file:
         samples = np.frombuffer(file.readframes(10**6), "<i2").astype(np.float32) / 32768
@@ -88,15 +88,15 @@ def test_a_spectrogram_is_the_magnitude_of_each_windowed_frame():
     import torch
 
     samples = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
-    found = stft_magnitudes(torch.from_numpy(samples)[None], SHAPE)[0].numpy()
-    assert found.shape == (401, 10)
+    spectrogram = stft_magnitudes(torch.from_numpy(samples)[None], SHAPE)[0].numpy()
+    assert spectrogram.shape == (401, 10)
     side = (SHAPE.window - SHAPE.hop) // 2
     padded = np.pad(samples, side, mode="reflect")
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(SHAPE.window) / SHAPE.window)
     for frame in (0, 4, 9):
         piece = padded[frame * SHAPE.hop :][: SHAPE.window] * hann
         right = np.sqrt(np.abs(np.fft.rfft(piece)) ** 2 + 1e-6)
-        assert np.abs(found[:, frame] - right).max() < 1e-3
+        assert np.abs(spectrogram[:, frame] - right).max() < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_damaged_files_are_left_out_with_the_reason(recordings):
     whole.with_suffix(".txt").write_bytes("你好".encode("gbk"))
     recordings("twin.wav", samples=speechlike(2, 16_000, seed=9))
     recordings("twins.wav", samples=speechlike(2, 16_000, seed=9))
-    _, judged = made(recordings)
-    faults = {one.source: one.fault for one in judged}
+    _, results = prepare_folder(recordings)
+    faults = {result.source: str(result.fault or "") for result in results}
     assert "cannot be decoded" in faults["cut.flac"] and "cannot be decoded" in faults["fake.mp3"]
     assert "not UTF-8" in faults["odd.wav"]
     assert faults["twin.wav"] == "" and "same sound as twin.wav" in faults["twins.wav"]
@@ -143,8 +143,8 @@ def test_what_may_be_wrong_is_noted_and_used(recordings):
     peaks[1000:1010] = 1.0
     recordings("peak.wav", samples=peaks)
     recordings("slow.wav", text="好。", samples=speechlike(6, 16_000))
-    _, judged = made(recordings)
-    notes = {one.source: " ".join(one.remarks) for one in judged}
+    _, results = prepare_folder(recordings)
+    notes = {result.source: " ".join(map(str, result.remarks)) for result in results}
     assert "nothing above 4000 Hz" in notes["phone.wav"] and "clipped" in notes["peak.wav"]
     assert "short for its length" in notes["slow.wav"]
 
@@ -152,7 +152,7 @@ def test_what_may_be_wrong_is_noted_and_used(recordings):
 def test_nothing_is_written_when_nothing_can_be_used(recordings):
     recordings("silent.wav", samples=np.zeros(32_000))
     with pytest.raises(VoiceError, match=r"None of the 1 recordings.*silent\.wav: it is silent"):
-        made(recordings)
+        prepare_folder(recordings)
     assert [path.name for path in recordings.folder.parent.iterdir()] == ["recordings"]
 
 
@@ -161,16 +161,16 @@ def test_without_consent_it_says_what_to_write(recordings):
     file = recordings.folder / "consent.toml"
     file.unlink()
     with pytest.raises(VoiceError, match=r"(?s)There is no consent.*speaker = .*allows = "):
-        made(recordings)
+        prepare_folder(recordings)
     file.write_text('speaker = "李华"\n')
     with pytest.raises(VoiceError, match="what they allow"):
-        made(recordings)
+        prepare_folder(recordings)
     file.write_text("speaker = 李华")
     with pytest.raises(VoiceError, match="not TOML"):
-        made(recordings)
+        prepare_folder(recordings)
     file.unlink()
     (recordings.folder / "consent.txt").write_text("Speaker: Li Hua\nAllows：this test\n")
-    manifest, _ = made(recordings)
+    manifest, _ = prepare_folder(recordings)
     assert manifest.consent["speaker"] == "Li Hua" and manifest.consent["allows"] == "this test"
     assert not (recordings.folder.parent / "out" / "consent.toml").exists()
 
@@ -185,7 +185,7 @@ def test_a_list_names_recordings_and_texts(recordings, lines):
     recordings("sub/b.wav", text=None)
     listed = recordings.folder / "list.csv"
     listed.write_text(lines, encoding="utf-8-sig")
-    assert [one.text for one in sources.find_recordings(listed)] == ["你好。", "今天不错。"]
+    assert [source.text for source in sources.find_recordings(listed)] == ["你好。", "今天不错。"]
     manifest, _ = prepare_dataset(listed, recordings.folder.parent / "out", WANTED)
     assert [clip.source for clip in manifest.clips] == ["a.wav", "b.wav"]
 
@@ -196,7 +196,7 @@ def test_a_list_with_a_line_that_is_none_is_refused_and_one_that_misses_a_file_n
     with pytest.raises(VoiceError, match="line 2"):
         sources.find_recordings(listed)
     listed.write_text("nowhere|你好\n")
-    assert "not there" in sources.find_recordings(listed)[0].fault
+    assert "not there" in str(sources.find_recordings(listed)[0].fault)
     with pytest.raises(VoiceError, match="holds no recordings"):
         sources.find_recordings(recordings.folder)
     with pytest.raises(VoiceError, match="nothing at"):
@@ -209,8 +209,8 @@ def test_the_command_writes_a_report_to_read_to_parse_and_to_look_at(recordings,
     out = recordings.folder.parent / "out"
     words = ["voice", "prepare", str(recordings.folder), "--out", str(out)]
     assert cli.main([*words, "--rate", "16000", "--hop", "200", "--window", "800"]) == 0
-    said = capsys.readouterr().out
-    assert "1 of 2 recordings of 李华" in said and "left out: silent.wav: it is silent." in said
+    output = capsys.readouterr().out
+    assert "1 of 2 recordings of 李华" in output and "left out: silent.wav: it is silent." in output
     report = json.loads((out / "report.json").read_text())
     assert report["kept"] == 1 and report["recordings"][1]["fault"] == "it is silent"
     page = (out / "report.html").read_text()
@@ -223,7 +223,7 @@ def test_the_command_writes_a_report_to_read_to_parse_and_to_look_at(recordings,
 
 def test_a_damaged_manifest_is_a_sentence(recordings, tmp_path):
     recordings("a.wav")
-    made(recordings)
+    prepare_folder(recordings)
     path = tmp_path / "out" / "manifest.json"
     right = path.read_text()
     for wrong in (
@@ -239,7 +239,7 @@ def test_a_damaged_manifest_is_a_sentence(recordings, tmp_path):
 
 def test_a_consent_that_is_too_large_is_none(tmp_path):
     (tmp_path / "consent.txt").write_text(
-        "speaker: x\nallows: y\n" + "z" * consent.MAX_CONSENT_BYTES
+        "speaker: x\nallows: y\n" + "z" * sources.MAX_CONSENT_BYTES
     )
     with pytest.raises(VoiceError, match="larger"):
-        consent.read_consent(tmp_path / "consent.txt")
+        sources.read_consent(tmp_path / "consent.txt")

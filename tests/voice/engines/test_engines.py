@@ -122,13 +122,13 @@ def streamed_wav(rate, channels=1):
 class Speech(BaseHTTPRequestHandler):
     """A small speech server: what it answers depends on the path's first part."""
 
-    asked: list = []
+    requests: list = []
     gone = threading.Event()
 
     def do_POST(self):
         kind, _, path = self.path[1:].partition("/")
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append((path, body, self.headers.get("Authorization")))
+        self.requests.append((path, body, self.headers.get("Authorization")))
         if kind == "refuses":
             return self.answer(400, b'{"error": "no such voice"}')
         if kind == "moves":
@@ -171,7 +171,7 @@ def test_openai_gives_bare_samples_at_the_declared_rate(server):
     pieces = list(voice.synthesize("**你好**😊", 1.5))
     assert b"".join(p.data for p in pieces) == TONE
     assert {p.rate for p in pieces} == {24_000}
-    path, body, key = Speech.asked[-1]
+    path, body, key = Speech.requests[-1]
     assert path == "v1/audio/speech" and key == "Bearer secret"
     assert body["input"] == "你好" and body["speed"] == 1.5 and body["voice"] == "nova"
 
@@ -181,7 +181,7 @@ def test_gpt_sovits_gives_wav_whose_header_says_the_rate(server):
     pieces = list(voice.synthesize("Hello."))
     assert b"".join(p.data for p in pieces) == TONE
     assert {p.rate for p in pieces} == {32_000}
-    path, body, _ = Speech.asked[-1]
+    path, body, _ = Speech.requests[-1]
     assert path == "tts" and body["text_lang"] == "en" and body["ref_audio_path"] == "a.wav"
 
 
@@ -220,12 +220,12 @@ def test_an_address_that_is_not_http_is_refused():
 def test_another_rate_keeps_the_tune_and_drops_what_no_longer_fits():
     np = pytest.importorskip("numpy")
     t = np.arange(22_050) / 22_050
-    kept = (8000 * np.sin(2 * np.pi * 440 * t)).astype("<i2")
-    lost = (8000 * np.sin(2 * np.pi * 9000 * t)).astype("<i2")
-    slow = np.frombuffer(resample_chunk(AudioChunk(kept.tobytes(), 22_050), 16_000).data, "<i2")
+    low = (8000 * np.sin(2 * np.pi * 440 * t)).astype("<i2")
+    high = (8000 * np.sin(2 * np.pi * 9000 * t)).astype("<i2")
+    slow = np.frombuffer(resample_chunk(AudioChunk(low.tobytes(), 22_050), 16_000).data, "<i2")
     assert len(slow) == 16_000
     assert int(np.abs(np.fft.rfft(slow)).argmax()) == 440
-    alias = np.frombuffer(resample_chunk(AudioChunk(lost.tobytes(), 22_050), 16_000).data, "<i2")
+    alias = np.frombuffer(resample_chunk(AudioChunk(high.tobytes(), 22_050), 16_000).data, "<i2")
     assert np.abs(alias[500:-500]).max() < 0.02 * 8000
 
 

@@ -40,9 +40,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("written", "said"), CASES)
-def test_what_is_not_said_is_gone(written, said):
-    assert strip_markup(written) == said
+@pytest.mark.parametrize(("written", "spoken"), CASES)
+def test_what_is_not_said_is_gone(written, spoken):
+    assert strip_markup(written) == spoken
 
 
 def test_stage_directions_are_read_where_they_are_asked_for():

@@ -40,11 +40,11 @@ def test_the_path_is_the_best_of_all_paths(symbols, frames):
         # In a batch with a larger one, as it comes.
         padded = torch.full((2, symbols + 2, frames + 3), 7.0)
         padded[0, :symbols, :frames] = torch.from_numpy(scores)
-        found = durations.monotonic_path(
+        result = durations.monotonic_path(
             padded, torch.tensor([symbols, symbols + 2]), torch.tensor([frames, frames + 3])
         )
-        assert np.array_equal(found[0, :symbols, :frames].numpy(), best)
-        assert found[0].sum() == frames and found[1].sum() == frames + 3
+        assert np.array_equal(result[0, :symbols, :frames].numpy(), best)
+        assert result[0].sum() == frames and result[1].sum() == frames + 3
 
 
 def test_a_clip_with_fewer_frames_than_symbols_is_refused():
@@ -55,10 +55,10 @@ def test_a_clip_with_fewer_frames_than_symbols_is_refused():
 def test_scores_are_the_gaussians_log_likelihoods():
     torch.manual_seed(0)
     latents, means, deviations = torch.randn(2, 3, 6), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
-    found = durations.log_likelihoods(latents, means, deviations)
+    result = durations.log_likelihoods(latents, means, deviations)
     normal = torch.distributions.Normal(means[:, :, :, None], deviations.exp()[:, :, :, None])
     right = normal.log_prob(latents[:, :, None, :]).sum(dim=1)
-    assert torch.allclose(found, right, atol=1e-3)
+    assert torch.allclose(result, right, atol=1e-3)
 
 
 def test_the_divergence_is_that_of_two_gaussians_on_average():
@@ -66,11 +66,11 @@ def test_the_divergence_is_that_of_two_gaussians_on_average():
     size = (1, 2, 60_000)
     spread, means, deviations = (torch.full(size, value) for value in (-0.5, 0.3, 0.2))
     drawn = 0.7 + spread.exp() * torch.randn(size)
-    found = generator.kl_divergence(drawn, spread, means, deviations, torch.ones(1, 1, size[2]))
+    result = generator.kl_divergence(drawn, spread, means, deviations, torch.ones(1, 1, size[2]))
     posterior = torch.distributions.Normal(torch.tensor(0.7), torch.tensor(-0.5).exp())
     prior = torch.distributions.Normal(torch.tensor(0.3), torch.tensor(0.2).exp())
     right = 2 * torch.distributions.kl_divergence(posterior, prior)
-    assert found == pytest.approx(float(right), abs=0.02)
+    assert result == pytest.approx(float(right), abs=0.02)
 
 
 def small(**changes):
@@ -104,7 +104,7 @@ def test_a_clip_is_aligned_alike_alone_and_beside_a_longer_one(stochastic, monke
     alone = ClipBatch(both.ids[:1, :5], both.symbols[:1], both.spectrogram[:1, :, :40], both.frames[:1],
                   both.samples[:1, : 40 * SHAPE.hop], both.speakers[:1])  # fmt: skip
     with torch.no_grad():
-        together, single = (generator.training_forward(model, one, 16) for one in (both, alone))
+        together, single = (generator.training_forward(model, item, 16) for item in (both, alone))
     assert torch.equal(together.durations[0, :5], single.durations[0])
     assert torch.equal(together.durations.sum(dim=1), torch.tensor([40.0, 70.0]))
     if not stochastic:  # a mean over symbols, of which the first clip has 5 and the second 9
@@ -124,8 +124,8 @@ def test_every_weight_of_the_generator_learns(stochastic):
     for module in model.modules():  # what begins at zero passes nothing on
         if isinstance(module, torch.nn.Conv1d) and not module.weight.any():
             torch.nn.init.normal_(module.weight, std=0.1)
-    made = generator.training_forward(model, batch([(5, 40), (9, 70)]), 16)
-    (made.sound.square().mean() + made.kl + made.duration_loss).backward()
+    output = generator.training_forward(model, batch([(5, 40), (9, 70)]), 16)
+    (output.sound.square().mean() + output.kl + output.duration_loss).backward()
     still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     # VITS, too, leaves the last half of the last duration flow without a use.
     assert not [name for name in still if not name.startswith("duration_predictor")], still
@@ -155,12 +155,12 @@ def test_a_spline_is_undone_by_the_one_that_speaks_and_knows_its_slope():
     torch.manual_seed(0)
     inputs = (8 * torch.randn(2, 1, 50, dtype=torch.float64)).requires_grad_()
     shapes = [torch.randn(2, 1, 50, count, dtype=torch.float64) for count in (10, 10, 9)]
-    made, steepness = rational_quadratic_spline(inputs, *shapes, 5.0)
-    (slope,) = torch.autograd.grad(made.sum(), inputs)
+    output, steepness = rational_quadratic_spline(inputs, *shapes, 5.0)
+    (slope,) = torch.autograd.grad(output.sum(), inputs)
     assert torch.allclose(slope.log(), steepness, atol=1e-6)
-    assert torch.allclose(inverse_spline(made, *shapes, 5.0), inputs, atol=1e-6)
+    assert torch.allclose(inverse_spline(output, *shapes, 5.0), inputs, atol=1e-6)
     assert (inputs.abs() > 5).any() and torch.equal(
-        made[inputs.abs() > 5], inputs[inputs.abs() > 5]
+        output[inputs.abs() > 5], inputs[inputs.abs() > 5]
     )
 
 
@@ -192,8 +192,8 @@ def test_what_is_learned_of_durations_is_what_is_said(stochastic):
 
 def test_pieces_are_cut_where_they_were_made():
     whole = torch.arange(40.0).view(2, 1, 20)
-    found = generator.slice_segments(whole, torch.tensor([3, 12]), 4)
-    assert found[:, 0].tolist() == [[3, 4, 5, 6], [32, 33, 34, 35]]
+    result = generator.slice_segments(whole, torch.tensor([3, 12]), 4)
+    assert result[:, 0].tolist() == [[3, 4, 5, 6], [32, 33, 34, 35]]
     torch.manual_seed(0)
     starts = torch.stack([generator.draw_starts(torch.tensor([16, 20]), 16) for _ in range(200)])
     assert starts[:, 0].unique().tolist() == [0] and starts[:, 1].unique().tolist() == [
@@ -208,22 +208,22 @@ def test_pieces_are_cut_where_they_were_made():
 def test_mel_bands_are_slaneys():
     spectrogram = torch.zeros(1, SHAPE.bins, 1)
     spectrogram[0, 50] = 1.0  # 1000 Hz
-    found = log_mel(spectrogram, SHAPE, 20, 0.0, 0.0)[0, :, 0].exp()
+    result = log_mel(spectrogram, SHAPE, 20, 0.0, 0.0)[0, :, 0].exp()
     # Slaney's mels are linear up to 1000 Hz, 66.7 Hz each.
     edges = np.linspace(0, 15 + 27 * np.log(4) / np.log(6.4), 22)
     hertz = np.where(edges < 15, edges * 200 / 3, 1000 * np.exp((edges - 15) * np.log(6.4) / 27))
     for band in range(20):
         low, middle, high = hertz[band : band + 3]
         height = max(0, min((1000 - low) / (middle - low), (high - 1000) / (high - middle)))
-        assert float(found[band]) == pytest.approx(max(1e-5, height * 2 / (high - low)), rel=1e-3)
+        assert float(result[band]) == pytest.approx(max(1e-5, height * 2 / (high - low)), rel=1e-3)
 
 
 def test_the_least_squares_losses_by_hand():
     real = [(torch.tensor([[0.8, 1.0]]), [torch.tensor([1.0, 2.0])])]
-    made = [(torch.tensor([[0.5, 0.1]]), [torch.tensor([1.5, 1.0])])]
-    assert float(discriminators.discriminator_loss(real, made)) == pytest.approx(0.02 + 0.13)
-    assert float(discriminators.generator_loss(made)) == pytest.approx((0.25 + 0.81) / 2)
-    assert float(discriminators.feature_matching_loss(real, made)) == pytest.approx(2 * 0.75)
+    output = [(torch.tensor([[0.5, 0.1]]), [torch.tensor([1.5, 1.0])])]
+    assert float(discriminators.discriminator_loss(real, output)) == pytest.approx(0.02 + 0.13)
+    assert float(discriminators.generator_loss(output)) == pytest.approx((0.25 + 0.81) / 2)
+    assert float(discriminators.feature_matching_loss(real, output)) == pytest.approx(2 * 0.75)
 
 
 def original_shapes():
@@ -262,17 +262,17 @@ def d_file(tmp_path):
 
 def test_vitss_own_discriminators_are_taken_tensor_for_tensor(d_file):
     path, tensors = d_file()
-    found = load_original(path)
-    assert len(found) == len(tensors)
+    result = load_original(path)
+    assert len(result) == len(tensors)
     for name, tensor in tensors.items():
-        ours = name.replace("weight_g", "parametrizations.weight.original0")
+        name_here = name.replace("weight_g", "parametrizations.weight.original0")
         assert torch.equal(
-            found[ours.replace("weight_v", "parametrizations.weight.original1")], tensor
+            result[name_here.replace("weight_v", "parametrizations.weight.original1")], tensor
         )
     with torch.device("meta"):
-        wanted = VitsDiscriminators().state_dict()
-    assert {n: tuple(t.shape) for n, t in wanted.items()} == {
-        n: tuple(t.shape) for n, t in found.items()
+        expected = VitsDiscriminators().state_dict()
+    assert {n: tuple(t.shape) for n, t in expected.items()} == {
+        n: tuple(t.shape) for n, t in result.items()
     }
 
 
@@ -292,10 +292,10 @@ def test_what_is_no_discriminator_of_vits_is_refused(d_file, changes, words):
 
 def test_a_period_sees_every_nth_sample_and_no_other():
     torch.manual_seed(0)
-    one = VitsDiscriminators(0.03125).discriminators[1 + PERIODS.index(5)]
+    discriminator = VitsDiscriminators(0.03125).discriminators[1 + PERIODS.index(5)]
     sound = torch.randn(1, 1, 503)
     other = sound.clone()
     other[0, 0, 2::5] += 1.0  # of the five columns, the third
-    before, after = one(sound)[1][0], one(other)[1][0]
+    before, after = discriminator(sound)[1][0], discriminator(other)[1][0]
     changed = (before != after).any(dim=1).any(dim=1)[0]
     assert changed.tolist() == [False, False, True, False, False]

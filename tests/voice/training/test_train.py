@@ -101,8 +101,8 @@ def test_a_base_with_several_speakers_and_its_discriminators_is_trained_on(
            "architecture": {}, "speaker": "s1", "max_steps": 1, "segment_frames": 40}
     )  # fmt: skip
     train(run, work_dir=str(tmp_path / "w"))
-    done, number = export_voice(tmp_path / "w", tmp_path / "v", name="new")
-    assert number == 1 and done.card.speakers == {"s0": 0, "s2": 2, "new": 1}
+    result, number = export_voice(tmp_path / "w", tmp_path / "v", name="new")
+    assert number == 1 and result.config.speakers == {"s0": 0, "s2": 2, "new": 1}
     trained = last(tmp_path / "w")["state_dict"]["generator.embed_speaker.weight"]
     assert not torch.equal(trained[1], tensors["emb_g.weight"][1]), "the place learns"
     assert (trained[1] - tensors["emb_g.weight"][1]).abs().max() < 0.01, "from where it was"
@@ -116,13 +116,13 @@ def test_the_whole_discriminators_of_a_base_are_where_training_begins(
     from elysia.voice.training.discriminators import VitsDiscriminators
 
     weights, base_config, _ = make_checkpoint(3)
-    theirs = {
+    original = {
         name.replace("parametrizations.weight.original0", "weight_g").replace(
             "parametrizations.weight.original1", "weight_v"
         ): tensor
         for name, tensor in VitsDiscriminators().state_dict().items()
     }
-    torch.save({"model": theirs}, tmp_path / "D.pth")
+    torch.save({"model": original}, tmp_path / "D.pth")
     run = config(
         settings
         | {"data_path": str(noises), "base": str(weights), "base_config": str(base_config),
@@ -135,7 +135,7 @@ def test_the_whole_discriminators_of_a_base_are_where_training_begins(
         short = name.replace("parametrizations.weight.original0", "weight_g").replace(
             "parametrizations.weight.original1", "weight_v"
         )
-        assert (state[f"discriminator.{name}"] - theirs[short]).abs().max() < 1e-4, tensor.shape
+        assert (state[f"discriminator.{name}"] - original[short]).abs().max() < 1e-4, tensor.shape
 
 
 def test_bfloat16_products_learn_and_weights_stay_in_float32(tmp_path, settings, config):
@@ -162,7 +162,7 @@ def test_bfloat16_products_learn_and_weights_stay_in_float32(tmp_path, settings,
         ({"discriminator_scale": 2.0}, ConfigError, "discriminator_scale"),
         ({"speaker": "nobody"}, VoiceError, "no speaker 'nobody'"),
         ({"base": "/x/G.pth"}, ConfigError, "base_config"),
-        ({"segment_frames": 500}, VoiceError, "segment_frames wants 500"),
+        ({"segment_frames": 500}, VoiceError, "segment_frames asks for 500"),
         ({"dtype": "float16"}, DeviceError, "needs a GPU"),
         ({"report_to": "nothing"}, ConfigError, "no tracker"),
         ({"lr": 1e9, "max_steps": 9}, ElysiaError, "loss became|fewer frames"),
@@ -187,8 +187,8 @@ def test_a_base_of_other_sound_is_refused_with_what_to_do(
     with pytest.raises(VoiceError, match="--rate 16000 --hop 16 --window 128"):
         train(run, work_dir=str(tmp_path / "w"))
     tensors = torch.load(weights, weights_only=True)
-    kept = {n: t for n, t in tensors["model"].items() if not n.startswith("enc_q.")}
-    torch.save({"model": kept}, weights)
+    saved = {n: t for n, t in tensors["model"].items() if not n.startswith("enc_q.")}
+    torch.save({"model": saved}, weights)
     with pytest.raises(VoiceError, match="no posterior encoder"):
         train(run, work_dir=str(tmp_path / "w"))
 

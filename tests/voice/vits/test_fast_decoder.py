@@ -42,8 +42,8 @@ def test_a_window_says_what_the_whole_says(decoder, monkeypatch):
     for start, end in ((0, 70), (0, 9), (30, 41), (60, 70)):
         first, last = max(0, start - reach), min(70, end + reach)
         ends = torch.tensor([start - first, last - end])
-        made = fast(latents[:, :, first:last], ends, speaker)
-        assert (made - whole[start * hop : end * hop]).abs().max() < 1e-5
+        output = fast(latents[:, :, first:last], ends, speaker)
+        assert (output - whole[start * hop : end * hop]).abs().max() < 1e-5
 
 
 def test_the_reach_is_no_shorter_and_not_much_longer_than_what_is_heard(decoder):
@@ -54,8 +54,8 @@ def test_the_reach_is_no_shorter_and_not_much_longer_than_what_is_heard(decoder)
     apart = (decoder(latents, speaker) - decoder(changed, speaker))[0, 0].abs() > 0
     hop, reach = len(apart) // 61, receptive_fields(decoder.config.to_dict())[0]
     heard = torch.nonzero(apart)
-    left, right = 30 - int(heard.min()) / hop, int(heard.max()) / hop - 31
-    assert reach - 2 < max(left, right) <= reach
+    start, right = 30 - int(heard.min()) / hop, int(heard.max()) / hop - 31
+    assert reach - 2 < max(start, right) <= reach
 
 
 def test_small_blocks_stay_plain(decoder):

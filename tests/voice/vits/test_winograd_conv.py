@@ -22,10 +22,10 @@ def test_the_sum_is_the_plain_ones_within_rounding(taps, step, phases):
     conv = nn.Conv1d(6, 6, taps, dilation=step, padding=step * (taps // 2))
     x = torch.randn(1, 6, 10 * phases)
     assert is_supported(conv, phases)
-    ours = from_phases(WinogradConv1d(conv, phases)(to_phases(x, phases)))
+    fast = from_phases(WinogradConv1d(conv, phases)(to_phases(x, phases)))
     with torch.no_grad():
         right = conv.double()(x.double())
-        assert (ours - right).abs().max() < 5e-6 * right.abs().max()
+        assert (fast - right).abs().max() < 5e-6 * right.abs().max()
 
 
 @pytest.mark.parametrize(("taps", "products"), [(3, 11), (7, 17), (11, 23)])
