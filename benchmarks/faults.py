@@ -205,7 +205,7 @@ def stand_in() -> None:
     from elysia.core.templates import get_template
     from elysia.gateway import server
 
-    settings = server.GatewaySettings(port=0, queue=48)
+    settings = server.GatewaySettings(port=0, max_waiting=48)
     with server.bind_socket(settings) as sock:
         manner = ChatFormat(get_template("internlm2_chat"), "", ())
         app = server.build_app([("m", EchoEngine(8, 0.01), manner)], settings)

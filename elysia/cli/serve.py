@@ -77,11 +77,11 @@ def serve(args: Namespace) -> int:
         host=args.host,
         port=args.port,
         keys=load_keys(Path(args.keys) if args.keys else None),
-        rate=args.rate,
-        together=args.together,
-        queue=args.queue,
-        largest=args.max_body,
-        drain=args.drain,
+        requests_per_minute=args.rate,
+        max_concurrent=args.together,
+        max_waiting=args.queue,
+        max_body_bytes=args.max_body,
+        drain_seconds=args.drain,
         sampling=sampling,
     )
     wanted, voices = build_model_configs(args, sampling), load_voice_files(args.voice)

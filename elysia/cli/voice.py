@@ -132,9 +132,10 @@ def list_parser() -> ArgumentParser:
 def list_voices(args: Namespace) -> int:
     """A line a voice; a damaged file is said, not hidden."""
     from elysia.core.errors import VoiceError
+    from elysia.core.paths import get_voices_folder
     from elysia.voice import registry
 
-    where = registry.voices_folder()
+    where = get_voices_folder()
     for name in registry.list_voices(where):
         try:
             file = registry.find_voice(name, where)
@@ -170,7 +171,9 @@ def import_voice(args: Namespace) -> int:
     check_name(args.name)
     out = Path(args.out or Path("work_dirs") / "voices" / args.name)
     done = bring_checkpoint(args.checkpoint, args.config, out, onnx=args.onnx)
-    write_voice(args.name, done, done.config.resolve_speaker(args.speaker), "brought by voice import")
+    write_voice(
+        args.name, done, done.config.resolve_speaker(args.speaker), "brought by voice import"
+    )
     return 0
 
 
@@ -187,17 +190,17 @@ def write_voice(name: str, done: ImportResult, speaker: int, whence: str) -> Non
     import os
 
     from elysia.core.files import write_atomic
-    from elysia.voice import registry
+    from elysia.core.paths import get_voices_folder
 
-    where, card = registry.voices_folder(), done.config
+    where, config = get_voices_folder(), done.config
     model = os.path.relpath(done.folder.resolve(), where.resolve()).replace(os.sep, "/")
     text = f'engine = "vits"\ndescription = "{name}, {whence}"\nmodel = "{model}"\n'
     write_atomic(where / f"{name}.toml", text + f"speaker = {speaker}\n")
     for remark in done.remarks:
         warn(f"note: {remark}")
     say(
-        f"{done.folder}: {done.parameters / 1e6:.1f} M parameters, {card.speaker_count} speaker(s), "
-        f"{len(card.symbols)} symbols ({card.cleaner}), {card.rate} Hz"
+        f"{done.folder}: {done.parameters / 1e6:.1f} M parameters, {config.speaker_count} speaker(s), "
+        f"{len(config.symbols)} symbols ({config.cleaner}), {config.rate} Hz"
     )
     if done.difference is not None:
         say(f"ONNX differs from torch by at most {done.difference:.1e}")

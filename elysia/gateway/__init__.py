@@ -1,4 +1,9 @@
-"""The gateway: OpenAI's endpoints in front of any engine. It owns validation, errors, keys, limits.
+"""The HTTP gateway: OpenAI's endpoints in front of any engine, with keys, limits, queues and metrics.
 
-Knows nothing of pages, terminals, or how an engine works.
+`build_app` makes the ASGI application of loaded models and voices, `serve` runs it.
 """
+
+from elysia.gateway.keys import load_keys
+from elysia.gateway.server import GatewaySettings, bind_socket, build_app, serve
+
+__all__ = ["GatewaySettings", "bind_socket", "build_app", "load_keys", "serve"]

@@ -1,7 +1,4 @@
-"""Who generates now and who waits: a bounded queue in front of an engine's slots.
-
-Knows nothing of HTTP beyond the 429 that it raises.
-"""
+"""A bounded queue in front of an engine's slots: who generates now, and who waits."""
 
 from __future__ import annotations
 
@@ -9,26 +6,27 @@ import asyncio
 import time
 from collections import deque
 
-from elysia.gateway.api_errors import ApiError
-from elysia.gateway.keys import rate_limit_error
+from elysia.gateway.api_errors import rate_limit_error
+
+SMOOTHING = 0.2  # weight of the newest reply in the mean duration
 
 
 class AdmissionQueue:
-    """`size` places to generate in, and at most `queue` waiting for one, first come first served.
+    """`size` slots to generate in, and at most `max_waiting` requests that wait for one, in order.
 
     Belongs to one event loop.
     """
 
-    def __init__(self, size: int, queue: int) -> None:
+    def __init__(self, size: int, max_waiting: int) -> None:
         self.size = size
-        self.queue = queue
+        self.max_waiting = max_waiting
         self.running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._lasted = 1.0  # seconds that a reply takes, smoothed
+        self._mean_seconds = 1.0  # of a reply, smoothed
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a slot."""
+        """How many requests wait for a slot."""
         return len(self._waiting)
 
     async def take(self) -> None:
@@ -36,35 +34,30 @@ class AdmissionQueue:
         if self.running < self.size and not self._waiting:
             self.running += 1
             return
-        self.refuse_full()
+        self.refuse_if_full()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._pass_on()  # the slot came in the same moment as the client left
+                self._pass_on()  # the slot came in the moment in which the client left
             else:
                 self._waiting.remove(turn)
             raise
 
-    def refuse_full(self) -> None:
-        """The ApiError 429 that `take` would raise now: told before anything is done for nothing."""
-        taken = self.running >= self.size or self._waiting
-        if taken and len(self._waiting) >= self.queue:
-            raise self.full()
+    def refuse_if_full(self) -> None:
+        """Raise what `take` would raise now, before any work is done in vain."""
+        busy = self.running >= self.size or self._waiting
+        if busy and len(self._waiting) >= self.max_waiting:
+            # A guess of when there is room: the queue ahead at the mean duration of a reply.
+            wait = self._mean_seconds * (1 + self.waiting / self.size)
+            raise rate_limit_error("gateway.queue_full", wait, waiting=self.waiting)
 
     def release(self, began: float) -> None:
-        """Give a slot back that was used since `began` (time.monotonic)."""
-        self._lasted += 0.2 * (time.monotonic() - began - self._lasted)
+        """Give back a slot that was used since `began` (time.monotonic)."""
+        self._mean_seconds += SMOOTHING * (time.monotonic() - began - self._mean_seconds)
         self._pass_on()
-
-    def full(self) -> ApiError:
-        """The refusal when the queue is full, with a guess of when it is not."""
-        wait = self._lasted * (1 + self.waiting / self.size)
-        return rate_limit_error(
-            f"All slots are taken and {self.waiting} requests wait. Try again.", wait
-        )
 
     def _pass_on(self) -> None:
         while self._waiting:

@@ -1,12 +1,11 @@
-"""What every request passes before an endpoint sees it: its host, its key, its size, its pace.
+"""What every request passes before its endpoint: checks of host, key, body size and body speed.
 
-Pure ASGI, so that streams pass through untouched. Knows nothing of models.
+Plain ASGI, so that streams pass through untouched.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,88 +19,90 @@ LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 class GatewayMiddleware:
-    """Refuses before the body is read, or while it is.
+    """Refuses a request before its body is read, or while it is.
 
     Args:
-        largest: bytes of a body.
-        patience: seconds in which a body must have come.
-        local: whether only requests that name this machine are answered. Without a key that keeps
-            out web pages that have their own name lead here (DNS rebinding).
+        max_body_bytes: the largest body.
+        body_timeout: seconds in which a body must have arrived.
+        local: answer only requests that name this machine. Without a key this keeps out web pages whose
+            own host name resolves to this machine (DNS rebinding).
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        gate: RateLimiter,
+        limiter: RateLimiter,
         metrics: GatewayMetrics,
-        largest: int,
-        patience: float,
+        max_body_bytes: int,
+        body_timeout: float,
         local: bool,
     ) -> None:
         self.app = app
-        self.gate = gate
+        self.limiter = limiter
         self.metrics = metrics
-        self.largest = largest
-        self.patience = patience
+        self.max_body_bytes = max_body_bytes
+        self.body_timeout = body_timeout
         self.local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        told: dict[str, Any] = {"status": 0}
+        status = 0
 
-        async def watched(message: Message) -> None:
+        async def watch_status(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                told["status"] = message["status"]
+                status = message["status"]
             await send(message)
 
         try:
             self._check(scope)
-            await self.app(scope, self._paced(scope, receive), watched)
+            await self.app(scope, self._limit_body(receive), watch_status)
         except ApiError as error:
-            if not told["status"]:
-                await error.response()(scope, receive, watched)
+            if not status:
+                await error.response()(scope, receive, watch_status)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.requests.labels(route, told["status"] or 499).inc()
+            # 499, as nginx has it: the client left before an answer began
+            self.metrics.requests.labels(route, status or 499).inc()
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self.local and name not in LOCAL_NAMES:
-            raise ApiError(403, "This server answers only under this machine's own names.")
+            raise ApiError("gateway.foreign_host", 403)
         if scope["path"] not in OPEN_PATHS:
-            holder = self.gate.holder(headers.get("authorization"))
-            scope.setdefault("state", {})["holder"] = holder
+            usage = self.limiter.identify(headers.get("authorization"))
+            scope.setdefault("state", {})["usage"] = usage
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.largest:
+        if length.isdigit() and int(length) > self.max_body_bytes:
             raise self._too_large()
 
-    def _paced(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive` that counts a body's bytes and does not wait for ever."""
+    def _limit_body(self, receive: Receive) -> Receive:
+        """`receive` that counts the bytes of a body and waits for it no longer than `body_timeout`."""
         loop = asyncio.get_running_loop()
-        read, whole, until = 0, False, loop.time() + self.patience
+        size, complete, deadline = 0, False, loop.time() + self.body_timeout
 
-        async def paced() -> Message:
-            nonlocal read, whole
-            if whole:
+        async def receive_limited() -> Message:
+            nonlocal size, complete
+            if complete:
                 return await receive()
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                raise ApiError(408, "The body did not come in time.") from None
-            read += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if read > self.largest:
+                raise ApiError("gateway.body_too_slow", 408) from None
+            size += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if size > self.max_body_bytes:
                 raise self._too_large()
             return message
 
-        return paced
+        return receive_limited
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, f"The body is larger than {self.largest} bytes.")
+        return ApiError("gateway.body_too_large", 413, limit=self.max_body_bytes)

@@ -1,7 +1,7 @@
-"""What is served under which name, and how a request becomes deltas from its engine.
+"""The served models by name, and how a request becomes deltas of its engine.
 
-An engine is a blocking iterator; here it runs in a thread of its own, and the event loop hears of its
-deltas as they come. A slot is given back when that thread has really ended. Knows nothing of HTTP.
+An engine is a blocking iterator. It runs in a thread of its own, and the event loop receives its deltas as
+they come. A slot is given back only when that thread has really ended.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from elysia.gateway.admission_queue import AdmissionQueue
 from elysia.gateway.api_errors import ApiError
 from elysia.gateway.metrics import GatewayMetrics
 
+SPARE_THREADS = 8  # for replies that were cancelled and have not ended yet
+
 
 @dataclass
 class ServedModel:
@@ -27,71 +29,70 @@ class ServedModel:
 
     name: str
     engine: Engine
-    manner: ChatFormat
-    slots: AdmissionQueue
+    chat_format: ChatFormat
+    queue: AdmissionQueue
     created: int = field(default_factory=lambda: int(time.time()))
 
 
 class ModelRegistry:
-    """Every model that is served, by name."""
+    """Every served model, by name."""
 
     def __init__(self, models: Mapping[str, ServedModel]) -> None:
         self.models = dict(models)
-        size = sum(served.slots.size for served in models.values())
-        self._threads = ThreadPoolExecutor(size + 8, thread_name_prefix="reply")
+        size = sum(model.queue.size for model in models.values())
+        self._threads = ThreadPoolExecutor(size + SPARE_THREADS, thread_name_prefix="reply")
 
     @property
     def first(self) -> ServedModel:
-        """The one that the simple endpoint speaks with."""
+        """The model of the simple endpoint, which names none."""
         return next(iter(self.models.values()))
 
     def find(self, name: str) -> ServedModel:
         """The model of that name; ApiError 404 otherwise."""
         if name not in self.models:
-            known = ", ".join(self.models)
             raise ApiError(
-                404, f"There is no model '{name[:100]}'; there is {known}.",
-                code="model_not_found", param="model",
+                "gateway.no_such_model", 404, api_code="model_not_found", param="model",
+                name=name[:100], known=[*self.models],
             )  # fmt: skip
         return self.models[name]
 
     def close(self) -> None:
         """Close every engine."""
-        for served in self.models.values():
-            served.engine.close()
+        for model in self.models.values():
+            model.engine.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
     async def slot(
-        self, served: ServedModel, metrics: GatewayMetrics
+        self, model: ServedModel, metrics: GatewayMetrics
     ) -> AsyncIterator[GenerationSlot]:
-        """A place in the model's queue, then in one of its slots, for replies one after another."""
-        await served.slots.take()
-        place = GenerationSlot(served, self._threads, metrics)
+        """Wait in the model's queue, then hold one of its slots, for replies one after another."""
+        await model.queue.take()
+        slot = GenerationSlot(model, self._threads, metrics)
         try:
-            yield place
+            yield slot
         finally:
-            place.leave()
+            slot.leave()
 
 
 class GenerationSlot:
-    """A slot of a model while a request has it."""
+    """A slot of a model, while a request holds it."""
 
     def __init__(
-        self, served: ServedModel, threads: ThreadPoolExecutor, metrics: GatewayMetrics
+        self, model: ServedModel, threads: ThreadPoolExecutor, metrics: GatewayMetrics
     ) -> None:
-        self._served = served
+        self._model = model
         self._threads = threads
         self._metrics = metrics
         self._began = time.monotonic()
         self._busy = False
-        self._left = False
+        self._released = False
 
     def leave(self) -> None:
-        """Give the slot back, or let the thread that still runs do so when it ends."""
-        self._left = True
+        """Give the slot back; if its thread still runs, that does so when it ends."""
+        self._released = True
         if not self._busy:
-            self._served.slots.release(self._began)
+            self._model.queue.release(self._began)
 
     async def deltas(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         """The reply, in groups of what has come since the last group.
@@ -101,18 +102,18 @@ class GenerationSlot:
         loop, cancel = asyncio.get_running_loop(), threading.Event()
         queue: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue()
 
-        def tell(item: Delta | BaseException | None) -> None:
+        def put(item: Delta | BaseException | None) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
         def generate() -> None:
             try:
-                for delta in self._served.engine.stream(request, cancel):
-                    tell(delta)
-                tell(None)
+                for delta in self._model.engine.stream(request, cancel):
+                    put(delta)
+                put(None)  # the end
             except BaseException as error:
-                tell(error)
+                put(error)
             finally:
-                loop.call_soon_threadsafe(self._ended)
+                loop.call_soon_threadsafe(self._on_thread_end)
 
         self._busy = True
         self._threads.submit(generate)
@@ -124,26 +125,26 @@ class GenerationSlot:
                     group.append(queue.get_nowait())
                 if started:
                     pause, started = time.monotonic() - started, 0.0
-                    self._metrics.first_token.labels(self._served.name).observe(pause)
+                    self._metrics.first_token.labels(self._model.name).observe(pause)
                 fault = next((item for item in group if isinstance(item, BaseException)), None)
                 finished = fault is not None or None in group
-                if said := [item for item in group if isinstance(item, Delta)]:
-                    self._count(said[-1])
-                    yield said
+                if deltas := [item for item in group if isinstance(item, Delta)]:
+                    self._count_tokens(deltas[-1])
+                    yield deltas
                 if fault is not None:
                     raise fault
         finally:
             if not finished:
                 cancel.set()
-                self._metrics.cancelled.labels(self._served.name).inc()
+                self._metrics.cancelled.labels(self._model.name).inc()
 
-    def _count(self, last: Delta) -> None:
+    def _count_tokens(self, last: Delta) -> None:
         if last.usage:
-            name = self._served.name
+            name = self._model.name
             self._metrics.prompt_tokens.labels(name).inc(last.usage.prompt_tokens)
             self._metrics.reply_tokens.labels(name).inc(last.usage.reply_tokens)
 
-    def _ended(self) -> None:
+    def _on_thread_end(self) -> None:
         self._busy = False
-        if self._left:
-            self._served.slots.release(self._began)
+        if self._released:
+            self._model.queue.release(self._began)

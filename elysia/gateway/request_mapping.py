@@ -1,6 +1,7 @@
-"""From what a client sent to what an engine is asked: persona, stop texts, sampling, and refusals.
+"""From a client's body to an engine's request: system prompt, stop texts, sampling, and refusals.
 
-Knows nothing of HTTP answers.
+A request that the engine cannot honour is refused with ApiError 400, naming the field, never cut down
+silently.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ROLE_ALIASES = {"developer": "system"}
 async def build_chat_request(
     ask: ChatRequest, served: ServedModel, defaults: Sampling
 ) -> GenerationRequest:
-    """The first of the `n` requests to the engine; ApiError 400 for what it cannot honour."""
+    """The engine's request for the first of `n` choices; ApiError 400 for what it cannot honour."""
     messages = [_build_message(m) for m in ask.messages]
     limit = ask.max_completion_tokens or ask.max_tokens
     form = ask.response_format
@@ -41,8 +42,8 @@ async def build_chat_request(
     )
     request = GenerationRequest(
         with_persona(messages, served),
-        served.manner.template,
-        (*served.manner.stop, *ask.stops()),
+        served.chat_format.template,
+        (*served.chat_format.stop, *ask.stops()),
         build_sampling(ask, defaults, limit),
         logprobs=(ask.top_logprobs or 0) if ask.logprobs else None,
         json_schema=schema,
@@ -53,24 +54,24 @@ async def build_chat_request(
     return request
 
 
-def _build_message(told: ChatMessage) -> Message:
+def _build_message(message: ChatMessage) -> Message:
     return Message(
-        ROLE_ALIASES.get(told.role, told.role),
-        told.text(),
-        images=told.images(),
-        calls=tuple(call.model_dump() for call in told.tool_calls or ()),
-        answers=told.tool_call_id if told.role == "tool" else None,
+        ROLE_ALIASES.get(message.role, message.role),
+        message.text(),
+        images=message.images(),
+        calls=tuple(call.model_dump() for call in message.tool_calls or ()),
+        answers=message.tool_call_id if message.role == "tool" else None,
     )
 
 
 async def build_completion_request(
     ask: CompletionRequest, served: ServedModel, defaults: Sampling
 ) -> GenerationRequest:
-    """As `build_chat_request`, for plain text: neither template nor persona."""
+    """Like `build_chat_request`, for plain text: without template and system prompt."""
     request = GenerationRequest(
         (),
-        served.manner.template,
-        (*served.manner.stop, *ask.stops()),
+        served.chat_format.template,
+        (*served.chat_format.stop, *ask.stops()),
         build_sampling(ask, defaults, ask.max_tokens),
         text=ask.prompt,
         logprobs=ask.logprobs,
@@ -82,18 +83,18 @@ async def build_completion_request(
 async def build_simple_request(
     ask: SimpleRequest, served: ServedModel, defaults: Sampling
 ) -> GenerationRequest:
-    """As `build_chat_request`, for the simple endpoint."""
+    """Like `build_chat_request`, for the simple endpoint."""
     messages = []
-    for said, reply in ask.history:
-        messages += [Message("user", said), Message("assistant", reply)]
+    for prompt, reply in ask.history:
+        messages += [Message("user", prompt), Message("assistant", reply)]
     messages.append(Message("user", ask.prompt))
     changes = ask.model_dump(include={"top_p", "temperature"}, exclude_none=True)
     if ask.max_length:
         changes["max_new_tokens"] = ask.max_length
     request = GenerationRequest(
         with_persona(messages, served),
-        served.manner.template,
-        served.manner.stop,
+        served.chat_format.template,
+        served.chat_format.stop,
         replace(defaults, **changes),
     )
     await _refuse_overlong(request, served)
@@ -101,14 +102,14 @@ async def build_simple_request(
 
 
 def with_persona(messages: Sequence[Message], served: ServedModel) -> Sequence[Message]:
-    """`messages` behind the model's own system prompt, unless they bring one."""
-    if not served.manner.system or any(m.role == "system" for m in messages):
+    """`messages` with the model's own system prompt before them, unless they bring one."""
+    if not served.chat_format.system or any(m.role == "system" for m in messages):
         return messages
-    return [Message("system", served.manner.system), *messages]
+    return [Message("system", served.chat_format.system), *messages]
 
 
 def build_sampling(ask: SamplingFields, defaults: Sampling, limit: int | None) -> Sampling:
-    """What the client set, over the server's defaults; without a seed every reply is drawn anew."""
+    """The client's values over the server's defaults; without a seed every reply is sampled anew."""
     names = {
         "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
         "frequency_penalty",
@@ -123,24 +124,25 @@ def build_sampling(ask: SamplingFields, defaults: Sampling, limit: int | None) -
 
 
 def with_choice_seed(request: GenerationRequest, index: int) -> GenerationRequest:
-    """The request for choice `index`: with a seed of its own where one was given."""
+    """The request for choice `index`: with a seed of its own, if the client set one."""
     seed = request.sampling.seed
     if seed is None or index == 0:
         return request
     return replace(request, sampling=replace(request.sampling, seed=seed + index))
 
 
-def require_capability(served: ServedModel, ability: Capability, param: str) -> None:
-    """ApiError 400 when the engine cannot do what `param` asks."""
-    if ability not in served.engine.capabilities:
+def require_capability(served: ServedModel, capability: Capability, param: str) -> None:
+    """ApiError 400 when the engine lacks what the field `param` asks for."""
+    if capability not in served.engine.capabilities:
         raise ApiError(
-            400, f"The engine of '{served.name}' does not serve {param}.", param=param,
-            code="unsupported_parameter",
+            "gateway.unsupported", 400, api_code="unsupported_parameter", param=param,
+            model=served.name, field=param,
         )  # fmt: skip
 
 
 def _refuse_unable(request: GenerationRequest, served: ServedModel) -> None:
-    wanted: tuple[tuple[bool, Capability, str], ...] = (
+    # (whether the request asks for it, the capability it needs, the field to blame)
+    needs: tuple[tuple[bool, Capability, str], ...] = (
         (request.logprobs is not None, "logprobs", "logprobs"),
         (request.json_schema is not None, "json_schema", "response_format"),
         (request.tools is not None, "tools", "tools"),
@@ -148,9 +150,9 @@ def _refuse_unable(request: GenerationRequest, served: ServedModel) -> None:
         (request.sampling.penalizes, "penalties", "presence_penalty"),
         (request.text is not None, "text", "prompt"),
     )
-    for asked, ability, param in wanted:
-        if asked:
-            require_capability(served, ability, param)
+    for is_needed, capability, param in needs:
+        if is_needed:
+            require_capability(served, capability, param)
 
 
 async def _refuse_overlong(request: GenerationRequest, served: ServedModel) -> None:
@@ -158,12 +160,9 @@ async def _refuse_overlong(request: GenerationRequest, served: ServedModel) -> N
     try:
         used = await run_in_threadpool(engine.count_tokens, request.messages, request.template)
     except TemplateError as error:
-        raise ApiError(400, str(error), param="messages") from error
+        raise ApiError(str(error), 400, param="messages") from error
     if used >= engine.context_length:
         raise ApiError(
-            400,
-            f"The conversation has {used} tokens and the context is {engine.context_length}: there "
-            "is no room for a reply. Shorten it.",
-            code="context_length_exceeded",
-            param="messages",
-        )
+            "gateway.context_exceeded", 400, api_code="context_length_exceeded", param="messages",
+            used=used, limit=engine.context_length,
+        )  # fmt: skip

@@ -1,7 +1,4 @@
-"""From an engine's deltas to OpenAI's objects, whole or as a stream of events.
-
-Knows nothing of keys, queues or engines.
-"""
+"""From an engine's deltas to OpenAI's objects: complete, or as a stream of server-sent events."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from typing import Any
 from elysia.engines.base import Delta, TokenLogprob, TokenUsage
 
 DONE_EVENT = b"data: [DONE]\n\n"
-# Allowed inside JSON's strings, and a line's end to many readers of events.
+# Legal inside JSON strings, but many readers of events take them for line ends.
 LINE_BREAKS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 @dataclass
 class ReplyChoice:
-    """One reply as far as it has come."""
+    """One reply as far as it has come; `finish` is OpenAI's finish_reason."""
 
     texts: list[str] = field(default_factory=list)
     scores: list[TokenLogprob] = field(default_factory=list)
@@ -31,7 +28,7 @@ class ReplyChoice:
     usage: TokenUsage = field(default_factory=lambda: TokenUsage(0, 0))
 
     def add(self, deltas: Iterable[Delta]) -> None:
-        """Take in what has come."""
+        """Add what has come."""
         for delta in deltas:
             self.texts.append(delta.text)
             self.scores += delta.logprobs
@@ -43,12 +40,12 @@ class ReplyChoice:
 
     @property
     def text(self) -> str:
-        """The whole text."""
+        """The text so far."""
         return "".join(self.texts)
 
 
 def merge_tool_calls(calls: list[dict[str, Any]], pieces: Iterable[Any]) -> None:
-    """Put streamed pieces of tool calls together, by their index."""
+    """Add streamed pieces of tool calls to `calls`, by their index."""
     for piece in pieces:
         at = int(piece.get("index") or 0)
         while len(calls) <= at:
@@ -61,14 +58,17 @@ def merge_tool_calls(calls: list[dict[str, Any]], pieces: Iterable[Any]) -> None
 
 
 class ResponseBuilder:
-    """The frame of one answer: id, time, model; `kind` is "chat.completion" or "text_completion"."""
+    """Builds the objects of one answer, with one id, time and model.
+
+    `kind` is "chat.completion" or "text_completion".
+    """
 
     def __init__(self, kind: str, model: str) -> None:
         self.chat = kind.startswith("chat")
-        front = "chatcmpl" if self.chat else "cmpl"
+        prefix = "chatcmpl" if self.chat else "cmpl"
         self.kind = kind
         self.head = {
-            "id": f"{front}-{secrets.token_hex(12)}",
+            "id": f"{prefix}-{secrets.token_hex(12)}",
             "object": kind,
             "created": int(time.time()),
             "model": model,
@@ -76,8 +76,8 @@ class ResponseBuilder:
 
     def whole(self, choices: Sequence[ReplyChoice]) -> dict[str, Any]:
         """The answer that is not streamed."""
-        told = [self._choice(index, choice) for index, choice in enumerate(choices)]
-        return {**self.head, "choices": told, "usage": count_usage(choices)}
+        listed = [self._choice(index, choice) for index, choice in enumerate(choices)]
+        return {**self.head, "choices": listed, "usage": count_usage(choices)}
 
     def _choice(self, index: int, choice: ReplyChoice) -> dict[str, Any]:
         if not self.chat:
@@ -109,17 +109,17 @@ class ResponseBuilder:
             delta: dict[str, Any] = {"role": "assistant", "content": ""} if first else {}
             delta |= {"content": text} if text else {}
             delta |= {"tool_calls": calls} if calls else {}
-            told: Any = {"content": chat_logprobs(scores), "refusal": None} if scores else None
-            choice |= {"delta": delta, "logprobs": told}
+            logprobs: Any = {"content": chat_logprobs(scores), "refusal": None} if scores else None
+            choice |= {"delta": delta, "logprobs": logprobs}
         else:
             choice |= {"text": text, "logprobs": completion_logprobs(scores) if scores else None}
-        return self._packed([choice], None, usage)
+        return self._encode([choice], None, usage)
 
     def last(self, choices: Sequence[ReplyChoice]) -> bytes:
-        """The event that carries only the count of tokens."""
-        return self._packed([], count_usage(choices), True)
+        """The last event, which carries only the token counts."""
+        return self._encode([], count_usage(choices), True)
 
-    def _packed(self, choices: list[dict[str, Any]], usage: Any, with_usage: bool) -> bytes:
+    def _encode(self, choices: list[dict[str, Any]], usage: Any, with_usage: bool) -> bytes:
         kind = "chat.completion.chunk" if self.chat else self.kind
         body = {**self.head, "object": kind, "choices": choices}
         if with_usage:
@@ -133,7 +133,7 @@ def encode_event(body: dict[str, Any]) -> bytes:
 
 
 def count_usage(choices: Sequence[ReplyChoice]) -> dict[str, int]:
-    """Tokens of the prompt, once, and of every reply."""
+    """The tokens of the prompt, counted once, and of all replies."""
     prompt = max((choice.usage.prompt_tokens for choice in choices), default=0)
     reply = sum(choice.usage.reply_tokens for choice in choices)
     return {
@@ -142,7 +142,7 @@ def count_usage(choices: Sequence[ReplyChoice]) -> dict[str, int]:
 
 
 def chat_logprobs(scores: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    """Log-probabilities as chat completions tell them."""
+    """Log-probabilities in the form of chat completions."""
     return [
         {
             **_token_logprob(score),
@@ -158,7 +158,7 @@ def _token_logprob(score: TokenLogprob) -> dict[str, Any]:
 
 
 def completion_logprobs(scores: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """Log-probabilities as plain completions tell them."""
+    """Log-probabilities in the form of plain completions."""
     return {
         "tokens": [score.token for score in scores],
         "token_logprobs": [score.logprob for score in scores],

@@ -1,6 +1,8 @@
-"""What clients send, and its limits. Unknown fields are let through unread, as OpenAI's own are.
+"""The bodies that clients send, and their limits: OpenAI's API, https://platform.openai.com/docs/api-reference.
 
-Knows nothing of engines; shapes are OpenAI's (https://platform.openai.com/docs/api-reference).
+Unknown fields are accepted and ignored, because OpenAI's clients send new ones all the time. The names of
+these classes are part of the interface: pydantic puts them into error messages, and FastAPI into
+/openapi.json with their docstrings.
 """
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MAX_TEXT_CHARS = 1_000_000  # characters of one text; the body's own limit comes first
-MAX_SPEECH_CHARS = 4096  # characters of one speech, OpenAI's limit
+MAX_TEXT_CHARS = 1_000_000  # the limit of the whole body usually comes first
+MAX_SPEECH_CHARS = 4096  # OpenAI's limit
 LimitedText = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 StopText = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class RequestModel(BaseModel):
-    """Finite numbers, and nothing refused for being unknown."""
+    """Base of the bodies: numbers must be finite, unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -109,7 +111,7 @@ class ChatMessage(RequestModel):
         return tuple(part.image_url.url for part in parts if isinstance(part, ImagePart))
 
     @model_validator(mode="after")
-    def _in_its_role(self) -> ChatMessage:
+    def _check_role(self) -> ChatMessage:
         if self.tool_calls and self.role != "assistant":
             raise ValueError("tool_calls are an assistant's")
         if self.tool_call_id and self.role != "tool":
@@ -137,14 +139,14 @@ class ResponseFormat(RequestModel):
     json_schema: JsonSchema | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> ResponseFormat:
+    def _check_schema(self) -> ResponseFormat:
         if self.type == "json_schema" and self.json_schema is None:
             raise ValueError("json_schema is missing beside type 'json_schema'")
         return self
 
 
 class SamplingFields(RequestModel):
-    """How replies are drawn; what is left out is the server's default."""
+    """How replies are sampled; the server's default for what is left out."""
 
     model: str = Field(max_length=256)
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -168,7 +170,7 @@ class SamplingFields(RequestModel):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @model_validator(mode="after")
-    def _consistent(self) -> SamplingFields:
+    def _check_options(self) -> SamplingFields:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is only for stream = true")
         if self.logit_bias:
@@ -189,13 +191,13 @@ class ChatRequest(SamplingFields):
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
-    def _scored(self) -> ChatRequest:
+    def _check_logprobs(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs is only for logprobs = true")
         return self
 
     @model_validator(mode="after")
-    def _choosable(self) -> ChatRequest:
+    def _check_tools(self) -> ChatRequest:
         names = [tool.function.name for tool in self.tools or ()]
         if len(set(names)) < len(names):
             raise ValueError("two tools have one name")

@@ -1,7 +1,7 @@
-"""The application put together, and served until it is told to stop.
+"""Builds the application and serves it until it is told to stop.
 
-Refuses to listen beyond this machine without a key. Stopping is graceful: no new requests, running
-ones end, then the engines are closed.
+Without a key it refuses to listen beyond this machine. It stops gracefully: no new requests, running ones
+end, then the engines are closed.
 """
 
 from __future__ import annotations
@@ -33,38 +33,40 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """Where to listen and how much to let in.
+    """Where to listen, and how much to admit.
 
-    `rate` is requests a minute and `together` requests at once, for each key; `queue` how many wait
-    for a slot of a model; `largest` bytes of a body, `patience` seconds for it to come, `drain`
-    seconds that running replies are given when the server stops.
+    For each key: `requests_per_minute` and `max_concurrent`. For each model: `max_waiting` requests in
+    its queue. For each body: `max_body_bytes`, and `body_timeout` seconds to arrive. When the server
+    stops, running replies have `drain_seconds` to end.
     """
 
     host: str = "127.0.0.1"
     port: int = 23333
     keys: tuple[str, ...] = field(default=(), repr=False)
-    rate: int | None = None
-    together: int | None = None
-    queue: int = 32
-    largest: int = 2_000_000
-    patience: float = 30.0
-    drain: float = 30.0
+    requests_per_minute: int | None = None
+    max_concurrent: int | None = None
+    max_waiting: int = 32
+    max_body_bytes: int = 2_000_000
+    body_timeout: float = 30.0
+    drain_seconds: float = 30.0
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
         if not self.keys and not is_loopback(self.host):
-            raise UsageError(
-                f"Listening on {self.host} lets other machines in, and there is no key. Give one "
-                "with --keys FILE or ELYSIA_API_KEYS, or listen on 127.0.0.1."
-            )
-        for name, least in (("rate", 1), ("together", 1), ("queue", 0), ("largest", 1)):
-            value = getattr(self, name)
+            raise UsageError("gateway.open_without_key", host=self.host)
+        limits = (
+            ("rate", self.requests_per_minute, 1),
+            ("together", self.max_concurrent, 1),
+            ("queue", self.max_waiting, 0),
+            ("max_body", self.max_body_bytes, 1),
+        )
+        for name, value, least in limits:
             if value is not None and value < least:
-                raise UsageError(f"{name} is {value}; it must be {least} or more.")
+                raise UsageError("gateway.limit_too_low", name=name, value=value, least=least)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine and nobody else's.
+    """Whether a host name can be reached from this machine only.
 
     >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
     (True, True, False)
@@ -81,43 +83,47 @@ def build_app(
     voices: Mapping[str, VoiceFile] | None = None,
 ) -> FastAPI:
     """The ASGI application over loaded models and voices, by name; it closes them when it ends."""
-    catalogue = ModelRegistry(
+    registry = ModelRegistry(
         {
-            name: ServedModel(name, engine, manner, AdmissionQueue(engine.slots, settings.queue))
-            for name, engine, manner in models
+            name: ServedModel(
+                name, engine, chat_format, AdmissionQueue(engine.slots, settings.max_waiting)
+            )
+            for name, engine, chat_format in models
         }
     )
-    gate = RateLimiter(settings.keys, rate=settings.rate, together=settings.together)
-    desk = GatewayState(catalogue, gate, defaults=settings.sampling)
-    spoken = speech_routes.VoiceRegistry(voices or {}, settings.queue)
+    limiter = RateLimiter(
+        settings.keys, rate=settings.requests_per_minute, concurrent=settings.max_concurrent
+    )
+    state = GatewayState(registry, limiter, defaults=settings.sampling)
+    voice_registry = speech_routes.VoiceRegistry(voices or {}, settings.max_waiting)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        spoken.close()
-        catalogue.close()
+        voice_registry.close()
+        registry.close()
 
     app = FastAPI(
         title="Elysia", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    app.include_router(build_router(desk))
-    app.include_router(speech_routes.build_speech_router(desk, spoken))
+    app.include_router(build_router(state))
+    app.include_router(speech_routes.build_speech_router(state, voice_registry))
     api_errors.install_error_handlers(app)
-    app.state.catalogue = catalogue
-    app.state.voices = spoken
+    app.state.models = registry
+    app.state.voices = voice_registry
     app.add_middleware(
         GatewayMiddleware,
-        gate=gate,
-        metrics=desk.metrics,
-        largest=settings.largest,
-        patience=settings.patience,
+        limiter=limiter,
+        metrics=state.metrics,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout=settings.body_timeout,
         local=not settings.keys,
     )
     return app
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server, which tells the application first that it is about to stop."""
+    """uvicorn's server, which tells the application (/ready) that it is about to stop."""
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """See uvicorn."""
@@ -126,7 +132,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def bind_socket(settings: GatewaySettings) -> socket.socket:
-    """A bound socket; DeviceError, a sentence, when the port is taken or not ours to take."""
+    """A bound socket. Raises DeviceError when the port is taken or not permitted."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -136,8 +142,7 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
     except OSError as error:
         sock.close()
         raise DeviceError(
-            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. Is another "
-            "server running there? Choose another with --port."
+            "gateway.port_taken", host=settings.host, port=settings.port, reason=error.strerror
         ) from error
     return sock
 
@@ -147,8 +152,8 @@ def serve(app: FastAPI, settings: GatewaySettings, sock: socket.socket) -> None:
     config = uvicorn.Config(
         app,
         log_config=None,
-        access_log=False,  # queries and addresses are nobody's business
-        timeout_graceful_shutdown=int(settings.drain),
+        access_log=False,  # for privacy: no addresses and queries in logs
+        timeout_graceful_shutdown=int(settings.drain_seconds),
         timeout_keep_alive=30,
         server_header=False,
     )

@@ -6,7 +6,6 @@ An engine's module is imported only when a file asks for it.
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from elysia.core.errors import VoiceError, nearest
 from elysia.core.i18n import Text
+from elysia.core.paths import get_voices_folder
 from elysia.voice.base import MAX_SPEED, MIN_SPEED, TTSEngine
 
 # Each module offers `build(settings, folder) -> TTSEngine`; `folder` is where the voice file lies.
@@ -99,24 +99,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def voices_folder() -> Path:
-    """Where voice files lie: $ELYSIA_VOICES, else ./tts/voices, else the repository's own."""
-    if folder := os.environ.get("ELYSIA_VOICES"):
-        return Path(folder)
-    here = Path("tts") / "voices"
-    return here if here.is_dir() else Path(__file__).resolve().parents[2] / "tts" / "voices"
-
-
 def list_voices(folder: Path | None = None) -> list[str]:
     """The names of all voices, sorted."""
-    return sorted(path.stem for path in (folder or voices_folder()).glob("*.toml"))
+    return sorted(path.stem for path in (folder or get_voices_folder()).glob("*.toml"))
 
 
 def find_voice(name: str, folder: Path | None = None) -> VoiceFile:
     """The voice file of a name, or of a path to one. Raises VoiceError, which suggests the nearest name."""
     if name.endswith(".toml"):
         return VoiceFile.load(name)
-    folder = folder or voices_folder()
+    folder = folder or get_voices_folder()
     path = folder / f"{name}.toml"
     if not _VALID_NAME.match(name) or not path.is_file():
         known = list_voices(folder)

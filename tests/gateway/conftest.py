@@ -21,5 +21,5 @@ def parrot() -> Parrot:
 @pytest.fixture(scope="module")
 def client(parrot: Parrot) -> Iterator[httpx.Client]:
     """A gateway without keys, over the parrot."""
-    with running([("parrot", parrot, MANNER)], queue=3) as found:
+    with running([("parrot", parrot, MANNER)], max_waiting=3) as found:
         yield found

@@ -83,7 +83,7 @@ class Parrot(ScriptedEngine):
 @contextmanager
 def running(models: list[Any], voices: Any = None, **settings: Any) -> Iterator[Any]:
     """A gateway in a thread: an httpx client of it, with `.app` beside."""
-    settings = server.GatewaySettings(port=0, drain=2, **settings)
+    settings = server.GatewaySettings(port=0, drain_seconds=2, **settings)
     sock = server.bind_socket(settings)
     app = server.build_app(models, settings, voices)
     import uvicorn

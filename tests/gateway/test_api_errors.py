@@ -7,7 +7,7 @@ from tests.gateway.parrot import MANNER, running
 
 
 def test_no_stream_gets_another_s_text_and_only_429_is_a_refusal():
-    with running([("m", faults.EchoEngine(3, 0.002), MANNER)], queue=4) as client:
+    with running([("m", faults.EchoEngine(3, 0.002), MANNER)], max_waiting=4) as client:
         told = soaked(str(client.base_url), 12, lambda told: told.whole > 12 and told.busy > 0)
     assert told.whole > 12 and told.busy > 0
     assert (told.faults, told.mixed) == ([], 0)
@@ -29,7 +29,7 @@ def soaked(url, streams, enough):
 
 def test_clients_that_leave_at_any_moment_free_their_slots():
     engine = faults.EchoEngine(2, 0.02)
-    with running([("m", engine, MANNER)], queue=2) as client:
+    with running([("m", engine, MANNER)], max_waiting=2) as client:
         url = str(client.base_url).rstrip("/")
         faults.leave(url, 24)
         assert faults.reply(client, "after all") == "after all"

@@ -96,7 +96,7 @@ def test_another_name_for_this_machine_is_refused_without_keys(client):
 
 
 def test_a_client_that_sends_slowly_is_let_go(parrot):
-    with running([("parrot", parrot, MANNER)], patience=0.3) as client:
+    with running([("parrot", parrot, MANNER)], body_timeout=0.3) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port)) as slow:
             head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
             slow.sendall(f"{head}Content-Type: application/json\r\n\r\n{{".encode())
@@ -119,7 +119,7 @@ def test_keys_are_asked_for_and_wrong_ones_refused(parrot, caplog):
 
 
 def test_a_key_above_its_limits_is_told_when_to_come_again(parrot):
-    with running([("parrot", parrot, MANNER)], keys=(KEY,), rate=3) as client:
+    with running([("parrot", parrot, MANNER)], keys=(KEY,), requests_per_minute=3) as client:
         client.headers["Authorization"] = f"Bearer {KEY}"
         answers = [client.post(CHAT, json=GOOD) for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -128,7 +128,7 @@ def test_a_key_above_its_limits_is_told_when_to_come_again(parrot):
 
 def test_a_full_queue_is_429_and_those_inside_are_served():
     parrot = Parrot(slots=1)
-    with running([("parrot", parrot, MANNER)], queue=1) as client:
+    with running([("parrot", parrot, MANNER)], max_waiting=1) as client:
         wait = GOOD | {"messages": [{"role": "user", "content": "wait"}]}
         found = []
 
@@ -162,7 +162,7 @@ def test_clients_that_leave_leak_no_slot(client, parrot):
         with socket.create_connection((client.base_url.host, client.base_url.port)) as one:
             one.sendall(head.encode() + body[: -(number % 3) or None])
             time.sleep(0.002 * (number % 7))
-    slots = client.app.state.catalogue.models["parrot"].slots
+    slots = client.app.state.models.models["parrot"].queue
     until = time.monotonic() + 60
     while (slots.running or parrot.inside or slots.waiting) and time.monotonic() < until:
         time.sleep(0.01)

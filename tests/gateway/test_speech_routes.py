@@ -71,7 +71,7 @@ def client():
         name: WhistleFile(name, "silent", Path(f"{name}.toml"), "A whistle.", speed)
         for name, speed in (("whistle", 1.0), ("quick", 2.0), ("other", 1.0))
     }
-    with running([("parrot", Parrot(), MANNER)], voices=files, queue=2) as found:
+    with running([("parrot", Parrot(), MANNER)], voices=files, max_waiting=2) as found:
         yield found
     assert all(whistle.closed for whistle in WHISTLES.values())
 
@@ -282,7 +282,9 @@ def test_the_voices_are_listed(client):
 
 def test_without_a_key_nothing_is_said_and_the_rate_counts():
     file = WhistleFile("kept", "silent", Path("kept.toml"))
-    with running([("p", Parrot(), MANNER)], voices={"kept": file}, keys=(KEY,), rate=2) as client:
+    with running(
+        [("p", Parrot(), MANNER)], voices={"kept": file}, keys=(KEY,), requests_per_minute=2
+    ) as client:
         assert ask(client, "abc.", voice="kept").status_code == 401
         assert client.get("/v1/audio/voices").status_code == 401
         client.headers["Authorization"] = f"Bearer {KEY}"
@@ -296,7 +298,7 @@ def test_too_many_at_once_are_told_to_come_again(client):
     with ThreadPoolExecutor(12) as pool:
         waiting = [pool.submit(ask, client, f"wait {n}") for n in range(MAX_CONCURRENT + 2)]
         voices = client.app.state.voices
-        assert until(lambda: voices.slots.waiting == 2)
+        assert until(lambda: voices.queue.waiting == 2)
         refused = ask(client, "abc.")
         whistle.gate.set()
         assert {job.result().status_code for job in waiting} == {200}
