@@ -171,8 +171,8 @@ def parse_size(text: str) -> int:
     >>> parse_size("24GB") == 24 * 2**30
     True
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
-    count = float(found[1]) * UNITS[found[2].upper()] if found else 0
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    count = float(match[1]) * UNITS[match[2].upper()] if match else 0
     if count < 1:
         raise UsageError(f"--memory {text} is no size: write it as 24GB or 800MB.")
     return int(count)

@@ -1,1 +1,3 @@
-"""TODO: what this package offers."""
+"""Compatibility with other projects' files: XTuner's configs."""
+
+__all__: list[str] = []

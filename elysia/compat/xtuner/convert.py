@@ -1,8 +1,9 @@
-"""From a config of XTuner's to the values of `Settings`: what it built is judged, object by object.
+"""From a config of XTuner's to flat settings, object by object.
 
-Judged are the objects (`model`, `train_dataloader`, …) after --cfg-options, not the names that the
-file opens with: users edit either. data.py reads the data, schedule.py optimizer and schedule.
-Knows nothing of files (read.py) and trains nothing.
+What counts are the objects that a config builds (`model`, `train_dataloader`, …) after --cfg-options, not
+the variables that the file opens with: users edit either. This module reads the model and what concerns
+the run; sft_data.py and preference_data.py read the data, optimization.py the optimizer and schedule,
+hook_settings.py the hooks.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from elysia.core.errors import ConfigError, nearest
 ConfigTree = dict[str, Any]
 DataReader = Callable[[ConfigTree, Path, ConversionReport], list[Any]]
 
-# The parts of a config that build something; other names in the file are its own variables.
+# The keys of a config that build something; other names in the file are its own variables.
 CONFIG_OBJECTS = (
     "model", "train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg", "custom_hooks",
     "default_hooks", "env_cfg", "visualizer", "log_level", "load_from", "resume", "randomness",
@@ -101,11 +102,11 @@ def _convert_preference(tree: ConfigTree, path: Path, cuda: bool, report: Conver
 def _convert_training(
     tree: ConfigTree, path: Path, cuda: bool, report: ConversionReport, data: DataReader
 ) -> bool:
-    """Everything that all kinds of training have; False when a part of the config is missing.
+    """Everything that all kinds of training have; False when a key of the config is missing.
     `data` reads its dataloader."""
-    for part in ("model", "train_dataloader", "optim_wrapper", "train_cfg"):
-        if not isinstance(tree.get(part), Mapping):
-            report.refuse(f"it has no {part}")
+    for key in ("model", "train_dataloader", "optim_wrapper", "train_cfg"):
+        if not isinstance(tree.get(key), Mapping):
+            report.refuse(f"it has no {key}")
             return False
     for function in loader.collect_functions(
         {key: tree[key] for key in CONFIG_OBJECTS if key in tree}
@@ -139,9 +140,10 @@ def _split_options(
     for key in objects:
         if key.split(".")[0] not in (*CONFIG_OBJECTS, "train_dataset", "training_args", "lora"):
             raise ConfigError(
-                f"--cfg-options {key}: {where} has built its objects by then, and this would "
-                f"change nothing.{nearest(key, setting_names)} Name a setting (docs/settings.md), or an "
-                "object's key such as train_dataloader.dataset.max_length."
+                "compat.option_without_effect",
+                key=key,
+                path=where,
+                nearest=nearest(key, setting_names),
             )
     return settings, objects
 
@@ -167,9 +169,9 @@ def _convert_model(
     model: ConfigNode, wrapper: Mapping[str, Any], cuda: bool, report: ConversionReport
 ) -> None:
     values = report.values
-    model.kind("SupervisedFinetune")
+    model.read_type("SupervisedFinetune")
     llm = ConfigNode(model.take("llm"), "model.llm", report)
-    llm.kind("AutoModelForCausalLM.from_pretrained", "AutoModel.from_pretrained")
+    llm.read_type("AutoModelForCausalLM.from_pretrained", "AutoModel.from_pretrained")
     name = llm.take("pretrained_model_name_or_path")
     if not isinstance(name, str) or not name:
         report.refuse("model.llm names no pretrained_model_name_or_path")
@@ -188,7 +190,7 @@ def _convert_model(
         report.change("experts", "moe_implementation: experts are not joined into shards")
     _convert_lora(model, llm, name, report)
     _convert_dtype(llm, wrapper, cuda, report)
-    llm.done()
+    llm.refuse_rest()
     values["gradient_checkpointing"] = bool(model.take("use_activation_checkpointing", True))
     model.ignore("use_varlen_attn")  # what the dataset says of it counts
     if model.take("max_position_embeddings"):
@@ -199,7 +201,7 @@ def _convert_model(
         read_tokenizer(own, "model.tokenizer", report)
         report.change("embeddings", "model.tokenizer: embeddings are not enlarged; a tokenizer with "
                       "more tokens than the model has is refused")  # fmt: skip
-    model.done()
+    model.refuse_rest()
 
 
 def _convert_lora(model: ConfigNode, llm: ConfigNode, base: str, report: ConversionReport) -> None:
@@ -212,19 +214,19 @@ def _convert_lora(model: ConfigNode, llm: ConfigNode, base: str, report: Convers
     four = bool(llm.take("load_in_4bit", False))
     bits = llm.take("quantization_config")
     if bits is not None:
-        part = ConfigNode(bits, "model.llm.quantization_config", report)
-        part.kind("BitsAndBytesConfig")
-        four = bool(part.take("load_in_4bit", False)) or four
-        eight = bool(part.take("load_in_8bit", False)) or eight
-        if four and part.take("bnb_4bit_quant_type", "nf4") != "nf4":
+        node = ConfigNode(bits, "model.llm.quantization_config", report)
+        node.read_type("BitsAndBytesConfig")
+        four = bool(node.take("load_in_4bit", False)) or four
+        eight = bool(node.take("load_in_8bit", False)) or eight
+        if four and node.take("bnb_4bit_quant_type", "nf4") != "nf4":
             report.refuse("model.llm.quantization_config.bnb_4bit_quant_type: only nf4 is trained")
-        values["double_quant"] = bool(part.take("bnb_4bit_use_double_quant", False))
-        part.ignore("bnb_4bit_compute_dtype", "bnb_4bit_quant_type")
-        part.ignore("llm_int8_threshold", "llm_int8_has_fp16_weight")
-        if part.take("bnb_4bit_quant_storage") is not None:
+        values["double_quant"] = bool(node.take("bnb_4bit_use_double_quant", False))
+        node.ignore("bnb_4bit_compute_dtype", "bnb_4bit_quant_type")
+        node.ignore("llm_int8_threshold", "llm_int8_has_fp16_weight")
+        if node.take("bnb_4bit_quant_storage") is not None:
             report.change("zero3", "bnb_4bit_quant_storage: 4-bit weights are not scattered over "
                           "processes (QLoRA under ZeRO-3 is refused; ZeRO-2 serves)")  # fmt: skip
-        part.done()
+        node.refuse_rest()
     if lora is None:
         if four or eight:
             report.refuse(
@@ -236,22 +238,22 @@ def _convert_lora(model: ConfigNode, llm: ConfigNode, base: str, report: Convers
         report.change("8-bit", "load_in_8bit: the base stays in 16 bits (method = 'lora'); choose "
                       "method = 'qlora' for less memory")  # fmt: skip
     values["method"] = "qlora" if four else "lora"
-    part = ConfigNode(lora, "model.lora", report)
-    part.kind("LoraConfig")
+    node = ConfigNode(lora, "model.lora", report)
+    node.read_type("LoraConfig")
     # XTuner's class has PEFT's own defaults.
     for key, default in (("r", 8), ("lora_alpha", 8), ("lora_dropout", 0.0)):
         name = key if key.startswith("lora_") else f"lora_{key}"
-        values[name] = part.take(key, default)
-    targets = part.take("target_modules")
+        values[name] = node.take(key, default)
+    targets = node.take("target_modules")
     if targets is not None:
         targets = drop_absent_targets(
             [targets] if isinstance(targets, str) else list(targets), base, report
         )
     values["lora_target_modules"] = "all-linear" if targets is None else targets
-    if part.take("bias", "none") != "none":
+    if node.take("bias", "none") != "none":
         report.refuse("model.lora.bias: biases are not trained")
-    part.ignore("task_type", "inference_mode")
-    part.done()
+    node.ignore("task_type", "inference_mode")
+    node.refuse_rest()
 
 
 def _convert_dtype(
@@ -262,16 +264,16 @@ def _convert_dtype(
     loaded = loaded or short_name(llm.take("torch_dtype"))
     llm.ignore("torch_dtype")
     amp = short_name(wrapper.get("type")) == "AmpOptimWrapper"
-    asked = short_name(wrapper.get("dtype")) if amp else ""
+    amp_dtype = short_name(wrapper.get("dtype")) if amp else ""
     # Without a dtype of its own, XTuner's automatic precision follows the weights, then the device.
-    wanted = asked or ("auto" if loaded in ("", "auto", "float32") and amp else loaded or "float32")
-    if wanted == "float16" and not cuda:
+    dtype = amp_dtype or ("auto" if loaded in ("", "auto", "float32") and amp else loaded or "float32")
+    if dtype == "float16" and not cuda:
         report.change("float16", "AmpOptimWrapper on a CPU: dtype = 'auto' (bfloat16 or float32) in "
                       "place of float16")  # fmt: skip
-        wanted = "auto"
-    if wanted not in ("auto", "float16", "bfloat16", "float32"):
-        report.refuse(f"optim_wrapper.dtype = {wanted!r} is no dtype that is trained in")
-    report.values["dtype"] = wanted
+        dtype = "auto"
+    if dtype not in ("auto", "float16", "bfloat16", "float32"):
+        report.refuse(f"optim_wrapper.dtype = {dtype!r} is no dtype that is trained in")
+    report.values["dtype"] = dtype
     attention = llm.take("attn_implementation")
     report.values["attention"] = "auto"
     if attention == "flash_attention_2":
@@ -304,9 +306,9 @@ def _convert_runtime(tree: ConfigTree, report: ConversionReport) -> None:
         report.change("resume", "resume: give --resume on the command line")
     if (tree.get("env_cfg") or {}).get("cudnn_benchmark"):
         report.change("cudnn", "env_cfg.cudnn_benchmark is not switched on")
-    for part in ("strategy", "runner_type"):
-        if tree.get(part) is not None:
-            report.refuse(f"{part}: choose --deepspeed on the command line")
+    for key in ("strategy", "runner_type"):
+        if tree.get(key) is not None:
+            report.refuse(f"{key}: choose --deepspeed on the command line")
 
 
 # A pattern in the model's name -> the model type that transformers does not have.

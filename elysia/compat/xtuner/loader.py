@@ -1,8 +1,7 @@
 """Loads a config file of XTuner's without XTuner: imported names become symbols, the rest is real.
 
-MMEngine parses such a file lazily: nothing is imported but the standard library, and functions that
-the file defines are real functions. Here its lazy objects become `ConfigSymbol`s, plain values by which
-judge.py goes. Knows nothing of what a symbol means.
+MMEngine parses such a file lazily: it imports nothing but the standard library, and functions that the
+file defines are real functions. Its lazy objects become plain `ConfigSymbol`s here.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from types import FunctionType
 from typing import Any
 
 from elysia.core.errors import ConfigError
+from elysia.core.i18n import Text
 
-# Dumped configs spell symbols as text; text that begins so, in these packages, is a symbol.
+# Configs that MMEngine has dumped spell symbols as text: a dotted name in one of these packages.
 SYMBOL_PREFIXES = (
     "xtuner.",
     "mmengine.",
@@ -32,10 +32,10 @@ SYMBOL_PREFIXES = (
 
 @dataclass(frozen=True)
 class ConfigSymbol:
-    """A name that the config imports: `path` is dotted, `place` the file and line of the import."""
+    """A name that the config imports: its dotted path, and the file and line of the import."""
 
     path: str
-    place: str = ""
+    location: str = ""
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class ConfigSymbol:
 
 
 def load_config_file(path: Path) -> Any:
-    """MMEngine's Config of a file; ConfigError in a sentence for whatever it raises."""
+    """MMEngine's Config of a file. ConfigError for whatever the file raises."""
     from mmengine.config import Config
 
     try:
@@ -55,31 +55,31 @@ def load_config_file(path: Path) -> Any:
             return Config.fromfile(str(path))
     except SyntaxError as error:
         raise ConfigError(
-            f"{path}, line {error.lineno}: this is not Python ({error.msg})."
+            "compat.not_python", path=path, line=error.lineno, reason=error.msg
         ) from error
     except FileNotFoundError as error:
         missing = error.filename or str(error)
-        raise ConfigError(f"{path}: its _base_ {missing} does not exist.") from error
+        raise ConfigError("compat.base_missing", path=path, base=missing) from error
     except Exception as error:  # a config is a program: whatever it raises is the user's to read
-        what = str(error) or (
-            "a name it imports is called or computed with while the config is read, which no "
-            "config can do"
-        )
-        raise ConfigError(f"{path} does not run: {type(error).__name__}: {what}") from error
+        # MMEngine's lazy objects raise without a word when they are called.
+        reason = str(error) or Text("compat.import_used_while_reading")
+        raise ConfigError(
+            "compat.does_not_run", path=path, kind=type(error).__name__, reason=reason
+        ) from error
 
 
 @contextmanager
 def _recognize_standard_library() -> Iterator[None]:
-    """MMEngine tells the standard library by its place under the interpreter, which is wrong in a
-    virtual environment: there `re.compile(…)` in a config would fail."""
+    """Inside, MMEngine knows the standard library by name. It goes by the interpreter's folder, which is
+    wrong in a virtual environment: there `re.compile(…)` in a config would fail."""
     modules: list[Any] = [import_module(f"mmengine.config.{name}") for name in ("config", "utils")]
-    theirs = [module._is_builtin_module for module in modules]
+    originals = [module._is_builtin_module for module in modules]
     for module in modules:
         module._is_builtin_module = _is_standard
     try:
         yield
     finally:
-        for module, function in zip(modules, theirs, strict=True):
+        for module, function in zip(modules, originals, strict=True):
             module._is_builtin_module = function
 
 
@@ -89,17 +89,19 @@ def _is_standard(name: str) -> bool:
 
 def config_to_tree(config: Any) -> dict[str, Any]:
     """The config as plain dicts, lists and values, with `ConfigSymbol`s where it names imports."""
-    inner = object.__getattribute__(config, "_cfg_dict")
-    tree: dict[str, Any] = to_plain(inner)
+    # Read past ConfigDict's own access, which would build the lazy objects.
+    content = object.__getattribute__(config, "_cfg_dict")
+    tree: dict[str, Any] = to_plain(content)
     return tree
 
 
 def to_plain(value: Any) -> Any:
+    """A value of a config, with lazy objects as symbols, in dicts and lists too."""
     from mmengine.config.lazy import LazyAttr, LazyObject
 
     if isinstance(value, LazyAttr | LazyObject):
         return ConfigSymbol(_dotted_path(value), _import_location(value))
-    if isinstance(value, dict):  # a ConfigDict would build what it is asked for
+    if isinstance(value, dict):  # a ConfigDict's own access would build the lazy objects
         return {key: to_plain(dict.__getitem__(value, key)) for key in dict.keys(value)}
     if isinstance(value, list | tuple):
         return type(value)(to_plain(item) for item in value)
@@ -118,7 +120,7 @@ def _dotted_path(value: Any) -> str:
     if isinstance(value, LazyAttr):
         return f"{_dotted_path(value.source)}.{value.name}"
     module = value._module
-    if not isinstance(module, str):  # `import a.b` and `import a.c` are known as `a`
+    if not isinstance(module, str):  # MMEngine joins `import a.b` and `import a.c` in one list
         module = module[0].split(".")[0]
     return f"{module}.{value._imported}" if value._imported else module
 
@@ -132,7 +134,7 @@ def _import_location(value: Any) -> str:
 
 
 def merge_options(tree: dict[str, Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`tree` with dotted options put in, as MMEngine merges them."""
+    """`tree` with dotted options put in, as MMEngine does it; `where` names the file in errors."""
     if not options:
         return tree
     from mmengine.config import Config
@@ -141,13 +143,12 @@ def merge_options(tree: dict[str, Any], options: Mapping[str, Any], where: str) 
     try:
         config.merge_from_dict(dict(options))
     except (TypeError, KeyError) as error:
-        raise ConfigError(f"--cfg-options do not fit {where}: {error}") from error
+        raise ConfigError("compat.options_do_not_fit", path=where, reason=error) from error
     return config_to_tree(config)
 
 
 def is_xtuner_config(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree is a config of XTuner's, which builds its objects itself, and not flat
-    settings."""
+    """Whether a tree builds its own objects, as XTuner's configs do, and does not hold flat settings."""
     built = isinstance(tree.get("model"), Mapping) and "pretrained_model_name_or_path" in tree
     return {"model", "train_dataloader"} <= set(tree) or (
         built and ("train_dataset" in tree or "training_args" in tree)
@@ -155,12 +156,10 @@ def is_xtuner_config(tree: Mapping[str, Any]) -> bool:
 
 
 def collect_functions(value: Any) -> list[FunctionType]:
-    """Every function of the user's own in a tree, in order."""
+    """Every function that the user's file defines and a tree holds, in order."""
     if isinstance(value, FunctionType):
         return [value]
-    inner = value.values() if isinstance(value, dict) else value if _is_list(value) else ()
-    return [function for item in inner for function in collect_functions(item)]
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+    items = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, dict | list | tuple):
+        return []
+    return [function for item in items for function in collect_functions(item)]

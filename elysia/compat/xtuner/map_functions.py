@@ -1,7 +1,7 @@
-"""A map function of the user's own, by the name `FILE.py:NAME`, as a dataset format.
+"""A map function of the user's own, named `FILE.py:NAME`, as a dataset format.
 
-The file may be a config of XTuner's: XTuner need not be installed. Imports that the function uses
-are carried out when it is loaded, names of XTuner's being ours. Knows nothing of datasets.
+The file may be a config of XTuner's, which need not be installed: imports that the function uses are
+carried out when it is loaded, and XTuner's own map functions stand for the formats of this project.
 """
 
 from __future__ import annotations
@@ -31,86 +31,102 @@ def is_function_path(format: str) -> bool:
 
 
 def load_map_function(format: str) -> Format:
-    """The function `FILE.py:NAME` as a dataset format. ConfigError when there is none, or when it
-    uses something that cannot be imported."""
-    function, name = _load_file_function(format)
-    return to_format(function, name)
+    """The function `FILE.py:NAME` as a dataset format: what it returns is put over the row, which then
+    has `conversation`. ConfigError when there is no such function, or when it uses something that cannot
+    be imported."""
+    function, path = _load_file_function(format)
+
+    def convert(row: Mapping[str, Any]) -> list[Message]:
+        mapped = _apply_function(function, row, path, ["'conversation'"])
+        # As in XTuner, an empty conversation leaves the row out.
+        return [] if mapped.get("conversation") == [] else conversation_format(mapped)
+
+    return convert
 
 
 def load_pair_function(format: str) -> PreferenceFormat:
     """`load_map_function` for preference pairs: what the function returns, put over the row, has
     `prompt`, `chosen` and `rejected`, as the format `preference` has."""
-    function, name = _load_file_function(format)
-    return lambda row: preference(_apply_function(function, row, name))
+    function, path = _load_file_function(format)
+    keys = ["'prompt'", "'chosen'", "'rejected'"]
+    return lambda row: preference(_apply_function(function, row, path, keys))
 
 
-def _load_file_function(format: str) -> tuple[MapFunction, str]:
-    """The function, and how to speak of it."""
-    file, _, name = format.rpartition(":")
-    if not Path(file).is_file():
-        raise ConfigError(f"There is no file {file} to take the map function {name} from.")
-    config = loader.load_config_file(Path(file))
-    known = {f.__name__: f for f in loader.collect_functions(loader.config_to_tree(config))}
-    if name not in known:
-        raise ConfigError(f"{file} defines no function called {name} on its first level.")
-    resolve_imports(known[name])
-    return known[name], f"{name} of {file}"
+def _load_file_function(format: str) -> tuple[FunctionType, str]:
+    """The function and its file."""
+    path, _, name = format.rpartition(":")
+    if not Path(path).is_file():
+        raise ConfigError("compat.map_file_missing", path=path, name=name)
+    config = loader.load_config_file(Path(path))
+    functions = {f.__name__: f for f in loader.collect_functions(loader.config_to_tree(config))}
+    if name not in functions:
+        raise ConfigError("compat.map_function_missing", path=path, name=name)
+    resolve_imports(functions[name])
+    return functions[name], path
 
 
 def resolve_imports(function: FunctionType) -> None:
-    """Carry out the imports that a function of a lazily read file uses."""
-    seen: set[int] = set()
-    waiting = [function]
-    while waiting:
-        some = waiting.pop()
-        if id(some) in seen:
+    """Carry out the imports that a function of a lazily loaded file uses, and those of the functions it
+    calls. ConfigError for a name that cannot be imported."""
+    visited: set[int] = set()
+    pending = [function]
+    while pending:
+        current = pending.pop()
+        if id(current) in visited:
             continue
-        seen.add(id(some))
-        names = some.__globals__
-        for name in _code_names(some.__code__):
-            value = names.get(name)
-            if isinstance(value, FunctionType) and value.__globals__ is names:
-                waiting.append(value)
+        visited.add(id(current))
+        scope = current.__globals__
+        for name in _collect_names(current.__code__):
+            value = scope.get(name)
+            if isinstance(value, FunctionType) and value.__globals__ is scope:
+                pending.append(value)
             symbol = loader.to_plain(value)
             if isinstance(symbol, ConfigSymbol) and not isinstance(value, str):
-                names[name] = _import_symbol(value, symbol, some.__name__)
+                scope[name] = _import_symbol(value, symbol, current.__name__)
 
 
-def _code_names(code: CodeType) -> set[str]:
+def _collect_names(code: CodeType) -> set[str]:
+    """The global names of a function's code, of functions inside it too."""
     inner = (c for c in code.co_consts if isinstance(c, CodeType))
-    return set(code.co_names).union(*map(_code_names, inner))
+    return set(code.co_names).union(*map(_collect_names, inner))
 
 
 def _import_symbol(lazy: Any, symbol: ConfigSymbol, function: str) -> Any:
+    """What a lazy object stands for; `function` uses it."""
     if symbol.path.split(".")[0] == "xtuner":
         if symbol.name in MAP_FUNCTIONS and find_symbol_error(symbol) is None:
             return to_map_function(FORMATS[MAP_FUNCTIONS[symbol.name]])
         raise ConfigError(
-            f"The map function {function} uses {symbol}, which has no counterpart here "
-            f"({symbol.place}). Its map functions do."
+            "compat.map_function_xtuner_name",
+            name=function,
+            symbol=symbol,
+            place=symbol.location,
         )
     try:
         return lazy.build()
     except Exception as error:  # another package's import may raise anything
         raise ConfigError(
-            f"The map function {function} uses {symbol}, which cannot be imported "
-            f"({type(error).__name__}: {error})."
+            "compat.map_function_import_failed",
+            name=function,
+            symbol=symbol,
+            kind=type(error).__name__,
+            reason=error,
         ) from error
 
 
 def to_map_function(format: Format) -> MapFunction:
     """A dataset format as XTuner's map functions are called: a row to `{"conversation": […]}`."""
 
-    def mapped(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"conversation": turns_of(format(row))}
+    def map_row(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"conversation": build_turns(format(row))}
 
-    return mapped
+    return map_row
 
 
-def turns_of(messages: list[Message]) -> list[dict[str, Any]]:
+def build_turns(messages: list[Message]) -> list[dict[str, Any]]:
     """Messages as XTuner's turns.
 
-    >>> parse_turns([Message("user", "a"), Message("assistant", "b")])
+    >>> build_turns([Message("user", "a"), Message("assistant", "b")])
     [{'input': 'a', 'output': 'b'}]
     """
     turns: list[dict[str, Any]] = []
@@ -128,37 +144,29 @@ def turns_of(messages: list[Message]) -> list[dict[str, Any]]:
     return turns
 
 
-def to_format(function: MapFunction, name: str) -> Format:
-    """A map function as a dataset format. As in XTuner, what it returns is put over the row, which
-    then has `conversation`; an empty conversation leaves the row out."""
-
-    def convert(row: Mapping[str, Any]) -> list[Message]:
-        whole = _apply_function(function, row, name, "with 'conversation'")
-        return [] if whole.get("conversation") == [] else conversation_format(whole)
-
-    return convert
-
-
 def _apply_function(
-    function: MapFunction,
-    row: Mapping[str, Any],
-    name: str,
-    wanted: str = "with 'prompt', 'chosen' and 'rejected'",
+    function: FunctionType, row: Mapping[str, Any], path: str, keys: list[str]
 ) -> dict[str, Any]:
-    """The row with what the function returns put over it."""
+    """The row with what the function returns put over it; `keys` are those it should have."""
+    name = function.__name__
     try:
-        made = function(dict(row))
+        result = function(dict(row))
     except DataError:
         raise
     except Exception as error:  # the user's own code may raise anything
         raise DataError(
-            f"the map function {name} raised {type(error).__name__}: {error}."
+            "compat.map_function_raised",
+            name=name,
+            path=path,
+            kind=type(error).__name__,
+            reason=error,
         ) from error
-    if made is not None and not isinstance(made, Mapping):
+    if result is not None and not isinstance(result, Mapping):
+        kind = type(result).__name__
         raise DataError(
-            f"the map function {name} returned {type(made).__name__}; it must return a dict {wanted}."
+            "compat.map_function_bad_result", name=name, path=path, kind=kind, keys=keys
         )
-    return {**row, **(made or {})}
+    return {**row, **(result or {})}
 
 
 def is_importable(path: str) -> bool:
@@ -166,5 +174,5 @@ def is_importable(path: str) -> bool:
     module, _, name = path.rpartition(".")
     try:
         return hasattr(importlib.import_module(module), name)
-    except Exception:
+    except Exception:  # importing runs the package's code, which may raise anything
         return False

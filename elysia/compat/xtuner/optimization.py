@@ -1,4 +1,4 @@
-"""Optimizer, length and learning rate of a config of XTuner's. Knows nothing of models or data."""
+"""Optimizer, length of the run and learning rate of a config of XTuner's, read into settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_optimizer(tree: Mapping[str, Any], report: ConversionReport) -> int:
     """optim_wrapper's settings; returns the micro-batches of a step."""
     values = report.values
     wrapper = ConfigNode(tree["optim_wrapper"], "optim_wrapper", report)
-    wrapper.kind("AmpOptimWrapper", "OptimWrapper")
+    wrapper.read_type("AmpOptimWrapper", "OptimWrapper")
     wrapper.ignore("dtype")  # the model's reader has it
     optimizer = ConfigNode(wrapper.take("optimizer"), "optim_wrapper.optimizer", report)
     _read_optimizer_type(optimizer.take("type"), report)
@@ -44,19 +44,19 @@ def read_optimizer(tree: Mapping[str, Any], report: ConversionReport) -> int:
     clip = wrapper.take("clip_grad")
     values["max_norm"] = 0.0
     if clip:
-        part = ConfigNode(clip, "optim_wrapper.clip_grad", report)
-        values["max_norm"] = part.take("max_norm", 0.0)
-        part.ignore("error_if_nonfinite")
-        if part.take("norm_type", 2) != 2:
+        node = ConfigNode(clip, "optim_wrapper.clip_grad", report)
+        values["max_norm"] = node.take("max_norm", 0.0)
+        node.ignore("error_if_nonfinite")
+        if node.take("norm_type", 2) != 2:
             report.refuse(
                 "optim_wrapper.clip_grad.norm_type: gradients are clipped by their 2-norm"
             )
-        part.done()
+        node.refuse_rest()
     scale = wrapper.take("loss_scale", "dynamic")
     if scale != "dynamic" and values.get("dtype") == "float16":
         report.change("loss-scale", f"loss_scale = {shorten_repr(scale)}: the scale is dynamic")
     count = wrapper.take("accumulative_counts", 1)
-    wrapper.done()
+    wrapper.refuse_rest()
     values["accumulative_counts"] = count
     values["sequence_parallel_size"] = tree.get("sequence_parallel_size") or 1
     return int(count)
@@ -78,11 +78,11 @@ def read_loop(tree: Mapping[str, Any], accumulation: int, report: ConversionRepo
     values = report.values
     loop = ConfigNode(tree["train_cfg"], "train_cfg", report)
     if "type" in loop.values:
-        loop.kind("TrainLoop", "EpochBasedTrainLoop", "IterBasedTrainLoop")
+        loop.read_type("TrainLoop", "EpochBasedTrainLoop", "IterBasedTrainLoop")
     by_epoch = loop.take("by_epoch", True)
     epochs, iterations = loop.take("max_epochs") or 0, loop.take("max_iters") or 0
     loop.ignore("val_interval", "val_begin", "dynamic_intervals")  # mmlu() reads the interval
-    loop.done()
+    loop.refuse_rest()
     if by_epoch is False and not iterations:
         report.refuse("train_cfg counts iterations and sets no max_iters")
     if iterations:
@@ -99,29 +99,29 @@ def read_schedule(
 ) -> None:
     """param_scheduler's settings: a linear warm-up and one falling or constant rate."""
     values = report.values
-    given = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
-    parts = [ConfigNode(s, f"param_scheduler[{n}]", report) for n, s in enumerate(given) if s]
-    kinds = [part.kind("LinearLR", "CosineAnnealingLR", "ConstantLR") for part in parts]
+    several = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
+    nodes = [ConfigNode(s, f"param_scheduler[{n}]", report) for n, s in enumerate(several) if s]
+    kinds = [node.read_type("LinearLR", "CosineAnnealingLR", "ConstantLR") for node in nodes]
     values["warmup_ratio"], values["lr_schedule"] = 0.0, "constant"
-    if kinds and kinds[0] == "LinearLR" and parts[0].values.get("end_factor", 1.0) == 1.0:
-        _read_warmup(parts.pop(0), length, accumulation, report)
+    if kinds and kinds[0] == "LinearLR" and nodes[0].values.get("end_factor", 1.0) == 1.0:
+        _read_warmup(nodes.pop(0), length, accumulation, report)
         kinds.pop(0)
-    if len(parts) > 1:
+    if len(nodes) > 1:
         report.refuse("param_scheduler: more than a warm-up and one schedule after it")
         return
-    for part, kind in zip(parts, kinds, strict=True):
-        _read_decay(part, kind, length, report)
-        part.done()
+    for node, kind in zip(nodes, kinds, strict=True):
+        _read_decay(node, kind, length, report)
+        node.refuse_rest()
 
 
 def _read_warmup(
-    part: ConfigNode, length: RunLength, accumulation: int, report: ConversionReport
+    node: ConfigNode, length: RunLength, accumulation: int, report: ConversionReport
 ) -> None:
     values = report.values
-    part.ignore("start_factor", "end_factor", "convert_to_iter_based", "verbose")
-    begin, end, by_epoch = part.take("begin", 0), part.take("end", 0), part.take("by_epoch", True)
+    node.ignore("start_factor", "end_factor", "convert_to_iter_based", "verbose")
+    begin, end, by_epoch = node.take("begin", 0), node.take("end", 0), node.take("by_epoch", True)
     if begin:
-        report.refuse(f"{part.where}.begin = {begin}: warm-up begins with the run")
+        report.refuse(f"{node.where}.begin = {begin}: warm-up begins with the run")
     if by_epoch:
         values["warmup_ratio"] = _warmup_share(end, length, report)
     else:
@@ -129,32 +129,32 @@ def _read_warmup(
     if end:
         report.change("warm-up", "the learning rate rises by whole optimizer steps, from lr / (n + 1) "
                       "up; XTuner starts near zero")  # fmt: skip
-    part.done()
+    node.refuse_rest()
 
 
-def _read_decay(part: ConfigNode, kind: str, length: RunLength, report: ConversionReport) -> None:
+def _read_decay(node: ConfigNode, kind: str, length: RunLength, report: ConversionReport) -> None:
     values = report.values
-    part.ignore("convert_to_iter_based", "verbose", "begin", "start_factor")
-    by_epoch = part.take("by_epoch", True)
-    end = part.take("end", part.take("T_max"))
-    part.ignore("T_max")
+    node.ignore("convert_to_iter_based", "verbose", "begin", "start_factor")
+    by_epoch = node.take("by_epoch", True)
+    end = node.take("end", node.take("T_max"))
+    node.ignore("T_max")
     whole = length.epochs if by_epoch else length.iterations
     if end is not None and by_epoch and not length.epochs:
         report.change("schedule-unit", "param_scheduler counts epochs and train_cfg iterations: here "
                       "the rate falls from the warm-up to the end of the run")  # fmt: skip
     elif end is not None and whole and not math.isclose(end, whole):
         report.refuse(
-            f"{part.where} ends at {end} and the run at {whole}: the rate falls to the end"
+            f"{node.where} ends at {end} and the run at {whole}: the rate falls to the end"
         )
     if kind == "CosineAnnealingLR":
         values["lr_schedule"] = "cosine"
-        ratio = part.take("eta_min_ratio")
-        values["min_lr"] = part.take("eta_min", 0.0) or (ratio or 0.0) * values["lr"]
+        ratio = node.take("eta_min_ratio")
+        values["min_lr"] = node.take("eta_min", 0.0) or (ratio or 0.0) * values["lr"]
     elif kind == "LinearLR":
         values["lr_schedule"] = "linear"
-        values["min_lr"] = part.take("end_factor", 1.0) * values["lr"]
-    elif part.take("factor", 1.0) != 1.0:
-        report.refuse(f"{part.where}.factor: a constant rate is lr itself")
+        values["min_lr"] = node.take("end_factor", 1.0) * values["lr"]
+    elif node.take("factor", 1.0) != 1.0:
+        report.refuse(f"{node.where}.factor: a constant rate is lr itself")
 
 
 def _warmup_share(end: float, length: RunLength, report: ConversionReport) -> float:
@@ -168,7 +168,7 @@ def _warmup_share(end: float, length: RunLength, report: ConversionReport) -> fl
 
 def get_optimizer_path(name: str) -> str:
     """The class of an optimizer by its name in Hugging Face's training arguments, or ""."""
-    known = {
+    paths = {
         "adamw_torch": "torch.optim.AdamW",
         "adamw_torch_fused": "torch.optim.AdamW",
         "adamw_hf": "torch.optim.AdamW",
@@ -178,4 +178,4 @@ def get_optimizer_path(name: str) -> str:
         "paged_adamw_8bit": "bitsandbytes.optim.PagedAdamW8bit",
         "paged_adamw_32bit": "bitsandbytes.optim.PagedAdamW32bit",
     }
-    return known.get(short_name(name), "")
+    return paths.get(short_name(name), "")

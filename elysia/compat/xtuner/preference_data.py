@@ -1,7 +1,7 @@
 """Configs of XTuner's that learn from preference pairs: DPO, ORPO and reward models.
 
-What the loss says becomes settings, and what is left of the model is an ordinary one that judge.py
-reads; each `build_preference_dataset` becomes a source of pairs. Files are not opened here.
+The loss's arguments become settings, and the rest of the model is an ordinary one that convert.py reads;
+each `build_preference_dataset` becomes a source of pairs. No data file is opened.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _FAMILIES = ("internlm2", "internlm", "qwen", "llama", "gemma", "mixtral", "mist
 
 def read_objective(model: Mapping[str, Any], report: ConversionReport) -> dict[str, Any]:
     """The settings of a model's loss; returns the model without it, as one that learns replies."""
-    part = ConfigNode(model, "model", report)
-    kind = part.kind(*OBJECTIVES)
+    node = ConfigNode(model, "model", report)
+    kind = node.read_type(*OBJECTIVES)
     report.values["objective"] = OBJECTIVES.get(kind, "dpo")
-    {"DPO": _read_dpo, "ORPO": _read_orpo}.get(kind, _read_reward)(part, report)
-    return {**part.values, "type": "SupervisedFinetune"}
+    {"DPO": _read_dpo, "ORPO": _read_orpo}.get(kind, _read_reward)(node, report)
+    return {**node.values, "type": "SupervisedFinetune"}
 
 
-def _read_dpo(part: ConfigNode, report: ConversionReport) -> None:
+def _read_dpo(node: ConfigNode, report: ConversionReport) -> None:
     values = report.values
-    values["dpo_beta"] = part.take("beta", 0.1)
-    kind = part.take("loss_type", "sigmoid")
+    values["dpo_beta"] = node.take("beta", 0.1)
+    kind = node.take("loss_type", "sigmoid")
     values["dpo_loss_type"] = kind
     if kind not in ("sigmoid", "robust", "hinge", "ipo"):
         why = (
@@ -54,15 +54,15 @@ def _read_dpo(part: ConfigNode, report: ConversionReport) -> None:
             else "sigmoid, robust, hinge and ipo are"
         )
         report.refuse(f"model.loss_type = {kind!r} is not offered: {why}")
-    smoothing = part.take("label_smoothing", 0.0)
+    smoothing = node.take("label_smoothing", 0.0)
     if kind in ("sigmoid", "robust"):  # XTuner's other losses do not read it
         values["dpo_label_smoothing"] = smoothing
         if not 0 <= smoothing < 0.5:
             report.refuse(f"model.label_smoothing = {smoothing}: it must be from 0 to below 0.5")
-    reference = part.take("ref_llm")
+    reference = node.take("ref_llm")
     if reference is not None:
-        _check_reference(reference, part.values.get("llm"), report)
-    if part.values.get("lora") is None:
+        _check_reference(reference, node.values.get("llm"), report)
+    if node.values.get("lora") is None:
         report.change("reference", "the reference's log-probabilities are taken once before the first "
                       "step and kept in the work dir; XTuner holds a second model for them")  # fmt: skip
 
@@ -70,8 +70,8 @@ def _read_dpo(part: ConfigNode, report: ConversionReport) -> None:
 def _check_reference(reference: Any, llm: Any, report: ConversionReport) -> None:
     """A reference model of its own: it must be the base."""
     names = [
-        one.get("pretrained_model_name_or_path") if isinstance(one, Mapping) else None
-        for one in (reference, llm)
+        model.get("pretrained_model_name_or_path") if isinstance(model, Mapping) else None
+        for model in (reference, llm)
     ]
     if names[0] is None or names[0] != names[1]:
         report.refuse(f"model.ref_llm is {shorten_repr(names[0])}: the reference is the base itself, and no "
@@ -80,9 +80,9 @@ def _check_reference(reference: Any, llm: Any, report: ConversionReport) -> None
                   "the reference")  # fmt: skip
 
 
-def _read_orpo(part: ConfigNode, report: ConversionReport) -> None:
-    report.values["orpo_lambda"] = part.take("beta", 0.1)
-    if part.values.get("use_varlen_attn"):
+def _read_orpo(node: ConfigNode, report: ConversionReport) -> None:
+    report.values["orpo_lambda"] = node.take("beta", 0.1)
+    if node.values.get("use_varlen_attn"):
         report.change("orpo-mean", "ORPO's loss of a chosen reply is the mean over its own tokens; "
                       "XTuner takes the mean over those of all chosen replies of a pack")  # fmt: skip
     else:
@@ -90,20 +90,20 @@ def _read_orpo(part: ConfigNode, report: ConversionReport) -> None:
                       "(logits stand where log-probabilities should); here it trains")  # fmt: skip
 
 
-def _read_reward(part: ConfigNode, report: ConversionReport) -> None:
+def _read_reward(node: ConfigNode, report: ConversionReport) -> None:
     values = report.values
-    kind = part.take("loss_type", "ranking")
+    kind = node.take("loss_type", "ranking")
     values["reward_loss_type"] = kind
     if kind not in ("ranking", "focal"):
         report.refuse(f"model.loss_type = {kind!r} is not offered: ranking and focal are")
-    penalty = part.take("penalty_type", "log_barrier")
+    penalty = node.take("penalty_type", "log_barrier")
     values["reward_penalty"] = str(penalty).lower()
     if penalty not in ("log_barrier", "L2", "none"):
         report.refuse(
             f"model.penalty_type = {penalty!r} is not offered: log_barrier, L2 and none are"
         )
-    values["reward_penalty_weight"] = part.take("penalty_weight", 0.01)
-    part.ignore("reward_token_id")  # the dataset's counts
+    values["reward_penalty_weight"] = node.take("penalty_weight", 0.01)
+    node.ignore("reward_token_id")  # the dataset's counts
     report.change("reward-head", "the reward's head starts as transformers makes it, small and random; "
                   "XTuner's starts at zero")  # fmt: skip
 
@@ -127,40 +127,40 @@ def _read_sources(
     dataset: Any, where: str, path: Path, report: ConversionReport
 ) -> list[SourceDict]:
     """One build_preference_dataset, or a ConcatDataset of such."""
-    part = ConfigNode(dataset, where, report)
-    if part.kind("build_preference_dataset", "ConcatDataset") == "ConcatDataset":
-        found: list[SourceDict] = []
-        for one, inside, weight in split_concat_dataset(part, report):
-            some = _read_sources(one, inside, path, report)
-            apply_weight(some, weight)
-            found += some
-        part.done()
-        return found
-    source = _read_source(part, path, report)
-    read_tokenizer(part.take("tokenizer"), f"{where}.tokenizer", report)
-    _check_row_kind(part, report)
-    _read_lengths(part, report)
-    part.ignore("num_proc")
-    part.done()
+    node = ConfigNode(dataset, where, report)
+    if node.read_type("build_preference_dataset", "ConcatDataset") == "ConcatDataset":
+        sources: list[SourceDict] = []
+        for part, inside, weight in split_concat_dataset(node, report):
+            weighted = _read_sources(part, inside, path, report)
+            apply_weight(weighted, weight)
+            sources += weighted
+        node.refuse_rest()
+        return sources
+    source = _read_source(node, path, report)
+    read_tokenizer(node.take("tokenizer"), f"{where}.tokenizer", report)
+    _check_row_kind(node, report)
+    _read_lengths(node, report)
+    node.ignore("num_proc")
+    node.refuse_rest()
     return [source]
 
 
-def _read_source(part: ConfigNode, path: Path, report: ConversionReport) -> SourceDict:
-    rows = part.take("dataset")
-    where = f"{part.where}.dataset"
+def _read_source(node: ConfigNode, path: Path, report: ConversionReport) -> SourceDict:
+    rows = node.take("dataset")
+    where = f"{node.where}.dataset"
     lines = isinstance(rows, Mapping) and short_name(rows.get("type")) == "load_jsonl_dataset"
     source = (
         read_load_jsonl(rows, where, report)
         if lines
         else read_load_dataset(rows, where, "train", report)
     )
-    function = part.take("dataset_map_fn")
+    function = node.take("dataset_map_fn")
     source["format"] = "preference"
     if function is None or isinstance(function, FunctionType):
         report.change("one-reply", "chosen and rejected are one reply each, which is what is learned; "
                       "XTuner also learns lists of several messages after the prompt")  # fmt: skip
     if isinstance(function, FunctionType):
-        source["format"] = get_function_format(function, part.where, path, report)
+        source["format"] = get_function_format(function, node.where, path, report)
     elif function is not None and short_name(function) in PAIR_FUNCTIONS:
         report.change(
             "same-replies", "rows whose chosen and rejected replies are the same are left out"
@@ -168,35 +168,35 @@ def _read_source(part: ConfigNode, path: Path, report: ConversionReport) -> Sour
         source["format"] = PAIR_FUNCTIONS[short_name(function)]
     elif function is not None:
         report.refuse(
-            f"{part.where}.dataset_map_fn is {shorten_repr(function)}, which is not read here"
+            f"{node.where}.dataset_map_fn is {shorten_repr(function)}, which is not read here"
         )
     return source
 
 
-def _check_row_kind(part: ConfigNode, report: ConversionReport) -> None:
-    """is_dpo, is_reward and what belongs to them: they must say what the model is."""
-    wanted = report.values["objective"] == "reward"
-    told = (bool(part.take("is_dpo", True)), bool(part.take("is_reward", False)))
-    if told != (not wanted, wanted):
-        report.refuse(f"{part.where}: is_dpo = {told[0]} and is_reward = {told[1]} do not fit the model, "
-                      f"which wants {not wanted} and {wanted}")  # fmt: skip
-    token = part.take("reward_token_id", -1)
-    if wanted:
+def _check_row_kind(node: ConfigNode, report: ConversionReport) -> None:
+    """is_dpo, is_reward and the keys that belong to them, which must agree with the model."""
+    ranks = report.values["objective"] == "reward"
+    is_dpo, is_reward = bool(node.take("is_dpo", True)), bool(node.take("is_reward", False))
+    if (is_dpo, is_reward) != (not ranks, ranks):
+        report.refuse(f"{node.where}: is_dpo = {is_dpo} and is_reward = {is_reward} do not fit the model, "
+                      f"which needs {not ranks} and {ranks}")  # fmt: skip
+    token = node.take("reward_token_id", -1)
+    if ranks:
         report.change("reward-token", f"reward_token_id = {token}: a reward stands at its text's own last "
                       "token, as transformers takes it, and not at a token put behind it")  # fmt: skip
-    part.take("max_response_length")  # read for POLAR's rows alone
-    if part.take("is_reference", False):
-        report.refuse(f"{part.where}.is_reference = True: POLAR sets each reply beside a reference reply "
+    node.take("max_response_length")  # read for POLAR's rows alone
+    if node.take("is_reference", False):
+        report.refuse(f"{node.where}.is_reference = True: POLAR sets each reply beside a reference reply "
                       "in one text, and continues a reward head of its base's own; neither is read "
                       "here")  # fmt: skip
 
 
-def _read_lengths(part: ConfigNode, report: ConversionReport) -> None:
+def _read_lengths(node: ConfigNode, report: ConversionReport) -> None:
     """Lengths, which here are of both talks of a pair together."""
     values = report.values
-    each = part.take("max_length", 2048)
-    packed = bool(part.take("use_varlen_attn", False))
-    together = part.take("max_packed_length", 16384)
+    each = node.take("max_length", 2048)
+    packed = bool(node.take("use_varlen_attn", False))
+    together = node.take("max_packed_length", 16384)
     limit = together if packed else 2 * each
     for name, value in (("max_length", limit), ("pack_to_max_length", packed)):
         if values.setdefault(name, value) != value:  # of a dataset before
@@ -205,7 +205,7 @@ def _read_lengths(part: ConfigNode, report: ConversionReport) -> None:
     report.change("pair-length", f"max_length = {each}: XTuner cuts each talk of a pair there, reply and "
                   f"all; here a pair of up to {limit} tokens together is whole, and a longer one is left "
                   "out")  # fmt: skip
-    in_order = not part.take("shuffle_before_pack", True)
+    in_order = not node.take("shuffle_before_pack", True)
     if not packed:
         return
     if in_order:
@@ -219,7 +219,7 @@ def _read_lengths(part: ConfigNode, report: ConversionReport) -> None:
 
 
 def finish_preference(report: ConversionReport) -> None:
-    """After the hooks are read: a prompt template, and no questions to a model that gives numbers."""
+    """After the hooks are read: choose a prompt template, and drop the questions to a reward model."""
     values = report.values
     if values["prompt_template"] == NO_TEMPLATE:
         values["prompt_template"] = _default_template(
@@ -241,8 +241,8 @@ def _default_template(base: str, report: ConversionReport) -> str:
     """The prompt template of a base by its name, where the config has none."""
     name = base.rstrip("/").rpartition("/")[2].lower()
     family = next((known for known in _FAMILIES if known in name), "")
-    found = suggest_templates(family, name)
-    if not found:
+    templates = suggest_templates(family, name)
+    if not templates:
         report.need(f"a prompt template: the config names none and {base}'s own is not known, so that "
                     "'default' is taken; set prompt_template")  # fmt: skip
-    return found[0] if found else "default"
+    return templates[0] if templates else "default"

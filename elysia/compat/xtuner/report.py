@@ -1,12 +1,14 @@
-"""What reading a config of XTuner's finds: settings, named changes, reasons against, and what is
-needed first. `ConfigNode` is a dict whose every key must be taken, so that nothing is silently dropped.
-Knows nothing of what the keys mean.
+"""The report of a conversion: settings, named changes, reasons against training, and what is needed first.
+
+`ConfigNode` wraps a dict of the config whose every key must be taken, so that nothing is silently dropped.
+`render_flat_config` writes a report's settings as a flat config.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from pprint import pformat
 from textwrap import wrap
@@ -15,16 +17,21 @@ from typing import Any
 from elysia.compat.xtuner.loader import ConfigSymbol
 from elysia.compat.xtuner.symbols import find_symbol_error, short_name
 
-RUNS, CHANGED, REFUSED = "runs", "runs with changes", "not supported"
+class ConversionStatus(StrEnum):
+    """Whether a config can be trained here. The values are stored in reports of `check-configs --json`."""
+
+    RUNS = "runs"
+    CHANGED = "runs with changes"
+    REFUSED = "not supported"
 
 
 @dataclass
 class ConversionReport:
-    """The judgement of one config.
+    """What became of one config.
 
-    `values` are names and values of `Settings`; `changes` maps a short key to the sentence that
-    says what is different here; `reasons` are sentences why the config cannot be trained; `needs`
-    are things that must be there first, such as a dataset to download.
+    `values`: settings by name. `changes`: by a short key, what training here does otherwise than XTuner.
+    `reasons`: why the config cannot be trained. `needs`: what must be there first, such as a dataset to
+    download.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -33,21 +40,24 @@ class ConversionReport:
     needs: list[str] = field(default_factory=list)
 
     @property
-    def status(self) -> str:
+    def status(self) -> ConversionStatus:
         if self.reasons:
-            return REFUSED
-        return CHANGED if self.changes else RUNS
+            return ConversionStatus.REFUSED
+        return ConversionStatus.CHANGED if self.changes else ConversionStatus.RUNS
 
     def change(self, key: str, text: str) -> None:
+        """Note a difference from XTuner; the first sentence of a key stands."""
         self.changes.setdefault(key, text)
 
     def refuse(self, reason: str) -> None:
+        """Note why the config cannot be trained."""
         if reason not in self.reasons:
             self.reasons.append(reason)
 
-    def need(self, what: str) -> None:
-        if what not in self.needs:
-            self.needs.append(what)
+    def need(self, item: str) -> None:
+        """Note what must be there before training."""
+        if item not in self.needs:
+            self.needs.append(item)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -60,7 +70,8 @@ class ConversionReport:
 
 
 class ConfigNode:
-    """A dict of the config's, at `where`; keys are taken one by one, and `done` refuses the rest."""
+    """A dict of the config at the dotted place `where`: keys are taken one by one, and `refuse_rest` makes
+    a reason of every key that is left."""
 
     def __init__(self, values: Any, where: str, report: ConversionReport) -> None:
         self.where, self.report = where, report
@@ -72,35 +83,35 @@ class ConfigNode:
         """The value of a key, which counts as read."""
         return self.values.pop(key, default)
 
-    def kind(self, *known: str) -> str:
-        """What `type` means; a reason against the config when it is none of `known`."""
+    def read_type(self, *known: str) -> str:
+        """The short name of `type`; a reason against the config when it is none of `known`."""
         value = self.take("type")
-        found = short_name(value)
-        if found not in known:
+        name = short_name(value)
+        if name not in known:
             self.report.refuse(
                 f"{self.where}.type is {shorten_repr(value)}, which is not read here"
             )
-        return found
+        return name
 
     def ignore(self, *keys: str) -> None:
-        """Keys that change nothing of what is learned or written."""
+        """Drop keys that change nothing of what is learned or written."""
         for key in keys:
             self.values.pop(key, None)
 
-    def done(self) -> None:
-        """Refuse what nobody took."""
+    def refuse_rest(self) -> None:
+        """Refuse the keys that nobody took."""
         for key, value in self.values.items():
             self.report.refuse(f"{self.where}.{key} = {shorten_repr(value)} is not honoured")
 
 
 def shorten_repr(value: Any) -> str:
-    """A value in a sentence, shortened."""
+    """A value for a sentence, of 60 characters at most."""
     text = str(value) if isinstance(value, ConfigSymbol) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def refuse_unknown_symbols(value: Any, report: ConversionReport) -> None:
-    """Refuse every symbol of XTuner's in a tree that XTuner does not have."""
+    """Refuse every name in a tree that is said to be XTuner's and is not in XTuner."""
     if isinstance(value, ConfigSymbol):
         sentence = find_symbol_error(value)
         if sentence:
@@ -140,5 +151,5 @@ def _format_value(value: Any) -> str:
 
 
 def default_flat_path(source: Path) -> Path:
-    """`<name>_flat.py` where the command is given, as copy-cfg's is `<name>_copy.py`."""
+    """`<name>_flat.py` in the current folder."""
     return Path(f"{source.stem}_flat.py")

@@ -1,4 +1,7 @@
-"""What both data and hooks of a config of XTuner's name: the tokenizer and the prompt template."""
+"""Nodes that several parts of a config name: the tokenizer, the prompt template, `load_dataset(…)`.
+
+No file is opened; what is not there yet is named as a need.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +20,28 @@ NO_TEMPLATE = {"name": "none", "system": "{system}\n", "instruction": "{input}"}
 
 
 def read_tokenizer(value: Any, where: str, report: ConversionReport) -> None:
-    """A tokenizer's settings; every one in a config must be the same."""
+    """A tokenizer's settings; every tokenizer of a config must be the same."""
     values = report.values
-    part = ConfigNode(value, where, report)
-    part.kind("AutoTokenizer.from_pretrained", "LlamaTokenizer.from_pretrained")
-    name = part.take("pretrained_model_name_or_path", "")
-    eos = part.take("eos_token") or ""
+    node = ConfigNode(value, where, report)
+    node.read_type("AutoTokenizer.from_pretrained", "LlamaTokenizer.from_pretrained")
+    name = node.take("pretrained_model_name_or_path", "")
+    eos = node.take("eos_token") or ""
     # Rows are packed, markup is encoded as it stands, and no remote code is run.
-    part.ignore("padding_side", "trust_remote_code", "encode_special_tokens", "use_fast")
-    part.done()
+    node.ignore("padding_side", "trust_remote_code", "encode_special_tokens", "use_fast")
+    node.refuse_rest()
     if name == values.get("pretrained_model_name_or_path"):
         name = ""
-    told = (values.setdefault("tokenizer_name_or_path", name), values.setdefault("eos_token", eos))
-    if told != (name, eos):
+    first = (values.setdefault("tokenizer_name_or_path", name), values.setdefault("eos_token", eos))
+    if first != (name, eos):
         report.refuse(f"{where} is another tokenizer than the config's others")
 
 
 def read_template_map(value: Any, where: str, report: ConversionReport) -> Any:
     """The template of a `template_map_fn`."""
-    part = ConfigNode(value, f"{where}.template_map_fn", report)
-    part.kind("template_map_fn_factory", "template_map_fn")
-    template = parse_template(part.take("template"), part.where, report)
-    part.done()
+    node = ConfigNode(value, f"{where}.template_map_fn", report)
+    node.read_type("template_map_fn_factory", "template_map_fn")
+    template = parse_template(node.take("template"), node.where, report)
+    node.refuse_rest()
     return template
 
 
@@ -67,19 +70,19 @@ def read_load_dataset(
     dataset: Any, where: str, split: str | None, report: ConversionReport
 ) -> SourceDict:
     """The source that `load_dataset(…)` or a hub's own loader means."""
-    part = ConfigNode(dataset, where, report)
-    kind = part.kind("load_dataset", "MsDataset.load", "OmDataset.load_dataset")
-    path = part.take("path") or part.take("dataset_name")
-    namespace = part.take("namespace")
+    node = ConfigNode(dataset, where, report)
+    kind = node.read_type("load_dataset", "MsDataset.load", "OmDataset.load_dataset")
+    path = node.take("path") or node.take("dataset_name")
+    namespace = node.take("namespace")
     path = f"{namespace}/{path}" if namespace else path
-    split = part.take("split", split)
-    files, folder = part.take("data_files"), part.take("data_dir")
-    subset = part.take("name") or part.take("subset_name")
-    part.ignore("ignore_verifications", "num_proc", "trust_remote_code", "cache_dir", "token",
+    split = node.take("split", split)
+    files, folder = node.take("data_files"), node.take("data_dir")
+    subset = node.take("name") or node.take("subset_name")
+    node.ignore("ignore_verifications", "num_proc", "trust_remote_code", "cache_dir", "token",
                 "use_auth_token", "keep_in_memory", "verification_mode")  # fmt: skip
-    if part.take("streaming"):
+    if node.take("streaming"):
         report.change("streaming", "streaming: the dataset is read whole before the run")
-    part.done()
+    node.refuse_rest()
     if isinstance(files, Mapping):
         files = (
             files.get(split) if split else [f for some in files.values() for f in _as_list(some)]
@@ -105,10 +108,10 @@ def read_load_dataset(
 
 def read_load_jsonl(dataset: Any, where: str, report: ConversionReport) -> SourceDict:
     """The source that XTuner's `load_jsonl_dataset` means: files of JSON lines, or a folder of them."""
-    part = ConfigNode(dataset, where, report)
-    part.kind("load_jsonl_dataset")
-    files, folder, ending = (part.take(key) for key in ("data_files", "data_dir", "suffix"))
-    part.done()
+    node = ConfigNode(dataset, where, report)
+    node.read_type("load_jsonl_dataset")
+    files, folder, ending = (node.take(key) for key in ("data_files", "data_dir", "suffix"))
+    node.refuse_rest()
     if bool(files) == bool(folder):
         report.refuse(f"{where} must name either data_files or data_dir")
         return {"path": ""}

@@ -1,7 +1,7 @@
 """The table of XTuner's symbols: every name that its configs use, and what becomes of it here.
 
-A name that is not in it is unknown and told so, with the nearest. Names of other libraries
-(`EXTERNAL_SYMBOLS`) are those that have a meaning in a config of XTuner's. Knows nothing of arguments.
+A name that the table lacks is an error, which suggests the nearest one. `EXTERNAL_SYMBOLS` are names of
+other libraries that have a meaning in a config of XTuner's.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ XTUNER_SYMBOLS: dict[str, tuple[str, str]] = {
 
 _IMAGES = "it trains on images, and vision-language models are not trained here"
 # Kinds of model that are not read, and why. One that is added leaves this table and gets a reader
-# of its own in judge.METHODS.
+# of its own in convert.MODEL_CONVERTERS.
 UNSUPPORTED_MODELS = {
     "LLaVAModel": _IMAGES,
     "InternVL_V1_5": _IMAGES,
@@ -94,7 +94,7 @@ EXTERNAL_SYMBOLS: dict[str, tuple[str, ...]] = {
 
 
 def short_name(value: object) -> str:
-    """The short name by which judge.py knows a symbol, "" for what is no symbol.
+    """The short name by which the conversion knows a symbol, "" for what is no symbol.
 
     >>> short_name(ConfigSymbol("xtuner.engine.hooks.EvaluateChatHook"))
     'EvaluateChatHook'
@@ -122,7 +122,7 @@ def find_symbol_error(value: ConfigSymbol) -> str | None:
     parts = value.path.split(".")
     if parts[0] != "xtuner":
         return None
-    place = f" ({value.place})" if value.place else ""
+    place = f" ({value.location})" if value.location else ""
     for table, known in (("PROMPT_TEMPLATE", TEMPLATES), ("SYSTEM_TEMPLATE", SYSTEM_TEMPLATES)):
         if table in parts[:-1]:
             name = parts[parts.index(table) + 1]

@@ -1,5 +1,5 @@
 """Configs of XTuner's second shape, for Hugging Face's Trainer, as its first: `model`, `lora`,
-`training_args` and `train_dataset` become the objects that judge.py reads.
+`training_args` and `train_dataset` become the objects that convert.py reads.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def convert_trainer_config(tree: dict[str, Any], report: ConversionReport) -> di
         "default_hooks": hooks,
         "randomness": {"seed": args.take("seed", 42)},
     }
-    args.done()
+    args.refuse_rest()
     report.change("trainer", "Hugging Face's Trainer: trained by the project's own loop")
     return whole
 

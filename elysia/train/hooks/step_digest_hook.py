@@ -1,6 +1,5 @@
-"""Writes down every step as it was, to the bit, and can end a run early: for `verify-resume` alone.
-
-Knows nothing of what is compared.
+"""Writes digests of every step's data, randomness and losses, and can end a run early: `verify-resume`
+compares two runs by them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class StepDigestHook(Hook):  # type: ignore[misc]
         self.until = until
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        self.seen = {
+        self.before = {
             "data": compute_digest(strip_reference(data_batch)),
             "rng before": compute_digest(rng.get_rng_state()),
         }
@@ -42,7 +41,7 @@ class StepDigestHook(Hook):  # type: ignore[misc]
         logged = {name: float(value) for name, value in outputs.items()}
         line = {
             "step": step,
-            **self.seen,
+            **self.before,
             **logged,
             "rng after": compute_digest(rng.get_rng_state()),
         }
@@ -59,10 +58,10 @@ def strip_reference(window: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def compute_digest(value: Any) -> str:
     """Twelve hex digits of everything in nested lists, dicts, tensors and plain values."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for part in _iter_parts(value):
-        found.update(part)
-    return found.hexdigest()[:12]
+        sha256.update(part)
+    return sha256.hexdigest()[:12]
 
 
 def _iter_parts(value: Any) -> Iterator[bytes]:

@@ -190,23 +190,23 @@ class CostModel:
         """Bytes per position that one decoder layer keeps, attention probabilities apart."""
         sizes, settings, itemsize = self.shape, self.settings, self.itemsize
         # The residual stream before each of the two norms, which compute in float32.
-        kept = 4.0 * 2 * sizes.hidden
+        saved = 4.0 * 2 * sizes.hidden
         # Queries, keys, values; attention's output as its kernel and as o_proj have it; the MLP's halves.
-        kept += itemsize * (3 * sizes.query + 2 * sizes.key_value + 2 * sizes.mlp)
+        saved += itemsize * (3 * sizes.query + 2 * sizes.key_value + 2 * sizes.mlp)
         if self.full:
-            kept += 4.0 * 2 * sizes.hidden  # what the norms' own weights are multiplied with
+            saved += 4.0 * 2 * sizes.hidden  # what the norms' own weights are multiplied with
             # In float32 linear layers share their input; autocast makes a copy for each.
             inputs = (2 if itemsize == 4 else 5) * sizes.hidden + sizes.mlp
-            return kept + itemsize * inputs
+            return saved + itemsize * inputs
         if settings.lora_dropout:  # every layer keeps its own input with gaps, and the mask
             inputs = 2 * (5 * sizes.hidden + sizes.query + sizes.mlp) - sizes.query
         else:
             inputs = 2 * sizes.hidden + sizes.mlp
-        kept += itemsize * (inputs + 7 * settings.lora_r)
+        saved += itemsize * (inputs + 7 * settings.lora_r)
         if settings.use_dora:  # PEFT's own path: the base's and the adapter's product, both scaled
             outputs = sizes.query + 2 * sizes.key_value + 2 * sizes.hidden + 2 * sizes.mlp
-            kept += 2 * itemsize * outputs
-        return kept
+            saved += 2 * itemsize * outputs
+        return saved
 
     def _attention_bytes(self, shape: MicroBatchShape) -> float:
         """Bytes of probabilities that a layer keeps: whole rows under `eager`, and of the CPU's blocks in

@@ -138,11 +138,10 @@ def resolve_target(
         if rates is None:
             names = [row[0] for row in GPUS]
             raise ConfigError(
-                f"--gpu {gpu} is not in the table of known GPUs.{nearest(gpu, names)} It has "
-                f"{', '.join(names)}."
+                "train.plan_gpu_unknown", gpu=gpu, nearest=nearest(gpu, names), names=names
             )
         if not memory:
-            raise ConfigError(f"--gpu {gpu} needs its memory, too: --memory 24GB.")
+            raise ConfigError("train.plan_gpu_without_memory", gpu=gpu)
         return TargetDevice("cuda", rates, memory, dtype, world, deepspeed)
     device = pick_device()
     dtype = str(pick_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype

@@ -30,7 +30,7 @@ TIME_LIMIT = 3600
 
 
 @dataclass(frozen=True)
-class Measurement:
+class StepMeasurement:
     """Seconds of a micro-batch (forward and backward) and of an optimizer step; bytes of the process
     at its peak, and before the model was loaded."""
 
@@ -46,7 +46,7 @@ def measure_micro_batch(
     largest: list[int],
     deepspeed: str = "",
     processes: int = 1,
-) -> Measurement:
+) -> StepMeasurement:
     """Train a few steps in `processes` processes of this machine.
 
     typical: packs (indices of the training's dataset) of the micro-batches that are timed; largest:
@@ -64,7 +64,7 @@ def measure_micro_batch(
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         _run_processes(folder, processes)
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return Measurement(**result)
+    return StepMeasurement(**result)
 
 
 def _run_processes(folder: Path, processes: int) -> None:
@@ -83,14 +83,15 @@ def _run_processes(folder: Path, processes: int) -> None:
         try:
             codes = [child.wait(TIME_LIMIT) for child in children]
         except subprocess.TimeoutExpired as error:
-            raise ElysiaError(f"no step ended within {TIME_LIMIT} seconds") from error
+            raise ElysiaError("train.plan_no_step", seconds=TIME_LIMIT) from error
         finally:
             for child in children:
                 child.kill()
     if any(codes):
         lines = log_file.read_text(encoding="utf-8", errors="replace").split("\n")
         last_words = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        raise ElysiaError(last_words or f"the process ended with code {max(codes, key=abs)}")
+        code = max(codes, key=abs)
+        raise ElysiaError("train.plan_process_failed", code=code, last_words=last_words)
 
 
 def run_job(folder: Path) -> None:
@@ -116,7 +117,7 @@ def run_job(folder: Path) -> None:
         )  # with a second one, gradients are there already
         seconds = _time_steps(runner, batches, [largest] * window)
         if runner.rank == 0:
-            result = Measurement(*seconds, peak=_get_peak(), program=program)
+            result = StepMeasurement(*seconds, peak=_get_peak(), program=program)
             (folder / "result.json").write_text(json.dumps(asdict(result)), encoding="utf-8")
     finally:
         comm.destroy_process_group()

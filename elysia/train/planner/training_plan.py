@@ -27,7 +27,7 @@ from elysia.train.planner.batch_shapes import (
 )
 from elysia.train.planner.cost_formulas import UNPLANNED, CostEstimate, CostModel
 from elysia.train.planner.hardware import TargetDevice
-from elysia.train.planner.measure import Measurement, measure_micro_batch
+from elysia.train.planner.measure import StepMeasurement, measure_micro_batch
 
 PLAN_FILE = "plan.json"
 TIMED_MICRO_BATCHES = 6
@@ -128,7 +128,7 @@ def has_weights(folder: Path) -> bool:
 
 def _measure(
     settings: Settings, target: TargetDevice, micros: list[MicroBatchShape]
-) -> Measurement:
+) -> StepMeasurement:
     largest = max(micros, key=lambda micro: (micro.tokens, micro.learned))
     return measure_micro_batch(
         settings,
@@ -139,7 +139,7 @@ def _measure(
     )
 
 
-def adjust(estimate: CostEstimate, measured: Measurement, kind: str) -> CostEstimate:
+def adjust(estimate: CostEstimate, measured: StepMeasurement, kind: str) -> CostEstimate:
     """An estimate whose sums are those that were measured.
 
     Kinds of work keep their shares of the time. Memory that no formula knows is the allocator's (fragments,

@@ -1,7 +1,7 @@
-"""A stand-in for what a config names and this machine has not: a tiny model and three rows.
+"""Builds a config's whole training with a tiny model and three rows in place of what it names.
 
-With it a config is built, and one step trained, in a second: that is how `check-configs --build`
-shows that a judgement holds. What is built is what training would build; only sizes differ.
+`check-configs --build` tries in this way, in a second, whether a config that was converted can be trained.
+All that training builds is built; only sizes differ.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ SAMPLE_ROWS: dict[str, Any] = {
     "xtuner": {"conversation": [{"input": "How are you?", "output": _TEXT}]},
 }
 _MMLU = {"input": f"{_TEXT}\nA. yes\nB. no\nAnswer:", "output": "A", "subject": "weather"}
-# Layers by which some families differ from a Llama: a stand-in must have them.
+# Layers that adapters may name and a Llama lacks, and the architecture that has them.
 _FAMILIES = {"c_attn": "gpt_bigcode", "c_proj": "gpt_bigcode"}
 
 
@@ -74,10 +74,10 @@ _run_numbers = itertools.count()
 
 
 def substitute_tiny_model(values: SettingValues, folder: Path) -> SettingValues:
-    """`values` of Settings with a tiny model and three rows a source in place of their own.
+    """Settings with a tiny model and three rows for each source in place of their own.
 
-    folder: models and rows are kept there, so that the next config finds them. Three rows are one
-    step in one process; replies of evaluation chats are two tokens.
+    folder: models and rows are stored there, and used again for the next config. Three rows make one step
+    in one process; replies of evaluation chats are two tokens long.
     """
     targets = values.get("lora_target_modules", "all-linear")
     family = next((_FAMILIES[t] for t in targets if t in _FAMILIES), "llama")
@@ -109,7 +109,7 @@ def build_smoke_run(values: SettingValues, folder: Path, name: str) -> None:
     # MMEngine hands a run of the same name in the same second the logger of the one before.
     runner = build_runner(settings, f"{name}_{next(_run_numbers)}", folder / "work")
     if not count_labelled_tokens(runner.build()):
-        raise DataError(f"{name}: its first batch has nothing to learn.")
+        raise DataError("train.smoke_nothing_learned", name=name)
 
 
 def _replace_source(source: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -118,17 +118,19 @@ def _replace_source(source: dict[str, Any], folder: Path) -> dict[str, Any]:
         if Path(str(source["path"])).exists():
             return source
         raise DataError(
-            f"{source['path']} is not there, and what rows {name} reads nobody but its author "
-            f"knows.{nearest(name, SAMPLE_ROWS)} Set the path, and build again."
+            "train.smoke_unknown_rows",
+            path=source["path"],
+            name=name,
+            nearest=nearest(name, SAMPLE_ROWS),
         )
     renamed = {new: old for old, new in source.get("columns", {}).items()}
     row = SAMPLE_ROWS[name]
     if renamed:
         row = {renamed.get(key, key): value for key, value in row.items()}
-    kept: SettingValues = {key: source[key] for key in ("format", "repeat", "limit", "columns", "bot_name")
+    copied: SettingValues = {key: source[key] for key in ("format", "repeat", "limit", "columns", "bot_name")
             if key in source}  # fmt: skip
     file = folder / f"{name}_{len(renamed)}{'.jsonl' if name == 'openai_lines' else '.json'}"
-    return {"path": str(_write_rows(file, [row] * 3)), **kept}
+    return {"path": str(_write_rows(file, [row] * 3)), **copied}
 
 
 def _write_rows(file: Path, rows: list[Any]) -> Path:
@@ -140,10 +142,10 @@ def _write_rows(file: Path, rows: list[Any]) -> Path:
 
 
 def _get_tiny_model(folder: Path, family: str) -> Path:
-    """A model of two layers, made on the first call."""
-    made = folder / family
-    if (made / "config.json").is_file():
-        return made
+    """A model of two layers, which the first call writes."""
+    target = folder / family
+    if (target / "config.json").is_file():
+        return target
     text = folder / "text.txt"
     text.write_text(f"{_TEXT}\n", encoding="utf-8")
     with _silence_warnings():
@@ -153,25 +155,25 @@ def _get_tiny_model(folder: Path, family: str) -> Path:
         tokenizer.save_pretrained(words)
         if family == "llama":
             return tiny.init_model(
-                made, tokenizer=words, architecture=family, hidden_size=64, layers=2, heads=4
+                target, tokenizer=words, architecture=family, hidden_size=64, layers=2, heads=4
             )
-        return _init_other_family(made, tokenizer, family)
+        return _init_other_family(target, tokenizer, family)
 
 
-def _init_other_family(made: Path, tokenizer: Any, family: str) -> Path:
+def _init_other_family(target: Path, tokenizer: Any, family: str) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
         family, vocab_size=len(tokenizer), n_embd=64, n_layer=2, n_head=4, n_positions=2048,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    loading.save_model(AutoModelForCausalLM.from_config(config), tokenizer, made)
-    return made
+    loading.save_model(AutoModelForCausalLM.from_config(config), tokenizer, target)
+    return target
 
 
 @contextmanager
 def _silence_warnings() -> Iterator[None]:
-    """So little text gives few pieces, of which a log need not speak."""
+    """Without the tokenizer's warning that so little text gives few pieces."""
     logger = logging.getLogger("elysia")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -11,7 +11,7 @@ from elysia.core.errors import ConfigError, DeviceError, ModelError
 from elysia.train.config.settings import build_settings
 from elysia.train.planner.cost_formulas import CostEstimate
 from elysia.train.planner.hardware import DeviceRates, TargetDevice, lookup_gpu, resolve_target
-from elysia.train.planner.measure import Measurement
+from elysia.train.planner.measure import StepMeasurement
 from elysia.train.planner.training_plan import adjust, build_plan, suggest_change
 
 RATES = DeviceRates("a device", *[1e9] * 4)
@@ -203,12 +203,12 @@ def test_where_nothing_helps_that_is_said():
 def test_the_parts_of_a_measured_plan_sum_to_its_peak():
     memory = {"weights": 50, "activations": 30, "allocator": 9, "program": 100}
     estimate = CostEstimate(memory, {"products": 3.0, "attention": 1.0}, 9.0)
-    more = adjust(estimate, Measurement(8.0, 2.0, peak=210, program=120), "cpu")
+    more = adjust(estimate, StepMeasurement(8.0, 2.0, peak=210, program=120), "cpu")
     assert more.memory == {"weights": 50, "activations": 30, "allocator": 10, "program": 120}
     assert more.micro_batch_seconds == {"products": 6.0, "attention": 2.0}
     assert more.optimizer_seconds == 2.0
     # Weights that nobody read are mapped from their file.
-    less = adjust(estimate, Measurement(8.0, 2.0, peak=180, program=120), "cpu")
+    less = adjust(estimate, StepMeasurement(8.0, 2.0, peak=180, program=120), "cpu")
     assert less.memory == {"weights": 30, "activations": 30, "allocator": 0, "program": 120}
 
 
