@@ -266,7 +266,9 @@ def _convert_dtype(
     amp = short_name(wrapper.get("type")) == "AmpOptimWrapper"
     amp_dtype = short_name(wrapper.get("dtype")) if amp else ""
     # Without a dtype of its own, XTuner's automatic precision follows the weights, then the device.
-    dtype = amp_dtype or ("auto" if loaded in ("", "auto", "float32") and amp else loaded or "float32")
+    dtype = amp_dtype or (
+        "auto" if loaded in ("", "auto", "float32") and amp else loaded or "float32"
+    )
     if dtype == "float16" and not cuda:
         report.change("float16", "AmpOptimWrapper on a CPU: dtype = 'auto' (bfloat16 or float32) in "
                       "place of float16")  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 from elysia.compat.xtuner.loader import ConfigSymbol
 from elysia.compat.xtuner.symbols import find_symbol_error, short_name
 
+
 class ConversionStatus(StrEnum):
     """Whether a config can be trained here. The values are stored in reports of `check-configs --json`."""
 

@@ -210,10 +210,14 @@ def _read_moss(node: ConfigNode, datasets: DatasetCollector, report: ConversionR
     read_tokenizer(node.take("tokenizer"), f"{node.where}.tokenizer", report)
 
 
-def _read_intern_repo(node: ConfigNode, datasets: DatasetCollector, report: ConversionReport) -> None:
+def _read_intern_repo(
+    node: ConfigNode, datasets: DatasetCollector, report: ConversionReport
+) -> None:
     """build_packed_dataset over a folder of InternLM's own trainer."""
     rows = ConfigNode(node.take("dataset_cfg"), f"{node.where}.dataset_cfg", report)
-    kind = rows.read_type("load_intern_repo_tokenized_dataset", "load_intern_repo_untokenized_dataset")
+    kind = rows.read_type(
+        "load_intern_repo_tokenized_dataset", "load_intern_repo_untokenized_dataset"
+    )
     tokenized = kind == "load_intern_repo_tokenized_dataset"
     folder = rows.take("folder") or ""
     ending = rows.take("file_type", ".bin" if tokenized else ".json")

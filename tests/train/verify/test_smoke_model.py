@@ -73,7 +73,7 @@ def test_questions_of_mmlu_are_stood_in_for(folder):
 
 def test_rows_of_a_users_own_function_are_theirs_to_give(folder, tmp_path):
     own = {"format": f"{tmp_path}/f.py:alpaco", "path": str(tmp_path / "rows.json")}
-    with pytest.raises(DataError, match="nobody but its author"):
+    with pytest.raises(DataError, match="only its author"):
         substitute_tiny_model(values(own), folder)
     (tmp_path / "rows.json").write_text("[]")
     assert substitute_tiny_model(values(own), folder)["data_path"][0]["path"] == own["path"]
