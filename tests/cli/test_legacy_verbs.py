@@ -34,9 +34,9 @@ def test_a_folder_is_judged_config_by_config(folder, capsys):
 
 def test_json_holds_changes_reasons_and_counts(folder, capsys):
     assert cli.main(["check-configs", str(folder), "--json", "--device", "cuda"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    images, text = found["configs"]
-    assert found["counts"] == {"not supported": 1, "runs with changes": 1}
+    printed = json.loads(capsys.readouterr().out)
+    images, text = printed["configs"]
+    assert printed["counts"] == {"not supported": 1, "runs with changes": 1}
     assert "LLaVAModel" in images["reasons"][0]
     assert "packing" in text["changes"] and "float16" not in text["changes"]
 

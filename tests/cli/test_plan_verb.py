@@ -17,10 +17,14 @@ def test_the_plan_is_printed_and_left_for_the_training(tiny_internlm2, tmp_path,
     )
     words = ["plan", str(config), "--work-dir", str(tmp_path / "w")]
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert "It fits." in said and "6 rows: 0.0 % left out" in said and "tokens a second" in said
-    left = json.loads((tmp_path / "w" / "plan.json").read_text())
-    assert left["peak"] == sum(left["memory"].values())
+    printed_text = capsys.readouterr().out
+    assert (
+        "It fits." in printed_text
+        and "6 rows: 0.0 % left out" in printed_text
+        and "tokens a second" in printed_text
+    )
+    stored = json.loads((tmp_path / "w" / "plan.json").read_text())
+    assert stored["peak"] == sum(stored["memory"].values())
     assert main([*words, "--memory", "1MB", "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
     assert not printed["fits"] and "No setting" in printed["advice"]

@@ -117,11 +117,11 @@ def test_a_reward_model_has_xtuners_defaults_and_is_asked_nothing(pairs_config):
 
 
 def test_a_reward_models_loss_and_penalty_are_taken_over(pairs_config):
-    asked = (
+    replaced = (
         REWARD[0][0],
         "type=RewardModel, loss_type='focal', penalty_type='L2', penalty_weight=0.5",
     )
-    settings = settled(convert_config(pairs_config(asked, REWARD[1])))
+    settings = settled(convert_config(pairs_config(replaced, REWARD[1])))
     assert (settings.reward_loss_type, settings.reward_penalty) == ("focal", "l2")
     assert settings.reward_penalty_weight == 0.5
 
@@ -170,10 +170,10 @@ def swapped(row):
 
 
 def test_a_map_function_of_ones_own_is_called_for_pairs(pairs_config, tmp_path):
-    theirs = pairs_config(("dataset_map_fn=orpo_dpo_mix_40k_map_fn", "dataset_map_fn=swapped"),
+    source_config = pairs_config(("dataset_map_fn=orpo_dpo_mix_40k_map_fn", "dataset_map_fn=swapped"),
                           ("\nbase = ", f"{OWN}\nbase = "))  # fmt: skip
-    (source,) = settled(convert_config(theirs)).sources
-    assert source["format"] == f"{theirs}:swapped"
+    (source,) = settled(convert_config(source_config)).sources
+    assert source["format"] == f"{source_config}:swapped"
     convert = load_pair_function(source["format"])
     good, bad = convert({"q": "why", "good": "a", "bad": "b"})
     assert [m.text for m in good] == ["WHY", "a"] and bad[-1].text == "b"
@@ -236,10 +236,12 @@ def test_losses_that_read_no_smoothing_have_none(pairs_config):
     "replacements", [(), (ORPO,), REWARD, (both(),)], ids=["dpo", "orpo", "reward", "several"]
 )
 def test_a_migrated_config_of_pairs_has_the_same_settings(pairs_config, tmp_path, replacements):
-    theirs = pairs_config(*replacements)
-    report = convert_config(theirs)
+    source_config = pairs_config(*replacements)
+    report = convert_config(source_config)
     flat = tmp_path / "flat.py"
     settings = build_settings(report.values, "c")
-    flat.write_text(render_flat_config(report, settings.non_defaults(), str(theirs), str(flat)))
+    flat.write_text(
+        render_flat_config(report, settings.non_defaults(), str(source_config), str(flat))
+    )
     assert load_settings(flat) == settings
     assert f"objective = '{report.values['objective']}'" in flat.read_text()

@@ -47,8 +47,8 @@ def test_files_by_split_are_those_of_the_split_or_all():
     ],
 )  # fmt: skip
 def test_a_dataset_of_a_hub_or_a_folder(keys, source, need):
-    found, report = read("train", **keys)
-    assert found == source
+    converted, report = read("train", **keys)
+    assert converted == source
     assert report.needs == [need] and not report.reasons
 
 

@@ -25,7 +25,7 @@ def test_an_xtuner_config_with_a_map_function_of_its_own_trains(config, tmp_path
     (tmp_path / "rows.json").write_text(json.dumps(ROWS))
     questions = [{"input": f"{n}?", "output": "A", "subject": "sums"} for n in range(3)]
     (tmp_path / "mmlu.json").write_text(json.dumps(questions))
-    theirs = config(
+    source = config(
         ("dataset_map_fn=openai_map_fn", "dataset_map_fn=own"),
         (OWN[0], OWN[1].format(model=tiny_llama)),
         ("'rows.json'", repr(str(tmp_path / "rows.json"))),
@@ -33,7 +33,7 @@ def test_an_xtuner_config_with_a_map_function_of_its_own_trains(config, tmp_path
     )
     work = tmp_path / "work"
     assert (
-        train(str(theirs), work_dir=str(work), cfg_options={"gradient_checkpointing": False}) == 0
+        train(str(source), work_dir=str(work), cfg_options={"gradient_checkpointing": False}) == 0
     )
     card = json.loads((work / "run_card.json").read_text())
     assert card["metrics"]["steps"] == 2 and card["template"]["name"] == "internlm2_chat"
@@ -53,7 +53,7 @@ def test_a_dpo_config_of_xtuners_trains_two_steps_by_the_command_line(
         for n in range(4)
     ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    theirs = pairs_config(
+    source = pairs_config(
         ("'owner/internlm2-base'", repr(str(tiny_internlm2))),
         ("path='owner/pairs'", f"path='json', data_files={str(tmp_path / 'rows.json')!r}"),
         ("pretrained_model_name_or_path=base))",
@@ -61,7 +61,7 @@ def test_a_dpo_config_of_xtuners_trains_two_steps_by_the_command_line(
     )  # fmt: skip
     work = tmp_path / "work"
     options = ["max_steps=2", "dtype=float32", "gradient_checkpointing=False", "logging_interval=1"]
-    command = ["train", str(theirs), "--work-dir", str(work), "--cfg-options", *options]
+    command = ["train", str(source), "--work-dir", str(work), "--cfg-options", *options]
     assert cli.main(command) == 0
     card = json.loads((work / "run_card.json").read_text())
     assert card["metrics"]["steps"] == 2 and (work / "iter_2.pth").exists()

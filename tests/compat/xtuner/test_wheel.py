@@ -15,5 +15,5 @@ FOLDER = os.environ.get("ELYSIA_XTUNER_CONFIGS", "")
 def test_every_config_of_xtuner_is_judged():
     files = [path for path in Path(FOLDER).rglob("*.py") if path.name != "__init__.py"]
     reports = [convert_config(path) for path in files]
-    found = Counter(report.status for report in reports)
-    assert found["runs"] + found["runs with changes"] == 531 and found["not supported"] == 62
+    counts = Counter(report.status for report in reports)
+    assert counts["runs"] + counts["runs with changes"] == 531 and counts["not supported"] == 62

@@ -12,7 +12,7 @@ from elysia.train.planner.hardware import DeviceRates, TargetDevice
 from elysia.train.planner.training_plan import build_plan
 
 
-class Words:
+class LetterTokenizer:
     """Decodes ids as the letters they index."""
 
     def decode(self, ids, skip_special_tokens):
@@ -21,7 +21,7 @@ class Words:
 
 
 def test_learned_runs_are_green_and_context_is_plain():
-    text = colour_learned([0, 1, 2, 3, 4], [-100, 1, 2, -100, 4], Words())
+    text = colour_learned([0, 1, 2, 3, 4], [-100, 1, 2, -100, 4], LetterTokenizer())
     assert text == "a\x1b[32mbc\x1b[0md\x1b[32me\x1b[0m"
 
 
@@ -52,10 +52,10 @@ def test_a_planned_run_says_how_far_off_the_plan_was(plain_settings, tmp_path, c
     planned = build_plan(settings, TargetDevice("cpu", rates, 2**40, "float32"))
     (tmp_path / "plan.json").write_text(json.dumps(planned.to_dict()))
     run_training(settings, "x", tmp_path)
-    found = json.loads((tmp_path / "run_card.json").read_text())["metrics"]
-    assert found["planned_step_seconds"] == pytest.approx(planned.step_seconds)
-    assert found["planned_peak_mb"] == pytest.approx(planned.peak / 2**20)
-    assert found["step_seconds"] > 0 and found["peak_mb"] > 100
+    metrics = json.loads((tmp_path / "run_card.json").read_text())["metrics"]
+    assert metrics["planned_step_seconds"] == pytest.approx(planned.step_seconds)
+    assert metrics["planned_peak_mb"] == pytest.approx(planned.peak / 2**20)
+    assert metrics["step_seconds"] > 0 and metrics["peak_mb"] > 100
     (log,) = tmp_path.glob("*/*.log")
     assert "The plan said" in log.read_text()
     scalars = "".join(path.read_text() for path in tmp_path.glob("*/vis_data/scalars.json"))
@@ -68,11 +68,11 @@ def test_a_planned_run_says_how_far_off_the_plan_was(plain_settings, tmp_path, c
 
 def test_a_plan_of_other_settings_is_passed_over(tmp_path):
     (tmp_path / "plan.json").write_text('{"settings": "a", "peak": 1, "step_seconds": 1.0}')
-    said = []
-    runner = SimpleNamespace(work_dir=tmp_path, logger=SimpleNamespace(info=said.append))
+    messages = []
+    runner = SimpleNamespace(work_dir=tmp_path, logger=SimpleNamespace(info=messages.append))
     hook = PlanReportHook("b")
     hook.before_train(runner)
-    assert hook.plan is None and "other settings" in said[0]
+    assert hook.plan is None and "other settings" in messages[0]
     (tmp_path / "plan.json").write_text('{"settings"')
     hook.before_train(runner)
-    assert hook.plan is None and len(said) == 1
+    assert hook.plan is None and len(messages) == 1

@@ -49,27 +49,27 @@ def counted(folder, adapter, checkpointing=False):
 
 
 def test_a_full_step_is_counted_as_torch_counts_it(tiny_internlm2):
-    theirs, ours, _, _ = counted(tiny_internlm2, None)
-    assert ours == theirs
+    torch_count, own_count, _, _ = counted(tiny_internlm2, None)
+    assert own_count == torch_count
 
 
 def test_an_adapters_step_lacks_only_the_gradient_of_frozen_embeddings(tiny_internlm2):
-    theirs, ours, work, batch = counted(tiny_internlm2, LORA)
+    torch_count, own_count, work, batch = counted(tiny_internlm2, LORA)
     # Queries, keys and values of the first layer, and their adapters' first factors.
     first = 64 * (64 + 32 + 32) + 3 * 64 * LORA["r"]
-    assert ours - theirs == 2 * first * batch["labels"].numel()
+    assert own_count - torch_count == 2 * first * batch["labels"].numel()
     assert work.frozen == 2 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 128)
 
 
 def test_recomputation_is_executed_and_not_useful(tiny_llama):
-    theirs, ours, work, batch = counted(tiny_llama, LORA, checkpointing=True)
+    torch_count, own_count, work, batch = counted(tiny_llama, LORA, checkpointing=True)
     plain, load = replace(work, recomputed=False), count_batch_load(batch, "cpu")
     assert useful_flops(work, load) == useful_flops(plain, load)
     once = 2 * (work.frozen + work.trained) * load.positions
     once += 4 * work.width * load.computed_squares
     assert executed_flops(work, load) - executed_flops(plain, load) == once
     # torch stops the recomputation of a layer before its last product, whose result nobody needs.
-    assert theirs == pytest.approx(ours, rel=0.03) and theirs <= ours
+    assert torch_count == pytest.approx(own_count, rel=0.03) and torch_count <= own_count
 
 
 def test_a_hand_count_of_one_layer():

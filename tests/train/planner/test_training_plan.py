@@ -22,26 +22,26 @@ BODY = 2 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 128)  # weights of the tiny mode
 def test_a_plan_needs_no_weights_and_no_tokenizer(tiny_internlm2, plain_settings, tmp_path):
     shutil.copy(tiny_internlm2 / "config.json", tmp_path)
     values = plain_settings | {"pretrained_model_name_or_path": str(tmp_path), "method": "full"}
-    found = build_plan(build_settings(values, "here"), ONE_EACH)
+    plan = build_plan(build_settings(values, "here"), ONE_EACH)
     count = json.loads((tiny_internlm2 / "config.json").read_text())["vocab_size"] * 64 * 2
-    assert found.memory["weights"] > 4 * count
-    assert found.memory["gradients"] == found.memory["optimizer"] // 2
-    assert found.fits and "no tokenizer" in found.notes[0] and not found.data
+    assert plan.memory["weights"] > 4 * count
+    assert plan.memory["gradients"] == plan.memory["optimizer"] // 2
+    assert plan.fits and "no tokenizer" in plan.notes[0] and not plan.data
 
 
 @pytest.mark.parametrize("name", ["torch_compile", "liger_kernel"])
 def test_kernels_that_were_not_measured_are_not_planned_and_it_says_so(
     tiny_internlm2, plain_settings, name
 ):
-    found, plain = (
+    plan, plain = (
         build_plan(build_settings(plain_settings | {name: on}, "here"), ONE_EACH)
         for on in (True, False)
     )
-    assert found.notes == [
+    assert plan.notes == [
         f"{name} = True is not in these figures: they are those of {name} = False."
     ]
-    assert not plain.notes and found.step_seconds == plain.step_seconds
-    assert found.memory["activations"] == plain.memory["activations"]
+    assert not plain.notes and plan.step_seconds == plain.step_seconds
+    assert plan.memory["activations"] == plain.memory["activations"]
 
 
 def test_methods_differ_in_what_they_hold(tiny_internlm2, plain_settings):
@@ -76,12 +76,12 @@ def test_zero_divides_what_its_stage_divides(tiny_internlm2, plain_settings):
 
 def test_what_the_data_are_is_told(tiny_internlm2, plain_settings):
     values = plain_settings | {"max_length": 64, "overlong": "drop"}
-    found = build_plan(build_settings(values, "here"), ONE_EACH)
-    data = found.data
+    plan = build_plan(build_settings(values, "here"), ONE_EACH)
+    data = plan.data
     assert data["rows"] == 24 and 0 < data["dropped"] < 1 and data["longest"] <= 64
     assert 0 < data["labelled"] < 1 and 0 <= data["padding"] < 1
-    assert found.tokens_per_s > found.labelled_per_s > 0
-    assert found.seconds == pytest.approx(found.steps * found.step_seconds)
+    assert plan.tokens_per_s > plan.labelled_per_s > 0
+    assert plan.seconds == pytest.approx(plan.steps * plan.step_seconds)
 
 
 def test_what_does_not_fit_names_a_setting_that_does(tiny_internlm2, plain_settings):
@@ -167,7 +167,7 @@ def suggest_settings(**more):
 
 
 @pytest.mark.parametrize(
-    "more, needed, said",
+    "more, needed, advice",
     [
         ({"gradient_checkpointing": False}, {"gradient_checkpointing": True}, "gradient_checkpointing = True"),
         ({"batch_size": 4, "accumulative_counts": 2}, {"batch_size": 1, "accumulative_counts": 8},
@@ -178,20 +178,20 @@ def suggest_settings(**more):
         ({"max_length": 4096}, {"max_length": 2048}, "max_length = 2048"),
     ],
 )  # fmt: skip
-def test_the_first_change_that_suffices_is_named(more, needed, said):
+def test_the_first_change_that_suffices_is_named(more, needed, advice):
     def fits(changed):
         return all(getattr(changed, name) == value for name, value in needed.items())
 
-    assert suggest_change(suggest_settings(**more), fits) == f"Set {said}: then it fits."
+    assert suggest_change(suggest_settings(**more), fits) == f"Set {advice}: then it fits."
 
 
 def test_changes_that_only_suffice_together_are_named_together():
     def fits(changed):
         return changed.method == "qlora" and changed.max_length == 1024
 
-    said = suggest_change(suggest_settings(method="lora", max_length=2048), fits)
-    assert said.startswith("No setting alone suffices.")
-    assert "method = 'qlora', max_length = 1024" in said
+    advice = suggest_change(suggest_settings(method="lora", max_length=2048), fits)
+    assert advice.startswith("No setting alone suffices.")
+    assert "method = 'qlora', max_length = 1024" in advice
 
 
 def test_where_nothing_helps_that_is_said():

@@ -26,13 +26,13 @@ def values(source, **more):
 
 
 def test_columns_that_a_config_renames_are_renamed_in_the_rows(folder):
-    made = substitute_tiny_model(
+    values_built = substitute_tiny_model(
         values({"format": "alpaca", "columns": {"ask": "instruction"}}), folder
     )
-    (source,) = made["data_path"]
+    (source,) = values_built["data_path"]
     (row, *_) = json.loads(Path(source["path"]).read_text())
     assert row["ask"] == SAMPLE_ROWS["alpaca"]["instruction"] and "instruction" not in row
-    assert build_settings(made, "c").max_steps == 1
+    assert build_settings(values_built, "c").max_steps == 1
 
 
 @pytest.mark.parametrize("format", ["openai_lines", "moss_sft", "tokens", "pretrain"])
