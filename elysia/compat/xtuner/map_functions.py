@@ -97,10 +97,7 @@ def _import_symbol(lazy: Any, symbol: ConfigSymbol, function: str) -> Any:
         if symbol.name in MAP_FUNCTIONS and find_symbol_error(symbol) is None:
             return to_map_function(FORMATS[MAP_FUNCTIONS[symbol.name]])
         raise ConfigError(
-            "compat.map_function_xtuner_name",
-            name=function,
-            symbol=symbol,
-            place=symbol.location,
+            "compat.map_function_xtuner_name", name=function, symbol=symbol, place=symbol.location
         )
     try:
         return lazy.build()

@@ -67,10 +67,7 @@ XTUNER_SYMBOLS: dict[str, tuple[str, str]] = {
 _IMAGES = "it trains on images, and vision-language models are not trained here"
 # Kinds of model that are not read, and why. One that is added leaves this table and gets a reader
 # of its own in convert.MODEL_CONVERTERS.
-UNSUPPORTED_MODELS = {
-    "LLaVAModel": _IMAGES,
-    "InternVL_V1_5": _IMAGES,
-}
+UNSUPPORTED_MODELS = {"LLaVAModel": _IMAGES, "InternVL_V1_5": _IMAGES}
 
 # Last parts of names of other libraries that a config may use, by the library.
 EXTERNAL_SYMBOLS: dict[str, tuple[str, ...]] = {
