@@ -25,7 +25,7 @@ wall = time.perf_counter() - wall
 this, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 cpu = [used.ru_utime + used.ru_stime for used in (this, others)]
 peak = [used.ru_maxrss / 1024 for used in (this, others)]
-print(f"{report.shape.rows:>9,} rows  {wall:6.1f} s  {sum(cpu):6.1f} s of CPU ({cpu[0]:.1f} in the first "
+print(f"{report.sizes.rows:>9,} rows  {wall:6.1f} s  {sum(cpu):6.1f} s of CPU ({cpu[0]:.1f} in the first "
       f"process)  peak {peak[0]:.0f} MB, of each other process {peak[1]:.0f} MB  "
       f"load {load:.1f} to {os.getloadavg()[0]:.1f}")
 """

@@ -195,22 +195,22 @@ def generate(args: Namespace) -> int:
     host = urlsplit(args.base_url).hostname or ""
     rows, reasons = build_rows(
         wanted,
-        endpoint.answer_of,
+        endpoint.load_answer,
         card=persona.name,
         host=host,
         ours=load_character_names(args.card),
     )
     write_atomic(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    say(f"{spent.cached} answers were kept, {spent.asked} requests, {spent.retried} of them again")
+    say(f"{spent.cached} answers were kept, {spent.requests} requests, {spent.retried} of them again")
     say(f"{spent.tokens} tokens in all" + (f" of {args.budget}" if args.budget else ""))
     for reason, count in reasons.most_common():
         say(f"{count:>7}  left out: {reason}")
-    if spent.left:
-        warn(f"{spent.left} were not asked: the budget would not have held them.")
+    if spent.over_budget:
+        warn(f"{spent.over_budget} were not asked: the budget would not have held them.")
     if spent.failed:
         warn(f"{spent.failed} failed ({', '.join(spent.faults)}); run it again to ask them again.")
     say(f"{args.output}: {len(rows)} rows")
-    return int(bool(spent.left or spent.failed))
+    return int(bool(spent.over_budget or spent.failed))
 
 
 def show_dry_run(args: Namespace, wanted: Sequence[ScenarioPrompt]) -> int:
@@ -262,7 +262,7 @@ def lint(args: Namespace) -> int:
     if args.limit < 0:
         raise UsageError(f"--limit is {args.limit}; it must be 0 (all) or more.")
     from elysia.core.files import write_atomic
-    from elysia.data.lint import report as shown
+    from elysia.data.lint import lint_report as shown
     from elysia.data.lint.lint_files import lint_files as read
 
     files = [Path(file) for file in args.files]

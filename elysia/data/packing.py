@@ -1,7 +1,7 @@
-"""Puts whole samples into packs of so many tokens: best fit, over an order drawn by the seed.
+"""Pack whole samples into sequences of a fixed number of tokens: best fit, in an order that the seed draws.
 
-A sample is never cut and comes exactly once. Knows nothing of what a sample is, nor of how a pack
-is kept from mixing its samples (the model's side).
+A sample is never cut and appears exactly once. That the samples of a pack do not attend to each other
+is the model's task (train/kernels).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Sequence
 
 from elysia.core.errors import DataError
 
-# Long samples first packs best (on real dialogues 96 % full against 94 at 2,048 tokens), but
-# sorting all of them would put the same samples together whatever the seed: so they are sorted
-# within runs of the drawn order.
+# Placing long samples first packs best (on real dialogues 96 % full instead of 94 at 2,048 tokens),
+# but sorting all of them would put the same samples together whatever the seed. So only runs of the
+# drawn order are sorted.
 SORTED_RUN = 64
 
 
 def pack_best_fit(lengths: Sequence[int], capacity: int, seed: int) -> list[list[int]]:
-    """Packs of indices whose lengths sum to `capacity` tokens at most.
+    """Packs of indices whose lengths sum to at most `capacity` tokens.
 
     Each sample, in the order drawn, goes to the fullest pack that still has room for it, or opens a
-    new one (Johnson 1973, best fit); n samples take n log(capacity) steps. The packs come back
+    new one (best fit: Johnson 1973); n samples take n log(capacity) steps. The packs are returned
     shuffled: otherwise the emptiest would always be trained on last. DataError when a length is
     above the capacity or below 1.
 
@@ -32,13 +32,12 @@ def pack_best_fit(lengths: Sequence[int], capacity: int, seed: int) -> list[list
     for index, length in enumerate(lengths):
         if not 0 < length <= capacity:
             raise DataError(
-                f"Sample {index} has {length} tokens and a pack holds 1 to {capacity}: "
-                "raise max_length, or set overlong='cut' or 'drop'."
+                "data.sample_exceeds_pack", sample=index, tokens=length, capacity=capacity
             )
     draw = random.Random(seed)
     order = _order(lengths, draw)
     packs: list[list[int]] = []
-    open_packs: dict[int, list[int]] = {}  # room left -> packs with that room
+    open_packs: dict[int, list[int]] = {}  # free tokens -> packs with so many
     rooms: list[int] = []  # the keys of `open_packs`, sorted: at most `capacity` of them
     for index in order:
         length = int(lengths[index])
@@ -52,12 +51,12 @@ def pack_best_fit(lengths: Sequence[int], capacity: int, seed: int) -> list[list
             room, pack = capacity, len(packs)
             packs.append([])
         packs[pack].append(index)
-        left = room - length
-        if left:
-            if left not in open_packs:
-                open_packs[left] = []
-                insort(rooms, left)
-            open_packs[left].append(pack)
+        rest = room - length
+        if rest:
+            if rest not in open_packs:
+                open_packs[rest] = []
+                insort(rooms, rest)
+            open_packs[rest].append(pack)
     draw.shuffle(packs)
     return packs
 

@@ -1,7 +1,4 @@
-"""What a row became: one conversation, or the two of a preference pair, and where it came from.
-
-Knows nothing of how rows are read, or of tokens.
-"""
+"""What a dataset row becomes: a conversation, or the two of a preference pair, with its origin."""
 
 from __future__ import annotations
 
@@ -9,14 +6,22 @@ from typing import NamedTuple
 
 from elysia.core.messages import Message
 from elysia.core.templates import TextPiece
-from elysia.data.tokenize.encoder import EncodedSample
+
+IGNORE = -100  # the label that a loss leaves out (torch's default)
+
+
+class EncodedSample(NamedTuple):
+    """Token ids, and as many labels: the id itself where it is learned, IGNORE elsewhere."""
+
+    ids: list[int]
+    labels: list[int]
 
 
 class Sample(NamedTuple):
     """One conversation, and the file and row (from 1) it came from.
 
-    A row that no template is to touch has no messages: it brings `turns`, its own marked-up text
-    (the first group is what stands before the first turn), or `encoded`, its tokens.
+    A row that needs no template has no messages, but `turns`, text with its own markup (the first
+    group stands before the first turn), or `encoded`, its tokens.
     """
 
     messages: list[Message]
@@ -26,6 +31,5 @@ class Sample(NamedTuple):
     encoded: EncodedSample | None = None
 
 
-SampleGroup = tuple[
-    Sample, ...
-]  # what stays together: one sample, or a pair's two (chosen, rejected)
+# What stays together: a single sample, or the two of a pair (chosen, rejected).
+SampleGroup = tuple[Sample, ...]

@@ -83,7 +83,7 @@ class LlamaCppEngine:
         self.tokenizer = tokenizer
         self.context_length = context
         self.slots = server.slots
-        self._encoder = ConversationEncoder(tokenizer, remember=SERVING_CACHED_TOKENS)
+        self._encoder = ConversationEncoder(tokenizer, cached_tokens=SERVING_CACHED_TOKENS)
 
     def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
         """Tokens of the chat prompt."""

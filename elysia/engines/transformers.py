@@ -17,7 +17,7 @@ import torch
 from elysia.core.errors import ContextError, EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate
-from elysia.data.tokenize.tokenize_samples import encode_prompt
+from elysia.data.tokenize.encoder import encode_prompt
 from elysia.engines.base import (
     Capability,
     Delta,

@@ -1,11 +1,15 @@
-"""Several processes make the same tokens as one, tell the same faults, and leave nothing behind."""
+"""Work in processes comes back in order, in bounds, with a sentence where a process dies; several
+processes make the same tokens as one and report the same errors."""
 
 from __future__ import annotations
 
 import json
-import pickle
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -25,30 +29,31 @@ def tokenizer(tiny_tokenizer):
 
 
 @pytest.fixture
-def made(tmp_path, tokenizer, monkeypatch):
-    """The tokens of two files of rows, two rows a part, by so many processes."""
+def tokenize_lines(tmp_path, tokenizer, monkeypatch):
+    """The tokens of two files of rows, two rows per part, made by so many processes."""
     monkeypatch.setattr("elysia.data.tokenize.tokenize_source.SAMPLES_PER_BATCH", 2)
     paths = [tmp_path / name for name in ("a.jsonl", "b.jsonl")]
 
-    def made(*lines, processes, **more):
+    def tokenize_lines(*lines, processes, **more):
         half = len(lines) // 2
-        for path, some in zip(paths, (lines[:half], lines[half:]), strict=True):
-            path.write_text("\n".join(some), encoding="utf-8")
+        for path, part in zip(paths, (lines[:half], lines[half:]), strict=True):
+            path.write_text("\n".join(part), encoding="utf-8")
         source = {"path": [str(path) for path in paths], "format": "default", **more}
-        way = TokenizeOptions(get_template("internlm2_chat"), 64, overlong="error")
-        return tokenize_source(source, way, tokenizer, processes=processes)
+        options = TokenizeOptions(get_template("internlm2_chat"), 64, overlong="error")
+        return tokenize_source(source, options, tokenizer, processes=processes)
 
-    return made
+    return tokenize_lines
 
 
 def row(number, **change):
     return json.dumps({"input": f"问 {number}", "output": f"答 <|im_end|> {number}"} | change)
 
 
-def test_the_tokens_are_the_same_however_many_make_them(made):
+def test_the_tokens_are_the_same_however_many_processes_make_them(tokenize_lines):
     lines = [row(n) for n in range(17)]
     for more in ({}, {"limit": 7}):
-        alone, together = made(*lines, processes=1, **more), made(*lines, processes=3, **more)
+        alone = tokenize_lines(*lines, processes=1, **more)
+        together = tokenize_lines(*lines, processes=3, **more)
         assert len(alone) == (more.get("limit") or 17) and alone.names == together.names
         for name in ARRAYS:
             assert np.array_equal(getattr(alone, name), getattr(together, name)), name
@@ -63,54 +68,129 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("first", "second"), [("long", "json"), ("empty", "long"), ("key", "key")])
-def test_of_several_faults_the_first_is_told_whoever_finds_it(made, first, second):
+def test_of_several_faults_the_first_is_reported_whoever_meets_it(tokenize_lines, first, second):
     lines = [row(n) for n in range(16)]
     lines[9], lines[14] = FAULTS[first], FAULTS[second]
-    said = []
+    messages = []
     for processes in (1, 2):
         with pytest.raises(DataError, match=r"b\.jsonl, row 2: ") as error:
-            made(*lines, processes=processes)
-        said.append(str(error.value))
-    assert said[0] == said[1]
+            tokenize_lines(*lines, processes=processes)
+        messages += [(str(error.value), error.value.render("zh"))]
+    assert messages[0] == messages[1]
 
 
-def test_a_process_that_dies_is_told_and_none_is_left():
-    with ProcessPool(str, 2) as workers:
-        results = workers.map(range(50))
-        assert next(results) == "0"
-        started = workers.processes
-        started[1].kill()
-        with pytest.raises(DeviceError, match=r"ended early.*map_num_proc"):
-            list(results)
-    assert all(process.returncode is not None for process in started)
+def slow_if_odd(number):
+    time.sleep(0.02 if number % 2 else 0)
+    return number, os.getpid()
+
+
+def die_at_three(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def invert(number):
+    return 1 // number
+
+
+LOADED = (
+    "[__import__('elysia.data.lint.lint_files'), __import__('elysia.data.tokenize.tokenize_source'),"
+    " sorted({'torch', 'transformers'} & set(__import__('sys').modules))][-1]"
+)
+
+
+def test_results_come_in_order_and_no_more_items_are_taken_than_are_worked_on():
+    taken_items = []
+
+    def items():
+        for number in range(20):
+            taken_items.append(number)
+            yield number
+
+    with ProcessPool(slow_if_odd, 2) as pool:
+        for place, (number, process) in enumerate(pool.map(items())):
+            assert number == place and process != os.getpid()
+            assert len(taken_items) <= place + 3
+        assert [number for number, _ in pool.map([7, 8])] == [7, 8]
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_dies_is_a_sentence_and_none_is_left():
+    with (
+        pytest.raises(DeviceError, match=r"ended early.*map_num_proc"),
+        ProcessPool(die_at_three, 2) as pool,
+    ):
+        list(pool.map(range(9)))
+    assert not multiprocessing.active_children()
+
+
+def test_what_the_function_raises_is_raised_here():
+    with pytest.raises(ZeroDivisionError), ProcessPool(invert, 2) as pool:
+        list(pool.map([1, 0, 1]))
 
 
 def test_an_interrupt_ends_every_process():
-    def parts():
+    def items():
         yield from range(3)
+        assert len(multiprocessing.active_children()) == 2
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), ProcessPool(str, 2) as workers:
-        for _ in workers.map(parts()):
-            started = workers.processes
-    assert all(process.returncode is not None for process in started)
+    with pytest.raises(KeyboardInterrupt), ProcessPool(str, 2) as pool:
+        list(pool.map(items()))
+    assert not multiprocessing.active_children()
 
 
-def test_a_process_ends_with_its_pipe_and_needs_neither_torch_nor_transformers():
-    code = "import elysia.data.pool_child as w, elysia.data.tokenize.tokenize_source, sys; w.main(); " \
-        "print(sorted({'torch', 'transformers'} & set(sys.modules)), file=sys.stderr)"  # fmt: skip
-    sent = pickle.dumps(len) + pickle.dumps("abc")
-    done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, timeout=60)
-    assert done.returncode == 0 and pickle.loads(done.stdout) == 3
-    assert done.stderr.strip() == b"[]"
+def test_a_process_needs_neither_torch_nor_transformers():
+    with ProcessPool(eval, 2) as pool:
+        assert list(pool.map([LOADED, LOADED])) == [[], []]
+
+
+PARENT = """
+import sys, time
+from elysia.data.process_pool import ProcessPool
+from multiprocessing import active_children
+print("main script", flush=True)
+with ProcessPool(str, 2) as pool:
+    for _ in pool.map(range(3)):
+        pass
+    print(*(child.pid for child in active_children()), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_processes_end_with_a_killed_parent_and_do_not_run_its_script(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "main script\n"
+    children = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(children) == 2
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(map(is_running, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, children))
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_without_processes_the_work_is_done_here():
+    with ProcessPool(slow_if_odd, 0) as pool:
+        assert list(pool.map([2, 4])) == [(2, os.getpid()), (4, os.getpid())]
 
 
 def test_small_files_are_not_worth_a_process(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert (
-        count_useful_processes(1000),
-        count_useful_processes(10**9),
-        count_useful_processes(10**9, sharing=4),
-    ) == (1, 8, 2)
+    counts = [count_useful_processes(*args) for args in ((1000,), (10**9,), (10**9, 4))]
+    assert counts == [1, 8, 2]
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
     assert count_useful_processes(10**9) == 1

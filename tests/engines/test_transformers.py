@@ -9,7 +9,7 @@ import torch
 from elysia.core.errors import EngineError, ModelError
 from elysia.core.messages import Message
 from elysia.core.templates import get_template
-from elysia.data.tokenize.tokenize_samples import encode_prompt
+from elysia.data.tokenize.encoder import encode_prompt
 from elysia.engines import transformers as engine_module
 from elysia.engines.base import GenerationRequest, Sampling
 from elysia.engines.transformers import sample_token

@@ -1,5 +1,6 @@
-"""Reads one value of a row, or says in a sentence what is wrong with it. Knows nothing of formats
-or files.
+"""Take one value out of a row, or raise a DataError that says what is wrong with it.
+
+The errors name the key; whoever reads the file adds file and row.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from elysia.core.errors import DataError, nearest
+from elysia.core.i18n import Text
 
-_HALF = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def require_text(
@@ -18,44 +20,45 @@ def require_text(
 ) -> str:
     """The text at `row[key]`; DataError when it is missing, null, not text or damaged.
 
-    With `optional`, a missing or null value is "". `where` is the path of `row` in its row, for
-    the sentence.
+    With `optional`, a missing or null value is "". `where` is the path of `row` within the dataset's
+    row, for the error.
     """
     path = f"{where}.{key}" if where else key
     if key not in row:
         if optional:
             return ""
-        raise DataError(f"the key '{path}' is missing.{_instead(row, key)}")
+        raise _missing_key(row, key, path)
     value = row[key]
     if value is None:
         if optional:
             return ""
-        raise DataError(f"'{path}' is null; give it a text or take the row out.")
+        raise DataError("data.value_null", key=path)
     if not isinstance(value, str):
-        raise DataError(f"'{path}' must be text, not {type(value).__name__} ({str(value)[:40]}).")
+        raise DataError(
+            "data.value_not_text", key=path, type=type(value).__name__, value=str(value)[:40]
+        )
     if not _is_undamaged(value):
         _refuse_damage(value, path)
     return value
 
 
 def require_reply(row: Mapping[str, Any], key: str, where: str = "") -> str:
-    """`require_text` for what is to be learned: empty text is refused too."""
+    """`require_text` for text that will be learned: empty text is refused, too."""
     text = require_text(row, key, where)
     if not text.strip():
-        path = f"{where}.{key}" if where else key
-        raise DataError(f"'{path}' is empty, so there is nothing to learn; take the row out.")
+        raise DataError("data.reply_empty", key=f"{where}.{key}" if where else key)
     return text
 
 
 def require_list(row: Mapping[str, Any], key: str) -> list[Any]:
-    """The list at `row[key]`, which may not be empty."""
+    """The list at `row[key]`, which must not be empty."""
     if key not in row:
-        raise DataError(f"the key '{key}' is missing.{_instead(row, key)}")
+        raise _missing_key(row, key, key)
     value = row[key]
     if not isinstance(value, list):
-        raise DataError(f"'{key}' must be a list, not {type(value).__name__}.")
+        raise DataError("data.value_not_list", key=key, type=type(value).__name__)
     if not value:
-        raise DataError(f"'{key}' is an empty list.")
+        raise DataError("data.list_empty", key=key)
     return value
 
 
@@ -69,22 +72,25 @@ def iter_objects(row: Mapping[str, Any], key: str) -> Iterator[tuple[str, dict[s
 def require_object(value: Any, where: str) -> dict[str, Any]:
     """`value` as the object it must be; `where` is its path in the row."""
     if not isinstance(value, dict):
-        raise DataError(f"'{where}' must be an object with keys, not {type(value).__name__}.")
+        raise DataError("data.value_not_object", key=where, type=type(value).__name__)
     return value
 
 
 def has_value(row: Mapping[str, Any], key: str) -> bool:
-    """Whether a row has this key with a value."""
+    """Whether a row has this key with a value other than null."""
     return row.get(key) is not None
 
 
-def _instead(row: Mapping[str, Any], key: str) -> str:
+def _missing_key(row: Mapping[str, Any], key: str, path: str) -> DataError:
     keys = [str(name) for name in row]
-    return f" The keys are: {', '.join(keys)}.{nearest(key, keys)}" if keys else " There are none."
+    if not keys:
+        return DataError("data.key_missing", key=path, keys=Text("data.keys_none"))
+    names = Text("data.keys_known", {"names": keys, "hint": nearest(key, keys)})
+    return DataError("data.key_missing", key=path, keys=names)
 
 
 def _is_undamaged(text: str) -> bool:
-    """Whether no U+FFFD and no half of a pair, which UTF-8 cannot write, is in it."""
+    """Whether there is no U+FFFD and no half of a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -93,15 +99,10 @@ def _is_undamaged(text: str) -> bool:
 
 
 def _refuse_damage(text: str, path: str) -> None:
-    """Text that some earlier program decoded wrongly must not be learned."""
+    """Raise for text that some earlier program decoded wrongly: it must not be learned."""
     at = text.find("\ufffd")
     if at >= 0:
-        raise DataError(
-            f"'{path}' holds U+FFFD, the mark of a character lost in decoding, at character "
-            f"{at + 1} (“{text[max(0, at - 10) : at + 10]}”). Mend the text or take the row out."
-        )
-    if half := _HALF.search(text):
-        raise DataError(
-            f"'{path}' holds half of a surrogate pair at character {half.start() + 1}: an emoji "
-            "was cut in two. Mend the text or take the row out."
-        )
+        around = text[max(0, at - 10) : at + 10]
+        raise DataError("data.replacement_character", key=path, position=at + 1, around=around)
+    if half := _SURROGATE.search(text):
+        raise DataError("data.half_surrogate", key=path, position=half.start() + 1)

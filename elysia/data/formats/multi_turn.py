@@ -1,6 +1,7 @@
-"""Dataset formats of many turns: messages with a speaker (openai, sharegpt, wizardlm, llava).
+"""Dataset formats of several turns: lists of messages (openai, sharegpt, wizardlm, llava) and the ReAct
+turns of ModelScope-Agent (msagent_react).
 
-Each is a pure function from a row to messages; formats.py names them. Knows nothing of files.
+Each is a pure function from a row to messages; registry.py gives them their names.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from elysia.data.formats.fields import iter_objects, require_object, require_rep
 
 Row = Mapping[str, Any]
 
-IMAGE = "<image>"  # where an image stands in a text, as LLaVA's data writes it
+IMAGE = "<image>"  # the place of an image in a text, as in LLaVA's data
 
 
 def openai(row: Row) -> list[Message]:
@@ -33,7 +34,7 @@ def openai(row: Row) -> list[Message]:
     >>> [(m.role, m.text, m.learned) for m in openai({"messages": [ask, reply]})]
     [('user', 'a', False), ('assistant', 'b', False)]
     """
-    said: list[Message] = []
+    messages: list[Message] = []
     for where, message in iter_objects(row, "messages"):
         role = parse_role(require_text(message, "role", where), where)
         flat = {**message, "content": _flat(message.get("content"), where)}
@@ -41,8 +42,9 @@ def openai(row: Row) -> list[Message]:
         learned = message.get("loss_weight") != 0
         if role == "assistant":
             learned = learned and str(message.get("loss", True)).lower() == "true"
-        said.append(Message(role, read(flat, "content", where), learn=None if learned else False))
-    return _by_turns(said)
+        learn = None if learned else False
+        messages.append(Message(role, read(flat, "content", where), learn=learn))
+    return _by_turns(messages)
 
 
 def sharegpt(row: Row) -> list[Message]:
@@ -53,14 +55,14 @@ def sharegpt(row: Row) -> list[Message]:
     ['S', 'a', 'b']
     """
     system = require_text(row, "system", optional=True)
-    said: list[Message] = []
+    messages: list[Message] = []
     for where, message in iter_objects(row, "conversations"):
         speaker, words = ("from", "value") if "from" in message else ("role", "content")
         role = parse_role(require_text(message, speaker, where), where)
         read = require_reply if role == "assistant" else require_text
-        said.append(Message(role, read(message, words, where)))
+        messages.append(Message(role, read(message, words, where)))
     head = [Message("system", system)] if system else []
-    return [*head, *_by_turns(said)]
+    return [*head, *_by_turns(messages)]
 
 
 def wizardlm(row: Row) -> list[Message]:
@@ -84,7 +86,7 @@ def llava(row: Row) -> list[Message]:
 
 
 def llava_image_only(row: Row) -> list[Message]:
-    """llava, of whose questions only the image is kept.
+    """As `llava`, but of a question only the image remains.
 
     >>> talk = [{"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "a cat"}]
     >>> llava_image_only({"image": "1.png", "conversations": talk})[0].text
@@ -92,18 +94,18 @@ def llava_image_only(row: Row) -> list[Message]:
     """
     for where, message in iter_objects(row, "conversations"):
         if message.get("from") == "human" and IMAGE not in require_text(message, "value", where):
-            raise DataError(f"'{where}.value' must hold {IMAGE}.")
+            raise DataError("data.image_mark_missing", key=f"{where}.value", mark=IMAGE)
     return _with_image(row, lambda text: IMAGE)
 
 
 def _with_image(row: Row, place: Callable[[str], str]) -> list[Message]:
     image = require_text(row, "image", optional=True)
     files = (image,) if image else ()
-    said = [
+    messages = [
         Message("user", place(m.text), images=files) if m.role == "user" and IMAGE in m.text else m
         for m in _human_and_gpt(row)
     ]
-    return _by_turns(said)
+    return _by_turns(messages)
 
 
 def _human_and_gpt(row: Row) -> Iterator[Message]:
@@ -114,7 +116,7 @@ def _human_and_gpt(row: Row) -> Iterator[Message]:
         elif speaker == "gpt":
             yield Message("assistant", require_reply(message, "value", where))
         else:
-            raise DataError(f"'{where}.from' must be 'human' or 'gpt', not '{speaker}'.")
+            raise DataError("data.speaker_not_human_or_gpt", key=f"{where}.from", speaker=speaker)
 
 
 _ROLES = {
@@ -136,21 +138,24 @@ def parse_role(speaker: str, where: str) -> str:
     """The role of a speaker as data spells it; DataError, naming `where`, for an unknown one."""
     if speaker.lower() not in _ROLES:
         raise DataError(
-            f"'{where}' is said by '{speaker}', and a role is one of {', '.join(_ROLES)}."
-            f"{nearest(speaker, _ROLES)}"
+            "data.unknown_role",
+            key=where,
+            speaker=speaker,
+            roles=list(_ROLES),
+            hint=nearest(speaker, _ROLES),
         )
     return _ROLES[speaker.lower()]
 
 
-def _by_turns(said: list[Message]) -> list[Message]:
-    """Drops replies at the very start and all after the last; joins questions in a row."""
-    kept = list(dropwhile(lambda message: message.role == "assistant", said))
-    while kept and kept[-1].role != "assistant":
-        kept.pop()
-    if not kept:
-        raise DataError("there is no reply after a question in it.")
+def _by_turns(messages: list[Message]) -> list[Message]:
+    """Drop replies at the very start and everything after the last reply; join adjacent questions."""
+    messages = list(dropwhile(lambda message: message.role == "assistant", messages))
+    while messages and messages[-1].role != "assistant":
+        messages.pop()
+    if not messages:
+        raise DataError("data.no_reply")
     joined: list[Message] = []
-    for message in kept:
+    for message in messages:
         before = joined[-1] if joined else None
         if before and before.role == message.role == "user":
             images = before.images + message.images
@@ -161,14 +166,14 @@ def _by_turns(said: list[Message]) -> list[Message]:
 
 
 def _flat(content: Any, where: str) -> Any:
-    """OpenAI's list of text parts as one text; anything else as it is."""
+    """OpenAI's list of text parts as a single text; anything else unchanged."""
     if not isinstance(content, list):
         return content
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text":
-            raise DataError(f"'{where}.content' holds a part that is not text ({kind}).")
+            raise DataError("data.part_not_text", key=f"{where}.content", kind=kind)
         texts.append(require_text(part, "text" if "text" in part else "value", f"{where}.content"))
     return "".join(texts)
 
@@ -192,31 +197,35 @@ _RULES = (
 
 
 def msagent_react(row: Mapping[str, Any]) -> list[Message]:
-    r"""The turns of one row; [] for a row without a talk or with a call that is not JSON.
+    r"""ModelScope-Agent's rows as ReAct turns: Thought, Action, Response, Final Answer.
+
+    The wording of the system text is XTuner's. What a tool returned becomes the system text of the
+    next turn. As in XTuner, a row without a conversation, or with a call that is not JSON, is left
+    out (an empty list).
 
     >>> talk = [{"from": "user", "value": "hi"}, {"from": "assistant", "value": "hello"}]
     >>> [m.text for m in msagent_react({"conversations": talk})]
     ['hi\n', 'Final Answer:hello\n']
     """
-    said = _parse_talk(row)
+    items = _parse_talk(row)
     messages: list[Message] = []
-    system = asked = ""
-    for number, item in enumerate(said if len(said) > 1 else [], start=1):
+    system = question = ""
+    for number, item in enumerate(items if len(items) > 1 else [], start=1):
         where = f"conversations[{number}]"
         message = require_object(item, where)
         speaker = require_text(message, "from", where)
         if speaker == "system":
             system += _describe_tools(require_text(message, "value", where))
         elif speaker == "user":
-            asked += require_text(message, "value", where) + "\n"
+            question += require_text(message, "value", where) + "\n"
         elif speaker == "assistant":
             try:
                 reply, result = _split_reply(require_reply(message, "value", where))
             except (ValueError, KeyError, TypeError):
                 return []
-            messages += _turn(system, asked, reply)
+            messages += _turn(system, question, reply)
             messages += _answer_from_result(result) if result else []
-            system = asked = ""
+            system = question = ""
     return messages
 
 
@@ -226,16 +235,16 @@ def _parse_talk(row: Mapping[str, Any]) -> list[Any]:
         try:
             talk = ast.literal_eval(talk)
         except (ValueError, SyntaxError):
-            raise DataError("'conversations' is a text that does not spell a list.") from None
+            raise DataError("data.conversations_no_list_text") from None
     if not isinstance(talk, list):
-        raise DataError("the key 'conversations' must hold a list of messages.")
+        raise DataError("data.conversations_not_list")
     return talk
 
 
-def _turn(system: str, asked: str, reply: str) -> list[Message]:
+def _turn(system: str, question: str, reply: str) -> list[Message]:
     head = [Message("system", system)] if system else []
-    question = [Message("user", asked)] if asked else []
-    return [*head, *question, Message("assistant", reply)]
+    ask = [Message("user", question)] if question else []
+    return [*head, *ask, Message("assistant", reply)]
 
 
 def _split_reply(text: str) -> tuple[str, str]:
@@ -280,7 +289,8 @@ def _describe_tools(text: str) -> str:
         name = tool["name"]
         described[name] = tool["description"]
         try:
-            inputs = {one["name"]: one["description"] for one in tool["paths"][0]["parameters"]}
+            parameters = tool["paths"][0]["parameters"]
+            inputs = {item["name"]: item["description"] for item in parameters}
         except (KeyError, IndexError, TypeError):
             continue
         described[name] += f"\n输入参数: {inputs}"
@@ -293,11 +303,11 @@ def _json_objects(text: str) -> Iterator[dict[str, Any]]:
     at = text.find("{")
     while at >= 0:
         try:
-            found, length = decoder.raw_decode(text[at:])
+            value, length = decoder.raw_decode(text[at:])
         except ValueError:
-            found, length = {}, 1
-        if "name" in found and "description" in found:
-            yield found
+            value, length = {}, 1
+        if "name" in value and "description" in value:
+            yield value
         else:
             length = 1
         at = text.find("{", at + length)

@@ -1,8 +1,7 @@
-"""Rows that no template touches: MOSS's marked-up talks, and rows that are tokens already.
+"""Formats whose rows need no template: MOSS's conversations with their own markup, and token ids.
 
 XTuner reads them with classes of their own (MOSSSFTDataset, InternRepo's loaders); here each is a
-format by name, beside those of formats.py; convert.py reads files by them. Knows nothing of
-tokenizers or templates.
+format by name, like those of registry.py.
 """
 
 from __future__ import annotations
@@ -17,18 +16,17 @@ from elysia.core.templates import TextPiece
 from elysia.data.formats.fields import require_list, require_object, require_text
 from elysia.data.formats.multi_turn import openai
 from elysia.data.readers.row_reader import DatasetRow, read_rows, rename_columns
-from elysia.data.schema import Sample
-from elysia.data.tokenize.encoder import IGNORE, EncodedSample
+from elysia.data.schema import IGNORE, EncodedSample, Sample
 
-# A tool's answer stands between these marks; the marks are learned and the answer is not.
+# A tool's answer stands between these marks; the marks are learned, the answer is not.
 RESULTS, END_OF_RESULTS = "<|Results|>:", "<eor>\n"
 TOOL = "Tool Responses"
 
 
 def moss_sft(row: DatasetRow, bot_name: str = "") -> Sample:
     r"""MOSS's rows with plugins: `meta_instruction`, and `chat` of `turn_1`, `turn_2`, …, each an
-    object of texts that bring their own markup. All is learned but the instruction and what tools
-    answered.
+    object of texts that contain their own markup. Everything is learned except the instruction and
+    the answers of tools.
 
     >>> turn = {"Human": "<|Human|>: a<eoh>\n", "Tool Responses": "<|Results|>:\nb<eor>\n"}
     >>> sample = moss_sft(DatasetRow({"meta_instruction": "m", "chat": {"turn_1": turn}}, "f", 1))
@@ -40,7 +38,7 @@ def moss_sft(row: DatasetRow, bot_name: str = "") -> Sample:
     chat = require_object(row.value.get("chat"), "chat")
     count = row.value.get("num_turns", len(chat))
     if not str(count).isdigit():
-        raise DataError(f"'num_turns' must be a whole number, not {count!r}.")
+        raise DataError("data.turns_not_integer", value=repr(count))
     for number in range(1, int(count) + 1):
         where = f"chat.turn_{number}"
         turn = require_object(chat.get(f"turn_{number}"), where)
@@ -50,7 +48,7 @@ def moss_sft(row: DatasetRow, bot_name: str = "") -> Sample:
             pieces += _tool(text) if key == TOOL else [TextPiece(text, True)]
         turns.append(tuple(pieces))
     if len(turns) < 2:
-        raise DataError("'chat' holds no turn_1.")
+        raise DataError("data.moss_without_turns")
     return Sample([], row.file, row.number, turns=tuple(turns))
 
 
@@ -71,7 +69,7 @@ def tokens(row: DatasetRow, bot_name: str = "") -> Sample:
     trainer writes them, or of `input_ids` with `labels` (all learned where there are none).
 
     >>> tokens(DatasetRow({"tokens": [-5, 6]}, "f", 1)).encoded
-    Encoded(ids=[5, 6], labels=[-100, 6])
+    EncodedSample(ids=[5, 6], labels=[-100, 6])
     """
     if "tokens" in row.value:
         numbers = _numbers(row.value, "tokens")
@@ -83,14 +81,14 @@ def tokens(row: DatasetRow, bot_name: str = "") -> Sample:
     ids = _numbers(row.value, "input_ids")
     labels = _numbers(row.value, "labels") if "labels" in row.value else list(ids)
     if len(labels) != len(ids):
-        raise DataError(f"'input_ids' has {len(ids)} numbers and 'labels' {len(labels)}.")
+        raise DataError("data.labels_length", ids=len(ids), labels=len(labels))
     return Sample([], row.file, row.number, encoded=EncodedSample(ids, labels))
 
 
 def _numbers(row: dict[str, Any], key: str) -> list[int]:
     values = require_list(row, key)
     if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        raise DataError(f"'{key}' must be a list of whole numbers.")
+        raise DataError("data.value_not_integers", key=key)
     return values
 
 
@@ -105,7 +103,7 @@ def _rows(path: str | Path, columns: Mapping[str, str] | None) -> Iterator[Datas
 
 
 def _lines(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[DatasetRow]:
-    """A JSON value a line, whatever the file is called; a list is a row of messages."""
+    """One JSON value per line, whatever the file is called; a list is a row of messages."""
     number = 0
     try:
         with Path(path).open(encoding="utf-8") as file:
@@ -114,13 +112,15 @@ def _lines(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterat
                 value = {"messages": value} if isinstance(value, list) else value
                 yield DatasetRow(require_object(value, "the row"), str(path), number, len(line))
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Check the path.") from None
+        raise DataError("data.file_unreadable", path=path, detail=error.strerror) from None
     except ValueError as error:
-        raise DataError(f"{path}, line {max(number, 1)}: not JSON ({error}).") from None
+        raise DataError(
+            "data.row_line_not_json", path=path, line=max(number, 1), detail=str(error)
+        ) from None
 
 
 Reader = Callable[[str | Path, Mapping[str, str] | None], Iterator[DatasetRow]]
-# name -> (how rows come out of a file, what a row becomes)
+# name -> (read the rows of a file, convert a row)
 PRETOKENIZED: dict[str, tuple[Reader, Callable[[DatasetRow, str], Sample]]] = {
     "moss_sft": (_rows, moss_sft),
     "tokens": (_rows, tokens),

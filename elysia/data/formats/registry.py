@@ -1,10 +1,9 @@
-"""Dataset formats: pure functions from a row to messages. XTuner's 20, `xtuner` and `sharegpt`.
+"""The dataset formats by name: XTuner's 20, `xtuner` and `sharegpt`. Formats of one turn are defined here.
 
-A format gives the same turns as XTuner's map function of that name, and refuses what that would
-let through: a missing key, an empty reply, a replacement character. Its DataError names the key;
-whoever reads the file (read.py) adds file and row. To add one: a function with a doctest, and its
-line in `FORMATS`. An empty list means that the format leaves this row out. Knows nothing of
-files, templates or tokens.
+A format is a pure function from a row to messages. It gives the same turns as XTuner's map function
+of that name, and refuses what that lets through: a missing key, an empty reply, a replacement
+character. Its DataError names the key; conversion.py adds file and row. An empty list means that the
+format leaves this row out. To add one: a function with a doctest, and its line in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def _turn(user: str, reply: str, system: str = "", *, learn: bool | None = None)
 
 
 def _single(user: str, reply: str, system: str = "") -> Format:
-    """A format of one turn: the keys of question and reply, and the name of a system text."""
+    """A format of one turn: the keys of question and reply, and the name of a system template."""
 
     def single(row: Row) -> list[Message]:
         return _turn(
@@ -58,7 +57,9 @@ def xtuner(row: Row) -> list[Message]:
     for where, turn in iter_objects(row, "conversation"):
         learn = turn.get("output_with_loss", True)
         if not isinstance(learn, bool):
-            raise DataError(f"'{where}.output_with_loss' must be true or false, not {learn!r}.")
+            raise DataError(
+                "data.value_not_boolean", key=f"{where}.output_with_loss", value=repr(learn)
+            )
         messages += _turn(
             require_text(turn, "input", where, optional=True),
             require_reply(turn, "output", where),
@@ -137,7 +138,7 @@ def openorca(row: Row) -> list[Message]:
 
 
 def pretrain(row: Row) -> list[Message]:
-    """Plain `text` to learn whole: one assistant message alone, rendered without any template.
+    """Plain `text`, all of it learned: a single assistant message, rendered without a template.
 
     >>> pretrain({"text": " 从前有座山。 "})
     [Message(role='assistant', text='从前有座山。', name=None, images=(), learn=None)]
@@ -151,19 +152,19 @@ def oasst1(row: Row) -> list[Message]:
     >>> oasst1({"text": "### Human: a ### Assistant: b ### Human: c"})[-1].text
     'b'
     """
-    said: list[Message] = []
+    messages: list[Message] = []
     for part in require_text(row, "text").split("###"):
         for mark, role in (("Human:", "user"), ("Assistant:", "assistant")):
             if part.strip().startswith(mark):
-                said.append(Message(role, part.strip()[len(mark) :].strip()))
-    for index, message in enumerate(said):
+                messages.append(Message(role, part.strip()[len(mark) :].strip()))
+    for index, message in enumerate(messages):
         if message.role != ("assistant" if index % 2 else "user"):
-            raise DataError("'text' must go '### Human:' and '### Assistant:' by turns.")
+            raise DataError("data.oasst_turns")
         if message.role == "assistant" and not message.text:
-            raise DataError(f"'text' holds an empty answer (part {index + 1}).")
-    if not said:
-        raise DataError("'text' holds no '### Human:'.")
-    return said[: len(said) // 2 * 2]
+            raise DataError("data.oasst_empty_answer", part=index + 1)
+    if not messages:
+        raise DataError("data.oasst_no_question")
+    return messages[: len(messages) // 2 * 2]
 
 
 FORMATS: dict[str, Format] = {
@@ -192,7 +193,7 @@ FORMATS: dict[str, Format] = {
     "xtuner": xtuner,
 }
 
-# Tried in order: the first whose keys are all there. More keys before fewer.
+# Tried in order; the first whose keys are all present wins, so more keys come before fewer.
 _KEYS_BY_FORMAT: tuple[tuple[tuple[str, ...], str], ...] = (
     (("conversation",), "xtuner"),
     (("messages",), "openai"),
@@ -212,7 +213,7 @@ _KEYS_BY_FORMAT: tuple[tuple[tuple[str, ...], str], ...] = (
     (("text",), "pretrain"),
 )
 
-# Formats that share their keys: one of them is no sign against another.
+# Formats that read the same keys, so that a row cannot tell them apart.
 _SHARED_KEYS = (
     {"sharegpt", "wizardlm", "llava", "llava_image_only", "msagent_react"},
     {"alpaca", "medical"},
@@ -222,13 +223,13 @@ _SHARED_KEYS = (
 
 
 def detect_format(row: Row) -> str | None:
-    """The format whose keys a row has; None when it has no format's.
+    """The format whose keys a row has, or None.
 
     >>> detect_format({"instruction": "a", "input": "", "output": "b"})
     'alpaca'
     """
     if any(key in row for key in ("chosen", "rejected")):
-        return None  # preference pairs: pairs.py
+        return None  # preference pairs: see preference_pairs.py
     for keys, name in _KEYS_BY_FORMAT:
         if all(has_value(row, key) for key in keys):
             if name == "pretrain" and re.search(r"###\s*Human:", str(row["text"])):
@@ -237,6 +238,6 @@ def detect_format(row: Row) -> str | None:
     return None
 
 
-def is_same_shape(one: str, other: str) -> bool:
+def is_same_shape(format: str, other: str) -> bool:
     """Whether two formats read the same keys, so that a row cannot tell them apart."""
-    return one == other or any({one, other} <= shape for shape in _SHARED_KEYS)
+    return format == other or any({format, other} <= shared for shared in _SHARED_KEYS)

@@ -1,9 +1,8 @@
-"""Mends what is safe to mend, and says each change: encoding, ending of the file, invisible
-characters, texts decoded wrongly where decoding them rightly gives Chinese, entities and line
-breaks of HTML, spaces at the ends, rows that are there twice.
+"""Fix what is safe to fix in a dataset file, and describe each change.
 
-What needs a decision (lost characters, empty replies, blanks, another's identity) stays as it is.
-Knows nothing of how faults are found.
+That is: the encoding, the layout that the file's ending promises, invisible characters, text decoded
+wrongly that decodes to Chinese, HTML entities and line breaks, spaces at the ends, repeated rows. What
+needs a decision (lost characters, empty replies, blanks, another assistant's identity) stays.
 """
 
 from __future__ import annotations
@@ -29,60 +28,59 @@ ENTITY = re.compile(r"&(?:nbsp|amp|quot|#39|hellip|mdash|ldquo|rdquo);")
 
 @dataclass
 class FixedRows:
-    """The rows of a file as they should be, and a sentence on each change."""
+    """The rows of a file as they should be, and a description of each change."""
 
     rows: list[Any] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
 
 
 def fix_file(path: Path) -> list[str]:
-    """Mend a file in place and keep the old one as FILE.orig; the changes, none when all was well.
+    """Fix a file in place and keep the old one as FILE.orig; returns the changes, if any.
 
     DataError where a row cannot be read (nothing is written), or where FILE.orig exists.
     """
     source = RowSource.of(path)
-    made = fix_rows(source)
-    if not made.changes:
+    fixed = fix_rows(source)
+    if not fixed.changes:
         return []
     backup = path.with_name(path.name + ".orig")
     if backup.exists():
-        raise DataError(f"{backup} exists; nothing was changed. Move it away and run it again.")
-    text = render_rows(made.rows, source)
+        raise DataError("data.backup_exists", path=backup)
+    text = render_rows(fixed.rows, source)
     write_atomic(backup, path.read_bytes())
     write_atomic(path, text)
-    return [*made.changes, f"the file as it was is {backup}"]
+    return [*fixed.changes, f"the original file is now {backup}"]
 
 
 def fix_rows(source: RowSource) -> FixedRows:
-    """Read a file and mend its rows."""
+    """Read a file and fix its rows."""
     if source.layout == "other":
-        raise DataError(f"{source.path}: only .json, .jsonl, .csv and .txt are mended.")
-    made = FixedRows()
-    seen: dict[str, int] = {}
+        raise DataError("data.layout_not_fixable", path=source.path)
+    fixed = FixedRows()
+    numbers: dict[str, int] = {}  # of the first row with a content
     if source.encoding != "utf-8-sig":
-        made.changes.append(f"{source.path}: saved as UTF-8, not {source.encoding}")
+        fixed.changes.append(f"{source.path}: saved as UTF-8, not {source.encoding}")
     elif source.path.read_bytes()[:3] == b"\xef\xbb\xbf":
-        made.changes.append(f"{source.path}: its byte order mark is gone")
+        fixed.changes.append(f"{source.path}: its byte order mark is gone")
     if source.layout == "array" and source.path.suffix.lower() == ".jsonl":
-        made.changes.append(f"{source.path}: an array under .jsonl is now a row a line")
+        fixed.changes.append(f"{source.path}: an array under .jsonl is now a row a line")
     for row in source.rows():
         place = f"{source.path}:{row.line}: row {row.number}"
         value = _require_readable(row, source)
-        mended = value if source.layout == "txt" else _fix_value(value, "", place, made.changes)
-        key = json.dumps(mended, sort_keys=True)
-        if key in seen and source.layout != "txt":
-            made.changes.append(f"{place}: left out, the same as row {seen[key]}")
+        new = value if source.layout == "txt" else _fix_value(value, "", place, fixed.changes)
+        key = json.dumps(new, sort_keys=True)
+        if key in numbers and source.layout != "txt":
+            fixed.changes.append(f"{place}: left out, the same as row {numbers[key]}")
             continue
-        seen[key] = row.number
-        made.rows.append(mended)
-    return made
+        numbers[key] = row.number
+        fixed.rows.append(new)
+    return fixed
 
 
 def _require_readable(row: LocatedRow, source: RowSource) -> Any:
     if row.fault:
         raise DataError(
-            f"{source.path}, line {row.line}: {row.fault}. Nothing was changed: a file that "
-            "cannot be read whole cannot be written whole."
+            "data.row_unreadable_for_fix", path=source.path, line=row.line, fault=row.fault
         )
     return row.value
 
@@ -106,7 +104,7 @@ def _fix_value(value: Any, where: str, place: str, changes: list[str]) -> Any:
 
 
 def fix_text(text: str) -> Iterator[tuple[str, str]]:
-    """(what was done, the text after it) of every change to a text, in order.
+    """(description, the text after it) of every change to a text, in order.
 
     >>> list(fix_text("好的<br>再见 "))
     [('1 HTML breaks are line ends', '好的\\n再见 '), ('spaces at its ends are gone', '好的\\n再见')]
@@ -117,21 +115,21 @@ def fix_text(text: str) -> Iterator[tuple[str, str]]:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         yield "line ends are \\n", text
-    if found := CONTROL.findall(text):
+    if matches := CONTROL.findall(text):
         text = CONTROL.sub("", text)
-        yield f"{len(found)} control or invisible characters are gone", text
-    if not CODE.search(text) and (found := BREAK.findall(text)):
+        yield f"{len(matches)} control or invisible characters are gone", text
+    if not CODE.search(text) and (matches := BREAK.findall(text)):
         text = BREAK.sub("\n", text)
-        yield f"{len(found)} HTML breaks are line ends", text
-    if not CODE.search(text) and (found := ENTITY.findall(text)):
+        yield f"{len(matches)} HTML breaks are line ends", text
+    if not CODE.search(text) and (matches := ENTITY.findall(text)):
         text = ENTITY.sub(lambda m: html.unescape(m.group()).replace("\xa0", " "), text)
-        yield f"{len(found)} HTML entities are characters", text
+        yield f"{len(matches)} HTML entities are characters", text
     if text != text.strip() and text.strip():
         yield "spaces at its ends are gone", text.strip()
 
 
 def decode_again(text: str) -> str:
-    """The Chinese that was read as Latin-1 or cp1252; "" where it is none.
+    """The Chinese text that was decoded as Latin-1 or cp1252; "" where there is none.
 
     >>> decode_again("ä½\\xa0å¥½")
     '你好'
@@ -157,7 +155,7 @@ def render_rows(rows: list[Any], source: RowSource) -> str:
         table.writerows(rows)
         return out.getvalue()
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    # What is no UTF-8 (half a surrogate pair) stays the escape that it was.
+    # Half of a surrogate pair cannot be encoded as UTF-8, and stays the escape that it was.
     lines = [line.encode("utf-8", "backslashreplace").decode() for line in lines]
     if source.path.suffix.lower() == ".jsonl":
         return "".join(f"{line}\n" for line in lines)

@@ -1,7 +1,7 @@
-"""Answers about the character that contradict each other: name, maker, age, birthday, home.
+"""Find answers that contradict each other about the character: name, maker, age, birthday, home.
 
-Of every fact the most frequent value counts as true, and the others are found. Values are compared
-in their own script, so 爱莉希雅 and Elysia do not contradict. Knows nothing of rows' formats.
+Of every fact the most frequent value counts as true, and the others are reported. Values are compared
+within their script, so 爱莉希雅 and Elysia do not contradict each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from elysia.data.lint.findings import LintFinding
+from elysia.data.lint.lint_report import LintFinding
 
 WORD = r"[^\s，。！？,.!?、~～；;：:（(「」“”\"'’【】《》\n]"
 YOU_ZH = "(?:你|您)"
@@ -59,7 +59,7 @@ _NUMERALS = {ch: n for n, ch in enumerate("零一二三四五六七八九")} | {
 
 
 class StatedFact(NamedTuple):
-    """One answer: the fact, the value it gives it, and which text of the row says so."""
+    """One answer: the fact, its value, and which text of the row states it."""
 
     fact: str
     value: str
@@ -67,7 +67,7 @@ class StatedFact(NamedTuple):
 
 
 def extract_facts(ask: str, reply: str, where: str) -> Iterator[StatedFact]:
-    """What `reply` says of the character, if `ask` asks for it."""
+    """What `reply` states about the character, if `ask` asks for it."""
     if len(ask) > LONGEST_QUESTION or not any(you in ask.lower() for you in ("你", "您", "you")):
         return
     for fact, pattern in _ASKS.items():
@@ -76,35 +76,35 @@ def extract_facts(ask: str, reply: str, where: str) -> Iterator[StatedFact]:
 
 
 class FactRegister:
-    """What a file's answers say of the character: 16 bytes an answer, and each value once."""
+    """What a file's answers state about the character: 16 bytes per answer, and each value once."""
 
     def __init__(self) -> None:
-        self.texts: dict[str, int] = {}  # values and places, numbered as they come
-        # for each fact, in ASCII or not: four numbers an answer, value, line, row and place
-        self.said: defaultdict[tuple[str, bool], array[int]] = defaultdict(lambda: array("I"))
+        self._texts: dict[str, int] = {}  # values and places, numbered as they come
+        # For each fact, in ASCII or not: four numbers per answer (value, line, row, place).
+        self._answers: defaultdict[tuple[str, bool], array[int]] = defaultdict(lambda: array("I"))
 
-    def hear(self, said: StatedFact, line: int, row: int) -> None:
-        """Note an answer."""
+    def add(self, fact: StatedFact, line: int, row: int) -> None:
+        """Remember an answer."""
         value, where = (
-            self.texts.setdefault(text, len(self.texts)) for text in (said.value, said.where)
+            self._texts.setdefault(text, len(self._texts)) for text in (fact.value, fact.where)
         )
-        self.said[said.fact, said.value.isascii()].extend((value, line, row, where))
+        self._answers[fact.fact, fact.value.isascii()].extend((value, line, row, where))
 
-    def findings(self, file: str) -> Iterator[LintFinding]:
+    def find_contradictions(self, file: str) -> Iterator[LintFinding]:
         """Every answer whose value is not the most frequent one, nor a longer or shorter form of it."""
-        texts = list(self.texts)
-        for (fact, _), said in self.said.items():
-            number, times = Counter(said[::4]).most_common(1)[0]
-            true, answers = texts[number], len(said) // 4
-            for at in range(0, len(said), 4):
-                value, line, row, where = said[at : at + 4]
+        texts = list(self._texts)
+        for (fact, _), numbers in self._answers.items():
+            number, times = Counter(numbers[::4]).most_common(1)[0]
+            true, answers = texts[number], len(numbers) // 4
+            for at in range(0, len(numbers), 4):
+                value, line, row, where = numbers[at : at + 4]
                 if texts[value] not in true and true not in texts[value]:
                     what = f"says that the {fact} is {texts[value]}; {times} of {answers} answers say {true}"
                     yield LintFinding("contradiction", file, line, row, texts[where], what)
 
 
 def parse_fact_value(fact: str, reply: str) -> str:
-    """The value that a reply gives to a fact, in one spelling; "" when it gives none.
+    """The value that a reply gives to a fact, normalized; "" when it gives none.
 
     >>> parse_fact_value("age", "我今年二十三岁啦"), parse_fact_value("age", "I am 23 years old.")
     ('23', '23')
@@ -123,7 +123,7 @@ def parse_fact_value(fact: str, reply: str) -> str:
 
 
 def _number(text: str) -> str:
-    """Chinese numerals below a hundred as digits; anything else as it is."""
+    """Chinese numerals below a hundred as digits; anything else unchanged."""
     if not set(text) <= {*_NUMERALS, "十"}:
         return text
     if "十" not in text:

@@ -1,7 +1,4 @@
-"""What is wrong with a row as a talk: who speaks when, empty replies, somebody else's identity.
-
-Knows parts (parts.py) and formats; nothing of files.
-"""
+"""Rules for a row as a dialogue: the order of speakers, empty texts, another assistant's identity."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from typing import Any
 from elysia.core.identity_claims import find_claimed_assistant
 from elysia.data.lint.text_fields import OPTIONAL_KEYS, TextField, get_refusal
 
-Fault = tuple[str, str, str]  # rule, where, what
+RuleHit = tuple[str, str, str]  # rule, path of the text in the row, what is wrong
 MESSAGE_KEYS = ("messages", "conversations")
-# Words by which an assistant gives itself away, whoever it says it is.
+# Words that only an AI assistant uses of itself, whatever name it gives.
 GIVEN_AWAY = re.compile(
     r"\bas an? (?:AI|artificial intelligence)(?: language)? (?:model|assistant|chatbot)\b"
     r"|\bas a (?:large )?language model\b|\bI(?:'m| am) (?:just |only )?an? (?:AI|large) language model\b"
@@ -42,11 +39,11 @@ def find_faults(
     parts: Sequence[TextField],
     ours: frozenset[str],
     damaged: bool,
-) -> Iterator[Fault]:
-    """Every fault of a row of a known format; `ours` are names the character may claim.
+) -> Iterator[RuleHit]:
+    """Every fault of a row of a known format; `ours` are names the character may use for itself.
 
-    `damaged` says that its texts were found broken already, so that the format's own refusal of
-    them would be told twice.
+    `damaged`: its texts are reported as broken already, and the format's refusal of them would only
+    repeat that.
     """
     empty = list(find_empty_texts(parts))
     order = (
@@ -73,8 +70,8 @@ def find_faults(
             )
 
 
-def find_empty_texts(parts: Sequence[TextField]) -> Iterator[Fault]:
-    """Texts that are null, of another kind, or empty where they may not be."""
+def find_empty_texts(parts: Sequence[TextField]) -> Iterator[RuleHit]:
+    """Texts that are null, missing or empty where they must not be."""
     for part in parts:
         key = part.where.rsplit(".", 1)[-1]
         if part.role and part.text is None and key not in OPTIONAL_KEYS:
@@ -83,12 +80,12 @@ def find_empty_texts(parts: Sequence[TextField]) -> Iterator[Fault]:
             yield "empty-text", part.where, "is empty"
 
 
-def find_order_faults(parts: Sequence[TextField]) -> Iterator[Fault]:
+def find_order_faults(parts: Sequence[TextField]) -> Iterator[RuleHit]:
     """Speakers out of turn in a list of messages."""
     before = ""
     for place, part in enumerate(part for part in parts if part.where.startswith(MESSAGE_KEYS)):
         if part.role == "":
-            return  # the format's own refusal names the speaker
+            return  # the format refuses the row and names the speaker
         if part.role == "system" and place > 0:
             yield "role-order", part.where, "a system message after others"
         elif part.role == "assistant" and before in ("", "system"):
@@ -96,13 +93,13 @@ def find_order_faults(parts: Sequence[TextField]) -> Iterator[Fault]:
         elif part.role == before and part.role in ("user", "assistant"):
             yield "role-order", part.where, f"two messages of the {part.role} in a row"
         before = part.role
-    asked = any(part.where.startswith(("chosen", "rejected")) for part in parts)
-    if before == "user" and not asked:
+    is_pair = any(part.where.startswith(("chosen", "rejected")) for part in parts)
+    if before == "user" and not is_pair:
         yield "role-order", "", "the talk ends with a question"
 
 
 def find_other_identities(reply: str, ours: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Another assistant in a reply."""
+    """(rule, what) for each way in which a reply speaks as another assistant."""
     if _may_give_away(reply) and (match := GIVEN_AWAY.search(reply)):
         yield "other-assistant", f"speaks as an assistant: “{match.group()}”"
     elif _may_claim(reply) and (name := find_claimed_assistant(reply, ours)):

@@ -1,7 +1,7 @@
-"""The texts of a row with their roles and places, taken as they stand, faults and all.
+"""The texts of a row with their roles and places, exactly as written.
 
-Training's own reading (formats.py) joins, drops and refuses; lint must see what is written. Knows
-the keys of the formats and nothing of files.
+The functions that training reads rows with (data/formats) join, drop and refuse; lint must see the
+faults.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from elysia.data.formats.registry import FORMATS, detect_format
 
 
 class TextField(NamedTuple):
-    """One text of a row: where it stands, who says it ("" where no format tells), and the text.
-
-    `text` is whatever lies there: None, or no text at all.
+    """One text of a row: its path in the row, the role that says it ("" where the format has none),
+    and the text, or whatever stands in its place: None, a number, a list.
     """
 
     where: str
@@ -44,14 +43,14 @@ OPTIONAL_KEYS = {"input", "input_zh", "system", "system_prompt"}  # keys that ma
 
 
 def detect_row_format(row: Any) -> str | None:
-    """The format whose keys a row has, of pairs too; None when it has no format's."""
+    """The format, also of pairs, whose keys a row has, or None."""
     if not isinstance(row, dict):
         return None
     return detect_pair_format(row) or detect_format(row)
 
 
 def get_refusal(row: Mapping[str, Any], format: str) -> str:
-    """What training's own reader says against a row; "" when it takes it."""
+    """Why training would refuse a row; "" when it would not."""
     try:
         if format in PREFERENCES:
             PREFERENCES[format](row)
@@ -63,38 +62,39 @@ def get_refusal(row: Mapping[str, Any], format: str) -> str:
 
 
 def get_text_fields(row: Mapping[str, Any], format: str | None) -> list[TextField]:
-    """Every text of a row, in order. Of a row that no format fits, every text in it, with no role."""
-    found = _fields_of_format(row, format) if format else []
-    if any(isinstance(part.text, str) for part in found):
-        return found
-    return [*found, *_all_texts(row, "")]
+    """Every text of a row, in order; of a row of no format, every text in it, without roles."""
+    fields = _fields_of_format(row, format) if format else []
+    if any(isinstance(item.text, str) for item in fields):
+        return fields
+    return [*fields, *_all_texts(row, "")]
 
 
 def _fields_of_format(row: Mapping[str, Any], format: str) -> list[TextField]:
     if format == "xtuner":
         return list(_fields_of_turns(row))
-    found: list[TextField] = []
+    fields: list[TextField] = []
     for key in ("system", "system_prompt"):
         if isinstance(row.get(key), str):
-            found.append(TextField(key, "system", row[key]))
+            fields.append(TextField(key, "system", row[key]))
     for key in ("messages", "conversations", "prompt"):
         if isinstance(row.get(key), list):
-            found += _fields_of_messages(row[key], key)
+            fields += _fields_of_messages(row[key], key)
     if format in PREFERENCES:
-        asked = [key for key in ("prompt", "instruction", "input") if isinstance(row.get(key), str)]
-        found += [TextField(key, "user", row[key]) for key in asked]
+        asks = [key for key in ("prompt", "instruction", "input") if isinstance(row.get(key), str)]
+        fields += [TextField(key, "user", row[key]) for key in asks]
         for key in REPLY_KEYS:
             value = row.get(key)
-            said = value if isinstance(value, list) else [value] if isinstance(value, dict) else []
-            found += (
-                _fields_of_messages(said, key) if said else [TextField(key, "assistant", value)]
-            )
-        return found
+            messages = [value] if isinstance(value, dict) else value
+            if isinstance(messages, list) and messages:
+                fields += _fields_of_messages(messages, key)
+            else:
+                fields.append(TextField(key, "assistant", value))
+        return fields
     if format in ("pretrain", "oasst1"):
-        return [*found, TextField("text", "", row.get("text"))]
-    asks, reply = _SINGLE_TURN_KEYS.get(format, ((), ""))
-    found += [TextField(key, "user", row[key]) for key in asks if key in row]
-    return [*found, TextField(reply, "assistant", row.get(reply))] if reply else found
+        return [*fields, TextField("text", "", row.get("text"))]
+    questions, reply = _SINGLE_TURN_KEYS.get(format, ((), ""))
+    fields += [TextField(key, "user", row[key]) for key in questions if key in row]
+    return [*fields, TextField(reply, "assistant", row.get(reply))] if reply else fields
 
 
 def _fields_of_turns(row: Mapping[str, Any]) -> Iterator[TextField]:
@@ -107,8 +107,8 @@ def _fields_of_turns(row: Mapping[str, Any]) -> Iterator[TextField]:
                 yield TextField(f"conversation[{number}].{key}", role, turn[key])
 
 
-def _fields_of_messages(said: list[Any], key: str) -> Iterator[TextField]:
-    for number, message in enumerate(said, start=1):
+def _fields_of_messages(messages: list[Any], key: str) -> Iterator[TextField]:
+    for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict):
             continue
         where = f"{key}[{number}]"
@@ -131,7 +131,7 @@ def _all_texts(value: Any, where: str) -> Iterator[TextField]:
     elif isinstance(value, dict):
         for key, inner in value.items():
             if str(key).lower().endswith("id"):
-                continue  # no text, and its digits are nobody's telephone number
+                continue  # an id is not text, and its digits are not a phone number
             yield from _all_texts(inner, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list):
         for number, inner in enumerate(value, start=1):

@@ -1,7 +1,7 @@
-"""What is wrong with one text: damage, marks, blanks, private data, a mixture of scripts.
+"""Rules for one text: damage, markup, unfilled blanks, private data, mixed scripts.
 
-Every check is a function from a text to sentences, and cheap on clean text: a plain search for the
-characters that a fault needs comes before any pattern. Knows nothing of rows or files.
+Every check is a function from a text to descriptions of what is wrong. It is cheap on clean text: a
+plain search for the characters that a fault needs comes before any regular expression.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from zhon import cedict
 
 LOST = "\N{REPLACEMENT CHARACTER}"
-# C0 and C1 without tab and line ends, DEL, marks of direction, invisible spaces and joiners, BOM.
-# The zero-width joiner stays: emoji are made with it.
+# C0 and C1 without tab and line ends, DEL, direction marks, invisible spaces and joiners, BOM. The
+# zero-width joiner is allowed: emoji are composed with it.
 CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ue000-\uf8ff]"
 )
 SURROGATE = re.compile("[\ud800-\udfff]")
-# UTF-8 read as Latin-1 or cp1252, GBK's words for U+FFFD, and memory that was never written.
+# UTF-8 decoded as Latin-1 or cp1252, what GBK makes of U+FFFD, and uninitialized memory of a debugger.
 _AFTER = "[\x80-\xbf\u2013-\u2122\u0152-\u0192\u02c6\u02dc]"  # bytes 80 to BF, in either
 MOJIBAKE = re.compile(f"[ÃÂ]{_AFTER}|(?:[ä-é]{_AFTER}{{2}}){{2}}|â€|ðŸ|锟斤拷|烫烫烫|屯屯屯")
 TAG = re.compile(
@@ -33,7 +33,7 @@ TEMPLATE = re.compile(
     r"|^###? ?(?:Human|Assistant|Instruction|Response):",
     re.M,
 )
-# A page or program that an answer is about keeps its tags.
+# In a web page or program that is the subject of an answer, tags are not a fault.
 CODE = re.compile(r"```|<!doctype|<html|<body|<head\b|</\w+>\s*\n\s*<|标签|\btags?\b|HTML", re.I)
 BLANK = re.compile(
     r"\{\{\s*\w{1,30}\s*\}\}"
@@ -81,10 +81,10 @@ def find_mojibake(text: str) -> Iterator[str]:
 
 def find_control_characters(text: str) -> Iterator[str]:
     """Control and invisible characters."""
-    found = CONTROL.findall(text)
-    if found:
-        names = ", ".join(f"U+{ord(ch):04X}" for ch in dict.fromkeys(found))
-        yield f"{len(found)} control or invisible characters ({names[:80]})"
+    characters = CONTROL.findall(text)
+    if characters:
+        names = ", ".join(f"U+{ord(ch):04X}" for ch in dict.fromkeys(characters))
+        yield f"{len(characters)} control or invisible characters ({names[:80]})"
 
 
 def find_placeholders(text: str) -> Iterator[str]:
@@ -98,10 +98,10 @@ def find_placeholders(text: str) -> Iterator[str]:
 def find_personal_data(text: str) -> Iterator[str]:
     """A mail address, phone number or Chinese identity number; shown in part only."""
     if "@" in text:
-        found = (match.group() for match in MAIL.finditer(text))
-        mail = next((one for one in found if not NO_MAIL.search(one)), None)
-        if mail:
-            yield f"a mail address ({_mask(mail)})"
+        addresses = (match.group() for match in MAIL.finditer(text))
+        address = next((text for text in addresses if not NO_MAIL.search(text)), None)
+        if address:
+            yield f"a mail address ({_mask(address)})"
     if not DIGITS.search(text):
         return
     if any(_is_valid_id(match.group()) for match in IDENTITY.finditer(text)):
@@ -152,22 +152,22 @@ _DAMAGE = re.compile(f"[{LOST}\ud800-\udfff{CONTROL.pattern[1:-1]}ÃÂä-éâð�
 
 
 def get_possible_rules(text: str) -> set[str]:
-    """The rules of CHECKS that can find anything in a text, or in several joined by line ends.
+    """The rules of CHECKS that can find anything in a text, or in several texts joined by line ends.
 
-    A plain search for what each fault cannot be without, so that a clean row is looked at once.
+    A plain search for what every fault contains, so that a clean row is searched once only.
     """
-    low, found = text.lower(), set()
+    low, rules = text.lower(), set()
     if _DAMAGE.search(text):
-        found |= {"lost-character", "mojibake", "control-character"}
+        rules |= {"lost-character", "mojibake", "control-character"}
     if any(mark in low for mark in ("{{", "[", "<", "【", "某某某", "xxx", "lorem")):
-        found.add("placeholder")
+        rules.add("placeholder")
     if "@" in text or DIGITS.search(text):
-        found.add("personal-data")
+        rules.add("personal-data")
     if any(mark in text for mark in ("<", "[", "#", "&", "{\\")):
-        found.add("markup")
+        rules.add("markup")
     if TRADITIONAL.search(text) and SIMPLIFIED.search(text):
-        found.add("mixed-script")
-    return found
+        rules.add("mixed-script")
+    return rules
 
 
 _ENDS = set("。．.！!？?…~～—”\"’'」』》)）】]}>*`;；:|♪♡❤^_=/%℃°")
@@ -176,9 +176,9 @@ _LISTED = re.compile(r"^\s*(?:[-*•·#>|]|\d{1,3}[.、)）]|[一二三四五六
 
 
 def find_cut_off(reply: str) -> Iterator[str]:
-    """A reply of sentences whose last one does not end.
+    """A reply whose last sentence does not end.
 
-    Lists, titles, verse, code and short replies often end without a mark; they are let be.
+    Lists, titles, verse, code and short replies often end without a mark; they are not reported.
     """
     text = reply.rstrip()
     if len(text) < 24 or text[-1] in _ENDS or not _sentences(text):
@@ -207,7 +207,7 @@ def _sentences(text: str) -> bool:
 
 
 def quote_around(text: str, at: int) -> str:
-    """A few characters about a place, on one line."""
+    """A few characters around a place, on one line."""
     return "“" + " ".join(text[max(0, at - 10) : at + 10].split()) + "”"
 
 
@@ -216,7 +216,7 @@ def _mask(text: str) -> str:
 
 
 def _is_valid_id(number: str) -> bool:
-    """ISO 7064 MOD 11-2, which a Chinese identity number's last digit holds."""
+    """Whether the last digit of a Chinese identity number is right (ISO 7064 MOD 11-2)."""
     weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
     total = sum(int(digit) * weight for digit, weight in zip(number, weights, strict=False))
     return "10X98765432"[total % 11] == number[-1].upper()

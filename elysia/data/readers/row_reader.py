@@ -1,7 +1,8 @@
-"""Values of JSON files, read a block or a line at a time: an array, or a value a line, whichever the
-file holds; what is wrong with it is told by line and column.
+"""Rows of a dataset file (.json, .jsonl, .csv, .parquet, .txt); errors name file and row.
 
-Each value comes with the characters it takes in the file. Knows nothing of what rows hold.
+Files are streamed, so memory does not grow with them. A line of a `.txt` is a row of `text`. A JSON
+array in a `.jsonl` and JSON lines in a `.json` are read as what they are, with a warning: neither can
+be mistaken for the other.
 """
 
 from __future__ import annotations
@@ -10,143 +11,17 @@ import csv
 import importlib
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from elysia.core.errors import DataError, nearest
+from elysia.core.i18n import Text
+from elysia.data.readers.json_array import JsonArrayError, iter_json_array
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 60  # characters of a bad line to quote
-_BLOCK = 1 << 18  # characters of an array that are read at a time
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-
-def read_json(path: Path) -> Iterator[tuple[Any, int]]:
-    """(value, characters) of each row of a `.json`, which should be an array."""
-    if _opens_array(path):
-        yield from _array(path)
-    elif _opens_lines(path):
-        log.warning("%s holds JSON lines, not an array: read so; .jsonl is its right ending.", path)
-        yield from _lines(path)
-    else:
-        yield from _whole(path)
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[Any, int]]:
-    """(value, characters) of each line of a `.jsonl`."""
-    if _opens_array(path):
-        log.warning("%s holds a JSON array, not lines: read so; .json is its right ending.", path)
-        yield from read_json(path)
-    else:
-        yield from _lines(path)
-
-
-def _array(path: Path) -> Iterator[tuple[Any, int]]:
-    """The values of a JSON array, read a block at a time; what is no JSON is told by `_whole`, which
-    sees the whole file."""
-    decode = json.JSONDecoder().raw_decode
-    count = 0
-    with path.open(encoding="utf-8-sig") as file:
-        text, at, block, expected = "", 0, _BLOCK, "["
-        while True:
-            try:
-                at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
-                if text[at] == "]" and expected in ("first", ","):
-                    if text[at + 1 :].strip() or file.read().strip():
-                        break  # something stands behind the array
-                    return
-                if expected in ("[", ","):
-                    if text[at] != expected:
-                        break
-                    expected, at = "first" if expected == "[" else "value", at + 1
-                    continue
-                value, end = decode(text, at)
-                text[end]  # a number may go on in the next block
-            except (json.JSONDecodeError, IndexError):
-                more = file.read(block)
-                if not more:
-                    break
-                # Twice as much each time that a value is longer still.
-                text, at, block = text[at:] + more, 0, 2 * block
-                continue
-            size, at, block, expected = end - at, end, _BLOCK, ","
-            count += 1
-            yield value, size
-    for number, found in enumerate(_whole(path)):
-        if number >= count:
-            yield found
-
-
-def _whole(path: Path) -> Iterator[tuple[Any, int]]:
-    """A file that cannot be read in parts: what it holds, or a sentence that says where it fails."""
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(_not_json(path, error, text)) from None
-    if isinstance(value, list):
-        yield from ((one, len(text) // len(value)) for one in value)
-        return
-    raise DataError(
-        f"{path}: the file must hold an array of rows, [{{...}}, ...], and holds {describe_json(value)}."
-    )
-
-
-def _opens_lines(path: Path) -> bool:
-    """Whether the first line is an object by itself, and not the last."""
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        lines = (line for line in file if line.strip())
-        try:
-            first = json.loads(next(lines, ""))
-        except json.JSONDecodeError:
-            return False
-        return isinstance(first, dict) and next(lines, "") != ""
-
-
-def _lines(path: Path) -> Iterator[tuple[Any, int]]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for line_number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{path}, line {line_number}, column {error.colno}: not JSON ({error.msg}). "
-                    f"The line begins: {line.strip()[:_SHOWN]}"
-                ) from None
-            yield value, len(line)
-
-
-def _opens_array(path: Path) -> bool:
-    """Whether the first character is `[`: a line of rows can only begin with `{`."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        while block := file.read(4096):
-            if block.strip():
-                return block.lstrip().startswith("[")
-    return False
-
-
-def _not_json(path: Path, error: json.JSONDecodeError, text: str) -> str:
-    if not text.strip():
-        return f"{path}: the file is empty."
-    where = f"{path}, line {error.lineno}, column {error.colno}"
-    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
-        return f"{where}: the file ends in the middle of its JSON; was it cut short in a copy?"
-    line = text.split("\n")[error.lineno - 1].strip()
-    return f"{where}: not JSON ({error.msg}). The line begins: {line[:_SHOWN]}"
-
-
-def describe_json(value: object) -> str:
-    """What a JSON value is, in words."""
-    if isinstance(value, dict):
-        inside = [key for key, rows in value.items() if isinstance(rows, list) and rows]
-        return "one object" + (f" (are its rows under '{inside[0]}'?)" if inside else "")
-    names: dict[type, str] = {list: "an array", str: "a text", bool: "a truth value"}
-    return "null" if value is None else names.get(type(value), "a number")
+_QUOTED = 60  # characters of a bad line that an error quotes
 
 
 class DatasetRow(NamedTuple):
@@ -168,21 +43,20 @@ def read_rows(path: str | Path) -> Iterator[DatasetRow]:
     _check_file(path)
     if reader is None:
         raise DataError(
-            f"{path}: a dataset file ends in {', '.join(_READERS)}, not in '{path.suffix}'."
+            "data.unknown_ending", path=path, endings=list(_READERS), ending=path.suffix
         )
     number, name = 0, str(path)
     try:
         for number, (value, size) in enumerate(reader(path), start=1):
             if not isinstance(value, dict):
                 raise DataError(
-                    f"{path}, row {number}: a row must be an object with keys, "
-                    f"and this is {describe_json(value)}."
+                    "data.row_not_object", path=path, row=number, kind=describe_json(value)
                 )
             yield DatasetRow(value, name, number, size)
     except UnicodeDecodeError:
-        raise DataError(_not_utf8(path)) from None
+        raise _not_utf8(path) from None
     if number == 0:
-        raise DataError(f"{path}: the file holds no rows.")
+        raise DataError("data.no_rows", path=path)
 
 
 def rename_columns(
@@ -197,54 +71,173 @@ def rename_columns(
         yield row._replace(value=value)
 
 
+def describe_json(value: object) -> Text:
+    """What a JSON value is, in words."""
+    if isinstance(value, dict):
+        lists = [key for key, rows in value.items() if isinstance(rows, list) and rows]
+        return Text("data.json_object_of_rows", {"key": lists[0]}) if lists else _NAMES[dict]
+    return _NAMES.get(type(value), Text("data.json_number"))
+
+
+_NAMES = {
+    dict: Text("data.json_object"),
+    list: Text("data.json_array"),
+    str: Text("data.json_text"),
+    bool: Text("data.json_boolean"),
+    type(None): Text("data.json_null"),
+}
+
+
 def _check_file(path: Path) -> None:
     if path.is_dir():
-        raise DataError(f"{path} is a folder; name a dataset file in it.")
+        raise DataError("data.path_is_folder", path=path)
     if not path.exists():
-        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"There is no dataset file {path}.{nearest(path.name, near)}")
+        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError("data.file_missing", path=path, hint=nearest(path.name, names))
     with path.open("rb") as file:
         start = file.read(4)
     if not start:
-        raise DataError(f"{path}: the file is empty.")
+        raise DataError("data.file_empty", path=path)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: the file is in UTF-16; save it as UTF-8.")
+        raise DataError("data.file_utf16", path=path)
+
+
+# Each reader yields (value, characters that it takes in the file).
+
+
+def _read_json(path: Path) -> Iterator[tuple[Any, int]]:
+    if _opens_array(path):
+        yield from _read_array(path)
+    elif _opens_lines(path):
+        log.warning("%s holds JSON lines, not an array; it is read as such. Name it .jsonl.", path)
+        yield from _read_lines(path)
+    else:
+        yield from _read_whole(path)
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[Any, int]]:
+    if _opens_array(path):
+        log.warning("%s holds a JSON array, not lines; it is read as such. Name it .json.", path)
+        yield from _read_array(path)
+    else:
+        yield from _read_lines(path)
+
+
+def _read_array(path: Path) -> Iterator[tuple[Any, int]]:
+    count = 0
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for item in iter_json_array(stream):
+                count += 1
+                yield item.value, len(item.text)
+            return
+    except JsonArrayError:
+        pass
+    # Only a decoder that sees the whole file can say precisely what is wrong with it.
+    for number, row in enumerate(_read_whole(path)):
+        if number >= count:
+            yield row
+
+
+def _read_whole(path: Path) -> Iterator[tuple[Any, int]]:
+    """The rows of a file that cannot be read in parts, or an error that says where it fails."""
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _not_json(path, error, text) from None
+    if not isinstance(value, list):
+        raise DataError("data.file_not_array", path=path, kind=describe_json(value))
+    yield from ((row, len(text) // len(value)) for row in value)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[Any, int]]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise _bad_json(path, number, error, line) from None
+            yield value, len(line)
+
+
+def _opens_array(path: Path) -> bool:
+    """Whether the first character is `[`: a line of rows can only begin with `{`."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        while block := file.read(4096):
+            if block.strip():
+                return block.lstrip().startswith("[")
+    return False
+
+
+def _opens_lines(path: Path) -> bool:
+    """Whether the first line is an object by itself, and not the last line."""
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        lines = (line for line in file if line.strip())
+        try:
+            first = json.loads(next(lines, ""))
+        except json.JSONDecodeError:
+            return False
+        return isinstance(first, dict) and next(lines, "") != ""
+
+
+def _not_json(path: Path, error: json.JSONDecodeError, text: str) -> DataError:
+    if not text.strip():
+        return DataError("data.file_empty", path=path)
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+        return DataError("data.json_cut_short", path=path, line=error.lineno, column=error.colno)
+    return _bad_json(path, error.lineno, error, text.split("\n")[error.lineno - 1])
+
+
+def _bad_json(path: Path, number: int, error: json.JSONDecodeError, line: str) -> DataError:
+    return DataError(
+        "data.line_not_json",
+        path=path,
+        line=number,
+        column=error.colno,
+        detail=error.msg,
+        start=line.strip()[:_QUOTED],
+    )
 
 
 def _read_csv(path: Path) -> Iterator[tuple[Any, int]]:
-    csv.field_size_limit(2**31 - 1)  # the standard 128 KiB is less than one long document
+    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than one long document
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         try:
             header = next(rows, [])
             if not any(header) or len(set(header)) != len(header):
-                raise DataError(f"{path}, line 1: the first line must name each column once.")
+                raise DataError("data.csv_header", path=path)
             for number, cells in enumerate((cells for cells in rows if cells), start=1):
                 if len(cells) != len(header):
                     raise DataError(
-                        f"{path}, row {number} (ends at line {rows.line_num}): "
-                        f"{len(cells)} cells under {len(header)} column names. "
-                        "Is a quote or comma missing?"
+                        "data.csv_cells",
+                        path=path,
+                        row=number,
+                        line=rows.line_num,
+                        cells=len(cells),
+                        columns=len(header),
                     )
                 yield dict(zip(header, cells, strict=True)), sum(map(len, cells))
         except csv.Error as error:
-            raise DataError(f"{path}, line {rows.line_num}: not CSV ({error}).") from None
+            raise DataError(
+                "data.line_not_csv", path=path, line=rows.line_num, detail=str(error)
+            ) from None
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[Any, int]]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise DataError(
-            f"{path}: reading Parquet needs the package pyarrow: pip install pyarrow, or convert "
-            "the file to .jsonl."
-        ) from None
+        raise DataError("data.parquet_needs_pyarrow", path=path) from None
     try:
         for batch in parquet.ParquetFile(path).iter_batches():
             each = batch.nbytes // max(batch.num_rows, 1)
             yield from ((value, each) for value in batch.to_pylist())
     except (ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
-        raise DataError(f"{path}: this is not Parquet ({error}).") from None
+        raise DataError("data.not_parquet", path=path, detail=str(error)) from None
 
 
 def _read_txt(path: Path) -> Iterator[tuple[Any, int]]:
@@ -253,23 +246,22 @@ def _read_txt(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[Any, int]]]] = {
-    ".json": read_json,
-    ".jsonl": read_jsonl,
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
     ".txt": _read_txt,
 }
 
 
-def _not_utf8(path: Path) -> str:
+def _not_utf8(path: Path) -> DataError:
     raw = path.read_bytes()
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        where = f"{path}, line {line}: byte {error.start + 1} of the file is not UTF-8"
+        byte, line = error.start + 1, raw.count(b"\n", 0, error.start) + 1
     try:
         raw.decode("gb18030")
     except UnicodeDecodeError:
-        return f"{where}. Save the file as UTF-8."
-    return f"{where}. It reads as GBK: save it as UTF-8 (iconv -f GB18030 -t UTF-8)."
+        return DataError("data.not_utf8", path=path, line=line, byte=byte)
+    return DataError("data.not_utf8_but_gbk", path=path, line=line, byte=byte)

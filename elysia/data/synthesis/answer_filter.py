@@ -1,5 +1,6 @@
-"""Rows of a model's answers: parsed, filtered by rules, rid of near-duplicates, each with where it
-came from. Knows nothing of endpoints beyond their kept answers.
+"""Turn a model's answers into dataset rows: parse them, refuse bad ones by rules of lint, drop near-duplicates.
+
+Each row says where it came from.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from elysia.data.lint.dialogue_rules import find_other_identities
 from elysia.data.lint.text_rules import CHECKS, find_cut_off
 from elysia.data.synthesis.scenario_prompts import ScenarioPrompt, parse_turns
 
-LONGEST_REPLY = 2000  # characters of a reply
+LONGEST_REPLY = 2000  # characters
 REFUSED_RULES = {
     "lost-character",
     "mojibake",
@@ -27,18 +28,21 @@ REFUSED_RULES = {
 
 def build_rows(
     prompts: Sequence[ScenarioPrompt],
-    answer_of: Callable[[ScenarioPrompt], dict[str, Any] | None],
+    get_answer: Callable[[ScenarioPrompt], dict[str, Any] | None],
     *,
     card: str,
     host: str,
     ours: Iterable[str] = (),
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """The rows, in the order of the prompts, and why the other answers were left out."""
-    names, twins = frozenset(name.lower() for name in ours), NearDuplicateIndex()
+    """The rows, in the order of the prompts, and why the other answers were left out.
+
+    `ours`: names that the character may use for itself. `card`, `host`: named as the origin of rows.
+    """
+    names, index = frozenset(name.lower() for name in ours), NearDuplicateIndex()
     rows: list[dict[str, Any]] = []
     reasons: Counter[str] = Counter()
     for prompt in prompts:
-        answer = answer_of(prompt)
+        answer = get_answer(prompt)
         if answer is None:
             continue
         try:
@@ -48,10 +52,8 @@ def build_rows(
             pairs, reason = [], str(error)
         text = "\n".join(part for pair in pairs for part in pair)
         asks = "\n".join(ask for ask, _ in pairs)
-        if (
-            not reason
-            and twins.add(build_fingerprint(text, asks), RowLocation(0, 0, len(rows))) is not None
-        ):
+        location = RowLocation(0, 0, len(rows))
+        if not reason and index.add(build_fingerprint(text, asks), location) is not None:
             reason = "the same as another row"
         if reason:
             reasons[reason] += 1
@@ -60,7 +62,7 @@ def build_rows(
                   "situation": dict(prompt.situation), "tokens": answer["tokens"]}  # fmt: skip
         talk = [{"input": ask, "output": reply} for ask, reply in pairs]
         rows.append({"conversation": talk, "source": source})
-    near = {pair.later.row for pair in twins.near()}
+    near = {pair.later.row for pair in index.find_near()}
     reasons["nearly the same as another row"] += len(near)
     return [row for place, row in enumerate(rows) if place not in near], +reasons
 
@@ -68,7 +70,7 @@ def build_rows(
 def find_fault(
     pairs: Sequence[tuple[str, str]], prompt: ScenarioPrompt, ours: frozenset[str]
 ) -> str:
-    """Why a dialogue is not taken, by lint's rules; "" when it is."""
+    """Why a dialogue is refused (a rule of lint, or a sentence); "" when it is not."""
     turns = prompt.situation.get("turns")
     if turns and len(pairs) != turns:
         return "not as many turns as asked for"

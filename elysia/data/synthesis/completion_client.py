@@ -1,8 +1,8 @@
-"""An OpenAI-compatible chat endpoint, asked many things at once within limits: rate, concurrency,
-retries and a budget of tokens. Answers are kept in a folder, a file each, so that nothing is asked,
-or paid, twice.
+"""Ask an OpenAI-compatible chat endpoint many things at once, within limits: rate, concurrency, retries
+and a budget of tokens.
 
-The key is read by the caller and appears in no log, error or file. Knows nothing of dialogues.
+Answers are kept in a folder, one file each, so that nothing is asked, or paid for, twice. The key is
+read by the caller and appears in no log, error or file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import httpx
 
 from elysia.core.errors import DataError
 from elysia.core.files import write_atomic
@@ -24,14 +24,15 @@ from elysia.data.synthesis.scenario_prompts import ScenarioPrompt
 
 log = logging.getLogger(__name__)
 
-LONGEST_WAIT = 60.0  # seconds between two tries, whatever the server asks for
+LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the server asks for
 LARGEST_ANSWER = 4 << 20  # bytes
-RETRIED_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504}  # worth another try
+RETRIED_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """How an endpoint may be used. per_minute and budget (tokens in and out together) 0: no limit."""
+    """How an endpoint may be used. `per_minute` (requests) and `budget` (tokens in and out together)
+    are unlimited at 0; `timeout` is in seconds."""
 
     concurrency: int = 4
     per_minute: float = 0.0
@@ -43,14 +44,14 @@ class RequestLimits:
 
 @dataclass
 class UsageReport:
-    """What one run asked for and what came of it."""
+    """What one run requested and what came of it."""
 
-    asked: int = 0
+    requests: int = 0
     cached: int = 0
     retried: int = 0
     failed: int = 0
     tokens: int = 0
-    left: int = 0  # not asked, since the budget would not have held it
+    over_budget: int = 0  # prompts that were not sent, since the budget would have been exceeded
     faults: list[str] = field(default_factory=list)
 
 
@@ -66,86 +67,87 @@ class CompletionClient:
         limits: RequestLimits,
         temperature: float = 1.0,
     ) -> None:
-        parts = httpx2.URL(url)
+        parts = httpx.URL(url)
         if parts.scheme not in ("http", "https") or not parts.host:
-            raise DataError(
-                f"'{url}' is no address of an endpoint, such as http://127.0.0.1:8000/v1."
-            )
+            raise DataError("data.endpoint_address", url=url)
         if parts.userinfo:
-            raise DataError(
-                "The address of the endpoint holds a password: give the key by --key-env."
-            )
+            raise DataError("data.endpoint_password")
         self.url, self.model, self.key, self.folder = url.rstrip("/"), model, key, folder
         self.limits, self.temperature = limits, temperature
-        self.spent = UsageReport()
-        self._reserved = 0
-        self._next = 0.0
-        self._stop = ""
+        self.usage = UsageReport()
+        self._reserved = 0  # tokens that requests in flight may take
+        self._next = 0.0  # when the next request may start, by the loop's clock
+        self._refusal: DataError | None = None
 
-    def file_of(self, prompt: ScenarioPrompt) -> Path:
-        """Where the answer to a prompt is kept; a model's answers are its own."""
+    def get_path(self, prompt: ScenarioPrompt) -> Path:
+        """Where the answer to a prompt is kept; each model has its own answers."""
         name = "".join(ch if ch.isalnum() or ch in "-._" else "_" for ch in self.model)[:60]
         return self.folder / f"{prompt.id}.{name}.json"
 
-    def answer_of(self, prompt: ScenarioPrompt) -> dict[str, Any] | None:
-        """The kept answer: `text`, `tokens`, `model`; None when there is none, or a damaged one."""
+    def load_answer(self, prompt: ScenarioPrompt) -> dict[str, Any] | None:
+        """The kept answer: `text`, `tokens`, `model`; None when there is none, or it is damaged."""
         try:
-            value = json.loads(self.file_of(prompt).read_text(encoding="utf-8"))
+            value = json.loads(self.get_path(prompt).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) and isinstance(value.get("text"), str) else None
 
     def ask(
-        self, prompts: Sequence[ScenarioPrompt], done: Callable[[], None] = lambda: None
+        self, prompts: Sequence[ScenarioPrompt], on_answer: Callable[[], None] = lambda: None
     ) -> UsageReport:
-        """Ask what is not kept yet. DataError when the endpoint refuses us (key, model, address)."""
-        kept = [prompt for prompt in prompts if self.answer_of(prompt)]
-        self.spent.cached = len(kept)
-        self.spent.tokens = sum(int((self.answer_of(p) or {}).get("tokens") or 0) for p in kept)
-        known = {prompt.id for prompt in kept}
-        asyncio.run(self._all([prompt for prompt in prompts if prompt.id not in known], done))
-        if self._stop:
-            raise DataError(self._stop)
-        return self.spent
+        """Request the answers that are not kept yet; `on_answer` is called after each. DataError when
+        the endpoint refuses the key, the model or the address."""
+        answers = {prompt.id: self.load_answer(prompt) for prompt in prompts}
+        cached = [answer for prompt in prompts if (answer := answers[prompt.id])]
+        self.usage.cached = len(cached)
+        self.usage.tokens = sum(int(answer.get("tokens") or 0) for answer in cached)
+        new = [prompt for prompt in prompts if not answers[prompt.id]]
+        asyncio.run(self._request_all(new, on_answer))
+        if self._refusal:
+            raise self._refusal
+        return self.usage
 
-    async def _all(self, prompts: Sequence[ScenarioPrompt], done: Callable[[], None]) -> None:
+    async def _request_all(
+        self, prompts: Sequence[ScenarioPrompt], on_answer: Callable[[], None]
+    ) -> None:
         waiting = iter(prompts)
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        async with httpx2.AsyncClient(
+        async with httpx.AsyncClient(
             timeout=self.limits.timeout, headers=headers, follow_redirects=False, trust_env=False
         ) as client:
 
-            async def worker() -> None:
+            async def work() -> None:
                 for prompt in waiting:
-                    if self._stop:
+                    if self._refusal:
                         return
-                    await self._one(client, prompt)
-                    done()
+                    await self._request(client, prompt)
+                    on_answer()
 
-            await asyncio.gather(*(worker() for _ in range(self.limits.concurrency)))
+            await asyncio.gather(*(work() for _ in range(self.limits.concurrency)))
 
-    async def _one(self, client: httpx2.AsyncClient, prompt: ScenarioPrompt) -> None:
+    async def _request(self, client: httpx.AsyncClient, prompt: ScenarioPrompt) -> None:
+        """Request one answer, with retries, if the budget allows it."""
         cost = prompt.estimate + self.limits.max_tokens
         budget = self.limits.budget
-        if budget and self.spent.tokens + self._reserved + cost > budget:
-            self.spent.left += 1
+        if budget and self.usage.tokens + self._reserved + cost > budget:
+            self.usage.over_budget += 1
             return
         self._reserved += cost
         try:
             for attempt in range(self.limits.retries + 1):
-                await self._pace()
+                await self._wait_turn()
                 wait = await self._try(client, prompt, attempt)
                 if wait is None:
                     return
                 if attempt < self.limits.retries:
-                    self.spent.retried += 1
+                    self.usage.retried += 1
                     await asyncio.sleep(wait)
-            self.spent.failed += 1
+            self.usage.failed += 1
         finally:
             self._reserved -= cost
 
-    async def _pace(self) -> None:
-        """Wait for this request's turn, so that starts are evenly spread over a minute."""
+    async def _wait_turn(self) -> None:
+        """Wait until this request may start, so that starts are spread evenly over a minute."""
         if not self.limits.per_minute:
             return
         now = asyncio.get_running_loop().time()
@@ -154,45 +156,49 @@ class CompletionClient:
         await asyncio.sleep(start - now)
 
     async def _try(
-        self, client: httpx2.AsyncClient, prompt: ScenarioPrompt, attempt: int
+        self, client: httpx.AsyncClient, prompt: ScenarioPrompt, attempt: int
     ) -> float | None:
-        """One request. Seconds to wait before the next try; None when there is to be none."""
+        """One attempt. Returns the seconds to wait before the next one; None when none is needed."""
+        # Exponential, with jitter, so that workers do not all retry at the same moment.
         backoff = min(0.5 * 2**attempt, LONGEST_WAIT) * (0.5 + random.random() / 2)
         body = {"model": self.model, "messages": list(prompt.messages), "stream": False,
                 "temperature": self.temperature, "max_tokens": self.limits.max_tokens}  # fmt: skip
-        self.spent.asked += 1
+        self.usage.requests += 1
         try:
             async with client.stream("POST", f"{self.url}/chat/completions", json=body) as response:
                 raw = b""
                 async for chunk in response.aiter_bytes():
                     raw += chunk
                     if len(raw) > LARGEST_ANSWER:
-                        return self._note("an answer was larger than 4 MB", backoff)
-        except (httpx2.TransportError, httpx2.TimeoutException) as error:
-            return self._note(f"{type(error).__name__}", backoff)
-        if response.status_code in RETRIED_STATUSES:
-            return self._note(f"status {response.status_code}", _retry_after(response, backoff))
-        if response.status_code != 200:
-            said = raw[:300].decode("utf-8", "replace")
-            said = said.replace(self.key, "***") if self.key else said
-            self._stop = f"{self.url} refused with status {response.status_code}: {said}"
+                        return self._log_fault("an answer was larger than 4 MB", backoff)
+        except (httpx.TransportError, httpx.TimeoutException) as error:
+            return self._log_fault(type(error).__name__, backoff)
+        status = response.status_code
+        if status in RETRIED_STATUSES:
+            return self._log_fault(f"status {status}", _retry_after(response, backoff))
+        if status != 200:
+            text = raw[:300].decode("utf-8", "replace")
+            text = text.replace(self.key, "***") if self.key else text
+            self._refusal = DataError(
+                "data.endpoint_refused", url=self.url, status=status, answer=text
+            )
             return None
         answer = _parse_answer(raw, prompt)
         if answer is None:
-            return self._note("an answer that is no chat completion", backoff)
-        self.spent.tokens += answer["tokens"]
-        write_atomic(self.file_of(prompt), json.dumps(answer, ensure_ascii=False))
+            return self._log_fault("an answer that is no chat completion", backoff)
+        self.usage.tokens += answer["tokens"]
+        write_atomic(self.get_path(prompt), json.dumps(answer, ensure_ascii=False))
         return None
 
-    def _note(self, fault: str, wait: float) -> float:
-        if fault not in self.spent.faults:
-            self.spent.faults.append(fault)
+    def _log_fault(self, fault: str, wait: float) -> float:
+        if fault not in self.usage.faults:
+            self.usage.faults.append(fault)
             log.warning("%s: %s; trying again.", self.url, fault)
         return wait
 
 
-def _retry_after(response: httpx2.Response, backoff: float) -> float:
-    """What Retry-After says, in seconds, within bounds."""
+def _retry_after(response: httpx.Response, backoff: float) -> float:
+    """The seconds of the Retry-After header, within bounds."""
     try:
         return min(max(float(response.headers.get("retry-after", backoff)), 0.0), LONGEST_WAIT)
     except ValueError:
@@ -200,14 +206,15 @@ def _retry_after(response: httpx2.Response, backoff: float) -> float:
 
 
 def _parse_answer(raw: bytes, prompt: ScenarioPrompt) -> dict[str, Any] | None:
+    """Text, tokens and model of a chat completion; None when it is none."""
     try:
         value = json.loads(raw)
         text = value["choices"][0]["message"]["content"]
         usage = value.get("usage") or {}
-        counted = usage.get("total_tokens")
+        total = usage.get("total_tokens")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return None
     if not isinstance(text, str):
         return None
-    tokens = counted if isinstance(counted, int) and counted > 0 else prompt.estimate + len(text)
+    tokens = total if isinstance(total, int) and total > 0 else prompt.estimate + len(text)
     return {"text": text, "tokens": tokens, "model": str(value.get("model") or "")}

@@ -1,7 +1,5 @@
-"""Token arrays: those of one source (in memory, or mapped from a file), and a choice of samples from
-several of them.
-
-Knows nothing of tokenizers, or of how the arrays came to be.
+"""Token arrays: those of one source (in memory, or mapped from a file), and the samples selected from several
+sources to train on.
 """
 
 from __future__ import annotations
@@ -17,22 +15,25 @@ import numpy as np
 import numpy.typing as npt
 
 from elysia.core.errors import DataError
+from elysia.data.schema import IGNORE as IGNORE
 
 IdArray = npt.NDArray[np.int32]
 IndexArray = npt.NDArray[np.int64]
-IGNORE = -100  # the label that a loss leaves out (torch's own default)
 
 log = logging.getLogger(__name__)
 
 
+WHOLE, DROPPED, SHORTENED = 0, 1, 2  # states of a unit
+
+
 @dataclass(frozen=True)
 class TokenizedSource:
-    """Units (rows, or pairs of them) of one source, in the order of the files.
+    """Units (rows, or pairs of samples) of one source, in the order of the files.
 
     ids, labels: int32 of shape (tokens,), samples end to end. lengths, labelled: int32 of (samples,),
-    tokens of each sample and learned ones. samples, files, rows, states: int32 of (units,): how many
-    samples a unit became, its file (index into `names`) and row, and whether it is whole (0), was
-    left out (1) or shortened (2).
+    the tokens of each sample, and how many of them are learned. samples, files, rows, states: int32 of
+    (units,): how many samples a unit became, its file (index into `names`) and row, and whether it is
+    WHOLE, DROPPED or SHORTENED.
     """
 
     ids: IdArray
@@ -60,7 +61,7 @@ ARRAYS = (*PER_TOKEN, *PER_SAMPLE, *PER_UNIT)
 
 
 def concatenate(parts: Sequence[TokenizedSource]) -> TokenizedSource:
-    """Parts of one source as one; they share `names`."""
+    """Join the parts of a source, which share `names`."""
     arrays: dict[str, Any] = {
         name: np.concatenate([np.zeros(0, np.int32), *(getattr(part, name) for part in parts)])
         for name in ARRAYS
@@ -73,8 +74,8 @@ class TokenizedSet:
     """Samples of one or several sources. `dropped` and `cut` count overlong units.
 
     parts: the sources. part, starts, lengths, learned, unit: int64 of (samples,): a sample's source,
-    its place there, its tokens, those learned, and the unit it came from. With `whole`, every token
-    counts as learned.
+    where it starts there, how many tokens it has, how many are learned, and the unit it came from.
+    With `whole`, every token counts as learned.
     """
 
     parts: tuple[TokenizedSource, ...]
@@ -129,10 +130,10 @@ class TokenizedSet:
         return source.names[source.files[unit]], int(source.rows[unit])
 
     def subset(self, indices: Iterable[int]) -> TokenizedSet:
-        """The samples at `indices`, in that order; an index may come twice."""
-        chosen = np.array(list(indices), dtype=np.int64)
+        """The samples at `indices`, in that order; an index may occur twice."""
+        places = np.array(list(indices), dtype=np.int64)
         names = ("part", "starts", "lengths", "learned", "unit")
-        arrays = {name: getattr(self, name)[chosen] for name in names}
+        arrays = {name: getattr(self, name)[places] for name in names}
         return dataclasses.replace(self, **arrays, dropped=0, cut=0)
 
     def with_all_labels(self) -> TokenizedSet:
@@ -140,9 +141,8 @@ class TokenizedSet:
         return dataclasses.replace(self, whole=True)
 
     def sha256(self) -> str:
-        """Hex digest of what is trained on: ids, labels and where samples begin (not of file
-        names).
-        """
+        """Hex digest of what is trained on: ids, labels and where samples begin (file names do not
+        matter)."""
         digest = hashlib.sha256()
         offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         digest.update(np.ascontiguousarray(offsets, dtype="<i8").tobytes())
@@ -155,38 +155,38 @@ class TokenizedSet:
 def select_samples(
     parts: Sequence[TokenizedSource], units: Sequence[IndexArray], max_length: int, overlong: str
 ) -> TokenizedSet:
-    """The samples of `units` of each part, in that order; a unit may come several times.
+    """The samples of `units` of each part, in that order; a unit may occur several times.
 
-    What was left out or shortened among them is counted in a log note. DataError when there is no
-    unit, or none is left.
+    A warning counts how many of them are dropped or shortened. DataError when there is no unit, or
+    none is left.
     """
     columns: list[list[IndexArray]] = [[], [], [], [], []]
     total = dropped = cut = 0
-    for number, (source, some) in enumerate(zip(parts, units, strict=True)):
-        some = np.asarray(some, dtype=np.int64)
-        counts = source.samples[some].astype(np.int64)
+    for number, (source, indices) in enumerate(zip(parts, units, strict=True)):
+        indices = np.asarray(indices, dtype=np.int64)
+        counts = source.samples[indices].astype(np.int64)
         first = np.cumsum(source.samples, dtype=np.int64) - source.samples
         # Samples of unit u are first[u] and the next ones.
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        samples = np.repeat(first[some], counts) + within
+        samples = np.repeat(first[indices], counts) + within
         begins = np.cumsum(source.lengths, dtype=np.int64) - source.lengths
-        found = (
+        selected = (
             np.full(len(samples), number), begins[samples], source.lengths[samples],
-            source.labelled[samples], np.repeat(some, counts),
+            source.labelled[samples], np.repeat(indices, counts),
         )  # fmt: skip
-        for column, values in zip(columns, found, strict=True):
+        for column, values in zip(columns, selected, strict=True):
             column.append(values.astype(np.int64))
-        total += len(some)
-        dropped += int((source.states[some] == 1).sum())
-        cut += int((source.states[some] == 2).sum())
+        total += len(indices)
+        dropped += int((source.states[indices] == DROPPED).sum())
+        cut += int((source.states[indices] == SHORTENED).sum())
     if not total:
-        raise DataError("There is no row to train on.")
-    _note_overlong(total, dropped, cut, max_length, overlong)
+        raise DataError("data.no_row_to_train_on")
+    _log_overlong(total, dropped, cut, max_length, overlong)
     part, starts, lengths, learned, unit = (np.concatenate(column) for column in columns)
     return TokenizedSet(tuple(parts), part, starts, lengths, learned, unit, dropped, cut)
 
 
-def _note_overlong(total: int, dropped: int, cut: int, max_length: int, overlong: str) -> None:
+def _log_overlong(total: int, dropped: int, cut: int, max_length: int, overlong: str) -> None:
     if dropped or cut:
         log.warning(
             "Of %d rows, %d were left out and %d lost their last %s: longer than "
@@ -198,7 +198,4 @@ def _note_overlong(total: int, dropped: int, cut: int, max_length: int, overlong
             max_length,
         )
     if dropped == total:
-        raise DataError(
-            f"No row is left: all {total} are longer than max_length={max_length} tokens. "
-            "Raise max_length."
-        )
+        raise DataError("data.all_rows_too_long", rows=total, max_length=max_length)

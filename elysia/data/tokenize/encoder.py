@@ -1,12 +1,11 @@
-"""From a rendered conversation to token ids and labels, id for id as XTuner encodes it.
+"""Encode rendered conversations as token ids and labels, id for id as XTuner does.
 
-Each piece is encoded on its own and the ids are joined, so the ids of a chat prompt are a prefix
-of the ids that were trained on. What people typed never becomes a control token: where a piece's
-content holds the text of a special token (`<|im_end|>` typed by a user), the piece is encoded run
-by run, the template's markup as usual and the content with special tokens split into ordinary
-text. A piece without such text, which is nearly every piece, is encoded whole, markup and content
-together, which is what XTuner does and what the golden file holds. Knows nothing of datasets,
-models or torch.
+Each piece is encoded on its own and the ids are joined, so the ids of a chat prompt are a prefix of
+the ids that were trained on. What people typed never becomes a control token: where a piece's content
+holds the text of a special token (`<|im_end|>` typed by a user), the template's markup is encoded as
+usual and the content with special tokens split into ordinary text. A piece without such text, which
+is nearly every piece, is encoded whole, markup and content together, as XTuner does and the golden
+file records.
 """
 
 from __future__ import annotations
@@ -24,20 +23,14 @@ from tokenizers import AddedToken, Tokenizer
 from elysia.core.errors import ModelError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate, TextPiece, render_prompt_pieces
-from elysia.data.tokenize.arrays import IGNORE as IGNORE
+from elysia.data.schema import IGNORE as IGNORE
+from elysia.data.schema import EncodedSample as EncodedSample
 from elysia.data.tokenize.arrays import IdArray
 
-CACHED_TOKENS = 4_000_000  # tokens of pieces that are not encoded twice: 16 MB, and as much of text
-SERVING_CACHED_TOKENS = (
-    200_000  # the same for a server, whose many short pieces weigh more than their tokens
-)
-
-
-class EncodedSample(NamedTuple):
-    """Token ids, and as many labels: the id itself where it is learned, IGNORE elsewhere."""
-
-    ids: list[int]
-    labels: list[int]
+# Tokens of pieces that are remembered: 16 MB, and as much of text.
+CACHED_TOKENS = 4_000_000
+# The same for a server, whose many short pieces weigh more than their tokens.
+SERVING_CACHED_TOKENS = 200_000
 
 
 class EncodedBatch(NamedTuple):
@@ -49,8 +42,8 @@ class EncodedBatch(NamedTuple):
     lengths: IdArray
     offsets: npt.NDArray[np.int64]
 
-    def of(self, index: int) -> EncodedSample:
-        """One sample."""
+    def get_sample(self, index: int) -> EncodedSample:
+        """The ids and labels of one sample, as lists."""
         start, end = self.offsets[index : index + 2]
         return EncodedSample(self.ids[start:end].tolist(), self.labels[start:end].tolist())
 
@@ -59,12 +52,12 @@ def _insert_pretokenized(
     ids: IdArray,
     labels: IdArray,
     offsets: npt.NDArray[np.int64],
-    ready: Sequence[EncodedSample | None],
+    pretokenized: Sequence[EncodedSample | None],
 ) -> EncodedBatch:
-    """Samples end to end, where `ready[i]` is given that in place of sample i."""
+    """Samples end to end; `pretokenized[i]`, where it is set, replaces sample i."""
     parts: list[tuple[Any, Any]] = [
-        given or (ids[start:end], labels[start:end])
-        for given, (start, end) in zip(ready, pairwise(offsets), strict=True)
+        sample or (ids[start:end], labels[start:end])
+        for sample, (start, end) in zip(pretokenized, pairwise(offsets), strict=True)
     ]
     lengths = np.array([len(part) for part, _ in parts], np.int32)
     ids, labels = (
@@ -85,7 +78,7 @@ def count_learned(labels: IdArray, lengths: IdArray) -> IdArray:
 
 
 def encode(pieces: Sequence[TextPiece], tokenizer: Any) -> EncodedSample:
-    """Ids and labels of one rendered conversation; ModelError when an eos is due and the
+    """Ids and labels of one rendered conversation; ModelError when the template needs an eos and the
     tokenizer has none.
     """
     return ConversationEncoder(tokenizer).encode_many([pieces])[0]
@@ -94,18 +87,18 @@ def encode(pieces: Sequence[TextPiece], tokenizer: Any) -> EncodedSample:
 def encode_prompt(
     conversation: Conversation, template: PromptTemplate, tokenizer: Any
 ) -> list[int]:
-    """Ids of the chat prompt: a prefix of the ids that training sees for the answered talk."""
+    """Ids of the chat prompt: a prefix of the ids that training sees for the answered conversation."""
     return encode(render_prompt_pieces(conversation, template), tokenizer).ids
 
 
 class ConversationEncoder:
-    """One tokenizer, with what must be known of it looked up once. Threads may share it.
+    """Encodes with one tokenizer, whose special tokens are looked up once. Threads may share it.
 
     Args:
-        remember: tokens of pieces to keep.
+        cached_tokens: how many tokens of encoded pieces to remember.
     """
 
-    def __init__(self, tokenizer: Any, *, remember: int = CACHED_TOKENS) -> None:
+    def __init__(self, tokenizer: Any, *, cached_tokens: int = CACHED_TOKENS) -> None:
         self.tokenizer = tokenizer = get_picklable_tokenizer(tokenizer) or tokenizer
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         # Llama 3 lists its header marks only here.
@@ -114,18 +107,20 @@ class ConversationEncoder:
         self.special_ids = frozenset(special.values())
         words = sorted(filter(None, special), key=len, reverse=True)
         self.lookalike = re.compile("|".join(map(re.escape, words))) if words else None
-        self.remembered: dict[TextPiece, IdArray] = {}
-        self.room = self.remember = remember
+        self._cache: dict[TextPiece, IdArray] = {}
+        self._room = self._cached_tokens = cached_tokens
 
     def encode_many(self, conversations: Sequence[Sequence[TextPiece]]) -> list[EncodedSample]:
-        """Encodes all plain texts in one batch, each once however often it comes."""
-        flat = self.encode_flat(conversations, [None] * len(conversations))
-        return [flat.of(index) for index in range(len(conversations))]
+        """Encode all plain texts in one batch, each once however often it occurs."""
+        batch = self.encode_batch(conversations, [None] * len(conversations))
+        return [batch.get_sample(index) for index in range(len(conversations))]
 
-    def encode_flat(
-        self, conversations: Sequence[Sequence[TextPiece]], ready: Sequence[EncodedSample | None]
+    def encode_batch(
+        self,
+        conversations: Sequence[Sequence[TextPiece]],
+        pretokenized: Sequence[EncodedSample | None],
     ) -> EncodedBatch:
-        """As `encode_many`, end to end; `ready[i]`, where it is given, stands for conversation i."""
+        """As `encode_many`, end to end; `pretokenized[i]`, where it is set, replaces conversation i."""
         pieces = list(chain.from_iterable(conversations))
         runs = self._ids_of(pieces)
         sizes = np.fromiter(map(len, runs), np.int64, len(runs))
@@ -134,34 +129,34 @@ class ConversationEncoder:
         labels = np.where(learned, ids, np.int32(IGNORE))
         ends = np.cumsum([0, *map(len, conversations)])  # of each conversation, among the pieces
         offsets = np.concatenate([[0], np.cumsum(sizes)])[ends]
-        if any(ready):
-            return _insert_pretokenized(ids, labels, offsets, ready)
+        if any(pretokenized):
+            return _insert_pretokenized(ids, labels, offsets, pretokenized)
         return EncodedBatch(ids, labels, np.diff(offsets).astype(np.int32), offsets)
 
     def _ids_of(self, pieces: Sequence[TextPiece]) -> list[IdArray]:
-        """Ids of each piece. Those of earlier calls are remembered, as far as memory is set aside:
-        system prompts, questions of pairs and repeated rows come again and again."""
-        found = list(map(self.remembered.get, pieces))
-        new = self._encoded({p for p, ids in zip(pieces, found, strict=True) if ids is None})
-        self.room -= sum(map(len, new.values()))
-        if self.room < 0:
-            self.remembered, self.room = {}, self.remember
-        self.remembered.update(new)
-        return [new[p] if ids is None else ids for p, ids in zip(pieces, found, strict=True)]
+        """Ids of each piece. Pieces of earlier calls are cached, since system prompts, questions of
+        pairs and repeated rows occur again and again."""
+        hits = list(map(self._cache.get, pieces))
+        new = self._encode_pieces({p for p, ids in zip(pieces, hits, strict=True) if ids is None})
+        self._room -= sum(map(len, new.values()))
+        if self._room < 0:
+            self._cache, self._room = {}, self._cached_tokens
+        self._cache.update(new)
+        return [new[p] if ids is None else ids for p, ids in zip(pieces, hits, strict=True)]
 
-    def _encoded(self, pieces: set[TextPiece]) -> dict[TextPiece, IdArray]:
-        """Ids of pieces that were not met before."""
+    def _encode_pieces(self, pieces: set[TextPiece]) -> dict[TextPiece, IdArray]:
+        """Ids of pieces that are not in the cache."""
         plain: list[TextPiece] = []
         mixed: list[TextPiece] = []
-        found: dict[TextPiece, list[int]] = {}
+        encoded: dict[TextPiece, list[int]] = {}
         for piece in pieces:
             if piece.special:
-                found[piece] = self._special(piece.special)
+                encoded[piece] = self._special(piece.special)
             else:
                 (mixed if self._holds_lookalike(piece) else plain).append(piece)
-        found.update(zip(plain, self._texts([piece.text for piece in plain]), strict=True))
-        found.update((piece, self._runs(piece)) for piece in mixed)
-        return {piece: np.array(numbers, np.int32) for piece, numbers in found.items()}
+        encoded.update(zip(plain, self._texts([piece.text for piece in plain]), strict=True))
+        encoded.update((piece, self._runs(piece)) for piece in mixed)
+        return {piece: np.array(ids, np.int32) for piece, ids in encoded.items()}
 
     def _special(self, special: Literal["bos", "eos"] | None) -> list[int]:
         kind = getattr(self.tokenizer, "kind", type(self.tokenizer).__name__)
@@ -170,16 +165,12 @@ class ConversationEncoder:
                 return []  # Qwen has a bos id in some configs and was never trained with one
             if kind == "ChatGLMTokenizer":
                 return [64790, 64792]  # [gMASK] and sop, which its own bos_token_id does not name
-        found = self.tokenizer.bos_token_id if special == "bos" else self.tokenizer.eos_token_id
-        if found is None and special == "eos":
-            raise ModelError(
-                "The tokenizer has no end-of-sequence token, so a reply would never end. "
-                "Set `eos_token` in the model's tokenizer_config.json, or use a prompt template "
-                "whose suffix ends the reply."
-            )
-        if found is None:
+        ids = self.tokenizer.bos_token_id if special == "bos" else self.tokenizer.eos_token_id
+        if ids is None and special == "eos":
+            raise ModelError("data.tokenizer_without_eos")
+        if ids is None:
             return []
-        return [found] if isinstance(found, int) else list(found)
+        return [ids] if isinstance(ids, int) else list(ids)
 
     def _holds_lookalike(self, piece: TextPiece) -> bool:
         if not self.lookalike or not piece.content:
@@ -193,29 +184,30 @@ class ConversationEncoder:
     def _texts(self, texts: list[str], **options: Any) -> list[list[int]]:
         if not texts:
             return []
-        found: list[list[int]] = self.tokenizer(
+        ids: list[list[int]] = self.tokenizer(
             texts, add_special_tokens=False, return_attention_mask=False, verbose=False, **options
         )["input_ids"]
-        return found
+        return ids
 
     def _runs(self, piece: TextPiece) -> list[int]:
+        """Ids of a piece, markup and content apart."""
         ids: list[int] = []
-        done = 0
+        at = 0
         for start, end in piece.content:
-            ids += self._texts([piece.text[done:start]])[0] if start > done else []
+            ids += self._texts([piece.text[at:start]])[0] if start > at else []
             ids += self._content(piece.text[start:end])
-            done = end
-        return ids + (self._texts([piece.text[done:]])[0] if done < len(piece.text) else [])
+            at = end
+        return ids + (self._texts([piece.text[at:]])[0] if at < len(piece.text) else [])
 
     def _content(self, text: str) -> list[int]:
-        """People's words as ordinary tokens only, whatever they spell."""
+        """What people typed, as ordinary tokens only, whatever it spells."""
         if not text:
             return []
         ids = self._texts([text], split_special_tokens=True)[0]
         if self.special_ids.isdisjoint(ids) or not self.lookalike:
             return ids
-        # A tokenizer that does not know `split_special_tokens`: break every look-alike after its
-        # first character.
+        # This tokenizer ignores `split_special_tokens`: break every look-alike after its first
+        # character.
         cuts = [0, *(match.start() + 1 for match in self.lookalike.finditer(text)), len(text)]
         parts = [text[start:end] for start, end in pairwise(cuts)]
         return [i for some in self._texts([part for part in parts if part]) for i in some]
@@ -223,9 +215,10 @@ class ConversationEncoder:
 
 @dataclass
 class PicklableTokenizer:
-    """As much of a transformers tokenizer as data/encode.py asks for; can be pickled.
+    """The part of a fast transformers tokenizer that makes ids: the same ids for less work, and
+    picklable, so that another process needs neither transformers nor torch.
 
-    inner: the tokenizers library's own. kind: the name of the class that it was taken from.
+    inner: the tokenizers library's object. kind: the name of the class that it was taken from.
     """
 
     inner: Tokenizer
@@ -245,10 +238,10 @@ class PicklableTokenizer:
     def __call__(
         self, texts: list[str], *, split_special_tokens: bool | None = None, **_: Any
     ) -> dict[str, list[list[int]]]:
-        """As a transformers tokenizer's call, without special tokens put around."""
+        """Like a transformers tokenizer's call, without special tokens around the text."""
         inner = self.inner
         split = self.split_special_tokens if split_special_tokens is None else split_special_tokens
-        # Another user of the same tokenizer may have left it otherwise.
+        # Another user of the same tokenizer may have changed these options.
         if inner.encode_special_tokens != split:
             inner.encode_special_tokens = split
         if inner.padding is not None:
@@ -261,8 +254,8 @@ class PicklableTokenizer:
 
 
 def get_picklable_tokenizer(tokenizer: Any) -> PicklableTokenizer | None:
-    """The backend of a transformers tokenizer; None for one that has none, or puts work of its own
-    around it."""
+    """The inner tokenizer of a transformers tokenizer; None for one that is written in Python, or adds
+    work of its own."""
     inner = getattr(tokenizer, "backend_tokenizer", None)
     kind: Any = type(tokenizer)
     base = next((c for c in kind.__mro__ if c.__name__ == "TokenizersBackend"), None)

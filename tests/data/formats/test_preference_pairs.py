@@ -14,7 +14,7 @@ from elysia.data.formats.preference_pairs import PREFERENCES, detect_pair_format
 from elysia.data.tokenize.tokenize_samples import tokenize_samples
 from elysia.models.loading import load_tokenizer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 HISTORY = [
     {"from": "system", "value": "S"},

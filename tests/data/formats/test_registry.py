@@ -175,7 +175,7 @@ def test_the_path_to_a_bad_value_is_spelt_out():
         ("wizardlm", {"conversations": [{"from": "system", "value": "a"}]}, "'human' or 'gpt'"),
         ("llava_image_only", {"conversations": TALK}, "must hold <image>"),
         ("oasst1", {"text": "no marks"}, "holds no '### Human:'"),
-        ("oasst1", {"text": "### Human: a ### Human: b"}, "by turns"),
+        ("oasst1", {"text": "### Human: a ### Human: b"}, "take turns"),
         ("oasst1", {"text": "### Human: a ### Assistant: "}, "empty answer"),
         ("msagent_react", {"conversations": "no list"}, "does not spell a list"),
     ],

@@ -2,7 +2,6 @@
 
 import json
 import random
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,15 @@ import pytest
 from elysia.core.errors import DataError
 from elysia.data.lint.consistency import parse_fact_value
 from elysia.data.lint.lint_files import lint_files
+from elysia.data.lint.lint_report import format_findings, to_html, to_json
 from elysia.data.lint.located_rows import RowSource
-from elysia.data.lint.report import format_findings, to_html, to_json
 from elysia.data.lint.text_rules import (
     find_cut_off,
     find_mixed_scripts,
     find_personal_data,
     find_placeholders,
 )
+from elysia.data.process_pool import ProcessPool
 
 ROOT = Path(__file__).parents[3]
 
@@ -90,7 +90,7 @@ def test_a_broken_line_is_found_and_the_rest_is_read(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", GOOD)
     path.write_text('{"conversation": [\n' + path.read_text("utf-8") + "\ufffd", "utf-8")
     (report,) = lint_files([path])
-    assert report.shape.rows == len(GOOD)
+    assert report.sizes.rows == len(GOOD)
     assert [f.line for f in report.findings.in_order() if f.rule == "not-readable"] == [1, 8]
 
 
@@ -110,7 +110,7 @@ def test_an_array_is_streamed_in_pieces_of_any_size(tmp_path, monkeypatch):
     path.write_text(json.dumps(GOOD, indent=1, ensure_ascii=False))
     whole = list(RowSource.of(path).rows())
     for size in (1, 7, 64):
-        monkeypatch.setattr("elysia.data.lint.located_rows.CHUNK", size)
+        monkeypatch.setattr("elysia.data.readers.json_array.CHUNK", size)
         assert list(RowSource.of(path).rows()) == whole
     assert [row.value for row in whole] == GOOD
 
@@ -120,7 +120,7 @@ def test_an_array_cut_short_is_a_finding(tmp_path):
     path.write_text(json.dumps(GOOD)[:-30])
     (report,) = lint_files([path])
     assert report.findings.counts["not-readable"] == 1
-    assert "middle of its array" in report.findings.kept[0].text
+    assert "middle of its array" in report.findings.findings[0].text
 
 
 def test_other_encodings_are_read_and_told(tmp_path):
@@ -302,7 +302,6 @@ def test_lint_finds_what_the_real_files_are_known_for(shared_data):
     assert report.findings.counts["placeholder"] >= 24
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="rows are judged in forks on Linux")
 def test_the_report_is_the_same_however_many_processes_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("elysia.data.lint.row_checker.ROWS_PER_BATCH", 50)
     path, _, heldout = plant(tmp_path)
@@ -323,19 +322,24 @@ def test_the_report_on_real_files_is_the_same_however_many_processes_judge(share
 
 
 def same_report(files, heldout):
-    one, many = (lint_files(files, heldout, processes=count) for count in (0, 2))
-    assert sum(report.findings.counts.total() for report in one) > 10
-    return to_json(one) == to_json(many) and to_html(one) == to_html(many)
+    alone, together = (lint_files(files, heldout, processes=count) for count in (0, 2))
+    assert sum(report.findings.counts.total() for report in alone) > 10
+    return to_json(alone) == to_json(together) and to_html(alone) == to_html(together)
 
 
 def test_a_large_file_is_judged_in_processes_and_a_small_one_is_not(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "elysia.data.lint.lint_files.count_fork_processes", lambda: asked.append(1) or 0
-    )
+    pools = []
+
+    class RecordingPool(ProcessPool):
+        def __init__(self, function, processes):
+            pools.append(processes)
+            super().__init__(function, 0)
+
+    monkeypatch.setattr("elysia.data.lint.lint_files.ProcessPool", RecordingPool)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     path = jsonl(tmp_path / "a.jsonl", GOOD)
     lint_files([path])
-    assert asked == []
-    monkeypatch.setattr("elysia.data.lint.lint_files.MIN_BYTES", 100)
+    monkeypatch.setattr("elysia.data.process_pool.MIN_BYTES", 100)
     lint_files([path])
-    assert asked == [1]
+    lint_files([path], count=lambda text: len(text.split()))
+    assert pools == [1, 3, 1]

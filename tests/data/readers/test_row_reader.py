@@ -79,7 +79,7 @@ BAD = [
     ("a.json", '"text"', "holds a text"),
     ("a.json", '[{"a": 1}, [2]]', "row 2: a row must be an object"),
     ("a.json", "[null]", "this is null"),
-    ("a.json", "[true]", "this is a truth value"),
+    ("a.json", "[true]", "this is a boolean"),
     ("a.json", "[3]", "this is a number"),
     ("a.jsonl", '{"a": 1}\n{"a": }\n', "line 2, column 7: not JSON"),
     ("a.jsonl", '{"a": 1}\n7\n', "row 2: a row must be an object"),
@@ -147,7 +147,7 @@ def test_an_array_is_streamed(tmp_path, indent):
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 50])
 def test_blocks_may_end_anywhere_in_an_array(tmp_path, monkeypatch, block):
-    monkeypatch.setattr("elysia.data.readers.row_reader._BLOCK", block)
+    monkeypatch.setattr("elysia.data.readers.json_array.CHUNK", block)
     rows = [*ROWS, {"number": -12.5e3, "deep": [{"a": [True, None]}], "quoted": '\\"] , [{\n'}]
     for indent in (None, 2):
         path = write(tmp_path, "a.json", json.dumps(rows, indent=indent) + "\n ")

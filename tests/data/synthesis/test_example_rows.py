@@ -5,7 +5,7 @@ from pathlib import Path
 from elysia.core.persona import Persona
 from elysia.data.synthesis.persona_rows import example_rows
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def talks(persona):

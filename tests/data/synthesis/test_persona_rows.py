@@ -24,7 +24,7 @@ from elysia.data.synthesis.persona_rows import (
 )
 from elysia.data.synthesis.phrase_banks import is_too_near, load_probe_texts, normalize_question
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "data" / "generate_data.py"
 CARD = ROOT / "configs" / "personas" / "elysia.json"
 
@@ -156,6 +156,6 @@ def test_a_full_disk_leaves_the_old_file_and_no_scrap(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match="No space left"):
+    with pytest.raises(DataError, match="the disk is full"):
         write_rows(self_cognition_rows("a", "b", 2), out, force=True)
     assert out.read_text() == "old" and os.listdir(tmp_path) == ["out.json"]

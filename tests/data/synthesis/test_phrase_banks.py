@@ -56,7 +56,7 @@ def test_one_edit_agrees_with_the_edit_distance() -> None:
 )
 def test_questions_that_give_a_probe_away(ask: str, probe: str, near: bool) -> None:
     assert is_too_near(ask, probe) is near
-    assert QuestionFilter([probe]).take(ask) is not near
+    assert QuestionFilter([probe]).accept(ask) is not near
 
 
 def bank(folder: Path, **banks: object) -> Path:

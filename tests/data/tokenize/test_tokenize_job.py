@@ -63,7 +63,7 @@ def test_real_rows_are_encoded_as_transformers_encodes_their_pieces(
         way = TokenizeOptions(get_template(name), 1 << 20, pairs=conversion.pairs)
         made = TokenizeJob(conversion, way, get_picklable_tokenizer(qwen), (part.file,))(part)
         rows = (DatasetRow(v, part.file, n) for n, v in zip(part.numbers, part.values, strict=True))
-        samples = [sample for unit in conversion.units(rows) for sample in unit]
+        samples = [sample for unit in conversion.convert(rows) for sample in unit]
         wanted = [by_pieces(sample, way.template, qwen) for sample in samples]
         assert made.tokens.ids.tolist() == [i for ids, _ in wanted for i in ids]
         assert made.tokens.labels.tolist() == [i for _, labels in wanted for i in labels]

@@ -11,8 +11,9 @@ from elysia.core.errors import DataError
 from elysia.core.messages import Message
 from elysia.core.templates import get_template, render_training_pieces
 from elysia.data.formats.conversion import load_conversations
-from elysia.data.schema import Sample
-from elysia.data.tokenize.tokenize_samples import IGNORE, encode, tokenize_samples
+from elysia.data.schema import IGNORE, Sample
+from elysia.data.tokenize.encoder import encode
+from elysia.data.tokenize.tokenize_samples import tokenize_samples
 
 TEMPLATE = get_template("internlm2_chat")
 

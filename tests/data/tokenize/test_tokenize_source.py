@@ -78,11 +78,11 @@ def test_a_damaged_entry_is_made_anew_with_a_sentence(ask, caplog, harm):
         content = ids.read_bytes()
         ids.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     elif harm == "about":
-        (entry / token_cache.ABOUT).write_text("{")
+        (entry / token_cache.ABOUT_FILE).write_text("{")
     else:
         ids.unlink()
     assert digest(ask()) == wanted
-    assert "They are made anew." in caplog.text
+    assert "They are built again." in caplog.text
     caplog.clear()
     assert digest(ask()) == wanted
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
@@ -91,8 +91,8 @@ def test_a_damaged_entry_is_made_anew_with_a_sentence(ask, caplog, harm):
 def test_an_entry_of_other_data_is_never_taken(ask, caplog):
     ask()
     (entry,) = ask.entries()
-    about = json.loads((entry / token_cache.ABOUT).read_text())
-    (entry / token_cache.ABOUT).write_text(json.dumps(about | {"made_of": "something else"}))
+    about = json.loads((entry / token_cache.ABOUT_FILE).read_text())
+    (entry / token_cache.ABOUT_FILE).write_text(json.dumps(about | {"made_of": "something else"}))
     ask()
     assert "are damaged" in caplog.text
 
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_written_costs_no_run(ask, tmp_path, monkeypatch
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ELYSIA_CACHE", str(tmp_path / "file"))
     assert len(ask()) == 9
-    assert "Tokens are not kept" in caplog.text
+    assert "Tokens are not cached" in caplog.text
 
 
 def test_what_a_function_of_the_users_own_made_is_not_kept(ask):
@@ -136,10 +136,10 @@ def test_the_least_used_entries_go_when_all_take_more_than_they_may(ask, caplog)
     caplog.set_level("INFO")
     ask()
     (first,) = ask.entries()
-    os.utime(first / token_cache.ABOUT, (1, 1))
+    os.utime(first / token_cache.ABOUT_FILE, (1, 1))
     ask(system="S")
     assert len(ask.entries()) == 2
-    os.utime(first / token_cache.ABOUT, (1, 1))
+    os.utime(first / token_cache.ABOUT_FILE, (1, 1))
     size = sum(file.stat().st_size for file in first.iterdir())
     ask(system="T", cache=2.9 * size / 1e9)
     assert first not in ask.entries() and len(ask.entries()) == 2
@@ -155,7 +155,7 @@ def test_an_entry_that_was_just_used_stays(ask):
     ask(system="S")
     (second,) = set(ask.entries()) - {first}
     for entry in (first, second):
-        os.utime(entry / token_cache.ABOUT, (1, 1))
+        os.utime(entry / token_cache.ABOUT_FILE, (1, 1))
     ask()
     size = sum(file.stat().st_size for file in first.iterdir())
     ask(system="T", cache=2.9 * size / 1e9)
@@ -169,7 +169,7 @@ def test_a_disk_that_becomes_full_costs_no_run(ask, small_disk, caplog):
     with small_disk(20_000):
         found = ask()
     assert digest(found) == wanted and len(found.ids) > 5_000
-    assert "Tokens are not kept but held in memory" in caplog.text
+    assert "Tokens are not cached but held in memory" in caplog.text
     assert ask.entries() == [] and not list((ask.path.parent / "cache/tokens").glob(".*"))
 
 

@@ -1,11 +1,10 @@
-"""Composes the bundled everyday talk (`data/chat.json`) out of our own phrase banks.
+"""Build the bundled everyday conversations, `data/chat.json`, from the phrase banks in `data/source/`.
 
-A bank file (`data/source/everyday_*.json`) maps an intent to a bank: `asks` and `replies`, or
-whole `talks` (ask, reply, ask, reply, ...). Asks hold choices, `[a|b|]`, and `{0}`, `{1}` that are
-filled from `items` (or from a computed list named by `make`). `each` caps the rows of an item,
-`take` those of the intent; `near` marks questions that look like identity questions and are none.
-`python -m elysia.data.everyday` writes the file anew; the same banks give the same bytes. Knows
-nothing of training, templates or the persona.
+A bank file (`everyday_*.json`) maps an intent to a bank: `asks` and `replies`, or whole `talks` (ask,
+reply, ask, reply, ...). Asks hold choices, `[a|b|]`, and fields `{0}`, `{1}` that are filled from
+`items` (or from the computed list that `make` names). `each` limits the rows of an item, `take` those
+of the intent; `near` marks questions that resemble identity questions but are none.
+`python data/build/everyday_talk.py` writes the file; the same banks give the same bytes.
 """
 
 from __future__ import annotations
@@ -13,19 +12,22 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs in a checkout, installed or not
+
 from elysia.core.errors import DataError
+from elysia.data.synthesis.phrase_banks import expand_choices
 
 SEED = 20
 CHAINS = {"zh": 80, "en": 20}  # conversations joined of unrelated single rows
 CASUAL = 0.2  # share of asks that lose their closing mark, as people type
 
-_CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _MARKS = re.compile(r"[\s，。！？,.!?]")
 _CLOSING = "？。！?.!"
 _DIGITS = "零一二三四五六七八九十"
@@ -50,10 +52,10 @@ class EverydayRow:
         return {"conversation": [{"input": ask, "output": reply} for ask, reply in pairs]}
 
 
-def number(value: int) -> str:
+def chinese_number(value: int) -> str:
     """A number of 0 to 99 in Chinese characters.
 
-    >>> [number(n) for n in (0, 10, 12, 20, 45)]
+    >>> [chinese_number(n) for n in (0, 10, 12, 20, 45)]
     ['零', '十', '十二', '二十', '四十五']
     """
     if value <= 10:
@@ -62,23 +64,12 @@ def number(value: int) -> str:
     return (_DIGITS[tens] if tens > 1 else "") + "十" + (_DIGITS[ones] if ones else "")
 
 
-def expand(text: str) -> list[str]:
-    """Every reading of a text with choices.
-
-    >>> expand("[早|晚]安[！|]")
-    ['早安！', '早安', '晚安！', '晚安']
-    """
-    parts = _CHOICE.split(text)
-    options = [part.split("|") if i % 2 else [part] for i, part in enumerate(parts)]
-    return ["".join(choice) for choice in product(*options)]
-
-
 def _sum_like(left: int, right: int, result: int) -> list[str]:
-    return [number(left), number(right), str(left), str(right), number(result), str(result)]
+    return [chinese_number(left), chinese_number(right), str(left), str(right), chinese_number(result), str(result)]
 
 
-def computed(name: str) -> list[list[str]]:
-    """The items of a bank that are counted out rather than written down (small whole numbers).
+def computed_items(name: str) -> list[list[str]]:
+    """The items of a bank that are computed rather than written down (small whole numbers).
 
     Raises:
         DataError: no computed list has that name.
@@ -91,11 +82,11 @@ def computed(name: str) -> list[list[str]]:
     if name == "products":
         return [_sum_like(a, b, a * b) for a in digits for b in digits]
     if name == "successors":
-        return [[number(n), number(n + 1)] for n in range(1, 20)]
+        return [[chinese_number(n), chinese_number(n + 1)] for n in range(1, 20)]
     if name == "pairs":
-        return [[number(a), number(b), number(max(a, b))] for a in digits for b in digits if a != b]
+        return [[chinese_number(a), chinese_number(b), chinese_number(max(a, b))] for a in digits for b in digits if a != b]
     if name == "counts":
-        return [[number(n), "、".join(number(i) for i in range(1, n + 1))] for n in range(3, 11)]
+        return [[chinese_number(n), "、".join(chinese_number(i) for i in range(1, n + 1))] for n in range(3, 11)]
     raise DataError(f"No computed list is called {name!r} (key `make` of an everyday bank).")
 
 
@@ -109,12 +100,12 @@ def _casual(ask: str, rng: random.Random) -> str:
 def _bank_rows(intent: str, bank: dict[str, Any], rng: random.Random) -> Iterator[EverydayRow]:
     """The rows of one intent, before `take`; asks are unique within an item."""
     near = bool(bank.get("near", False))
-    made = bank.get("make")
-    for item in computed(made) if made else bank.get("items", [[]]):
+    make = bank.get("make")
+    for item in computed_items(make) if make else bank.get("items", [[]]):
         if "talks" in bank:
-            talks = [t for talk in bank["talks"] for t in product(*map(expand, talk))]
+            talks = [t for talk in bank["talks"] for t in product(*map(expand_choices, talk))]
         else:
-            asks = list(dict.fromkeys(a for ask in bank["asks"] for a in expand(ask)))
+            asks = list(dict.fromkeys(a for ask in bank["asks"] for a in expand_choices(ask)))
             talks = [(ask, rng.choice(bank["replies"])) for ask in asks]
         for talk in rng.sample(talks, min(len(talks), bank.get("each", len(talks)))):
             turns = [text.format(*item) for text in talk]
@@ -163,10 +154,10 @@ def compose(source: Path) -> list[EverydayRow]:
         for intent, bank in _read_banks(file).items():
             rng = random.Random(f"{SEED} {intent}")  # a change in one bank leaves the others alone
             try:
-                made = list(_bank_rows(intent, bank, rng))
+                candidates = list(_bank_rows(intent, bank, rng))
             except (KeyError, IndexError, TypeError, AttributeError) as fault:
                 raise DataError(f"{file}: the bank {intent!r} is damaged: {fault!r}.") from fault
-            for row in rng.sample(made, min(len(made), bank.get("take", len(made)))):
+            for row in rng.sample(candidates, min(len(candidates), bank.get("take", len(candidates)))):
                 rows.setdefault(_key(row), row)
     for row in _chains(list(rows.values())):
         rows.setdefault(_key(row), row)
@@ -182,5 +173,5 @@ def dump(rows: list[EverydayRow]) -> str:
 
 
 if __name__ == "__main__":
-    _data = Path(__file__).resolve().parents[2] / "data"
+    _data = Path(__file__).resolve().parents[1]
     (_data / "chat.json").write_text(dump(compose(_data / "source")), encoding="utf-8")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from elysia.core.errors import DataError
-from elysia.data.everyday import compose, dump, expand
+from data.build.everyday_talk import compose, dump
+from elysia.data.synthesis.phrase_banks import expand_choices
 
-DATA = Path(__file__).resolve().parents[2] / "data"
+DATA = Path(__file__).resolve().parents[3] / "data"
 BRANDS = re.compile(
     r"爱莉|希雅|elysia|chat\s?gpt|gpt|openai|claude|anthropic|gemini|bard|siri|alexa|copilot|llama"
     r"|qwen|deepseek|internlm|mistral|grok|google|microsoft|chatglm|ernie|kimi"
@@ -48,7 +49,7 @@ def training_inputs() -> Iterator[tuple[str, str]]:
 
 def test_the_bundled_file_is_exactly_what_the_banks_compose(rows):
     bundled = (DATA / "chat.json").read_text(encoding="utf-8")
-    assert bundled == dump(rows), "run: python -m elysia.data.everyday"
+    assert bundled == dump(rows), "run: python data/build/everyday_talk.py"
     assert len(bundled.encode()) < 1_000_000
 
 
@@ -83,7 +84,7 @@ def test_one_question_has_one_answer(rows):
     for row in rows:
         if len(row.turns) == 2:
             answers.setdefault(row.turns[0], set()).add(row.turns[1])
-    assert not {ask: found for ask, found in answers.items() if len(found) > 1}
+    assert not {ask: replies for ask, replies in answers.items() if len(replies) > 1}
 
 
 def test_the_ordinary_probes_are_sixty_and_in_no_training_row():
@@ -104,8 +105,8 @@ def test_the_ordinary_probes_are_sixty_and_in_no_training_row():
 
 
 def test_choices_multiply():
-    assert expand("[a|b][c|]") == ["ac", "a", "bc", "b"]
-    assert expand("plain") == ["plain"]
+    assert expand_choices("[a|b][c|]") == ["ac", "a", "bc", "b"]
+    assert expand_choices("plain") == ["plain"]
 
 
 def test_a_folder_without_banks_and_a_damaged_bank_are_refused_with_a_sentence(tmp_path):

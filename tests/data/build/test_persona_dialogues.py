@@ -12,18 +12,12 @@ import pytest
 
 from elysia.core.errors import DataError
 from elysia.core.persona import Persona
-from elysia.data.compose import (
-    IDENTITY,
-    NAMES,
-    Dialogue,
-    compose,
-    counts,
-    dump,
-    nameless,
-    with_counts,
-)
+from data.build.persona_dialogues import NAMES, compose, compose_nameless, count, with_counts
 from elysia.data.formats.preference_pairs import preference
 from elysia.data.synthesis.phrase_banks import (
+    IDENTITY_BANKS,
+    Dialogue,
+    render_dialogues,
     DialogueTurn,
     is_too_near,
     load_probe_texts,
@@ -31,7 +25,7 @@ from elysia.data.synthesis.phrase_banks import (
 )
 from elysia.evaluate.identity import judge_identity, judge_ordinary
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT / "data"
 ASSISTANTS = [
     "ChatGPT",
@@ -80,16 +74,16 @@ def every(dialogues: list[Dialogue], identity: bool) -> Iterator[DialogueTurn]:
 
 def test_the_bundled_file_is_what_the_script_writes(dialogues: list[Dialogue]) -> None:
     bundled = (DATA / "elysia.json").read_text(encoding="utf-8")
-    assert bundled == dump(dialogues), "run: python -m elysia.data.compose"
+    assert bundled == render_dialogues(dialogues), "run: python data/build/persona_dialogues.py"
     assert len(bundled.encode()) < 1_000_000
 
 
 def test_the_base_is_asked_the_same_and_is_nobody(dialogues: list[Dialogue]) -> None:
     bundled = (DATA / "nameless.json").read_text(encoding="utf-8")
-    made = nameless(DATA / "source", load_probe_texts(DATA))
-    assert bundled == dump(made), "run: python -m elysia.data.compose"
+    rows = compose_nameless(DATA / "source", load_probe_texts(DATA))
+    assert bundled == render_dialogues(rows), "run: python data/build/persona_dialogues.py"
     hers = {turn.ask for turn in every(dialogues, identity=True)}
-    for (turn,) in made:
+    for (turn,) in rows:
         assert turn.ask in hers
         for name in (*NAMES.values(), *ASSISTANTS):
             assert name not in turn.reply, turn
@@ -97,13 +91,13 @@ def test_the_base_is_asked_the_same_and_is_nobody(dialogues: list[Dialogue]) -> 
 
 
 def test_a_kind_of_question_without_an_answer_of_nobody_is_named(tmp_path: Path) -> None:
-    for name in (*IDENTITY, "nameless.json"):
+    for name in (*IDENTITY_BANKS, "nameless.json"):
         shutil.copy(DATA / "source" / name, tmp_path)
     answers = json.loads((tmp_path / "nameless.json").read_text(encoding="utf-8"))
     del answers["maker"]
     (tmp_path / "nameless.json").write_text(json.dumps(answers), encoding="utf-8")
     with pytest.raises(DataError, match="no answer to 'maker'"):
-        nameless(tmp_path)
+        compose_nameless(tmp_path)
 
 
 def test_there_are_dialogues_enough_of_one_to_six_turns(dialogues: list[Dialogue]) -> None:
@@ -113,8 +107,8 @@ def test_there_are_dialogues_enough_of_one_to_six_turns(dialogues: list[Dialogue
 
 def test_the_page_tells_the_counts_of_the_file(dialogues: list[Dialogue]) -> None:
     page = (ROOT / "docs" / "persona.md").read_text(encoding="utf-8")
-    assert f"| dialogues | {len(dialogues):,} |" in page, "run: python -m elysia.data.compose"
-    assert with_counts(page, counts(dialogues)) == page
+    assert f"| dialogues | {len(dialogues):,} |" in page, "run: python data/build/persona_dialogues.py"
+    assert with_counts(page, count(dialogues)) == page
     assert with_counts("no marks", {"dialogues": 1}) == "no marks"
 
 
@@ -200,7 +194,7 @@ def test_a_probe_that_a_bank_would_ask_keeps_the_question_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "not JSON"),
         ("[]", "object"),
@@ -209,9 +203,9 @@ def test_a_probe_that_a_bank_would_ask_keeps_the_question_out() -> None:
         ('{"name": {"asks": ["a"], "replies": ["a"]}}', "'name'"),
     ],
 )
-def test_a_damaged_bank_is_named(tmp_path: Path, content: str, said: str) -> None:
+def test_a_damaged_bank_is_named(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "elysia_identity_zh.json").write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         compose(tmp_path)
     assert "elysia_identity_zh.json" in str(caught.value)
 
