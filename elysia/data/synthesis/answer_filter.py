@@ -1,4 +1,4 @@
-"""Turn a model's answers into dataset rows: parse them, refuse bad ones by rules of lint, drop near-duplicates.
+"""Turn a model's answers into dataset rows: parsed, checked by rules of lint, without near-duplicates.
 
 Each row says where it came from.
 """

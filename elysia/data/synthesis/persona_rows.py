@@ -16,6 +16,7 @@ from pathlib import Path
 
 from elysia.core.errors import DataError, ElysiaError, PersonaError, UsageError
 from elysia.core.files import write_atomic
+from elysia.core.paths import get_data_folder
 from elysia.core.persona import Persona
 from elysia.data.synthesis.phrase_banks import (
     IDENTITY_BANKS,
@@ -36,12 +37,6 @@ LONGEST_ABOUT = 60  # characters of a description's first sentence that an answe
 HELLOS = {"zh": ("你好", "嗨", "在吗？"), "en": ("Hello", "Hi there", "Hey!")}
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _START = re.compile(r"<START>", re.I)
-
-
-def get_data_folder() -> Path:
-    """The bundled `data/`: beside the package in a checkout, inside it when installed."""
-    beside = Path(__file__).resolve().parents[3] / "data"
-    return beside if beside.is_dir() else Path(__file__).resolve().parents[2] / "data"
 
 
 def self_cognition_rows(

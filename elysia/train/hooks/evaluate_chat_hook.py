@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 
 from elysia.core.messages import Message
 from elysia.core.templates import get_stop_words, get_template
-from elysia.data.tokenize.tokenize_samples import encode_prompt
+from elysia.data.tokenize.encoder import encode_prompt
 from elysia.models import loading
 from elysia.models.batch_generate import generate_batch
 from elysia.train.engine import rng

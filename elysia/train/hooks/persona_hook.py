@@ -23,8 +23,7 @@ from elysia.core.files import write_atomic
 from elysia.core.messages import Conversation, Message
 from elysia.core.persona import Persona
 from elysia.core.templates import get_stop_words, get_template
-from elysia.data.tokenize.encoder import IGNORE
-from elysia.data.tokenize.tokenize_samples import encode_prompt
+from elysia.data.tokenize.encoder import IGNORE, encode_prompt
 from elysia.evaluate.early_stopping import (
     DEFAULT_WEIGHTS,
     MEASURE_NAMES,

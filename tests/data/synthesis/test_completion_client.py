@@ -242,7 +242,7 @@ def test_mistakes_are_sentences(words, tmp_path, capsys):
     assert cli.main([*words, "--base-url", "ftp://x"]) == 1
     assert cli.main([*words, "--base-url", "http://me:secret@127.0.0.1/v1"]) == 1
     told = capsys.readouterr().err
-    assert "30 situations" in told and "no address" in told and "secret" not in told
+    assert "30 situations" in told and "not the address" in told and "secret" not in told
     (tmp_path / "bad.json").write_text('{"topic": "tea"}')
     with pytest.raises(DataError, match="object of lists"):
         load_grid(tmp_path / "bad.json")
