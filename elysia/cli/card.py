@@ -1,12 +1,10 @@
 """`elysia card show`, `card convert` and `card check`: character cards and lorebooks as files.
 
-What a card says is printed with its control characters spelled out: a stranger wrote it. Knows nothing
-of how a card is read or what a conversion keeps.
+Texts of a card come from strangers, so their control characters are spelled out.
 """
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elysia.cli.output import build_parser, say, warn
+from elysia.cli.terminal import escape_unprintable
 from elysia.core.errors import PersonaError, UsageError
 
 if TYPE_CHECKING:
     from elysia.core.card_file import CharacterCard
+    from elysia.core.i18n import Text
     from elysia.core.lorebook import LorebookEntry
 
 SHOWN_TEXTS = (
@@ -28,13 +28,12 @@ SHOWN_TEXTS = (
     "post_history_instructions",
 )
 SPEC_HELP = "default: the card's own; a lorebook or world file becomes v3 or world"
-WIDTH = 400  # characters shown of a text
 
 
 def show_parser() -> ArgumentParser:
     """The parser of `elysia card show`."""
     parser = build_parser(
-        "card show", "FILE", "Show who a card's character is, without any of its macros run.", show
+        "card show", "FILE", "Show the character on a card, with its macros as written.", show
     )
     parser.add_argument("file", metavar="FILE", help="a card: JSON, PNG or CHARX")
     parser.add_argument("--json", action="store_true", help="print the card's JSON as it is")
@@ -46,8 +45,8 @@ def convert_parser() -> ArgumentParser:
     parser = build_parser(
         "card convert",
         "FILE OUT [--spec {v2,v3,world}] [--picture PNG] [--force]",
-        "Write a card as another kind (OUT ends in .json, .png or .charx) or version. Says what would "
-        "be lost, and then writes only with --force.",
+        "Write a card as another kind (OUT ends in .json, .png or .charx) or version. Names what would be "
+        "lost, and then writes only with --force.",
         convert,
     )
     parser.add_argument("file", metavar="FILE", help="a card: JSON, PNG or CHARX")
@@ -63,8 +62,8 @@ def check_parser() -> ArgumentParser:
     parser = build_parser(
         "card check",
         "FILE",
-        "Read a card, or a lorebook or world file, as a chat would, and say what is odd in it. Exit "
-        "code 1 when it cannot be used.",
+        "Read a card, or a lorebook or world file, as a chat would, and name what is odd in it. Exit code "
+        "1 when it cannot be used.",
         check,
     )
     parser.add_argument("file", metavar="FILE", help="a card, a lorebook or a world file")
@@ -72,7 +71,7 @@ def check_parser() -> ArgumentParser:
 
 
 def show(args: Namespace) -> int:
-    """Print the card in short, or its JSON to the byte."""
+    """Print a summary of the card, or its JSON without a changed byte."""
     from elysia.core.card_file import read_card
     from elysia.core.card_json import dumps
 
@@ -97,34 +96,34 @@ def show(args: Namespace) -> int:
 
 
 def convert(args: Namespace) -> int:
-    """Write OUT; exit code 1, and nothing written, when that would lose what was not agreed to."""
+    """Write OUT; an error, and nothing written, when that would lose something without --force."""
     from elysia.core.card_convert import build_v2_backfill, convert_kind, convert_version
     from elysia.core.card_file import get_file_kind, read_card, write_card
 
     out = Path(args.out)
     kind = get_file_kind(out)
     if out.exists() and not args.force:
-        raise UsageError(f"{out} exists already; name another file, or say --force.")
+        raise UsageError("cli.out_exists_force", path=out)
     if (book := read_bare_lorebook(args.file)) is not None:
         return convert_lorebook(book, out, args)
     if args.spec == "world":
-        raise UsageError("--spec world is for lorebook files; a card stays a card.")
+        raise UsageError("cli.world_is_for_lorebooks")
     card = read_card(args.file)
     if kind == "charx" and args.spec == "v2":
-        raise UsageError("A CHARX holds V3 cards only; leave --spec out, or write a PNG or JSON.")
+        raise UsageError("cli.charx_is_v3")
     version = {"v2": 2, "v3": 3}.get(args.spec, 3 if kind == "charx" else card.version)
-    card, lost = convert_version(card, version)
-    card, left = convert_kind(card, kind)
+    card, lost_by_version = convert_version(card, version)
+    card, lost_by_kind = convert_kind(card, kind)
     if kind == "png":
         card = with_picture(card, args.picture)
-    refuse_losses([*lost, *left], out, args.force)
+    refuse_losses([*lost_by_version, *lost_by_kind], out, args.force)
     write_card(card, out, build_v2_backfill(card) if card.version == 3 else b"")
     say(f"{out}: {escape_unprintable(card.fields['name'])}, V{card.version}, {kind}")
     return 0
 
 
 def convert_lorebook(document: dict[str, Any], out: Path, args: Namespace) -> int:
-    """A stand-alone lorebook as a world, or the reverse."""
+    """Write a stand-alone lorebook as a world file, or the reverse."""
     from elysia.core.card_json import dumps
     from elysia.core.files import write_atomic
     from elysia.core.lorebook import parse_lorebook
@@ -135,10 +134,10 @@ def convert_lorebook(document: dict[str, Any], out: Path, args: Namespace) -> in
     )
 
     if out.suffix.lower() != ".json" or args.spec == "v2":
-        raise UsageError("A lorebook is written as JSON, with --spec v3 or --spec world.")
-    parse_lorebook(document, args.file)  # a sentence, when it is none
+        raise UsageError("cli.lorebook_is_json")
+    parse_lorebook(document, args.file)  # raises when it is none
     world = is_world(document)
-    lost: list[str] = []
+    lost: list[Text] = []
     if args.spec == "world" and not world:
         data = document["data"] if document.get("spec") == "lorebook_v3" else document
         document, lost = convert_lorebook_to_world(data)
@@ -150,32 +149,30 @@ def convert_lorebook(document: dict[str, Any], out: Path, args: Namespace) -> in
     return 0
 
 
-def refuse_losses(lost: list[str], out: Path, force: bool) -> None:
-    """Name what would be lost; PersonaError unless that was agreed to."""
-    for what in lost:
-        warn(f"lost: {escape_unprintable(what)}")
+def refuse_losses(lost: list[Text], out: Path, force: bool) -> None:
+    """Print what would be lost. Raises PersonaError when there is anything, except with --force."""
+    for loss in lost:
+        warn(f"lost: {escape_unprintable(str(loss))}")
     if lost and not force:
-        raise PersonaError(
-            f"{out} was not written: it would lose what is named above; --force writes it."
-        )
+        raise PersonaError("cli.card_would_lose", path=out)
 
 
 def with_picture(card: CharacterCard, path: str | None) -> CharacterCard:
-    """The card with the picture of a file, its own, or the main icon of its archive."""
+    """The card with the picture in a file, else its own, else the main icon of its archive."""
     from elysia.core.card_convert import get_main_picture
     from elysia.core.png import read_png
 
     if path:
         return replace(card, picture=read_png(Path(path).read_bytes(), path), original=None)
-    if card.picture is None and (found := get_main_picture(card)):
-        return replace(card, picture=read_png(found, "the card's main icon"), original=None)
+    if card.picture is None and (icon := get_main_picture(card)):
+        return replace(card, picture=read_png(icon, "the card's main icon"), original=None)
     if card.picture is None:
-        raise UsageError("The card has no picture of its own: name one with --picture.")
+        raise UsageError("cli.card_without_picture")
     return card
 
 
 def check(args: Namespace) -> int:
-    """Print what is odd, one a line, and a verdict."""
+    """Print what is odd, a line each, and whether the file can be used."""
     from elysia.core.card_file import read_card
     from elysia.core.lorebook import parse_lorebook
     from elysia.core.persona import Persona
@@ -185,22 +182,22 @@ def check(args: Namespace) -> int:
         card = read_card(args.file)
         Persona.from_card(card.document, args.file)
         for note in card.notes:
-            say(f"note: {escape_unprintable(note)}")
+            say(f"note: {escape_unprintable(str(note))}")
         if not any(card.greetings):
             say("note: there is no greeting; the user speaks first")
         book = card.fields.get("character_book") or {"entries": []}
     lorebook = parse_lorebook(book, args.file)
     for entry in lorebook.entries:
-        for odd in iter_oddities(entry):
+        for oddity in iter_oddities(entry):
             say(
-                f"note: lorebook entry {entry.number + 1} ({escape_unprintable(entry.label)[:40]}): {odd}"
+                f"note: lorebook entry {entry.number + 1} ({escape_unprintable(entry.label)[:40]}): {oddity}"
             )
     say(f"{args.file} can be used; {len(lorebook.entries)} lorebook entries.")
     return 0
 
 
 def read_bare_lorebook(path: str) -> dict[str, Any] | None:
-    """The document of a lorebook or world file; None of anything else, which is left to read_card."""
+    """The document of a lorebook or world file; None for anything else, which `read_card` judges."""
     from elysia.core.card_json import MAX_BYTES, loads
 
     file = Path(path)
@@ -215,7 +212,7 @@ def read_bare_lorebook(path: str) -> dict[str, Any] | None:
 
 
 def iter_oddities(entry: LorebookEntry) -> Iterator[str]:
-    """What keeps an entry from doing what its author may have meant."""
+    """What keeps an entry from working as its author may have meant it to."""
     from elysia.chat.prompt.safe_regex import TimeLimitedRegex
 
     if not entry.text.strip():
@@ -226,10 +223,3 @@ def iter_oddities(entry: LorebookEntry) -> Iterator[str]:
         yield "a key is no valid regular expression, so the entry never matches"
     if not entry.keys and not entry.constant and "activate" not in entry.decorators:
         yield "it has no keys and never matches"
-
-
-def escape_unprintable(text: str) -> str:
-    """One line of at most WIDTH characters; what would move a terminal's cursor is spelled out."""
-    line = " ".join(text.split())
-    safe = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line[:WIDTH])
-    return safe + ("..." if len(line) > WIDTH else "")

@@ -1,7 +1,6 @@
-"""`elysia talk`: a character in the terminal, with memory, knowledge and everything a page has.
+"""`elysia chat --character` and `elysia talk`: a character in the terminal, with memory and knowledge.
 
-What was said is kept; the same command goes on where the talk stopped. Knows nothing of how replies
-are made.
+The conversation is stored; the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -10,12 +9,19 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elysia.cli.card import escape_unprintable
-from elysia.cli.chat import catch_interrupts, iter_piped_messages, iter_typed_messages
+from elysia.cli.options import ENGINES
 from elysia.cli.output import build_parser, paint, say, warn
+from elysia.cli.terminal import (
+    catch_interrupts,
+    enable_line_editing,
+    escape_unprintable,
+    iter_messages,
+    show_finish,
+    strip_control_characters,
+)
 from elysia.core.errors import ElysiaError, EngineError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
     from elysia.chat.service import ChatService
 
 COMMANDS = (
-    "EXIT leaves, RESET begins anew, UNDO takes back, AGAIN answers anew, WHY shows what she saw"
+    "EXIT leaves, RESET starts over, UNDO takes back, AGAIN answers again, WHY shows the prompt"
 )
 
 
@@ -39,8 +45,12 @@ def talk_parser() -> ArgumentParser:
     add = parser.add_argument
     add("characters", nargs="+", metavar="CHARACTER")
     add_service_options(parser)
-    add("--new", action="store_true", help="begin a new talk instead of going on with the last")
-    add("--user", metavar="NAME", help="your name to her")
+    add(
+        "--new",
+        action="store_true",
+        help="begin a new conversation instead of continuing the last one",
+    )
+    add("--user", metavar="NAME", help="your name to the character")
     add("--temperature", type=float, metavar="T", help="default: 0.7")
     add("--top-p", type=float, metavar="P", help="default: 0.8")
     add("--max-new-tokens", type=int, metavar="N", help="default: 512")
@@ -49,15 +59,11 @@ def talk_parser() -> ArgumentParser:
 
 
 def add_service_options(parser: ArgumentParser) -> None:
-    """Where a chat service finds its things; shared with the pages and `kb`."""
+    """The flags about the model, the database and the embedder of a chat service."""
     add = parser.add_argument
     add("--model", metavar="MODEL", help="default: ELYSIA_MODEL, else what was merged last")
     add("--adapter", metavar="DIR", help="an adapter folder to put on the model")
-    add(
-        "--engine",
-        choices=["llama_cpp", "transformers", "openai"],
-        help="default: what suits MODEL",
-    )
+    add("--engine", choices=ENGINES, help="default: what suits MODEL")
     add("--remote-model", metavar="NAME", help="which of a URL's models (default: its first)")
     add("--prompt-template", metavar="NAME", help="default: the run card's")
     add(
@@ -69,7 +75,7 @@ def add_service_options(parser: ArgumentParser) -> None:
 
 
 def build_service_config(args: Namespace) -> Any:
-    """The options of add_service_options as app's ChatServiceConfig."""
+    """The flags of `add_service_options`, those that were not given from the environment."""
     from elysia.app.chat_service import ChatServiceConfig
 
     names = (
@@ -79,7 +85,7 @@ def build_service_config(args: Namespace) -> Any:
 
 
 def talk(args: Namespace) -> int:
-    """Open everything, talk, close."""
+    """Open the chat service, converse, and close it."""
     from elysia.app.chat_service import build_chat_service
     from elysia.chat.accounts import AccountStore
 
@@ -93,7 +99,7 @@ def talk(args: Namespace) -> int:
 
 
 class TerminalChat:
-    """One terminal at one conversation."""
+    """One terminal in one conversation, which is continued or begun."""
 
     def __init__(self, service: ChatService, user: str, args: Namespace) -> None:
         self.service, self.user, self.args = service, user, args
@@ -105,30 +111,32 @@ class TerminalChat:
         }
         if args.user:
             self.settings["user"] = {"name": args.user}
-        self.id = self._found() or self._begun()
+        self.id = self._find_last() or self._begin()
 
-    def _found(self) -> str | None:
-        """The last talk with exactly these characters."""
+    def _find_last(self) -> str | None:
+        """The id of the last conversation with exactly these characters; None with --new."""
         if self.args.new:
             return None
-        for one in self.service.store.all(self.user):
-            if list(one.guests) == self.guests:
+        for item in self.service.store.all(self.user):
+            if list(item.guests) == self.guests:
                 if self.settings:
-                    self.service.update_settings(self.user, one.id, **self.settings)
-                return one.id
+                    self.service.update_settings(self.user, item.id, **self.settings)
+                return item.id
         return None
 
-    def _begun(self) -> str:
+    def _begin(self) -> str:
         return self.service.create(self.user, self.guests, self.settings).id
 
     def converse(self) -> int:
-        """Until EXIT or the end of input. Through a pipe a fault ends it; on a terminal it is told."""
+        """Converse until EXIT or the end of input; returns the exit code.
+
+        Through a pipe an error ends it; on a terminal the error is shown and the user may go on.
+        """
         on_terminal = sys.stdin.isatty()
         if on_terminal:
-            with suppress(ImportError):
-                import readline  # noqa: F401
+            enable_line_editing()
             self.show_last()
-        for text in iter_typed_messages() if on_terminal else iter_piped_messages():
+        for text in iter_messages():
             if text.strip() == "EXIT":
                 break
             try:
@@ -140,10 +148,10 @@ class TerminalChat:
         return 0
 
     def obey(self, text: str) -> None:
-        """One message, or one of the words in capitals."""
+        """Send one message, or do what one of COMMANDS says."""
         word = text.strip()
         if word == "RESET":
-            self.id = self._begun()
+            self.id = self._begin()
             self.show_last()
         elif word == "UNDO":
             warn(f"(taken back: {escape_unprintable(self.service.undo(self.user, self.id))})")
@@ -158,21 +166,21 @@ class TerminalChat:
             self.answered(self.service.send(self.user, self.id, text))
 
     def newest_reply(self) -> ChatMessage:
-        """UsageError before the first."""
+        """The newest reply. Raises UsageError before the first one."""
         for line in reversed(self.service.get_messages(self.user, self.id)):
             if line.role == "assistant" and line.parent is not None:
                 return line
-        raise UsageError("She has not answered anything yet.")
+        raise UsageError("cli.no_reply_yet")
 
     def answered(self, reply: str) -> None:
-        """Show a round's replies as they come; Ctrl-C stops them."""
+        """Show the replies of a turn as they come; Ctrl-C stops them."""
         shown: set[str] = set()
         with catch_interrupts() as cancel:
             while True:
                 self.show(reply, cancel)
                 shown.add(reply)
                 following = None
-                # Between two guests nobody writes for a moment.
+                # Between the replies of two characters there is a moment without any.
                 while following is None and self.service.is_busy(self.user, self.id):
                     following = self._after(shown)
                     time.sleep(0.01)
@@ -181,12 +189,12 @@ class TerminalChat:
                 reply = following
 
     def _after(self, shown: set[str]) -> str | None:
-        """The reply below those that were shown."""
+        """The id of the reply that follows those in `shown`, if it has begun."""
         lines = self.service.get_messages(self.user, self.id)
         return next((x.id for x in lines if x.id not in shown and x.parent in shown), None)
 
     def show(self, reply: str, cancel: Any) -> None:
-        """One reply."""
+        """Show one reply as it comes."""
         line = self.line(reply)
         say(paint(f"{self.name(line)}: ", "cyan"), end="")
         for piece in self.service.follow(self.user, self.id, reply):
@@ -197,35 +205,28 @@ class TerminalChat:
         line = self.line(reply)
         if line.fault:
             raise EngineError(line.fault)
-        elif line.state == "stopped":
-            warn("(stopped)")
-        elif line.details.get("finish") == "length":
-            warn("(cut short: --max-new-tokens or the context's end)")
+        show_finish("cancelled" if line.state == "stopped" else line.details.get("finish"))
 
     def line(self, id: str) -> ChatMessage:
-        """A line as it is now."""
-        return next(one for one in self.service.get_messages(self.user, self.id) if one.id == id)
+        """A message in its present state."""
+        return next(item for item in self.service.get_messages(self.user, self.id) if item.id == id)
 
     def name(self, line: ChatMessage) -> str:
-        """Who says it."""
+        """The name of the character who says it."""
         return escape_unprintable(self.service.characters.get(self.user, str(line.speaker)).name)
 
     def show_last(self) -> None:
-        """Where the talk stands: its last message."""
+        """Show the last message, if it is a character's."""
         for line in self.service.get_messages(self.user, self.id)[-1:]:
             if line.role == "assistant":
                 say(paint(f"{self.name(line)}: ", "cyan") + strip_control_characters(line.text))
 
 
-def strip_control_characters(text: str) -> str:
-    """`text` without what would move a terminal's cursor."""
-    return "".join(sign for sign in text if sign.isprintable() or sign == "\n")
-
-
 def find_character_key(service: ChatService, user: str, name: str) -> str:
-    """A bundled character by key or name, one of the user's own by name, else a card's file."""
-    from pathlib import Path
+    """The key of a bundled character, of one of the user's own, or of the card in the file `name`.
 
+    A card file is stored once. Raises UsageError, with the nearest name, when there is none.
+    """
     members = service.characters.all(user)
     for member in members:
         if name in (member.key, member.name, member.persona.name):
@@ -238,25 +239,26 @@ def find_character_key(service: ChatService, user: str, name: str) -> str:
                 return member.key
         return service.characters.add(user, path.name, content).key
     known = [word for member in members for word in (member.key, member.name)]
-    raise UsageError(
-        f"There is no character '{name}', and no card at that path.{nearest(name, known)} "
-        f"There are {', '.join(member.key for member in members if member.owner is None)}."
-    )
+    bundled = [member.key for member in members if member.owner is None]
+    raise UsageError("cli.no_such_character", name=name, hint=nearest(name, known), known=bundled)
 
 
 def format_breakdown(receipt: dict[str, Any]) -> Iterator[str]:
-    """What entered a prompt, a line each."""
+    """The parts of a prompt, a line each."""
     if not receipt:
-        yield "(no receipt)"
+        yield "(nothing was recorded)"
         return
     tokens = receipt["tokens"]
-    yield f"{tokens['prompt']} tokens of {tokens['context']}, {tokens['reply']} kept for the reply"
+    yield f"{tokens['prompt']} tokens of {tokens['context']}, {tokens['reply']} reserved for the reply"
     if receipt["left_out"]:
         yield f"left out for room: the oldest {receipt['left_out']} messages"
     for kind in ("lore", "memories", "documents"):
-        for one in receipt[kind]:
-            name = one.get("name") or one.get("kind")
-            yield f"{kind}: {name} ({one['why']}, {one['tokens']} tokens): {escape_unprintable(one['text'])[:120]}"
+        for part in receipt[kind]:
+            name, text = (
+                part.get("name") or part.get("kind"),
+                escape_unprintable(part["text"])[:120],
+            )
+            yield f"{kind}: {name} ({part['why']}, {part['tokens']} tokens): {text}"
         if dropped := receipt[f"{kind}_dropped"]:
             yield f"{kind} left out for room: {len(dropped)}"
     if receipt["summary"]:

@@ -1,5 +1,5 @@
-"""`elysia list-cfg` and `elysia copy-cfg`: the configs that ship with the project. No config is
-executed.
+"""`elysia list-cfg` and `copy-cfg`, about the bundled configs, and `check-configs` and `migrate`, about
+configs written for XTuner.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def copy_cfg_parser() -> ArgumentParser:
         "copy-cfg", "NAME DIR", "Copy a bundled config to DIR/NAME_copy.py, to edit it.", copy_cfg
     )
     parser.add_argument("config_name", metavar="NAME", help="a name that list-cfg shows")
-    parser.add_argument("save_dir", metavar="DIR", help="made when absent")
+    parser.add_argument("save_dir", metavar="DIR", help="created when it does not exist")
     return parser
 
 
 def list_cfg(args: Namespace) -> int:
-    """Print the names, one a line; a pattern that finds none is an error."""
+    """Print the names, a line each. A pattern that matches none is an error."""
     from elysia.core.paths import list_bundled_configs
 
     names = [
@@ -48,8 +48,7 @@ def list_cfg(args: Namespace) -> int:
     for name in names:
         say(name)
     if not names:
-        what = f" has '{args.pattern}' in its name" if args.pattern else " was found"
-        raise ConfigError(f"No bundled config{what}.")
+        raise ConfigError("cli.no_bundled_config", pattern=args.pattern)
     return 0
 
 
@@ -60,16 +59,14 @@ def copy_cfg(args: Namespace) -> int:
     configs = list_bundled_configs()
     name = args.config_name.removeprefix("configs/").removesuffix(".py")
     if name not in configs:
-        raise ConfigError(
-            f"There is no bundled config '{args.config_name}'.{nearest(name, configs)} "
-            "'elysia list-cfg' lists them."
-        )
+        hint = nearest(name, configs)
+        raise ConfigError("cli.no_such_bundled_config", name=args.config_name, hint=hint)
     folder = Path(args.save_dir)
     target = folder / f"{configs[name].stem}_copy.py"
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; copy-cfg wants a folder.")
+        raise ConfigError("core.target_is_file", path=folder)
     if target.exists():
-        raise ConfigError(f"{target} exists already. Move it away, or copy to another folder.")
+        raise ConfigError("cli.config_copy_exists", path=target)
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text(with_absolute_base(configs[name]), encoding="utf-8")
     say(f"Copied to {target}")
@@ -77,7 +74,7 @@ def copy_cfg(args: Namespace) -> int:
 
 
 def with_absolute_base(config: Path) -> str:
-    """The text of `config` with its relative `_base_` made absolute: it means the same anywhere."""
+    """The text of `config` with an absolute path in `_base_`, so that the copy works in any folder."""
     text = config.read_text(encoding="utf-8")
     lines = text.splitlines(keepends=True)
     for node in ast.parse(text).body:
@@ -92,11 +89,11 @@ def with_absolute_base(config: Path) -> str:
     return "".join(lines)
 
 
-FAILED = "does not run"  # beside the statuses of a judgement
+FAILED = "does not run"  # the status of a file without a report; reports have their own
 
 
 class CheckedConfig(NamedTuple):
-    """One file and what was found; `try_build` is None where nothing was built, "" when it was."""
+    """The result for one file. `built` is why its build failed, "" if it did not, None if none was tried."""
 
     name: str
     report: ConversionReport | None
@@ -113,15 +110,15 @@ def check_configs_parser() -> ArgumentParser:
     parser = build_parser(
         "check-configs",
         "DIR [--build] [--json]",
-        "Judge every config of XTuner's in a folder: it runs, runs with changes (each is named), "
-        "or is not supported (and why).",
+        "Check every XTuner config in a folder: it runs, runs with changes (each is named), or is not "
+        "supported (and why).",
         check_configs,
     )
-    parser.add_argument("folder", metavar="DIR", help="a folder, searched to the bottom, or a file")
+    parser.add_argument("folder", metavar="DIR", help="a folder with its subfolders, or a file")
     parser.add_argument(
         "--build",
         action="store_true",
-        help="also build what each would train, with a tiny model and three rows in place of its own",
+        help="also build each training, with a tiny model and three rows in place of its own",
     )
     _add_device(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -133,10 +130,10 @@ def migrate_parser() -> ArgumentParser:
     parser = build_parser(
         "migrate",
         "CONFIG [-o FILE]",
-        "Write the flat settings that mean what a config of XTuner's means, and list every change.",
+        "Write the flat settings that are equivalent to an XTuner config, and list every change.",
         migrate,
     )
-    parser.add_argument("config", help="a config file of XTuner's")
+    parser.add_argument("config", help="a config file for XTuner")
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="default: <config>_flat.py here; - is the terminal"
     )
@@ -155,8 +152,7 @@ def _add_device(parser: ArgumentParser) -> None:
 
 
 def check_configs(args: Namespace) -> int:
-    """Print a line a config and what the short names in it mean; 1 when a file does not run or
-    does not build."""
+    """Print a line for each config and what the short names of changes mean; 1 when any fails."""
     root = Path(args.folder)
     files = list_config_files(root)
     results = [check_config(file, root, args.device) for file in files]
@@ -175,17 +171,17 @@ def check_configs(args: Namespace) -> int:
 
 
 def list_config_files(root: Path) -> list[Path]:
-    """The Python files of a folder, to the bottom, that are no package's `__init__`."""
+    """`root` itself, or the Python files below it that are not a package's `__init__`."""
     if root.is_file():
         return [root]
     files = sorted(p for p in root.rglob("*.py") if p.name != "__init__.py")
     if not files:
-        raise ConfigError(f"{root} is no folder with configs in it: no .py file was found.")
+        raise ConfigError("cli.no_configs_in_folder", path=root)
     return files
 
 
 def check_config(file: Path, root: Path, device: str) -> CheckedConfig:
-    """The judgement of one file."""
+    """What the conversion of one file reports."""
     from elysia.compat.xtuner.convert import convert_config
 
     name = str(file.relative_to(root)) if root.is_dir() else str(file)
@@ -196,20 +192,20 @@ def check_config(file: Path, root: Path, device: str) -> CheckedConfig:
 
 
 def try_build(result: CheckedConfig, file: Path, folder: Path) -> CheckedConfig:
-    """`result`, with what building it gave."""
+    """`result` with the outcome of building it."""
     import logging
 
     from elysia.train.verify.smoke_model import build_smoke_run
 
     if result.report is None or result.report.reasons:
         return result
-    logging.disable(logging.WARNING)  # five hundred runs would each introduce themselves
+    logging.disable(logging.WARNING)  # every run logs its settings, and there may be hundreds
     try:
         build_smoke_run(result.report.values, folder, file.stem)
         fault = ""
     except ElysiaError as error:
         fault = str(error)
-    except Exception as error:  # any kind, since it is the building that is tried
+    except Exception as error:  # of any type: whether it can be built is the question
         fault = f"{type(error).__name__}: {error}"
     finally:
         logging.disable(logging.NOTSET)
@@ -218,36 +214,35 @@ def try_build(result: CheckedConfig, file: Path, folder: Path) -> CheckedConfig:
 
 def to_json(result: CheckedConfig) -> dict[str, Any]:
     """One config as plain values."""
-    found = result.report.to_dict() if result.report else {"status": FAILED, "fault": result.fault}
-    told = {} if result.built is None else {"built": not result.built, "fault": result.built}
-    return {"config": result.name, **found, **told}
+    failure = {"status": FAILED, "fault": result.fault}
+    fields = result.report.to_dict() if result.report else failure
+    build = {} if result.built is None else {"built": not result.built, "fault": result.built}
+    return {"config": result.name, **fields, **build}
 
 
 def count_statuses(results: list[CheckedConfig]) -> dict[str, int]:
-    """How many of each status, and how many were built."""
-    found = dict(Counter(result.status for result in results))
+    """How many have each status, and how many could be built."""
+    counts = dict(Counter(result.status for result in results))
     tried = [result for result in results if result.built is not None]
-    return found | (
-        {"built": sum(not r.built for r in tried), "tried": len(tried)} if tried else {}
-    )
+    built = sum(not result.built for result in tried)
+    return counts | ({"built": built, "tried": len(tried)} if tried else {})
 
 
 def show_results(results: list[CheckedConfig]) -> None:
-    """A line a config; then what the changes' names mean, and the counts."""
+    """A line for each config, then the meaning of each change's name, and the counts."""
     colours = {"runs": "green", "runs with changes": "green", "not supported": "yellow"}
     meanings: dict[str, Counter[str]] = {}
     for result in results:
         report = result.report
-        told = result.fault if report is None else "; ".join(report.reasons)
+        summary = result.fault if report is None else "; ".join(map(str, report.reasons))
         if report and not report.reasons:
-            told = ", ".join(report.changes)
+            summary = ", ".join(report.changes)
             for key, text in report.changes.items():
-                meanings.setdefault(key, Counter())[text] += 1
-        say(
-            f"{paint(f'{result.status:<18}', colours.get(result.status, 'red'))}{result.name}: {told}"
-        )
+                meanings.setdefault(key, Counter())[str(text)] += 1
+        status = paint(f"{result.status:<18}", colours.get(result.status, "red"))
+        say(f"{status}{result.name}: {summary}")
         if report and not report.reasons and report.needs:
-            say(f"{'':<18}needs {'; '.join(report.needs)}")
+            say(f"{'':<18}needs {'; '.join(map(str, report.needs))}")
         if result.built:
             say(f"{'':<18}{paint('does not build', 'red')}: {result.built}")
     if meanings:
@@ -259,7 +254,7 @@ def show_results(results: list[CheckedConfig]) -> None:
 
 
 def migrate(args: Namespace) -> int:
-    """Write the flat config; a config that cannot be trained is an error that says why."""
+    """Write the flat config. A config that cannot be trained is an error that says why."""
     options = parse_cfg_options(args.cfg_options)
     from elysia.compat.xtuner import loader
     from elysia.compat.xtuner.convert import convert_config
@@ -270,11 +265,11 @@ def migrate(args: Namespace) -> int:
     source = find_config(args.config)
     tree = loader.config_to_tree(loader.load_config_file(source))
     if not loader.is_xtuner_config(tree) or isinstance(tree.get("settings"), dict):
-        raise ConfigError(f"{source} holds flat settings already: there is nothing to migrate.")
+        raise ConfigError("cli.config_already_flat", path=source)
     names = [setting.name for setting in dataclasses.fields(Settings)]
     report = convert_config(source, options, args.device, setting_names=names)
     if report.reasons:
-        raise ConfigError(f"{source} cannot be trained here: {'; '.join(report.reasons)}.")
+        raise ConfigError("cli.config_not_trainable", path=source, reasons=list(report.reasons))
     target = Path(args.output) if args.output else default_flat_path(source)
     values = build_settings(report.values, "the config").non_defaults()
     name = "FILE" if args.output == "-" else str(target)
@@ -283,7 +278,7 @@ def migrate(args: Namespace) -> int:
         say(text.rstrip("\n"))
         return 0
     if target.exists():
-        raise ConfigError(f"{target} exists already. Move it away, or name another with -o.")
+        raise ConfigError("cli.migrate_target_exists", path=target)
     target.write_text(text, encoding="utf-8")
     for change in report.changes.values():
         say(f"- {change}")

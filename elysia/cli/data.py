@@ -1,7 +1,4 @@
-"""`elysia data script`: a script becomes rows in which one character answers, and drafts of a card.
-
-Knows the flags and what is written where; the work is elysia/data/script.
-"""
+"""`elysia data script | generate | lint`: training rows from a script or a model, and the faults in rows."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from elysia.cli.options import require_at_least
 from elysia.cli.output import build_parser, paint, say, warn
 from elysia.core.errors import DataError, UsageError
 
@@ -25,7 +23,7 @@ def script_parser() -> ArgumentParser:
     parser = build_parser(
         "data script",
         "SCRIPT --character NAME --output DIR [options]",
-        "Make training rows of a script (play, subtitles, novel, chat log): scene by scene, the "
+        "Turn a script (play, subtitles, novel, chat log) into training rows: scene by scene, the "
         "character answers. Writes train.jsonl, heldout.jsonl, card.json, lorebook.json, "
         "left_out.jsonl and report.json.",
         script,
@@ -36,16 +34,24 @@ def script_parser() -> ArgumentParser:
     add(
         "--alias", action="append", default=[], metavar="NAME", help="another name; may be repeated"
     )
-    add("--output", required=True, metavar="DIR", help="a folder that is new, or written before")
+    add(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="a new folder, or one that this command wrote",
+    )
     add("--layout", choices=["play", "subtitles", "novel", "chat"], help="default: by the file")
     add(
         "--encoding",
         default="",
         metavar="NAME",
-        help="default: UTF-8, UTF-16, GBK or Big5 by sight",
+        help="default: UTF-8, UTF-16, GBK or Big5, as the bytes suggest",
     )
     add(
-        "--directions", choices=["keep", "drop"], default="keep", help="in brackets (default: keep)"
+        "--directions",
+        choices=["keep", "drop"],
+        default="keep",
+        help="texts in brackets (default: keep)",
     )
     add("--names", choices=["auto", "always", "never"], default="auto",
         help="say who speaks to the character (default: auto, where several do)")  # fmt: skip
@@ -59,11 +65,10 @@ def script_parser() -> ArgumentParser:
 
 
 def script(args: Namespace) -> int:
-    """Read, compile, write the folder, and print the account."""
+    """Read and compile the script, write the folder, and print how many lines became rows."""
     if not 0 <= args.heldout < 1:
-        raise UsageError(f"--heldout is {args.heldout}; it is a share, 0 or more and below 1.")
-    if args.max_turns < 0 or args.gap < 0:
-        raise UsageError("--max-turns and --gap are 0 or more.")
+        raise UsageError("cli.heldout_not_a_share", value=args.heldout)
+    require_at_least(args, 0, "--max-turns", "--gap")
     from elysia.core.files import staged_folder
     from elysia.data.script import character_draft, compile_rows
     from elysia.data.script.script_reader import read_script
@@ -76,37 +81,39 @@ def script(args: Namespace) -> int:
     known = (args.character, *aliases)
     lines, _total = read_script(path, args.layout or "", args.encoding, args.gap, known)
     try:
-        made = compile_rows.compile_lines(lines, choices, path.name)
+        compiled = compile_rows.compile_lines(lines, choices, path.name)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    account = {"script": path.name, "character": args.character, **made.account()}
-    held = {row["scene"] for row in made.heldout}
-    seen = [line for line in lines if line.scene not in held]
+        raise DataError("core.at", where=path, problem=error) from None
+    account = {"script": path.name, "character": args.character, **compiled.account()}
+    heldout_scenes = {row["scene"] for row in compiled.heldout}
+    # The drafts must not contain what the held-out rows test.
+    known_lines = [line for line in lines if line.scene not in heldout_scenes]
     with staged_folder(args.output, DataError, replaces=is_earlier_output) as folder:
-        write_jsonl(folder / "train.jsonl", made.train)
-        write_jsonl(folder / "heldout.jsonl", made.heldout)
-        write_jsonl(folder / "left_out.jsonl", iter_left_out(lines, made.left_out))
-        write_json(
-            folder / "card.json", character_draft.draft_card(seen, made.train, choices, path.name)
-        )
-        write_json(folder / "lorebook.json", character_draft.draft_lorebook(seen, choices))
+        write_jsonl(folder / "train.jsonl", compiled.train)
+        write_jsonl(folder / "heldout.jsonl", compiled.heldout)
+        write_jsonl(folder / "left_out.jsonl", iter_left_out(lines, compiled.left_out))
+        card = character_draft.draft_card(known_lines, compiled.train, choices, path.name)
+        write_json(folder / "card.json", card)
+        lorebook = character_draft.draft_lorebook(known_lines, choices)
+        write_json(folder / "lorebook.json", lorebook)
         write_json(folder / "report.json", account)
-    say(f"{account['lines']} lines = {account['used']} used + {len(made.left_out)} left out")
+    say(f"{account['lines']} lines = {account['used']} used + {len(compiled.left_out)} left out")
     for reason, count in account["left_out"].items():
         say(f"{count:>7}  {reason}")
     say(f"{account['scenes']} scenes, {account['scenes_with_rows']} with rows")
-    say(f"{len(made.train)} rows to train on, {len(made.heldout)} held out ({len(held)} scenes)")
+    count = len(compiled.heldout)
+    say(f"{len(compiled.train)} rows to train on, {count} held out ({len(heldout_scenes)} scenes)")
     say(f"Wrote {args.output}")
     return 0
 
 
 def is_earlier_output(folder: Path) -> bool:
-    """Whether an earlier run wrote this folder."""
+    """Whether an earlier run of `data script` wrote this folder."""
     return (folder / "report.json").exists() and (folder / "left_out.jsonl").exists()
 
 
 def iter_left_out(lines: Iterable[Any], reasons: dict[int, str]) -> Iterable[dict[str, Any]]:
-    """Every line that is in no row: number, reason, text."""
+    """Every line that is in no row, with its number, the reason and the text."""
     for line in lines:
         for number in line.numbers:
             if number in reasons:
@@ -119,12 +126,12 @@ def iter_left_out(lines: Iterable[Any], reasons: dict[int, str]) -> Iterable[dic
 
 
 def write_json(path: Path, value: Any) -> None:
-    """One JSON object."""
+    """Write one JSON value."""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """A row a line."""
+    """Write rows, a line each."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
@@ -133,19 +140,21 @@ def generate_parser() -> ArgumentParser:
     parser = build_parser(
         "data generate",
         "CARD --base-url URL --model NAME --output FILE [options]",
-        "Have a model write dialogues of a character over a grid of situations. Answers are kept "
-        "beside the output: run it again to go on where it stopped.",
+        "Let a model write dialogues of a character over a grid of situations. Answers are stored beside "
+        "the output: run it again to continue where it stopped.",
         generate,
     )
     add = parser.add_argument
     add("card", metavar="CARD", help="the character's card, JSON")
     add("--base-url", required=True, metavar="URL", help="such as http://127.0.0.1:8000/v1")
     add("--model", required=True, metavar="NAME", help="as the endpoint calls it")
-    add(
-        "--output", required=True, metavar="FILE", help="the rows (.jsonl), written anew at the end"
-    )
+    add("--output", required=True, metavar="FILE", help="the rows (.jsonl), rewritten at the end")
     add("--count", type=int, default=100, metavar="N", help="dialogues to ask for (default: 100)")
-    add("--situations", metavar="FILE", help="a JSON object of lists; all combinations are asked")
+    add(
+        "--situations",
+        metavar="FILE",
+        help="a JSON object of lists; all combinations are asked for",
+    )
     add("--key-env", default="OPENAI_API_KEY", metavar="NAME",
         help="the environment variable that holds the key (default: OPENAI_API_KEY)")  # fmt: skip
     add("--concurrency", type=int, default=4, metavar="N", help="requests at a time (default: 4)")
@@ -164,16 +173,16 @@ def generate_parser() -> ArgumentParser:
     add("--price", type=float, nargs=2, default=(0.0, 0.0), metavar=("IN", "OUT"),
         help="of a million tokens, for the estimate of --dry-run")  # fmt: skip
     add("--seed", type=int, default=0, help="of the order of situations (default: 0)")
-    add("--dry-run", action="store_true", help="show prompts and cost; ask nothing")
+    add("--dry-run", action="store_true", help="show prompts and cost; send nothing")
     return parser
 
 
 def generate(args: Namespace) -> int:
-    """Ask what is missing, then write every row anew; 1 when some were not asked or failed."""
-    if min(args.count, args.concurrency, args.max_tokens) < 1 or args.timeout <= 0:
-        raise UsageError("--count, --concurrency, --max-tokens and --timeout are above 0.")
-    if min(args.per_minute, args.budget, args.retries, args.temperature) < 0:
-        raise UsageError("--per-minute, --budget, --retries and --temperature are 0 or more.")
+    """Send the prompts without an answer yet, then write all rows; 1 when some were not sent or failed."""
+    require_at_least(args, 1, "--count", "--concurrency", "--max-tokens")
+    require_at_least(args, 0, "--per-minute", "--budget", "--retries", "--temperature")
+    if args.timeout <= 0:
+        raise UsageError("cli.timeout_not_positive", value=args.timeout)
     from elysia.core.files import write_atomic
     from elysia.core.persona import Persona
     from elysia.data.synthesis.answer_filter import build_rows
@@ -182,48 +191,52 @@ def generate(args: Namespace) -> int:
 
     persona = Persona.load(args.card)
     grid = load_grid(Path(args.situations)) if args.situations else GRID
-    wanted = build_prompts(persona, args.count, grid, args.seed)
+    prompts = build_prompts(persona, args.count, grid, args.seed)
     if args.dry_run:
-        return show_dry_run(args, wanted)
+        return show_dry_run(args, prompts)
     output = Path(args.output)
-    limits = RequestLimits(args.concurrency, args.per_minute, args.budget, args.retries, args.timeout,
-                    args.max_tokens)  # fmt: skip
+    limits = RequestLimits(
+        args.concurrency, args.per_minute, args.budget, args.retries, args.timeout, args.max_tokens
+    )
     folder = output.with_name(output.name + ".answers")
     key = os.environ.get(args.key_env, "")
     endpoint = CompletionClient(args.base_url, args.model, key, folder, limits, args.temperature)
-    spent = endpoint.ask(wanted)
+    spent = endpoint.ask(prompts)
     host = urlsplit(args.base_url).hostname or ""
     rows, reasons = build_rows(
-        wanted,
+        prompts,
         endpoint.load_answer,
         card=persona.name,
         host=host,
         ours=load_character_names(args.card),
     )
     write_atomic(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    say(f"{spent.cached} answers were kept, {spent.requests} requests, {spent.retried} of them again")
+    say(
+        f"{spent.cached} answers from earlier runs, {spent.requests} requests, {spent.retried} retried"
+    )
     say(f"{spent.tokens} tokens in all" + (f" of {args.budget}" if args.budget else ""))
     for reason, count in reasons.most_common():
         say(f"{count:>7}  left out: {reason}")
     if spent.over_budget:
-        warn(f"{spent.over_budget} were not asked: the budget would not have held them.")
+        warn(f"{spent.over_budget} were not sent: they would have exceeded the budget.")
     if spent.failed:
-        warn(f"{spent.failed} failed ({', '.join(spent.faults)}); run it again to ask them again.")
+        warn(f"{spent.failed} failed ({', '.join(spent.faults)}); run it again to retry them.")
     say(f"{args.output}: {len(rows)} rows")
     return int(bool(spent.over_budget or spent.failed))
 
 
-def show_dry_run(args: Namespace, wanted: Sequence[ScenarioPrompt]) -> int:
-    """Show the first prompts, and what all would take."""
-    for prompt in wanted[:2]:
+def show_dry_run(args: Namespace, prompts: Sequence[ScenarioPrompt]) -> int:
+    """Show the first prompts, and the tokens and cost of all."""
+    for prompt in prompts[:2]:
         for message in prompt.messages:
             say(f"[{message['role']}] {message['content']}")
         say()
-    given = sum(prompt.estimate for prompt in wanted)
-    made = sum(prompt.expected for prompt in wanted)
-    say(f"{len(wanted)} prompts, at most {given} tokens in, about {made} out")
+    tokens_in = sum(prompt.estimate for prompt in prompts)
+    tokens_out = sum(prompt.expected for prompt in prompts)
+    say(f"{len(prompts)} prompts, at most {tokens_in} tokens in, about {tokens_out} out")
     if any(args.price):
-        say(f"about {(given * args.price[0] + made * args.price[1]) / 1e6:.2f} at the prices given")
+        cost = (tokens_in * args.price[0] + tokens_out * args.price[1]) / 1e6
+        say(f"about {cost:.2f} at the prices given")
     return 0
 
 
@@ -235,16 +248,16 @@ def lint_parser() -> ArgumentParser:
     parser = build_parser(
         "data lint",
         "FILE ... [--heldout FILE] [--fix] [--json FILE] [--html FILE]",
-        "Say what is wrong with dataset files, by line and row. Exits with 1 when there are "
-        "errors: what training would refuse, or should never learn.",
+        "Find faults in dataset files, by line and row. Exits with 1 when there are errors: what training "
+        "would refuse, or should never learn.",
         lint,
     )
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help=".json, .jsonl, .csv, .txt or .parquet")
     add("--heldout", nargs="+", default=[], metavar="FILE", help="rows that may not be trained on")
-    add("--persona", metavar="CARD", help="the character's card: its names are its own")
+    add("--persona", metavar="CARD", help="the character's card, whose names it may use")
     add("--tokenizer", metavar="DIR", help="count tokens of this model (default: characters)")
-    add("--fix", action="store_true", help="mend what is safe, say each change, keep FILE.orig")
+    add("--fix", action="store_true", help="repair what is safe, name each change, keep FILE.orig")
     add("--json", metavar="FILE", help="write the report as JSON; - is the terminal")
     add("--html", metavar="FILE", help="write a page with plots")
     add(
@@ -258,9 +271,8 @@ def lint_parser() -> ArgumentParser:
 
 
 def lint(args: Namespace) -> int:
-    """Mend where asked, read, print; 1 when errors were found."""
-    if args.limit < 0:
-        raise UsageError(f"--limit is {args.limit}; it must be 0 (all) or more.")
+    """Repair with --fix, then print the findings; 1 when there are errors."""
+    require_at_least(args, 0, "--limit")
     from elysia.core.files import write_atomic
     from elysia.data.lint import lint_report as shown
     from elysia.data.lint.lint_files import lint_files as read
@@ -287,7 +299,7 @@ def lint(args: Namespace) -> int:
 
 
 def fix_files(files: list[Path]) -> None:
-    """Fix every file, saying each change."""
+    """Repair every file, and print each change."""
     from elysia.data.lint.autofix import fix_file
 
     for file in files:
@@ -295,34 +307,33 @@ def fix_files(files: list[Path]) -> None:
         for change in changes:
             warn(f"fixed {change}")
         if not changes:
-            warn(f"{file}: nothing that could be mended safely")
+            warn(f"{file}: nothing that could be repaired safely")
 
 
 def build_length_counter(tokenizer: str | None) -> Callable[[str], int]:
-    """How long a text is: tokens of a tokenizer, or characters."""
+    """A function from a text to its length: in tokens of a tokenizer, or in characters."""
     if tokenizer is None:
         return len
     from elysia.models.loading import load_tokenizer, resolve_model
 
-    found = load_tokenizer(resolve_model(tokenizer, "huggingface"))
+    encode = load_tokenizer(resolve_model(tokenizer, "huggingface"))
 
-    def tokens(text: str) -> int:
+    def count_tokens(text: str) -> int:
         plain = text.encode("utf-8", "replace").decode()
-        return len(found(plain, add_special_tokens=False)["input_ids"])
+        return len(encode(plain, add_special_tokens=False)["input_ids"])
 
-    return tokens
+    return count_tokens
 
 
 def load_character_names(card: str | None) -> list[str]:
-    """The names on a card that the character may call itself by."""
+    """The names on a card that the character may use of itself; none without a card."""
     if card is None:
         return []
     from elysia.core.persona import Persona
 
     persona = Persona.load(card)
-    ours = persona.elysia_extensions
-    aliases = ours.get("aliases")
+    extensions = persona.elysia_extensions
+    aliases = extensions.get("aliases")
     more = aliases if isinstance(aliases, list) else []
-    return [
-        str(n) for n in (persona.name, persona.display_name, ours.get("english_name"), *more) if n
-    ]
+    names = (persona.name, persona.display_name, extensions.get("english_name"), *more)
+    return [str(name) for name in names if name]

@@ -1,8 +1,6 @@
-"""`elysia list-dataset-format`, `log-dataset` and `check-custom-dataset`: the data as training sees
-it.
+"""`elysia list-dataset-format`, `log-dataset` and `check-custom-dataset`: the data as training sees it.
 
-Reads rows and the tokenizer, never a model's weights. What it shows is what the training's own
-dataset holds.
+They build the training's own dataset, from rows and the tokenizer; no weights are loaded.
 """
 
 from __future__ import annotations
@@ -12,9 +10,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elysia.cli.options import add_cfg_options, parse_cfg_options
+from elysia.cli.options import add_cfg_options, parse_cfg_options, require_at_least
 from elysia.cli.output import build_parser, paint, say
-from elysia.core.errors import UsageError
+from elysia.core.paths import resolve_all_bundled
 
 if TYPE_CHECKING:
     from elysia.train.config.settings import Settings
@@ -30,7 +28,7 @@ def list_dataset_format_parser() -> ArgumentParser:
 
 
 def list_dataset_format(args: Namespace) -> int:
-    """Print the names, one a line."""
+    """Print the names, a line each."""
     from elysia.data.formats.preference_pairs import PREFERENCES
     from elysia.data.formats.pretokenized import PRETOKENIZED
     from elysia.data.formats.registry import FORMATS
@@ -61,9 +59,8 @@ def log_dataset_parser() -> ArgumentParser:
 
 
 def log_dataset(args: Namespace) -> int:
-    """Print the first samples in the ways asked for."""
-    if args.count < 1:
-        raise UsageError(f"--count is {args.count}; it must be 1 or more.")
+    """Print the first samples in the forms that --show names."""
+    require_at_least(args, 1, "--count")
     dataset = build_dataset(load_config(args), "train")
     ways = ["text", "masked_text", "input_ids", "labels"] if args.show == "all" else [args.show]
     for index in range(min(args.count, len(dataset.tokens))):
@@ -78,7 +75,7 @@ def log_dataset(args: Namespace) -> int:
 
 
 def format_sample(ids: list[int], labels: list[int], tokenizer: Any, way: str) -> str:
-    """One sample as `way` says."""
+    """One sample in the form `way`, a value of --show."""
     if way in ("input_ids", "labels"):
         return str(ids if way == "input_ids" else labels)
     runs = list(find_learned_runs(ids, labels, tokenizer))
@@ -90,12 +87,12 @@ def format_sample(ids: list[int], labels: list[int], tokenizer: Any, way: str) -
 def find_learned_runs(
     ids: list[int], labels: list[int], tokenizer: Any
 ) -> list[tuple[bool, str, int]]:
-    """Runs of tokens that are all learned or all not: (learned, text, tokens)."""
+    """The sample as runs of tokens that are all learned or all not: (learned, text, number of tokens)."""
     runs, start, before = [], 0, ""
     for learned, group in groupby(labels, key=lambda label: label != IGNORE):
         count = len(list(group))
         start += count
-        # Decoded from the beginning each time: a run decoded alone may lose its leading space.
+        # Decoded from the beginning each time, because a run decoded alone may lose its leading space.
         text = str(tokenizer.decode(ids[:start]))
         runs.append((learned, text[len(before) :], count))
         before = text
@@ -116,19 +113,16 @@ def check_custom_dataset_parser() -> ArgumentParser:
 
 
 def check_custom_dataset(args: Namespace) -> int:
-    """Print the report; a row that cannot be trained on is an error that names it."""
+    """Print the report. A row that cannot be trained on is an error that names it."""
     settings = load_config(args)
     train = build_dataset(settings, "train")
-    from elysia.core.paths import resolve_all_bundled
     from elysia.data.sources import find_files
 
     for source in settings.sources:
-        files = {
-            file.resolve()
-            for file in find_files(source | {"path": resolve_all_bundled(source["path"])})
-        }
-        seen = {(file, row) for file, row in train.tokens.origin}
-        rows = sum(Path(file).resolve() in files for file, _ in seen)
+        located = source | {"path": resolve_all_bundled(source["path"])}
+        files = {file.resolve() for file in find_files(located)}
+        origins = {(file, row) for file, row in train.tokens.origin}
+        rows = sum(Path(file).resolve() in files for file, _ in origins)
         times = f", {source['repeat']} times" if source["repeat"] != 1 else ""
         say(f"{source['path']} ({source['format']}): {rows} rows to train on{times}")
     show_report(train, settings)
@@ -140,7 +134,7 @@ def check_custom_dataset(args: Namespace) -> int:
 
 
 def show_report(dataset: PackedDataset, settings: Settings) -> None:
-    """Print counts, lengths in tokens, the learned share and the packing."""
+    """Print counts, lengths in tokens, the share that is learned, and the packing."""
     tokens = dataset.tokens
     lengths = tokens.lengths
     ranked = sorted(int(n) for n in lengths)
@@ -159,7 +153,7 @@ def show_report(dataset: PackedDataset, settings: Settings) -> None:
 
 
 def load_config(args: Namespace) -> Settings:
-    """The settings that CONFIG and --cfg-options say."""
+    """The settings of CONFIG and --cfg-options."""
     options = parse_cfg_options(args.cfg_options)
     from elysia.train.config.settings import load_settings
 
@@ -167,7 +161,7 @@ def load_config(args: Namespace) -> Settings:
 
 
 def build_dataset(settings: Settings, split: str) -> PackedDataset:
-    """The training's own dataset, as the recipe builds it."""
+    """The dataset that the training would use for `split`: "train" or "heldout"."""
     from elysia.train.config.builder import build_dataset_config
     from elysia.train.data.dataset import PackedDataset
 

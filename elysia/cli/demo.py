@@ -1,8 +1,6 @@
-"""`elysia demo`: from nothing to a persona that answers, through the same commands that a person
-types.
+"""`elysia demo`: every stage from a tokenizer to a persona that answers, through the commands a user types.
 
-Each stage is a child process of this interpreter; a stage that fails ends the demo with its exit
-code. Knows the stages and the thresholds, and nothing of how any stage works.
+Each stage is a child process of this interpreter; a stage that fails ends the demo with its exit code.
 """
 
 from __future__ import annotations
@@ -22,9 +20,11 @@ from typing import Any
 from elysia.cli.options import add_cfg_options
 from elysia.cli.output import build_parser, paint, say
 from elysia.core.errors import ElysiaError, ExportError, UsageError
+from elysia.core.i18n import Text
+from elysia.core.paths import get_root
 
 TRAINING_TEXTS = ("data/chat.json", "data/elysia.json", "configs/personas/elysia.json")
-MARK = ".elysia-demo"  # only a folder that a demo made is ever emptied
+MARK = ".elysia-demo"  # marks a folder that a demo created; no other is ever emptied
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def demo_parser() -> ArgumentParser:
     parser = build_parser(
         "demo",
         "[options]",
-        "The whole road on a CPU, in minutes: train a tokenizer, make a tiny model, teach it to "
-        "speak, QLoRA the persona, convert, merge, prove, and ask who it is. Always starts anew.",
+        "Every stage on a CPU, in minutes: train a tokenizer, create a tiny model, teach it to speak, "
+        "train the persona with QLoRA, convert, merge, verify, and ask who it is. Always starts anew.",
         demo,
     )
     add = parser.add_argument
@@ -56,7 +56,7 @@ def demo_parser() -> ArgumentParser:
 
 
 def demo(args: Namespace) -> int:
-    """Run the stages, write report.json, and hold the result against the thresholds."""
+    """Run the stages, write report.json, and compare the result with the thresholds."""
     work = Path(args.work_dir)
     clear_work_dir(work)
     seconds: dict[str, float] = {}
@@ -83,12 +83,12 @@ def demo(args: Namespace) -> int:
 
 
 def clear_work_dir(work: Path) -> None:
-    """An empty work dir. Raises UsageError rather than emptying a folder that no demo made."""
+    """Create or empty the work dir. Raises UsageError for a folder with files that no demo wrote."""
     if work.exists():
         if not work.is_dir():
-            raise UsageError(f"--work-dir {work} is a file.")
+            raise UsageError("core.target_is_file", path=work)
         if any(work.iterdir()) and not (work / MARK).exists():
-            raise UsageError(f"{work} has files that no demo made: choose another --work-dir.")
+            raise UsageError("cli.demo_folder_foreign", path=work)
         shutil.rmtree(work)
     work.mkdir(parents=True)
     (work / MARK).touch()
@@ -104,7 +104,7 @@ def list_stages(args: Namespace, work: Path) -> list[DemoStage]:
     more = args.cfg_options
     on_start = ("--cfg-options", f"pretrained_model_name_or_path={start}", *more)
     on_base = ("--cfg-options", f"pretrained_model_name_or_path={base}", *more)
-    root = get_data_root()
+    root = get_root()
     texts = [str(root / text) for text in TRAINING_TEXTS]
     vocabulary = ("--vocab-size", str(args.vocab_size))
     return [
@@ -138,7 +138,7 @@ def list_stages(args: Namespace, work: Path) -> list[DemoStage]:
         ),
         DemoStage(
             "prove", "Is the adapter in the merged model?",
-            ("prove", base, adapter, merged, "--output", str(work / "proof.json")),
+            ("verify-merge", base, adapter, merged, "--output", str(work / "proof.json")),
         ),
         DemoStage(
             "probe", "Who is it? And does it stay out of ordinary answers?",
@@ -152,19 +152,11 @@ def list_stages(args: Namespace, work: Path) -> list[DemoStage]:
     ]  # fmt: skip
 
 
-def get_data_root() -> Path:
-    """The folder that holds configs/ and data/."""
-    from elysia.core.paths import get_configs_folder
-
-    return get_configs_folder().parent
-
-
 def run_verb(words: Sequence[str]) -> int:
-    """One command in a child of this interpreter, its output passed on; its exit code."""
-    # On Ctrl-C the child gets the signal too and ends first; waiting for it is subprocess.call's
-    # way.
+    """Run one command in a child process with our own stdout and stderr; returns its exit code."""
+    # On Ctrl-C the child gets the signal as well; subprocess.call waits for it to end.
     code = subprocess.call([sys.executable, "-m", "elysia", *words])
-    return code if code >= 0 else 128 - code  # killed by a signal: as shells say it
+    return code if code >= 0 else 128 - code  # killed by a signal: the code that shells give
 
 
 def build_report(work: Path, seed: int, seconds: dict[str, float]) -> dict[str, Any]:
@@ -190,32 +182,34 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ElysiaError(f"A stage left no readable {path}: {error}") from error
+        raise ElysiaError("cli.stage_left_no_file", path=path, reason=str(error)) from error
     return content
 
 
 def read_losses(run: Path) -> dict[str, float]:
-    """The first and last training loss, from MMEngine's scalars (a JSON object a line)."""
-    found: list[float] = []
+    """The first and last training loss, from MMEngine's scalars (a JSON object per line)."""
+    losses: list[float] = []
     for file in sorted(run.glob("*/vis_data/scalars.json")):
         for line in file.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
             if "loss" in entry:
-                found.append(float(entry["loss"]))
-    if not found:
-        raise ElysiaError(f"The training in {run} logged no loss.")
-    return {"first": found[0], "last": found[-1]}
+                losses.append(float(entry["loss"]))
+    if not losses:
+        raise ElysiaError("cli.no_loss_logged", path=run)
+    return {"first": losses[0], "last": losses[-1]}
 
 
 def check_thresholds(report: dict[str, Any]) -> None:
-    """ExportError naming every threshold that the report does not meet."""
-    wanted = (
-        ("identity_rate", report["identity_rate"] >= 0.9, "at least 0.9"),
-        ("leak_rate", report["leak_rate"] <= 0.1, "at most 0.1"),
-        ("merge_max_diff", report["merge_max_diff"] <= 1e-3, "at most 1e-3"),
+    """Raise ExportError, naming every threshold that the report does not meet."""
+    checks = (
+        ("identity_rate", report["identity_rate"] >= 0.9, "cli.below_threshold", "0.9"),
+        ("leak_rate", report["leak_rate"] <= 0.1, "cli.above_threshold", "0.1"),
+        ("merge_max_diff", report["merge_max_diff"] <= 1e-3, "cli.above_threshold", "1e-3"),
     )
     missed = [
-        f"{name} is {report[name]:.3g}, not {what}" for name, good, what in wanted if not good
+        Text(code, {"name": name, "value": f"{report[name]:.3g}", "limit": limit})
+        for name, passed, code, limit in checks
+        if not passed
     ]
     if missed:
-        raise ExportError(f"The demo ran, but {'; '.join(missed)}.")
+        raise ExportError("cli.demo_below_thresholds", problems=missed)

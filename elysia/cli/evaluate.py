@@ -1,7 +1,6 @@
-"""`elysia probe`: put identity questions and ordinary ones to a model, print verdicts and rates.
+"""`elysia probe`, `evaluate persona` (also `score`) and `evaluate compare`: identity and the scorecard.
 
-Every question is a conversation of its own, answered greedily. Knows nothing of how verdicts are
-made.
+One model is loaded at a time; a question is a conversation of its own, answered greedily.
 """
 
 from __future__ import annotations
@@ -9,18 +8,23 @@ from __future__ import annotations
 import gc
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elysia.cli.chat import add_model_options, build_model_config
+from elysia.cli.options import add_model_options, build_model_config, require_at_least
 from elysia.cli.output import build_parser, paint, say, warn
-from elysia.core.errors import DataError, UsageError
+from elysia.core.errors import DataError
+from elysia.core.files import write_atomic
+from elysia.core.messages import Message
+from elysia.core.paths import resolve_bundled
+from elysia.core.persona import Persona
+from elysia.core.run_card import RunCard
 
 if TYPE_CHECKING:
-    from elysia.evaluate.identity import IdentityRates, ReplyVerdict
-if TYPE_CHECKING:
+    from elysia.app import ChatFormat
     from elysia.core.messages import Conversation
+    from elysia.evaluate.identity import IdentityRates, ReplyVerdict
     from elysia.evaluate.scorecard import EvaluationData, PersonaScorecard
 
 JudgedReplies = list[tuple[str, str, "ReplyVerdict"]]  # question, reply, verdict
@@ -53,90 +57,100 @@ def probe_parser() -> ArgumentParser:
 
 
 def probe(args: Namespace) -> int:
-    """Ask, judge, print; writes the report last, whole."""
-    from elysia.core.paths import resolve_bundled
-    from elysia.core.persona import Persona
+    """Ask the questions, print verdicts and rates, and write the report."""
     from elysia.evaluate import identity
 
     persona = Persona.load(resolve_bundled(args.persona))
-    about = read_questions(Path(resolve_bundled(args.questions)), "identity")
-    others = read_questions(Path(resolve_bundled(args.ordinary)), "ordinary")
-    answers = answer_questions(args, [*about, *others])
-    who: JudgedReplies = [
+    about_self = read_questions(Path(resolve_bundled(args.questions)), "identity")
+    about_others = read_questions(Path(resolve_bundled(args.ordinary)), "ordinary")
+    questions = [*about_self, *about_others]
+    _, _, answer = load_answerer(args)
+    replies = answer([[Message("user", text)] for text in questions])
+    on_identity: JudgedReplies = [
         (question, reply, identity.judge_identity(reply, persona))
-        for question, reply in zip(about, answers, strict=False)
+        for question, reply in zip(about_self, replies, strict=False)
     ]
-    else_: JudgedReplies = [
+    ordinary: JudgedReplies = [
         (question, reply, identity.judge_ordinary(reply, persona))
-        for question, reply in zip(others, answers[len(about) :], strict=True)
+        for question, reply in zip(about_others, replies[len(about_self) :], strict=True)
     ]
-    rates = identity.compute_rates([v for *_, v in who], [v for *_, v in else_])
-    show_answers(who, else_, args.show)
+    rates = identity.compute_rates([v for *_, v in on_identity], [v for *_, v in ordinary])
+    show_answers(on_identity, ordinary, args.show)
     say(f"identity  {rates.identity_rate:.1%} of {rates.identity_questions} questions answered")
     say(f"leak      {rates.leak_rate:.1%} of {rates.ordinary_questions} ordinary answers")
     if args.output:
-        write_probe_report(Path(args.output), rates, who, else_)
+        write_probe_report(Path(args.output), rates, on_identity, ordinary)
     return 0
 
 
 def read_questions(path: Path, section: str) -> list[str]:
     """The questions of a JSON list, or of the list under the key `section` of a JSON object.
 
-    DataError, with the row, for a file that is neither.
+    Raises DataError, naming the row, for anything else.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"There is no file of questions at {path}.") from None
+        raise DataError("cli.no_questions_file", path=path) from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+        raise DataError("cli.questions_not_json", path=path, reason=str(error)) from error
     if isinstance(rows, dict):
         rows = rows.get(section)
     if not isinstance(rows, list) or not rows:
-        raise DataError(
-            f"{path} should be a JSON list of questions, or hold one under '{section}'; not empty."
-        )
+        raise DataError("cli.questions_not_list", path=path, section=section)
     questions = []
     for number, row in enumerate(rows, 1):
         keys = ("text", "question", "input")
         text = next((row[k] for k in keys if k in row), None) if isinstance(row, dict) else row
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{path}, row {number}: a question should be a text, not {row!r}.")
+            raise DataError("cli.question_not_text", path=path, row=number, value=repr(row))
         questions.append(text)
     return questions
 
 
-def answer_questions(args: Namespace, questions: Sequence[str]) -> list[str]:
-    """The model's greedy answer to each question."""
-    from elysia.app import model_loading as app
-    from elysia.core.messages import Message
+def load_answerer(
+    args: Namespace,
+) -> tuple[Any, ChatFormat, Callable[[Iterable[Conversation]], list[str]]]:
+    """The engine of a model folder, its chat format, and a function from conversations to replies.
+
+    Replies are greedy, of `--max-new-tokens` tokens at most, `--batch` at a time. The model's system text
+    goes before a conversation without one.
+    """
+    from elysia.app import model_loading
     from elysia.engines.base import GenerationRequest, Sampling
 
     sampling = Sampling(max_new_tokens=args.max_new_tokens, temperature=0)
-    engine, manner = app.load_model_folder(build_model_config(args, sampling))
-    system = [Message("system", manner.system)] if manner.system else []
-    requests = [
-        GenerationRequest([*system, Message("user", text)], manner.template, manner.stop, sampling)
-        for text in questions
-    ]
-    return engine.generate_batch(requests, batch=args.batch)
+    engine, style = model_loading.load_model_folder(build_model_config(args, sampling))
+    system = [Message("system", style.system)] if style.system else []
+
+    def answer(conversations: Iterable[Conversation]) -> list[str]:
+        requests = [
+            GenerationRequest(
+                messages if messages[0].role == "system" else [*system, *messages],
+                style.template, style.stop, sampling,
+            )
+            for messages in conversations
+        ]  # fmt: skip
+        return engine.generate_batch(requests, batch=args.batch)
+
+    return engine, style, answer
 
 
-def show_answers(who: JudgedReplies, others: JudgedReplies, count: int) -> None:
+def show_answers(on_identity: JudgedReplies, ordinary: JudgedReplies, count: int) -> None:
     """Print `count` answers, two in three of them on identity, spread over the questions."""
-    for rows, wanted in ((who, count - count // 3), (others, count // 3)):
-        wanted = min(wanted, len(rows))
-        for place in range(wanted):
-            question, reply, verdict = rows[place * len(rows) // wanted]
+    for rows, share in ((on_identity, count - count // 3), (ordinary, count // 3)):
+        shown = min(share, len(rows))
+        for index in range(shown):
+            question, reply, verdict = rows[index * len(rows) // shown]
             mark = paint("✓", "green") if verdict.good else paint("✗", "red")
             say(f"{mark} {paint(question, 'bold')}")
             say(f"  {' '.join(reply.split())}  {paint(f'({verdict.reason})', 'dim')}")
 
 
 def write_probe_report(
-    path: Path, rates: IdentityRates, who: JudgedReplies, others: JudgedReplies
+    path: Path, rates: IdentityRates, on_identity: JudgedReplies, ordinary: JudgedReplies
 ) -> None:
-    """The report as JSON: rates, then every question with its answer and verdict."""
+    """Write the report as JSON: the rates, then every question with its answer and verdict."""
 
     def rows(judged: JudgedReplies) -> list[dict[str, Any]]:
         return [
@@ -144,24 +158,19 @@ def write_probe_report(
             for q, r, v in judged
         ]
 
-    report = {**rates.to_dict(), "identity": rows(who), "ordinary": rows(others)}
+    report = {**rates.to_dict(), "identity": rows(on_identity), "ordinary": rows(ordinary)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     warn(f"Wrote {path}")
 
 
-MAX_OTHER_LINES = 2000  # of others at most
+MAX_OTHER_LINES = 2000  # replies of other characters that are read
 
 
-def score_alias_parser() -> ArgumentParser:
-    """The parser of `elysia score`, the same verb by a short name."""
-    return score_parser("score")
-
-
-def score_parser(verb: str = "evaluate persona") -> ArgumentParser:
-    """The parser of `elysia evaluate persona`."""
+def score_parser() -> ArgumentParser:
+    """The parser of `elysia evaluate persona`, also `elysia score`."""
     parser = build_parser(
-        verb,
+        "evaluate persona",
         "MODEL [--adapter ADAPTER] --heldout FILE [--train FILE] [--general FILE] [--against BASE]",
         "Measure a persona without a judge model: held-out lines, voice, identity, leaks, copying, "
         "forgetting. With --adapter and no --against, the model without it is the base.",
@@ -195,7 +204,7 @@ def compare_parser() -> ArgumentParser:
     parser = build_parser(
         "evaluate compare",
         "REPORT ... [--html FILE]",
-        "Put scorecards side by side; the last model of the last report counts as the base.",
+        "Show scorecards side by side; the last model of the last report counts as the base.",
         compare,
     )
     parser.add_argument("reports", nargs="+", metavar="REPORT", help="what --json wrote")
@@ -204,22 +213,19 @@ def compare_parser() -> ArgumentParser:
 
 
 def score(args: Namespace) -> int:
-    """Measure the model, then its base; print, and write what was asked for."""
-    if args.limit < 1 or args.max_new_tokens < 1 or args.batch < 1:
-        raise UsageError("--limit, --max-new-tokens and --batch are 1 or more.")
+    """Measure the model, then its base; print the scorecards, and write the reports."""
+    require_at_least(args, 1, "--limit", "--max-new-tokens", "--batch")
     material = load_material(args)
     label = args.label or Path(args.adapter or args.model_name_or_path).name
     cards = [measure(args, label, material)]
     base = args.against or (args.model_name_or_path if args.adapter else None)
     if base:
         template = args.prompt_template or get_card_template(args)
-        gc.collect()  # the first model, before the second is loaded
+        gc.collect()  # frees the first model before the second is loaded
         plain = {"model_name_or_path": base, "adapter": None, "prompt_template": template}
         cards.append(measure(Namespace(**{**vars(args), **plain}), Path(base).name, material))
     show_scorecards([card.to_dict() for card in cards], args.html)
     if args.json:
-        from elysia.core.files import write_atomic
-
         report = {"scorecards": [card.to_dict() for card in cards]}
         write_atomic(args.json, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
         warn(f"Wrote {args.json}")
@@ -227,7 +233,7 @@ def score(args: Namespace) -> int:
 
 
 def compare(args: Namespace) -> int:
-    """Print the table of several reports; a label that comes again is told once."""
+    """Print the table of several reports; of two scorecards with one label, the later one."""
     cards: dict[str, dict[str, Any]] = {}
     for file in args.reports:
         for card in read_report(Path(file)):
@@ -238,8 +244,7 @@ def compare(args: Namespace) -> int:
 
 
 def show_scorecards(cards: Sequence[dict[str, Any]], html: str | None) -> None:
-    """The table, and the page where asked for."""
-    from elysia.core.files import write_atomic
+    """Print the table, and write the page with --html."""
     from elysia.evaluate import compare as comparison
 
     for line in comparison.render_text(cards):
@@ -250,24 +255,21 @@ def show_scorecards(cards: Sequence[dict[str, Any]], html: str | None) -> None:
 
 
 def read_report(path: Path) -> list[dict[str, Any]]:
-    """The scorecards of a report. DataError when it is none."""
+    """The scorecards in a report file. Raises DataError when it is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         cards = value["scorecards"]
         if all(isinstance(c["measures"], dict) and isinstance(c["label"], str) for c in cards):
             return list(cards)
     except FileNotFoundError:
-        raise DataError(f"There is no report {path}.") from None
+        raise DataError("cli.no_report", path=path) from None
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    raise DataError(f"{path} is no report of `elysia evaluate persona --json`.")
+    raise DataError("cli.not_a_report", path=path)
 
 
 def load_material(args: Namespace) -> EvaluationData:
-    """Everything a model is measured on, read before any model is loaded."""
-    pass
-    from elysia.core.paths import resolve_bundled
-    from elysia.core.persona import Persona
+    """Everything that models are measured on, read before any of them is loaded."""
     from elysia.evaluate.eval_data import read_reply_examples
     from elysia.evaluate.scorecard import EvaluationData
 
@@ -287,38 +289,20 @@ def load_material(args: Namespace) -> EvaluationData:
 
 
 def measure(args: Namespace, label: str, material: EvaluationData) -> PersonaScorecard:
-    """Load one model and measure it; it is let go with this function's names."""
-    from elysia.app import model_loading as app
-    from elysia.core.messages import Message
-    from elysia.engines.base import GenerationRequest, Sampling
+    """Load one model and measure it. Nothing refers to the model after the return, so its memory is freed."""
     from elysia.evaluate.likelihood import ReplyScorer
-    from elysia.evaluate.scorecard import score_model as measured
+    from elysia.evaluate.scorecard import score_model
 
-    sampling = Sampling(max_new_tokens=args.max_new_tokens, temperature=0)
-    engine, manner = app.load_model_folder(build_model_config(args, sampling))
-    system = [Message("system", manner.system)] if manner.system else []
-
-    def answer(conversations: Sequence[Conversation]) -> list[str]:
-        requests = [
-            GenerationRequest(
-                talk if talk[0].role == "system" else [*system, *talk],
-                manner.template, manner.stop, sampling,
-            )
-            for talk in conversations
-        ]  # fmt: skip
-        return engine.generate_batch(requests, batch=args.batch)
-
+    engine, style, answer = load_answerer(args)
     longest = min(engine.context_length, 2048)
-    reader = ReplyScorer(
-        engine.model, engine.tokenizer, manner.template, system=manner.system, longest=longest
+    scorer = ReplyScorer(
+        engine.model, engine.tokenizer, style.template, system=style.system, longest=longest
     )
-    return measured(label, reader, answer, material, max_new_tokens=args.max_new_tokens)
+    return score_model(label, scorer, answer, material, max_new_tokens=args.max_new_tokens)
 
 
 def get_card_template(args: Namespace) -> str | None:
-    """The template of the model's own run card: a base without one is spoken to in it."""
-    from elysia.core.run_card import RunCard
-
+    """The template in the run card of the model, which its base is prompted with as well."""
     card = RunCard.read(args.adapter or args.model_name_or_path)
     name = card.template.get("name") if card and card.template else None
     return str(name) if name else None

@@ -1,7 +1,5 @@
-"""`elysia convert pth_to_hf | merge | split` and `elysia prove`: flags for elysia.export, and its
-reports.
-
-Knows nothing of tensors.
+"""`elysia convert pth_to_hf | merge | split` and `quantize gguf | awq`: the way from a checkpoint to weights
+for chat and serving.
 """
 
 from __future__ import annotations
@@ -9,13 +7,20 @@ from __future__ import annotations
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from pathlib import Path
 
-from elysia.cli.options import add_cfg_options, add_hub, parse_cfg_options, resolve_hub
+from elysia.cli.options import (
+    add_cfg_options,
+    add_hub,
+    parse_cfg_options,
+    require_at_least,
+    resolve_hub,
+)
 from elysia.cli.output import build_parser, say
 from elysia.cli.serve import LMDEPLOY_PYTHON
 from elysia.cli.verify import get_training_prompts
 from elysia.core.errors import UsageError
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+GGUF_TYPES = ("f32", "f16", "q8_0", "q4_k_m")
 
 
 def add_shard_options(parser: ArgumentParser) -> None:
@@ -24,7 +29,9 @@ def add_shard_options(parser: ArgumentParser) -> None:
         "--max-shard-size", default="2GB", metavar="SIZE", help="of one weight file (default: 2GB)"
     )
     parser.add_argument(
-        "--safe-serialization", action="store_true", help="always so; taken for XTuner's sake"
+        "--safe-serialization",
+        action="store_true",
+        help="always on; accepted because XTuner has it",
     )
 
 
@@ -53,9 +60,9 @@ def pth_to_hf_parser() -> ArgumentParser:
 
 
 def pth_to_hf(args: Namespace) -> int:
-    """Convert, and say where it went."""
+    """Convert, and print the folder that was written."""
     if args.save_format not in (None, "huggingface"):
-        raise UsageError("--save-format is for LLaVA models, which are not served here.")
+        raise UsageError("cli.save_format_is_llava")
     options = parse_cfg_options(args.cfg_options)
     from elysia.export import adapter
     from elysia.train.config.settings import load_settings
@@ -101,7 +108,7 @@ def merge_parser() -> ArgumentParser:
 def merge(args: Namespace) -> int:
     """Merge, and print the report."""
     if args.is_clip:
-        raise UsageError("--is-clip: CLIP models are not served here.")
+        raise UsageError("cli.no_clip")
     from elysia.export import merge as merging
     from elysia.models.loading import resolve_model
 
@@ -122,7 +129,7 @@ def merge(args: Namespace) -> int:
 def split_parser() -> ArgumentParser:
     """The parser of `elysia convert split`."""
     parser = build_parser(
-        "convert split", "SRC DIR", "Cut a model's weight files into one file a tensor.", split
+        "convert split", "SRC DIR", "Split a model's weights into one file per tensor.", split
     )
     parser.add_argument("src_dir", metavar="SRC", help="a model folder")
     parser.add_argument("dst_dir", metavar="DIR", help="the folder to write")
@@ -130,15 +137,12 @@ def split_parser() -> ArgumentParser:
 
 
 def split(args: Namespace) -> int:
-    """Split, and say where it went."""
+    """Split, and print the folder that was written."""
     from elysia.export import shards as splitting
 
     splitting.split_per_tensor(Path(args.src_dir), Path(args.dst_dir))
     say(f"Wrote {args.dst_dir}")
     return 0
-
-
-GGUF_TYPES = ("f32", "f16", "q8_0", "q4_k_m")
 
 
 def gguf_parser() -> ArgumentParser:
@@ -147,7 +151,7 @@ def gguf_parser() -> ArgumentParser:
         "quantize gguf",
         "MODEL [--type TYPE] [-o FILE] [options]",
         "Write a model folder (InternLM2, Llama, Qwen2) as one GGUF file with its chat template and "
-        "run card, and prove it against transformers. A file whose proof fails is not kept.",
+        "run card, and check it against transformers. A file that fails the check is deleted.",
         gguf,
     )
     parser.add_argument("model", metavar="MODEL", help="a model folder, or a name on the hub")
@@ -169,7 +173,7 @@ def gguf_parser() -> ArgumentParser:
 
 
 def gguf(args: Namespace) -> int:
-    """Write, prove, and print what was measured."""
+    """Write and check the file, and print the measurements."""
     from elysia.export.gguf_writer import quantize_gguf
     from elysia.models.loading import resolve_model
 
@@ -197,7 +201,7 @@ def awq_parser() -> ArgumentParser:
         "MODEL [-o DIR] [options]",
         "Write a model folder (InternLM2, Llama, Qwen2) with AWQ weights, 4 bits in groups of 128, for "
         "LMDeploy on GPUs. LMDeploy quantizes, in its own environment, on the conversations that the "
-        "model was trained on; the result is proved against the model, and not kept if that fails.",
+        "model was trained on; the result is checked against the model, and deleted if that fails.",
         awq,
     )
     parser.add_argument("model", metavar="MODEL", help="a model folder, or a name on the hub")
@@ -215,14 +219,13 @@ def awq_parser() -> ArgumentParser:
 
 
 def awq(args: Namespace) -> int:
-    """Quantize, prove, and print what was measured."""
-    from elysia.core.errors import UsageError
+    """Quantize and check, and print the measurements."""
     from elysia.engines.lmdeploy import require_lmdeploy
     from elysia.export.awq import quantize_awq
     from elysia.models.loading import resolve_model
 
-    if args.samples < 0 or args.length < 1:
-        raise UsageError("--samples must be 0 or more, --length 1 or more.")
+    require_at_least(args, 0, "--samples")
+    require_at_least(args, 1, "--length")
     require_lmdeploy(Path(args.python))
     model = resolve_model(args.model, args.hub or "huggingface")
     written = quantize_awq(

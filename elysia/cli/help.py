@@ -1,4 +1,4 @@
-"""`elysia help` and `elysia version`; also the text of docs/cli.md."""
+"""`elysia help`, whose Markdown form is docs/cli.md, and `elysia version`."""
 
 from __future__ import annotations
 
@@ -41,18 +41,15 @@ def show_help(args: Namespace) -> int:
         say(render_overview(VERBS))
     elif len(args.verb) == 1 and args.verb[0] in GROUPS:
         group = args.verb[0] + " "
-        say(
-            render_overview(
-                {verb: entry for verb, entry in VERBS.items() if verb.startswith(group)}
-            )
-        )
+        members = {verb: entry for verb, entry in VERBS.items() if verb.startswith(group)}
+        say(render_overview(members))
     else:
         say(build_verb_parser(find_verb(args.verb)[0]).format_help(), end="")
     return 0
 
 
 def render_overview(verbs: dict[str, tuple[str, str]]) -> str:
-    """One line a verb."""
+    """The usage line and a line for each verb."""
     width = max(map(len, verbs)) + 2
     lines = [f"  {verb:{width}}{summary}" for verb, (_, summary) in verbs.items()]
     head = ["usage: elysia VERB ...    (xtuner VERB ... is the same)", ""]
@@ -60,7 +57,7 @@ def render_overview(verbs: dict[str, tuple[str, str]]) -> str:
 
 
 def render_markdown() -> str:
-    """docs/cli.md: the overview and every verb's help."""
+    """The page docs/cli.md: the overview and the help of every verb."""
     from elysia.cli import VERBS, build_verb_parser
 
     page = [

@@ -1,7 +1,6 @@
-"""`elysia kb`: documents that a character can look things up in.
+"""`elysia kb`: the documents that a character can look things up in.
 
-What a document says is printed with its control characters spelled out: a stranger may have written
-it. Knows nothing of how documents are read, split or found.
+Texts of a document may come from strangers, so their control characters are spelled out.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elysia.cli.options import add_hub
+from elysia.cli.options import add_hub, require_at_least
 from elysia.cli.output import build_parser, say, warn
+from elysia.cli.terminal import escape_unprintable
 from elysia.core.errors import ElysiaError, KnowledgeError, UsageError
 from elysia.core.paths import CHAT_DATABASE
 
 if TYPE_CHECKING:
     from elysia.knowledge.document_store import DocumentStore
 
-WIDTH = 300  # characters shown of a span
 SHELF_FLAGS = "(--shelf S | --character NAME)"
 
 
@@ -30,8 +29,8 @@ def add_parser() -> ArgumentParser:
     parser = build_parser(
         "kb add",
         f"FILE ... {SHELF_FLAGS}",
-        "Put documents on a shelf: txt, md, pdf, docx, html, csv, epub, or every such file of a "
-        "folder. One of the same name is replaced, and only what changed is indexed.",
+        "Add documents to a shelf: txt, md, pdf, docx, html, csv, epub, or every such file of a "
+        "folder. A document of the same name is replaced, and only what changed is indexed again.",
         add,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="files and folders")
@@ -56,7 +55,7 @@ def search_parser() -> ArgumentParser:
     parser = build_parser(
         "kb search",
         f"QUESTION {SHELF_FLAGS} [-k N]",
-        "Find the spans that a reply to this question would be given, with file and place.",
+        "Find the passages that a reply to this question would be given, with file and place.",
         search,
     )
     parser.add_argument("question", metavar="QUESTION")
@@ -68,7 +67,7 @@ def search_parser() -> ArgumentParser:
 def remove_parser() -> ArgumentParser:
     """The parser of `elysia kb remove`."""
     parser = build_parser(
-        "kb remove", f"NAME ... {SHELF_FLAGS}", "Take documents off a shelf, by name.", remove
+        "kb remove", f"NAME ... {SHELF_FLAGS}", "Remove documents from a shelf, by name.", remove
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="as 'kb list' shows it")
     add_flags(parser)
@@ -76,7 +75,7 @@ def remove_parser() -> ArgumentParser:
 
 
 def add_flags(parser: ArgumentParser) -> None:
-    """What every verb of the group takes."""
+    """The flags of every verb of the group."""
     parser.add_argument("--shelf", metavar="S", help="whose documents: any text")
     parser.add_argument(
         "--character", metavar="NAME", help="the shelf of a bundled character, such as elysia"
@@ -95,94 +94,93 @@ def add_flags(parser: ArgumentParser) -> None:
 
 
 def add(args: Namespace) -> int:
-    """Read and index each file; one that cannot be read does not keep the others out."""
+    """Read and index each file; one that cannot be read does not stop the others."""
     shelf = get_shelf(args)
     failed = 0
     with open_knowledge(args) as knowledge:
         files = ((file.name, partial(read_content, file)) for file in iter_files(args.files))
-        for _, made in knowledge.add_all(shelf, files):
-            if isinstance(made, KnowledgeError):
+        for _, document in knowledge.add_all(shelf, files):
+            if isinstance(document, KnowledgeError):
                 failed += 1
-                warn(f"error: {printable(str(made))}")
+                warn(f"error: {escape_unprintable(str(document))}")
                 continue
-            pages = f", {made.pages} pages" if made.pages else ""
-            say(f"{made.name}: {made.characters:,} characters{pages}, {made.spans} spans")
+            pages = f", {document.pages} pages" if document.pages else ""
+            say(
+                f"{document.name}: {document.characters:,} characters{pages}, {document.spans} spans"
+            )
     return 1 if failed else 0
 
 
 def list_documents(args: Namespace) -> int:
-    """Print the documents of one shelf, or of all."""
-    wanted = get_shelf(args) if args.shelf or args.character else None
+    """Print the documents of one shelf, or of all shelves."""
+    chosen = get_shelf(args) if args.shelf or args.character else None
     with open_knowledge(args) as knowledge:
-        shelves = [wanted] if wanted else knowledge.shelves()
+        shelves = [chosen] if chosen else knowledge.shelves()
         for shelf in shelves:
-            if not wanted:
-                say(f"{printable(shelf)}:")
-            for one in knowledge.documents(shelf):
-                say(f"  {one.name}  {one.characters:,} characters, {one.spans} spans")
-        if not shelves or (wanted and not knowledge.documents(wanted)):
+            if not chosen:
+                say(f"{escape_unprintable(shelf)}:")
+            for item in knowledge.documents(shelf):
+                say(f"  {item.name}  {item.characters:,} characters, {item.spans} spans")
+        if not shelves or (chosen and not knowledge.documents(chosen)):
             say("No documents.")
     return 0
 
 
 def search(args: Namespace) -> int:
-    """Print the best spans; exit code 1 when there is none."""
+    """Print the best passages; exit code 1 when there is none."""
     shelf = get_shelf(args)
-    if args.k < 1:
-        raise UsageError("-k takes a number from 1.")
+    require_at_least(args, 1, "-k")
     with open_knowledge(args) as knowledge:
-        found = knowledge.search([shelf], args.question, k=args.k)
-    for one in found:
-        page = f", page {one.page}" if one.page else ""
-        heading = f", {one.heading}" if one.heading else ""
-        place = f"{one.name}{page}{heading} [{one.start}-{one.end}]"
-        say(f"{printable(place)}  {one.score:.3g} ({one.explanation})")
-        say(f"    {printable(one.text)}")
-    if not found:
+        hits = knowledge.search([shelf], args.question, k=args.k)
+    for hit in hits:
+        page = f", page {hit.page}" if hit.page else ""
+        heading = f", {hit.heading}" if hit.heading else ""
+        place = f"{hit.name}{page}{heading} [{hit.start}-{hit.end}]"
+        say(f"{escape_unprintable(place)}  {hit.score:.3g} ({hit.explanation})")
+        say(f"    {escape_unprintable(hit.text)}")
+    if not hits:
         say("Nothing was found.")
-    return 0 if found else 1
+    return 0 if hits else 1
 
 
 def remove(args: Namespace) -> int:
-    """Take each named document off; KnowledgeError, and none removed, when one is not there."""
+    """Remove each named document. Raises KnowledgeError, and removes none, when one is not there."""
     shelf = get_shelf(args)
     with open_knowledge(args) as knowledge:
-        there = {one.name: one.id for one in knowledge.documents(shelf)}
-        if missing := [name for name in args.names if name not in there]:
-            raise KnowledgeError(
-                f"There is no {printable(missing[0])} on the shelf {printable(shelf)}; "
-                "'elysia kb list' shows what is."
-            )
+        ids = {item.name: item.id for item in knowledge.documents(shelf)}
+        if missing := [name for name in args.names if name not in ids]:
+            name, place = escape_unprintable(missing[0]), escape_unprintable(shelf)
+            raise KnowledgeError("cli.no_such_document", name=name, shelf=place)
         for name in dict.fromkeys(args.names):
-            knowledge.remove(shelf, there[name])
+            knowledge.remove(shelf, ids[name])
             say(f"{name}: removed")
     return 0
 
 
 def get_shelf(args: Namespace) -> str:
-    """--shelf, or the character's; UsageError unless just one is given."""
+    """--shelf, or the shelf of --character. Raises UsageError unless exactly one is given."""
     if bool(args.shelf) == bool(args.character):
-        raise UsageError("Say whose documents: --character NAME, or --shelf S.")
+        raise UsageError("cli.shelf_needed")
     return str(args.shelf or f"character/{args.character}")
 
 
 def iter_files(paths: list[str]) -> Iterator[Path]:
-    """The files, and those of folders whose kind is read. UsageError for what is not there."""
+    """The files, and the readable files of folders. Raises UsageError for a path that does not exist."""
     from elysia.knowledge.readers import READERS
 
     for path in map(Path, paths):
         if not path.exists():
-            raise UsageError(f"There is no file {path}.")
+            raise UsageError("cli.no_such_file", path=path)
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(path.iterdir())
-            yield from (one for one in inside if one.is_file() and one.suffix.lower() in READERS)
+            files = (file for file in sorted(path.iterdir()) if file.is_file())
+            yield from (file for file in files if file.suffix.lower() in READERS)
         else:
             yield path
 
 
 def read_content(file: Path) -> bytes:
-    """A file's bytes, one more than is allowed at most: the reader refuses it then."""
+    """A file's bytes, at most one more than is allowed, which is enough for the reader to refuse it."""
     from elysia.knowledge.sandbox import MAX_FILE
 
     with file.open("rb") as stream:
@@ -208,13 +206,7 @@ def open_knowledge(args: Namespace) -> Iterator[DocumentStore]:
         finally:
             knowledge.close()
     except OSError as error:
-        raise ElysiaError(f"{error.filename or folder}: {error.strerror}.") from error
+        where = error.filename or folder
+        raise ElysiaError("core.at", where=where, problem=f"{error.strerror}.") from error
     finally:
         database.close()
-
-
-def printable(text: str) -> str:
-    """One line; what would move a terminal's cursor is spelled out."""
-    from elysia.cli.card import escape_unprintable as spelled_out
-
-    return spelled_out(text)

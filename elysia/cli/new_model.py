@@ -1,6 +1,4 @@
-"""`elysia train-tokenizer` and `elysia init-model`: a small model from nothing, for demos and
-tests.
-"""
+"""`elysia train-tokenizer` and `elysia init-model`: a small new model for demos and tests."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def train_tokenizer_parser() -> ArgumentParser:
 
 
 def train_tokenizer(args: Namespace) -> int:
-    """Train, and say where it went."""
+    """Train, and print the folder that was written."""
     from elysia.models import tiny
 
     tiny.train_tokenizer(
@@ -52,7 +50,7 @@ def init_model_parser() -> ArgumentParser:
     parser = build_parser(
         "init-model",
         "DIR --tokenizer DIR [options]",
-        "Make a model with random weights. The defaults are the demo's: a few million parameters.",
+        "Create a model with random weights. The defaults are the demo's: a few million parameters.",
         init_model,
     )
     parser.add_argument("output", metavar="DIR", help="the folder to write")
@@ -74,14 +72,14 @@ def init_model_parser() -> ArgumentParser:
         help="default: float32",
     )  # fmt: skip
     parser.add_argument(
-        "--tie-word-embeddings", action="store_true", help="one matrix for words in and out"
+        "--tie-word-embeddings", action="store_true", help="one matrix for input and output words"
     )
     parser.add_argument("--overwrite", action="store_true", help="DIR may already hold files")
     return parser
 
 
 def init_model(args: Namespace) -> int:
-    """Make the model, and say where it went."""
+    """Create the model, and print the folder that was written."""
     from elysia.models import tiny
 
     tiny.init_model(

@@ -1,7 +1,4 @@
-"""How the command line speaks: print, colour, and the one place that sets up logging.
-
-Knows nothing of verbs.
-"""
+"""Output of the command line: printing, colours, logging to stderr, and the look of every parser's help."""
 
 from __future__ import annotations
 
@@ -28,19 +25,19 @@ def warn(text: str) -> None:
 
 
 def use_colour(stream: TextIO | None = None) -> bool:
-    """Whether to colour: a terminal, or FORCE_COLOR; never with NO_COLOR (no-color.org)."""
+    """Whether to print colours: on a terminal or with FORCE_COLOR, never with NO_COLOR (no-color.org)."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (stream or sys.stdout).isatty()
 
 
 def paint(text: str, colour: str) -> str:
-    """`text` in a colour of COLOURS where stdout shows colours, else unchanged."""
+    """`text` in a colour of COLOURS where stdout shows colours, else as it is."""
     return f"\033[{COLOURS[colour]}m{text}\033[0m" if text and use_colour() else text
 
 
 class PlainFormatter(logging.Formatter):
-    """Notes as they are; warnings and errors with their level in front."""
+    """Info lines as they are; warnings and errors with their level in front."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -48,7 +45,7 @@ class PlainFormatter(logging.Formatter):
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to whatever sys.stderr is now: a test or a notebook may have replaced it."""
+    """Writes to the current sys.stderr, which a test or a notebook may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -56,7 +53,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
 
 def set_up_output() -> None:
-    """Log the package's notes to stderr, and let no stream die of a character it cannot show."""
+    """Log the package's messages to stderr, and replace characters that a stream cannot encode."""
     hush_libraries()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
@@ -69,19 +66,19 @@ def set_up_output() -> None:
     logger.setLevel(os.environ.get("ELYSIA_LOG", "INFO").upper())
 
 
-# Said at every import, to everybody, and nothing that anybody could act on.
+# Libraries log these at every import, and nobody could act on them.
 NOISE = ("Setting accelerator to CPU", "Failed to load CPU gemm_4bit_forward")
 
 
 def is_worth_logging(record: logging.LogRecord) -> bool:
-    """A logging filter."""
+    """A logging filter against NOISE."""
     return not str(record.msg).startswith(NOISE)
 
 
 def hush_libraries() -> None:
-    """Keep the chatter of libraries out of replies and reports; ELYSIA_DEBUG=1 lets it all through.
+    """Keep the log lines and warnings of libraries out of the output, except with ELYSIA_DEBUG=1.
 
-    DeepSpeed logs to stdout, where it would become part of what a pipe reads.
+    DeepSpeed logs to stdout, where its lines would mix with the output that a pipe reads.
     """
     if os.environ.get("ELYSIA_DEBUG", "0") not in ("", "0"):
         return
@@ -95,7 +92,7 @@ def hush_libraries() -> None:
 
 
 class WideHelpFormatter(HelpFormatter):
-    """argparse's help at one fixed width, so that docs/cli.md does not depend on a terminal."""
+    """argparse's help at a fixed width, so that docs/cli.md does not depend on a terminal."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=100)
@@ -104,7 +101,9 @@ class WideHelpFormatter(HelpFormatter):
 def build_parser(
     verb: str, usage: str, description: str, run: Callable[..., int]
 ) -> ArgumentParser:
-    """A verb's parser. `usage` is what follows the verb; `run(args)` returns the exit code."""
+    """A parser for `verb`. `usage` is what follows the verb; `run(args)` does the work and returns the exit
+    code.
+    """
     parser = ArgumentParser(
         prog=f"elysia {verb}",
         usage=f"elysia {verb} {usage}".rstrip(),

@@ -1,4 +1,8 @@
-"""`elysia serve`: flags for elysia.gateway. Knows nothing of HTTP."""
+"""`elysia serve`, models and voices under OpenAI's endpoints, and `elysia lmdeploy serve | proxy`.
+
+LMDeploy needs other versions than training does (requirements/lmdeploy.lock), so it runs in a virtual
+environment of its own: `make lmdeploy`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elysia.cli.chat import add_engine_options, add_model_options, build_model_config
+from elysia.cli.options import add_engine_options, add_model_options, build_model_config
 from elysia.cli.output import build_parser, say, warn
+from elysia.core.errors import UsageError, VoiceError
 
 if TYPE_CHECKING:
     from elysia.app import ModelConfig
@@ -41,7 +46,7 @@ def serve_parser() -> ArgumentParser:
     add("--port", type=int, default=23333, help="default: 23333")
     add("--parallel", type=int, default=4, metavar="N", help="slots of llama_cpp (default: 4)")
     add("--queue", type=int, default=32, metavar="N", help="requests that may wait (default: 32)")
-    add("--keys", metavar="FILE", help="API keys, one a line")
+    add("--keys", metavar="FILE", help="API keys, one per line")
     add("--rate", type=int, metavar="N", help="requests a minute for each key (default: no limit)")
     add("--together", type=int, metavar="N", help="requests at once for each key")
     add("--max-body", type=int, default=2_000_000, metavar="BYTES", help="default: 2000000")
@@ -60,7 +65,7 @@ def serve_parser() -> ArgumentParser:
 
 
 def serve(args: Namespace) -> int:
-    """Load, listen, and serve until stopped."""
+    """Load the models, and serve until stopped."""
     from elysia.app import load_engine
     from elysia.engines.base import Sampling
     from elysia.gateway import server
@@ -84,28 +89,31 @@ def serve(args: Namespace) -> int:
         drain_seconds=args.drain,
         sampling=sampling,
     )
-    wanted, voices = build_model_configs(args, sampling), load_voice_files(args.voice)
-    with server.bind_socket(settings) as sock:  # before loading: a taken port is told at once
-        models = [(name, *load_engine(one)) for name, one in wanted.items()]
+    configs, voices = build_model_configs(args, sampling), load_voice_files(args.voice)
+    with server.bind_socket(
+        settings
+    ) as sock:  # before loading, so that a port in use is reported at once
+        models = [(name, *load_engine(config)) for name, config in configs.items()]
         app = server.build_app(models, settings, voices)
         host = f"[{args.host}]" if ":" in args.host else args.host
-        say(f"Serving {', '.join(wanted)} on http://{host}:{sock.getsockname()[1]}/v1")
+        say(f"Serving {', '.join(configs)} on http://{host}:{sock.getsockname()[1]}/v1")
         if voices:
             say(f"Voices: {', '.join(voices)}")
         server.serve(app, settings, sock)
     return 0
 
 
-def load_voice_files(asked: list[str]) -> dict[str, VoiceFile]:
-    """The voice files of names; without names every one that asks no other server. VoiceError for a
-    name that there is not; a damaged file that nobody named is said, and left out.
+def load_voice_files(names: list[str]) -> dict[str, VoiceFile]:
+    """{name: voice file} of `names`; without names, of every voice that needs no other server.
+
+    Raises VoiceError for a name without a file. A damaged file that was not named is skipped with a
+    warning.
     """
-    from elysia.core.errors import VoiceError
     from elysia.voice import registry
 
-    if asked:
-        return {file.name: file for file in map(registry.find_voice, asked)}
-    found = {}
+    if names:
+        return {file.name: file for file in map(registry.find_voice, names)}
+    files = {}
     for name in registry.list_voices():
         try:
             file = registry.find_voice(name)
@@ -113,15 +121,13 @@ def load_voice_files(asked: list[str]) -> dict[str, VoiceFile]:
             warn(f"{error} It is not served.")
             continue
         if file.engine != "http":
-            found[name] = file
-    return found
+            files[name] = file
+    return files
 
 
 def build_model_configs(args: Namespace, sampling: Sampling) -> dict[str, ModelConfig]:
-    """Name to settings of every model of the command line; UsageError for a name given twice."""
-    from elysia.core.errors import UsageError
-
-    found: dict[str, ModelConfig] = {}
+    """{name: config} of every MODEL argument. Raises UsageError for a name given twice."""
+    configs: dict[str, ModelConfig] = {}
     for text in args.models:
         match = re.fullmatch(r"([\w.-]+)=(.+)", text)
         name, model = (match[1], match[2]) if match else ("", text)
@@ -129,15 +135,15 @@ def build_model_configs(args: Namespace, sampling: Sampling) -> dict[str, ModelC
         if name and "+" in model and not Path(model).exists():
             model, _, adapter = model.rpartition("+")
         name = name or get_model_name(model)
-        if name in found:
-            raise UsageError(f"Two models are called '{name}'. Say NAME=MODEL for one of them.")
+        if name in configs:
+            raise UsageError("cli.two_models_of_one_name", name=name)
         args.model_name_or_path = model
-        found[name] = replace(build_model_config(args, sampling), adapter=adapter)
-    return found
+        configs[name] = replace(build_model_config(args, sampling), adapter=adapter)
+    return configs
 
 
 def get_model_name(model: str) -> str:
-    """The last part of a path or URL, without .gguf.
+    """The last part of a path or URL, without `.gguf`.
 
     >>> get_model_name("work_dirs/demo/merged.q4_k_m.gguf"), get_model_name("work_dirs/demo/merged/")
     ('merged.q4_k_m', 'merged')
@@ -186,7 +192,7 @@ def lmdeploy_serve_parser() -> ArgumentParser:
 
 
 def lmdeploy_serve(args: Namespace) -> int:
-    """Start, wait, watch; ends with Ctrl-C or SIGTERM."""
+    """Start the server, wait until it answers, and watch it until Ctrl-C or SIGTERM."""
     from elysia.engines.lmdeploy import ServerProcess, build_server_command
 
     command = build_server_command(
@@ -212,7 +218,7 @@ def lmdeploy_proxy_parser() -> ArgumentParser:
     parser = build_parser(
         "lmdeploy proxy",
         "[options]",
-        "Start LMDeploy's proxy: one door to several api_servers, which are told of it with LMDeploy's "
+        "Start LMDeploy's proxy: one address for several api_servers, which register with LMDeploy's "
         "own --proxy-url or by POST /nodes/add.",
         lmdeploy_proxy,
     )
@@ -229,7 +235,7 @@ def lmdeploy_proxy_parser() -> ArgumentParser:
 
 
 def lmdeploy_proxy(args: Namespace) -> int:
-    """Start, wait, watch."""
+    """Start the proxy, wait until it answers, and watch it until Ctrl-C or SIGTERM."""
     from elysia.engines.lmdeploy import ServerProcess, build_proxy_command
 
     command = build_proxy_command(Path(args.python), port=args.port, strategy=args.routing_strategy)

@@ -1,7 +1,4 @@
-"""Replies spoken in the terminal: through a player of the system, or into a WAV file a reply.
-
-Knows nothing of how replies or sound are made.
-"""
+"""Replies spoken in a terminal chat: through an audio player of the system, or into one WAV file each."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
     from elysia.voice.base import AudioChunk
     from elysia.voice.streaming import SpeechStream, TTSWorker
 
-# Programs that play raw 16-bit mono sound from their standard input.
+# Programs that play raw 16-bit mono sound from standard input, and their arguments.
 PLAYERS = {
     "pacat": ["--raw", "--format=s16le", "--channels=1", "--rate={rate}"],
     "aplay": ["-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", "{rate}", "-"],
@@ -27,23 +24,22 @@ PLAYERS = {
 
 
 class TerminalSpeech:
-    """One voice for one conversation. Played, a new reply silences the one before; in files, each
-    is whole.
+    """The voice of one conversation.
+
+    When played, a new reply silences the one before; when written to files, each is complete.
     """
 
     def __init__(self, speaker: TTSWorker, folder: Path | None = None) -> None:
         self._player = None if folder else next(filter(shutil.which, PLAYERS), None)
         if folder is None and self._player is None:
-            raise UsageError(
-                f"No player was found ({', '.join(PLAYERS)}); --voice-out DIR writes a WAV file a reply."
-            )
+            raise UsageError("cli.no_player", players=list(PLAYERS))
         self._speaker = speaker
         self._folder = folder
         self._count = 0
         self._replies: list[tuple[SpeechStream, threading.Thread]] = []
 
     def begin(self) -> SpeechStream:
-        """A new reply to be spoken."""
+        """Start a new reply; write its text to the stream that is returned."""
         if self._folder is None:
             self.silence()
         self._count += 1
@@ -54,14 +50,14 @@ class TerminalSpeech:
         return utterance
 
     def silence(self) -> None:
-        """Stop what is being said."""
+        """Stop whatever is being spoken."""
         for utterance, thread in self._replies:
             utterance.stop()
             thread.join(timeout=10)
         self._replies = []
 
     def close(self, *, finish: bool = True) -> None:
-        """Let the last reply be said to its end, unless `finish` is off; then let go of the voice."""
+        """Wait for the last reply to be spoken, unless `finish` is False, and release the voice."""
         for _, thread in self._replies if finish else ():
             thread.join()
         self.silence()
@@ -91,7 +87,7 @@ class TerminalSpeech:
                 player.stdin.write(pcm.data)
                 player.stdin.flush()
         except OSError:
-            utterance.stop()  # the player is gone; the reply is written on
+            utterance.stop()  # the player is gone; the reply goes on as text
         finally:
             if player is not None:
                 _end_player(player, at_once=utterance.stopped)
@@ -101,14 +97,14 @@ def _end_player(player: subprocess.Popen[bytes], *, at_once: bool) -> None:
     if at_once:
         player.kill()
     try:
-        player.communicate()  # closes its input and waits until all is heard
+        player.communicate()  # closes its input and waits until it has played everything
     except OSError:
         player.kill()
     player.wait()
 
 
 def open_speech(name: str, folder: str | None) -> TerminalSpeech:
-    """The voice of a name, ready to speak. UsageError without a player and a folder."""
+    """The voice called `name`, ready to speak. Raises UsageError without either a player or a folder."""
     from elysia.voice import registry
     from elysia.voice.streaming import TTSWorker
 

@@ -1,7 +1,6 @@
-"""`elysia train`: flags of XTuner's, handed to elysia.train.launch.
+"""`elysia train` and `elysia plan`: run a training, or estimate before it starts what it takes.
 
-Knows nothing of launchers: the environment (NPROC_PER_NODE, NNODES, ...) is read where processes
-are started.
+The environment of launchers (NPROC_PER_NODE, NNODES, ...) is read in `train.launch`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
     from elysia.train.planner import TrainingPlan
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def train_parser() -> ArgumentParser:
@@ -42,7 +43,7 @@ def train_parser() -> ArgumentParser:
         nargs="?",
         const="auto",
         metavar="CKPT",
-        help="go on from a checkpoint; without a value, from the work dir's last",
+        help="continue from a checkpoint; without a value, from the work dir's last",
     )
     parser.add_argument("--seed", type=int, help="default: the config's")
     add_cfg_options(parser)
@@ -59,7 +60,7 @@ def train_parser() -> ArgumentParser:
 
 
 def train(args: Namespace) -> int:
-    """Run the training; its exit code, a child's included, is ours."""
+    """Run the training; returns its exit code, which may be that of a child process."""
     options = parse_cfg_options(args.cfg_options)
     from elysia.train.launch import train as run
 
@@ -77,18 +78,15 @@ def train(args: Namespace) -> int:
     )
 
 
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
 def plan_parser() -> ArgumentParser:
     """The parser of `elysia plan`."""
     parser = build_parser(
         "plan",
         "CONFIG [options]",
-        "Say what a training will take, before it starts: memory by part, speed and time, and what "
-        "of the data is learned, cut or padding. Where the weights are here, one micro-batch is "
-        "measured; without them config.json is enough for an estimate. Fails "
-        "when it does not fit, naming the setting to change.",
+        "Estimate before a training starts what it takes: memory by part, speed and time, and what of "
+        "the data is learned, cut or padding. Where the weights are here, one micro-batch is measured; "
+        "without them config.json is enough. Fails when it does not fit, and names the setting to "
+        "change.",
         plan,
     )
     parser.add_argument("config", help="a config file, or the name of a bundled one (list-cfg)")
@@ -121,16 +119,16 @@ def plan(args: Namespace) -> int:
 
     settings = load_settings(args.config, options)
     target = resolve_target(settings, args.gpu, memory, args.deepspeed or "")
-    plan = build_plan(settings, target)
-    text = json.dumps(plan.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    estimate = build_plan(settings, target)
+    text = json.dumps(estimate.to_dict(), indent=2, ensure_ascii=False) + "\n"
     if not args.gpu:
         folder = Path(args.work_dir or Path("work_dirs") / Path(args.config).stem)
         write_atomic(folder / PLAN_FILE, text)
     if args.json:
         say(text, end="")
     else:
-        show_plan(plan)
-    return 0 if plan.fits else 1
+        show_plan(estimate)
+    return 0 if estimate.fits else 1
 
 
 def show_plan(plan: TrainingPlan) -> None:
@@ -166,7 +164,7 @@ def show_plan(plan: TrainingPlan) -> None:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of '24GB', '800 MiB' or a plain number; UsageError otherwise.
+    """The bytes of '24GB', '800 MiB' or a plain number. Raises UsageError for anything else.
 
     >>> parse_size("24GB") == 24 * 2**30
     True
@@ -174,12 +172,12 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     count = float(match[1]) * UNITS[match[2].upper()] if match else 0
     if count < 1:
-        raise UsageError(f"--memory {text} is no size: write it as 24GB or 800MB.")
+        raise UsageError("cli.not_a_size", value=text)
     return int(count)
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in the largest unit that leaves a number above one.
+    """Seconds in words, in the largest unit in which the number is at least one.
 
     >>> format_duration(5400)
     '1.5 hours'

@@ -1,14 +1,11 @@
-"""`elysia user`: who may log in to the page. With any user here, the page asks for name and password.
-
-Knows nothing of pages.
-"""
+"""`elysia user`: who may log in to the page. Once there is a user, the page asks for name and password."""
 
 from __future__ import annotations
 
 import getpass
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,15 +16,17 @@ if TYPE_CHECKING:
     from elysia.chat.accounts import AccountStore
 
 
-def _parser(verb: str, usage: str, description: str, run: object) -> ArgumentParser:
-    parser = build_parser(f"user {verb}", usage, description, run)  # type: ignore[arg-type]
+def _build_parser(
+    verb: str, usage: str, description: str, run: Callable[[Namespace], int]
+) -> ArgumentParser:
+    parser = build_parser(f"user {verb}", usage, description, run)
     parser.add_argument("--database", metavar="URL", help="default: work_dirs/chat/elysia.db")
     return parser
 
 
 def add_parser() -> ArgumentParser:
     """The parser of `elysia user add`."""
-    parser = _parser(
+    parser = _build_parser(
         "add", "NAME", "Add a user; the password is asked for, or read from standard input.", add
     )
     parser.add_argument("name", metavar="NAME")
@@ -36,14 +35,14 @@ def add_parser() -> ArgumentParser:
 
 def password_parser() -> ArgumentParser:
     """The parser of `elysia user password`."""
-    parser = _parser("password", "NAME", "Set another password.", password)
+    parser = _build_parser("password", "NAME", "Set another password.", password)
     parser.add_argument("name", metavar="NAME")
     return parser
 
 
 def remove_parser() -> ArgumentParser:
     """The parser of `elysia user remove`."""
-    parser = _parser(
+    parser = _build_parser(
         "remove", "NAME", "Delete a user with every conversation, card and memory.", remove
     )
     parser.add_argument("name", metavar="NAME")
@@ -52,11 +51,11 @@ def remove_parser() -> ArgumentParser:
 
 def list_parser() -> ArgumentParser:
     """The parser of `elysia user list`."""
-    return _parser("list", "", "List the users.", list_users)
+    return _build_parser("list", "", "List the users.", list_users)
 
 
 def add(args: Namespace) -> int:
-    """Add one."""
+    """Add a user."""
     with open_accounts(args) as accounts:
         accounts.add(args.name, read_password())
     say(f"{args.name} may log in now.")
@@ -64,7 +63,7 @@ def add(args: Namespace) -> int:
 
 
 def password(args: Namespace) -> int:
-    """Another password."""
+    """Set another password."""
     with open_accounts(args) as accounts:
         accounts.set_password(args.name, read_password())
     say(f"{args.name} has another password now.")
@@ -72,7 +71,7 @@ def password(args: Namespace) -> int:
 
 
 def remove(args: Namespace) -> int:
-    """Delete one."""
+    """Delete a user."""
     with open_accounts(args) as accounts:
         accounts.remove(args.name)
     say(f"{args.name} is gone.")
@@ -80,7 +79,7 @@ def remove(args: Namespace) -> int:
 
 
 def list_users(args: Namespace) -> int:
-    """Names, one a line."""
+    """Print the names, a line each."""
     with open_accounts(args) as accounts:
         for user in accounts.all():
             say(user.name)
@@ -89,7 +88,7 @@ def list_users(args: Namespace) -> int:
 
 @contextmanager
 def open_accounts(args: Namespace) -> Iterator[AccountStore]:
-    """The users of the database that --database or ELYSIA_DATABASE names."""
+    """The users in the database that --database or ELYSIA_DATABASE names."""
     from elysia.app.chat_service import ChatServiceConfig
     from elysia.chat.accounts import AccountStore
     from elysia.store.database import open_database
@@ -102,12 +101,13 @@ def open_accounts(args: Namespace) -> Iterator[AccountStore]:
 
 
 def read_password() -> str:
-    """Typed twice without being shown; through a pipe, the first line. Never an argument, which every
-    program on the machine could read.
+    """A password typed twice without being shown, or the first line from a pipe.
+
+    There is no flag for it: every program on the machine can read the arguments of a process.
     """
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")
     first = getpass.getpass("Password: ")
     if first != getpass.getpass("Again: "):
-        raise UsageError("The two passwords are not the same.")
+        raise UsageError("cli.passwords_differ")
     return first

@@ -1,5 +1,5 @@
-"""`elysia verify-resume` and `elysia verify-packing`: a config proved on its own data. Knows nothing
-of steps or tensors.
+"""`elysia verify-resume`, `verify-packing` and `verify-merge` (also `prove`): checks on the user's own data
+that resuming, packing and merging change nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +15,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elysia.cli.options import add_cfg_options, add_hub, parse_cfg_options, resolve_hub
+from elysia.cli.options import (
+    add_cfg_options,
+    add_hub,
+    parse_cfg_options,
+    require_at_least,
+    resolve_hub,
+)
 from elysia.cli.output import build_parser, say
-from elysia.core.errors import UsageError
+from elysia.core.errors import DataError, UsageError
+from elysia.core.files import write_atomic
+from elysia.core.messages import Message
+from elysia.core.paths import resolve_bundled
+from elysia.core.run_card import RunCard
+from elysia.core.templates import PromptTemplate, render_prompt
 
 if TYPE_CHECKING:
     from elysia.train.verify.packing_proof import PackingProof
     from elysia.train.verify.resume_proof import ResumeProof
 
-_MAX_SHOWN = 10  # differences
+MAX_SHOWN = 10  # differences that are printed
 
 
 def verify_resume_parser() -> ArgumentParser:
@@ -66,14 +77,14 @@ def _add_common(parser: ArgumentParser) -> None:
     parser.add_argument("--deepspeed", metavar="PRESET", help="as of train")
     parser.add_argument("--nproc", type=int, default=1, metavar="K", help="processes (default: 1)")
     parser.add_argument(
-        "--work-dir", metavar="DIR", help="keep what the runs leave (default: it is removed)"
+        "--work-dir", metavar="DIR", help="keep the files of the runs (default: they are removed)"
     )
     add_cfg_options(parser)
 
 
 def verify_resume(args: Namespace) -> int:
-    """Print the proof; 1 when a bit differs."""
-    _check_counts(args)
+    """Print the comparison; 1 when a bit differs."""
+    require_at_least(args, 1, "--rows", "--nproc")
     options = parse_cfg_options(args.cfg_options)
     from elysia.train.config.settings import load_settings
     from elysia.train.launch import train_subprocess
@@ -98,11 +109,11 @@ def _show_resume(proof: ResumeProof, steps: tuple[int, int]) -> None:
         )
     say(f"{proof.losses} traced steps and {proof.numbers:,} numbers in tensors compared")
     if proof.differences:
-        say("What differs, the first first:")
-        for text in proof.differences[:_MAX_SHOWN]:
+        say("What differs, in order of steps:")
+        for text in proof.differences[:MAX_SHOWN]:
             say(f"  {text}.")
-        if len(proof.differences) > _MAX_SHOWN:
-            say(f"  and {len(proof.differences) - _MAX_SHOWN} more.")
+        if len(proof.differences) > MAX_SHOWN:
+            say(f"  and {len(proof.differences) - MAX_SHOWN} more.")
         say("Resuming is NOT exact.")
     elif proof.holds:
         say(f"{steps[0]} steps and {steps[1]} after resuming are {sum(steps)} steps, to the bit.")
@@ -111,8 +122,8 @@ def _show_resume(proof: ResumeProof, steps: tuple[int, int]) -> None:
 
 
 def verify_packing(args: Namespace) -> int:
-    """Print the proof of each number format; 1 when one is beyond its tolerance."""
-    _check_counts(args)
+    """Print the comparison in each number format; 1 when one exceeds its tolerance."""
+    require_at_least(args, 1, "--rows", "--nproc", "--packs")
     with _open_work_dir(args.work_dir, shared=args.launcher != "none") as folder:
         if args.nproc > 1 and args.launcher == "none":
             proofs = _verify_in_processes(args, folder)
@@ -126,29 +137,26 @@ def verify_packing(args: Namespace) -> int:
 def _verify_here(args: Namespace, folder: Path) -> list[PackingProof]:
     from elysia.train.config.settings import load_settings
     from elysia.train.distributed import comm
-    from elysia.train.verify.packing_proof import get_checked_dtypes
-    from elysia.train.verify.packing_proof import verify_packing as verified
+    from elysia.train.verify import packing_proof
 
     settings = load_settings(args.config, parse_cfg_options(args.cfg_options))
     try:
         proofs = [
-            verified(
+            packing_proof.verify_packing(
                 settings, dtype, folder / dtype, packs=args.packs, rows=args.rows,
                 deepspeed=args.deepspeed, launcher=args.launcher,
             )
-            for dtype in get_checked_dtypes(settings)
+            for dtype in packing_proof.get_checked_dtypes(settings)
         ]  # fmt: skip
     finally:
         comm.destroy_process_group()
     if args.report and os.environ.get("RANK", "0") == "0":
-        from elysia.core.files import write_atomic
-
         write_atomic(args.report, json.dumps([asdict(proof) for proof in proofs], indent=2) + "\n")
     return proofs
 
 
 def _verify_in_processes(args: Namespace, folder: Path) -> list[PackingProof]:
-    """What torchrun's processes find: they all find the same."""
+    """The comparison by `--nproc` processes under torchrun, of which the first writes the report."""
     from elysia.train.launch import run_subprocess
     from elysia.train.verify.packing_proof import PackingProof
 
@@ -176,31 +184,28 @@ def _show_packing(proofs: list[PackingProof]) -> None:
         say("Packing CHANGES what is learned.")
 
 
-def _check_counts(args: Namespace) -> None:
-    for name in ("rows", "nproc", "packs"):
-        if getattr(args, name, 1) < 1:
-            raise UsageError(f"--{name} is {getattr(args, name)}; it must be 1 or more.")
-
-
 @contextmanager
-def _open_work_dir(wanted: str | None, shared: bool = False) -> Iterator[Path]:
-    """An empty folder for the runs, removed afterwards unless it was asked for; `shared` with other
-    processes, which may have begun to fill it."""
-    if wanted is None:
-        with tempfile.TemporaryDirectory(prefix="elysia-verify-") as made:
-            yield Path(made)
+def _open_work_dir(path: str | None, shared: bool = False) -> Iterator[Path]:
+    """An empty folder for the runs: `path`, or a temporary one that is removed afterwards.
+
+    Raises UsageError when `path` is not empty, unless it is `shared` with other processes, which may have
+    begun to fill it.
+    """
+    if path is None:
+        with tempfile.TemporaryDirectory(prefix="elysia-verify-") as temporary:
+            yield Path(temporary)
         return
-    folder = Path(wanted)
+    folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     if not shared and any(folder.iterdir()):
-        raise UsageError(f"--work-dir {wanted} is not empty: name a new folder.")
+        raise UsageError("cli.work_dir_not_empty", path=path)
     yield folder
 
 
 def verify_merge_parser() -> ArgumentParser:
-    """The parser of `elysia prove`."""
+    """The parser of `elysia verify-merge`, also `elysia prove`."""
     parser = build_parser(
-        "prove",
+        "verify-merge",
         "BASE ADAPTER MERGED [options]",
         "Compare the logits of MERGED with those of BASE under ADAPTER, on prompts of the "
         "training; fail when the adapter is not in MERGED.",
@@ -208,7 +213,7 @@ def verify_merge_parser() -> ArgumentParser:
     )
     parser.add_argument("base", help="the base model")
     parser.add_argument("adapter", help="the adapter folder")
-    parser.add_argument("merged", help="what convert merge wrote")
+    parser.add_argument("merged", help="the folder that convert merge wrote")
     parser.add_argument(
         "--prompts",
         nargs="+",
@@ -226,12 +231,12 @@ def verify_merge_parser() -> ArgumentParser:
 
 
 def verify_merge(args: Namespace) -> int:
-    """Print the proof; a merged model without the adapter is an error."""
-    from elysia.export import verify_merge as proving
+    """Print the comparison. A merged model without the adapter is an error."""
+    from elysia.export import verify_merge as merge_check
     from elysia.models.loading import resolve_model
 
     adapter = resolve_model(args.adapter, args.hub or "huggingface")
-    proof = proving.verify_merge(
+    proof = merge_check.verify_merge(
         resolve_model(args.base, resolve_hub(args, adapter)),
         adapter,
         Path(args.merged),
@@ -250,30 +255,25 @@ def verify_merge(args: Namespace) -> int:
 
 
 def get_training_prompts(adapter: Path, count: int) -> list[str]:
-    """The first user messages of `count` training rows, spread over the data that the card names.
+    """Prompts from `count` rows, spread over the data that the run card of `adapter` names.
 
-    Rendered with the card's template and system prompt. Data that is gone gives a few plain
-    greetings.
+    Each is the first user message of a row, rendered with the card's template and system text. Where the
+    data is missing, a few greetings take its place.
     """
-    from elysia.core.errors import DataError
-    from elysia.core.messages import Message
-    from elysia.core.paths import resolve_bundled
-    from elysia.core.run_card import RunCard
-    from elysia.core.templates import PromptTemplate, render_prompt
     from elysia.data.formats.conversion import load_chosen_conversations
 
     card = RunCard.read(adapter)
-    said: list[str] = []
+    texts: list[str] = []
     for source in card.datasets if card else []:
         try:
             samples = load_chosen_conversations(resolve_bundled(source["path"]), source["format"])
         except DataError:
-            continue  # moved since the training
+            continue  # the file was moved or changed after the training
         users = [m.text for s in samples for m in s.messages[:2] if m.role == "user"]
-        said += users[:: max(1, len(users) // count)][:count]
-    said = said[:: max(1, len(said) // count)][:count] or ["你好!", "你是谁?", "Hello!"]
+        texts += users[:: max(1, len(users) // count)][:count]
+    texts = texts[:: max(1, len(texts) // count)][:count] or ["你好!", "你是谁?", "Hello!"]
     if not (card and card.template):
-        return said
+        return texts
     template = PromptTemplate.from_dict(card.template)
     system = [Message("system", card.system)] if card.system else []
-    return [render_prompt([*system, Message("user", text)], template) for text in said]
+    return [render_prompt([*system, Message("user", text)], template) for text in texts]

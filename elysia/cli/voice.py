@@ -1,25 +1,28 @@
-"""`elysia voice`: say a text, list voices, show how a text is read, bring a checkpoint.
-
-Knows nothing of how sound is made.
+"""`elysia voice`: say a text, list voices, explain how a text is read, import a VITS checkpoint, and train a
+voice from recordings.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elysia.cli.options import add_cfg_options, parse_cfg_options
 from elysia.cli.output import build_parser, paint, say, warn
-from elysia.core.errors import UsageError
+from elysia.core.errors import UsageError, VoiceError
+from elysia.core.files import write_atomic
+from elysia.core.paths import WORK_DIRS, get_voices_folder
 
 if TYPE_CHECKING:
     from elysia.voice.base import AudioChunk, TTSEngine
+    from elysia.voice.dataset.prepare import ClipRequirements
     from elysia.voice.registry import VoiceFile
     from elysia.voice.vits.checkpoint_import import ImportResult
-if TYPE_CHECKING:
-    from elysia.voice.dataset.prepare import ClipRequirements
 
 
 def explain_parser() -> ArgumentParser:
@@ -27,8 +30,7 @@ def explain_parser() -> ArgumentParser:
     parser = build_parser(
         "voice explain",
         "TEXT [--cleaner NAME]",
-        "Show each step from a text to what is said: stripped, written out, languages, pinyin, "
-        "symbols.",
+        "Show each step from a text to what is spoken: stripped, written out, languages, pinyin, symbols.",
         explain,
     )
     parser.add_argument("text", metavar="TEXT")
@@ -44,18 +46,23 @@ def explain_parser() -> ArgumentParser:
 
 
 def explain(args: Namespace) -> int:
-    """Print the steps, one a line."""
+    """Print the steps, a line each."""
     from elysia.voice.frontend.cleaners import CLEANERS
-    from elysia.voice.frontend.pipeline import explain_steps as steps_of
+    from elysia.voice.frontend.pipeline import explain_steps
 
-    if args.cleaner not in CLEANERS:
-        raise UsageError(f"There is no cleaner '{args.cleaner}', only {', '.join(CLEANERS)}.")
-    show_steps(steps_of(args.text, args.cleaner, directions=args.directions))
+    check_cleaner(args.cleaner, CLEANERS)
+    show_steps(explain_steps(args.text, args.cleaner, directions=args.directions))
     return 0
 
 
+def check_cleaner(name: str, known: Iterable[str]) -> None:
+    """UsageError unless `name` is one of the `known` cleaners."""
+    if name not in known:
+        raise UsageError("cli.no_such_cleaner", name=name, known=list(known))
+
+
 def show_steps(steps: list[tuple[str, str]]) -> None:
-    """Print what `explain` gave."""
+    """Print steps as (name, result) pairs, a line each."""
     for name, value in steps:
         say(f"{paint(name + ':', 'cyan')} {value}")
 
@@ -81,9 +88,7 @@ def say_parser() -> ArgumentParser:
 
 
 def speak(args: Namespace) -> int:
-    """Say the text sentence by sentence; the file is written whole at the end."""
-    import sys
-
+    """Speak the text sentence by sentence, and write the file when all of it is there."""
     from elysia.voice import registry
     from elysia.voice.audio import write_wav
 
@@ -103,7 +108,7 @@ def speak(args: Namespace) -> int:
 
 
 def iter_sound(voice: TTSEngine, text: str, speed: float) -> Iterator[AudioChunk]:
-    """A text of any length, a sentence at a time."""
+    """The sound of a text of any length, synthesized a sentence at a time."""
     from elysia.voice.sentence_splitter import split_sentences
 
     for sentence in split_sentences(text):
@@ -111,17 +116,17 @@ def iter_sound(voice: TTSEngine, text: str, speed: float) -> Iterator[AudioChunk
 
 
 def get_reading_steps(file: VoiceFile, text: str) -> list[tuple[str, str]]:
-    """The steps of `voice explain`, in the writing and with the symbols of a VITS voice."""
-    from elysia.voice.frontend.pipeline import explain_steps as steps_of
+    """The steps of `voice explain`; for a VITS voice, with its own cleaner and symbols."""
+    from elysia.voice.frontend.pipeline import explain_steps
 
     if file.engine != "vits":
-        return steps_of(text)
+        return explain_steps(text)
     from elysia.voice.vits.config import VoiceConfig
 
     card = VoiceConfig.read((file.path.parent / file.settings.get("model", ".")).resolve())
     if card.cleaner == "characters":
-        return steps_of(text)
-    return steps_of(text, card.cleaner, card.symbols)
+        return explain_steps(text)
+    return explain_steps(text, card.cleaner, card.symbols)
 
 
 def list_parser() -> ArgumentParser:
@@ -130,9 +135,7 @@ def list_parser() -> ArgumentParser:
 
 
 def list_voices(args: Namespace) -> int:
-    """A line a voice; a damaged file is said, not hidden."""
-    from elysia.core.errors import VoiceError
-    from elysia.core.paths import get_voices_folder
+    """Print a line for each voice, and a warning for each damaged file."""
     from elysia.voice import registry
 
     where = get_voices_folder()
@@ -151,7 +154,7 @@ def import_parser() -> ArgumentParser:
     parser = build_parser(
         "voice import",
         "CHECKPOINT [CONFIG] --name NAME [--speaker S] [--onnx]",
-        "Bring a VITS voice: a generator (G_latest.pth) with its config (finetune_speaker.json), or a "
+        "Import a VITS voice: a generator (G_latest.pth) with its config (finetune_speaker.json), or a "
         "Hugging Face VITS folder. Nothing in the file is executed; other architectures are refused.",
         import_voice,
     )
@@ -159,51 +162,43 @@ def import_parser() -> ArgumentParser:
     parser.add_argument("config", metavar="CONFIG", nargs="?")
     parser.add_argument("--name", required=True, help="the voice's name from now on")
     parser.add_argument("--speaker", default="0", metavar="S", help="a name or number (default: 0)")
-    parser.add_argument("--onnx", action="store_true", help="export for ONNX Runtime, and prove it")
+    parser.add_argument("--onnx", action="store_true", help="export for ONNX Runtime, and check it")
     parser.add_argument("--out", metavar="DIR", help="default: work_dirs/voices/NAME")
     return parser
 
 
 def import_voice(args: Namespace) -> int:
-    """Convert, check, write the model folder and the voice file."""
-    from elysia.voice.vits.checkpoint_import import import_checkpoint as bring_checkpoint
+    """Convert and check the checkpoint, then write the model folder and the voice file."""
+    from elysia.voice.vits.checkpoint_import import import_checkpoint
 
     check_name(args.name)
-    out = Path(args.out or Path("work_dirs") / "voices" / args.name)
-    done = bring_checkpoint(args.checkpoint, args.config, out, onnx=args.onnx)
-    write_voice(
-        args.name, done, done.config.resolve_speaker(args.speaker), "brought by voice import"
-    )
+    out = Path(args.out or WORK_DIRS / "voices" / args.name)
+    result = import_checkpoint(args.checkpoint, args.config, out, onnx=args.onnx)
+    speaker = result.config.resolve_speaker(args.speaker)
+    write_voice(args.name, result, speaker, "brought by voice import")
     return 0
 
 
 def check_name(name: str) -> None:
-    """UsageError for what cannot be a voice's name."""
-    import re
-
+    """UsageError for a text that cannot be a voice's name."""
     if not re.fullmatch(r"[\w-]{1,64}", name):
-        raise UsageError(f"A voice's name is letters, digits, - and _, not {name!r}.")
+        raise UsageError("cli.bad_voice_name", name=repr(name))
 
 
-def write_voice(name: str, done: ImportResult, speaker: int, whence: str) -> None:
-    """Write the voice file of a model folder, and say what there is now."""
-    import os
-
-    from elysia.core.files import write_atomic
-    from elysia.core.paths import get_voices_folder
-
-    where, config = get_voices_folder(), done.config
-    model = os.path.relpath(done.folder.resolve(), where.resolve()).replace(os.sep, "/")
-    text = f'engine = "vits"\ndescription = "{name}, {whence}"\nmodel = "{model}"\n'
+def write_voice(name: str, result: ImportResult, speaker: int, origin: str) -> None:
+    """Write the voice file of a model folder, and print what the voice is."""
+    where, config = get_voices_folder(), result.config
+    model = os.path.relpath(result.folder.resolve(), where.resolve()).replace(os.sep, "/")
+    text = f'engine = "vits"\ndescription = "{name}, {origin}"\nmodel = "{model}"\n'
     write_atomic(where / f"{name}.toml", text + f"speaker = {speaker}\n")
-    for remark in done.remarks:
+    for remark in result.remarks:
         warn(f"note: {remark}")
     say(
-        f"{done.folder}: {done.parameters / 1e6:.1f} M parameters, {config.speaker_count} speaker(s), "
+        f"{result.folder}: {result.parameters / 1e6:.1f} M parameters, {config.speaker_count} speaker(s), "
         f"{len(config.symbols)} symbols ({config.cleaner}), {config.rate} Hz"
     )
-    if done.difference is not None:
-        say(f"ONNX differs from torch by at most {done.difference:.1e}")
+    if result.difference is not None:
+        say(f"ONNX differs from torch by at most {result.difference:.1e}")
     say(f'Say: elysia voice say "你好" --voice {name}')
 
 
@@ -212,7 +207,7 @@ def prepare_parser() -> ArgumentParser:
     parser = build_parser(
         "voice prepare",
         "RECORDINGS --out DIR [--consent FILE] [--model FOLDER | --cleaner NAME]",
-        "Make recordings ready to train on: decode, resample, trim, make evenly loud, check, report. "
+        "Prepare recordings for training: decode, resample, trim, normalize loudness, check, report. "
         "RECORDINGS is a folder of WAV, FLAC, MP3 or OGG files with a .txt or .lab beside each, or a "
         "list (name|text, CSV). Needs a consent.toml beside them that names the speaker and what they "
         "allow.",
@@ -222,7 +217,7 @@ def prepare_parser() -> ArgumentParser:
     add("recordings", metavar="RECORDINGS")
     add("--out", required=True, metavar="DIR", help="the folder to write")
     add("--consent", metavar="FILE", help="default: consent.toml or .txt beside the recordings")
-    add("--model", metavar="FOLDER", help="a voice folder whose symbols, rate and hop are wanted")
+    add("--model", metavar="FOLDER", help="a voice folder whose symbols, rate and hop to use")
     add(
         "--cleaner",
         default="cjke_cleaners2",
@@ -249,14 +244,14 @@ def prepare(args: Namespace) -> int:
     return 0
 
 
-def report_progress(done: int, of: int) -> None:
-    """How far it is, on stderr, every few hundred recordings."""
-    if done % 500 == 0:
-        warn(f"{done} of {of} recordings")
+def report_progress(count: int, total: int) -> None:
+    """Print on stderr, every few hundred recordings, how many are done."""
+    if count % 500 == 0:
+        warn(f"{count} of {total} recordings")
 
 
 def build_requirements(args: Namespace) -> ClipRequirements:
-    """What clips must be, from the flags: a model's own shape, or the one that is named."""
+    """What clips must be like: as the model of --model needs them, changed by the other flags."""
     from elysia.voice.dataset.prepare import ClipRequirements
     from elysia.voice.dataset.spectrogram import SpectrogramConfig
     from elysia.voice.frontend.cleaners import SYMBOLS
@@ -264,15 +259,14 @@ def build_requirements(args: Namespace) -> ClipRequirements:
 
     if args.model:
         folder = Path(args.model)
-        card, usual = VoiceConfig.read(folder), SpectrogramConfig.from_folder(folder)
+        card, base = VoiceConfig.read(folder), SpectrogramConfig.from_folder(folder)
     else:
-        if args.cleaner not in SYMBOLS:
-            raise UsageError(f"There is no cleaner '{args.cleaner}', only {', '.join(SYMBOLS)}.")
-        card, usual = VoiceConfig(SYMBOLS[args.cleaner], args.cleaner), SpectrogramConfig()
-    shape = SpectrogramConfig(
-        args.rate or usual.rate, args.hop or usual.hop, args.window or usual.window
+        check_cleaner(args.cleaner, SYMBOLS)
+        card, base = VoiceConfig(SYMBOLS[args.cleaner], args.cleaner), SpectrogramConfig()
+    spectrogram = SpectrogramConfig(
+        args.rate or base.rate, args.hop or base.hop, args.window or base.window
     )
-    return ClipRequirements(card, shape, args.shortest, args.longest)
+    return ClipRequirements(card, spectrogram, args.shortest, args.longest)
 
 
 def train_parser() -> ArgumentParser:
@@ -291,7 +285,7 @@ def train_parser() -> ArgumentParser:
         nargs="?",
         const="auto",
         metavar="CKPT",
-        help="go on from a checkpoint; without a value, from the work dir's last",
+        help="continue from a checkpoint; without a value, from the work dir's last",
     )
     parser.add_argument("--seed", type=int, help="default: the config's")
     add_cfg_options(parser)
@@ -306,7 +300,7 @@ def train(args: Namespace) -> int:
     folder = run(
         args.config, work_dir=args.work_dir, resume=args.resume, seed=args.seed, cfg_options=options
     )
-    say(f"Make it a voice: elysia voice export {folder} --name NAME")
+    say(f"Turn it into a voice: elysia voice export {folder} --name NAME")
     return 0
 
 
@@ -315,25 +309,23 @@ def export_parser() -> ArgumentParser:
     parser = build_parser(
         "voice export",
         "WORKDIR --name NAME [--onnx]",
-        "Make a trained checkpoint a voice: a model folder as 'voice import' writes, and a voice file. "
+        "Turn a trained checkpoint into a voice: a model folder as 'voice import' writes, and a voice file. "
         "WORKDIR is a training's (its newest checkpoint), or an iter_N.pth.",
         export,
     )
     parser.add_argument("source", metavar="WORKDIR")
     parser.add_argument("--name", required=True, help="the voice's name from now on")
-    parser.add_argument("--onnx", action="store_true", help="export for ONNX Runtime, and prove it")
+    parser.add_argument("--onnx", action="store_true", help="export for ONNX Runtime, and check it")
     parser.add_argument("--out", metavar="DIR", help="default: work_dirs/voices/NAME")
     return parser
 
 
 def export(args: Namespace) -> int:
     """Write the model folder and the voice file."""
-    pass
+    from elysia.voice.training.export import export_voice
 
     check_name(args.name)
-    from elysia.voice.training.export import export_voice as make
-
-    out = Path(args.out or Path("work_dirs") / "voices" / args.name)
-    done, speaker = make(Path(args.source), out, name=args.name, onnx=args.onnx)
-    write_voice(args.name, done, speaker, "trained by voice train")
+    out = Path(args.out or WORK_DIRS / "voices" / args.name)
+    result, speaker = export_voice(Path(args.source), out, name=args.name, onnx=args.onnx)
+    write_voice(args.name, result, speaker, "trained by voice train")
     return 0

@@ -43,8 +43,8 @@ def test_a_card_is_shown_and_cannot_move_the_terminals_cursor(card, capsys):
 def test_nothing_is_lost_without_force(card, tmp_path, capsys):
     out = tmp_path / "out.json"
     assert cli.main(["card", "convert", str(card), str(out), "--spec", "v2"]) == 1
-    said = capsys.readouterr().err
-    assert "lost: nickname" in said and "decorators" in said and "--force" in said
+    err = capsys.readouterr().err
+    assert "lost: nickname" in err and "decorators" in err and "--force" in err
     assert not out.exists()
     assert cli.main(["card", "convert", str(card), str(out), "--spec", "v2", "--force"]) == 0
     assert read_card(out).version == 2 and read_card(out).fields["strange"] == 1.1
@@ -85,10 +85,8 @@ def test_a_check_names_what_is_odd_and_takes_world_files(card, tmp_path, capsys)
     book = tmp_path / "book.json"
     book.write_text(json.dumps({"spec": "lorebook_v3", "data": {"entries": odd}}))
     assert cli.main(["card", "check", str(book)]) == 0
-    said = capsys.readouterr().out
-    assert (
-        said.count("note:") == 3 and "regular expression" in said and "3 lorebook entries" in said
-    )
+    out = capsys.readouterr().out
+    assert out.count("note:") == 3 and "regular expression" in out and "3 lorebook entries" in out
     book.write_text(json.dumps({"entries": {"0": {"key": ["sea"], "content": "x"}}}))
     assert cli.main(["card", "check", str(book)]) == 0
     book.write_text("{}")

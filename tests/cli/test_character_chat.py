@@ -61,6 +61,17 @@ def test_words_in_capitals_steer(run):
     assert "one" not in texts[2] and "two" not in texts[3]
 
 
+def test_chat_with_a_character_is_talk_by_another_name(run):
+    code, out, _ = run("chat", "m", "--character", "elysia", typed="你好\n")
+    assert (code, out) == (0, "爱莉希雅: heard: 你好\n")
+    assert run("talk", "elysia", "--model", "m", typed="again\n")[0] == 0  # the same conversation
+    assert "heard: 你好" in [m.text for m in run.engines[-1].requests[0].messages]
+    code, _, err = run("chat", "m", "--character", "elysia", "--top-k", "5", typed="")
+    assert code == 2 and "--top-k" in err
+    code, _, err = run("chat", "m", "--new", typed="")
+    assert code == 2 and "--new" in err
+
+
 def test_several_answer_in_turn(run):
     code, out, _ = run("talk", "elysia", "小棠", "--model", "m", typed="爱莉，小棠，早\n")
     assert code == 0

@@ -144,7 +144,7 @@ from elysia import cli
 def parser():
     from elysia.cli.output import build_parser
     engine = Slow(["x" * 4000, "second reply", "third reply"])
-    session = Session(engine, get_template("internlm2_chat"))
+    session = ChatSession(engine, get_template("internlm2_chat"))
     return build_parser("t", "", "", lambda args: converse(session))
 cli.VERBS["t"] = ("__main__:parser", "")
 sys.exit(cli.main(["t"]))
@@ -155,24 +155,24 @@ class Terminal:
     """A child on a pseudo-terminal: type into it, wait for what it shows."""
 
     def __init__(self) -> None:
-        self.ours, theirs = pty.openpty()
+        self.terminal, child_end = pty.openpty()
         self.child = subprocess.Popen(
             [sys.executable, "-c", TERMINAL],
-            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            stdin=child_end, stdout=child_end, stderr=child_end, start_new_session=True,
         )  # fmt: skip
-        os.close(theirs)
+        os.close(child_end)
         self.shown = ""
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         try:
-            while piece := os.read(self.ours, 4096):
+            while piece := os.read(self.terminal, 4096):
                 self.shown += piece.decode(errors="replace")
         except OSError:
             pass  # the child is gone
 
     def type(self, text: str) -> None:
-        os.write(self.ours, text.encode())
+        os.write(self.terminal, text.encode())
 
     def interrupt(self) -> None:
         # Python shows the prompt a moment before it waits for a key; a signal between the two is

@@ -20,8 +20,8 @@ def kb(tmp_path, capsys):
     def run(verb, *words, shelf=("--character", "elysia")):
         place = ["--database", str(tmp_path / "chat" / "a.db")]
         code = cli.main(["kb", verb, *map(str, words), *shelf, *place])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
 
     return run
 

@@ -112,6 +112,6 @@ def test_mistakes_are_sentences(tiny_internlm2, files, tmp_path, capsys):
     other = write(tmp_path / "odd.json", [{"a": "b"}])
     words = [other if word.endswith("held.json") else word for word in words]
     assert cli.main(["score", str(tiny_internlm2), *words]) == 1
-    told = capsys.readouterr().err
+    err = capsys.readouterr().err
     for sentence in ("--limit", "There is no report", "is no report of", "no dataset format"):
-        assert sentence in told
+        assert sentence in err

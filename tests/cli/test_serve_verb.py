@@ -63,8 +63,8 @@ def test_a_gguf_is_served_through_a_killed_engine_to_a_clean_end(file):
                 lines = stream.iter_lines()
                 next(lines)
                 os.kill(child, signal.SIGKILL)
-                told = [line for line in lines if line]
-            assert "started again" in json.loads(told[-1][6:])["error"]["message"]
+                err = [line for line in lines if line]
+            assert "started again" in json.loads(err[-1][6:])["error"]["message"]
             assert reply() == before
             for _ in range(3):
                 os.kill(children(process.pid)[0], signal.SIGKILL)
@@ -84,7 +84,7 @@ def test_a_gguf_is_served_through_a_killed_engine_to_a_clean_end(file):
 def test_what_cannot_be_served_is_one_sentence(tmp_path, capsys, file):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF\x03\x00")
-    for words, said in (
+    for words, sentence in (
         ([str(bad)], "damaged or cut short"),
         ([str(tmp_path / "none.gguf")], "cannot be read"),
         ([str(file), "--host", "0.0.0.0"], "no key"),
@@ -93,4 +93,4 @@ def test_what_cannot_be_served_is_one_sentence(tmp_path, capsys, file):
     ):
         assert main(["serve", *words, "--port", "0"]) in (1, 2)
         error = capsys.readouterr().err.strip()
-        assert said in error and error.count("\n") == 0, error
+        assert sentence in error and error.count("\n") == 0, error
