@@ -65,7 +65,7 @@ def log_dataset(args: Namespace) -> int:
     ways = ["text", "masked_text", "input_ids", "labels"] if args.show == "all" else [args.show]
     for index in range(min(args.count, len(dataset.tokens))):
         ids, labels = (part.tolist() for part in dataset.tokens[index])
-        file, row = dataset.tokens.origin_of(index)
+        file, row = dataset.tokens.get_origin(index)
         say(paint(f"{file}, row {row}: {len(ids)} tokens", "dim"))
         for way in ways:
             if len(ways) > 1:
@@ -138,7 +138,7 @@ def show_report(dataset: PackedDataset, settings: Settings) -> None:
     tokens = dataset.tokens
     lengths = tokens.lengths
     ranked = sorted(int(n) for n in lengths)
-    file, row = tokens.origin_of(int(lengths.argmax()))
+    file, row = tokens.get_origin(int(lengths.argmax()))
     total = int(lengths.sum())
     say(
         f"samples        {len(tokens)}" + (f" ({tokens.dropped} dropped)" if tokens.dropped else "")

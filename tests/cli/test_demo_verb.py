@@ -24,7 +24,7 @@ def children(monkeypatch, tmp_path):
             scalars = folder / "2025" / "vis_data" / "scalars.json"
             scalars.parent.mkdir(parents=True)
             scalars.write_text('{"loss": 5.0, "step": 1}\n{"lr": 1}\n{"loss": 1.5, "step": 9}\n')
-        if words[0] == "prove":
+        if words[0] == "verify-merge":
             (work / "proof.json").write_text(json.dumps({"max_diff": results["max_diff"]}))
         if words[0] == "probe":
             rates = {k: results[k] for k in ("identity_rate", "leak_rate")}
@@ -46,7 +46,7 @@ def test_the_real_commands_run_in_order_and_the_report_is_written(children, tmp_
     verbs = [" ".join(words[:2]) if words[0] == "convert" else words[0] for words in ran]
     assert verbs == [
         "train-tokenizer", "init-model", "train", "convert pth_to_hf", "train",
-        "convert pth_to_hf", "convert merge", "prove", "probe",
+        "convert pth_to_hf", "convert merge", "verify-merge", "probe",
     ]  # fmt: skip
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
     assert report["identity_rate"] == 0.95

@@ -71,7 +71,7 @@ def test_a_missing_checkpoint_is_one_sentence(tmp_path, capsys):
 )
 def test_flags_for_other_kinds_of_models_get_a_sentence(words, capsys):
     assert cli.main(words) == 2
-    assert "not served here" in capsys.readouterr().err
+    assert "not supported here" in capsys.readouterr().err
 
 
 def test_the_proofs_prompts_come_from_the_data_of_the_run_card(tmp_path):

@@ -79,7 +79,7 @@ def test_what_a_document_says_cannot_move_the_terminals_cursor(kb, tmp_path):
     [
         (["search", "x"], (), 2, "Say whose documents"),
         (["search", "x"], ("--shelf", "a", "--character", "b"), 2, "Say whose documents"),
-        (["search", "x", "-k", "0"], ("--shelf", "a"), 2, "from 1"),
+        (["search", "x", "-k", "0"], ("--shelf", "a"), 2, "1 or more"),
         (["add", "/nowhere.txt"], ("--shelf", "a"), 2, "There is no file /nowhere.txt"),
         (["remove", "a.txt"], ("--shelf", "a"), 1, "There is no a.txt on the shelf a"),
         (["add", __file__], ("--shelf", "a"), 1, "is not read here"),

@@ -113,5 +113,10 @@ def test_mistakes_are_sentences(tiny_internlm2, files, tmp_path, capsys):
     words = [other if word.endswith("held.json") else word for word in words]
     assert cli.main(["score", str(tiny_internlm2), *words]) == 1
     err = capsys.readouterr().err
-    for sentence in ("--limit", "There is no report", "is no report of", "no dataset format"):
+    for sentence in (
+        "--limit",
+        "There is no report",
+        "is not a report of",
+        "no known dataset format",
+    ):
         assert sentence in err
