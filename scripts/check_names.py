@@ -16,7 +16,7 @@ from pathlib import Path
 BANNED = {"found", "made", "told", "said", "kept", "one", "wanted"}
 # One-word classes that are the standard term of the field or of a library.
 TERMS: set[str] = set(
-    "Message Conversation Lorebook Engine Sampling Delta Settings Scope Text".split()
+    "Message Conversation Persona Lorebook Engine Sampling Delta Settings Scope Text".split()
 )
 LONGEST = 50  # lines of a function
 

@@ -1,5 +1,5 @@
 # streamlit run web_demo/app.py [-- --model FOLDER|FILE.gguf|URL --adapter FOLDER ...]
-"""The Streamlit page. What follows `--` may also stand in the environment: ELYSIA_MODEL and so on."""
+"""The Streamlit page. Its flags may also be set in the environment: ELYSIA_MODEL and so on."""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 # python web_demo/gradio_app.py [--model FOLDER|FILE.gguf|URL --adapter FOLDER ...]
-"""The Gradio page. What may be said to it may also stand in the environment: ELYSIA_MODEL and so on."""
+"""The Gradio page. Its flags may also be set in the environment: ELYSIA_MODEL and so on."""
 
 import sys
 from pathlib import Path

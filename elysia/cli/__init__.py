@@ -96,10 +96,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.configs:check_configs_parser",
         "check configs written for XTuner: what runs, what changes",
     ),
-    "migrate": (
-        "elysia.cli.configs:migrate_parser",
-        "turn an XTuner config into flat settings",
-    ),
+    "migrate": ("elysia.cli.configs:migrate_parser", "turn an XTuner config into flat settings"),
     "train-tokenizer": (
         "elysia.cli.new_model:train_tokenizer_parser",
         "train a small tokenizer from text",
@@ -112,15 +109,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "voice say": ("elysia.cli.voice:say_parser", "say a text into a file"),
     "voice list": ("elysia.cli.voice:list_parser", "list the voices"),
     "voice import": ("elysia.cli.voice:import_parser", "turn a VITS checkpoint into a voice"),
-    "voice prepare": (
-        "elysia.cli.voice:prepare_parser",
-        "prepare recordings to train a voice on",
-    ),
+    "voice prepare": ("elysia.cli.voice:prepare_parser", "prepare recordings to train a voice on"),
     "voice train": ("elysia.cli.voice:train_parser", "train a voice as a config says"),
-    "voice export": (
-        "elysia.cli.voice:export_parser",
-        "turn a trained checkpoint into a voice",
-    ),
+    "voice export": ("elysia.cli.voice:export_parser", "turn a trained checkpoint into a voice"),
     "voice explain": (
         "elysia.cli.voice:explain_parser",
         "show each step from a text to its phonemes",

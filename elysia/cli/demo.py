@@ -95,22 +95,26 @@ def clear_work_dir(work: Path) -> None:
 
 
 def list_stages(args: Namespace, work: Path) -> list[DemoStage]:
-    """The commands, in order."""
-    tokenizer, start = str(work / "tokenizer"), str(work / "init")
-    base, adapter, merged = str(work / "base"), str(work / "adapter"), str(work / "merged")
-    base_run, persona_run = str(work / "train_base"), str(work / "train_persona")
-    seed = ("--seed", str(args.seed))
-    # Both trainings take the same extra options; a conversion must see what the training saw.
-    more = args.cfg_options
-    on_start = ("--cfg-options", f"pretrained_model_name_or_path={start}", *more)
-    on_base = ("--cfg-options", f"pretrained_model_name_or_path={base}", *more)
-    root = get_root()
+    """The commands, in order: first those of the base, then those of the persona."""
+    seed, root = ("--seed", str(args.seed)), get_root()
+    base = str(work / "base")
+    return [
+        *_list_base_stages(args, work, base, seed, root),
+        *_list_persona_stages(args, work, base, seed, root),
+    ]
+
+
+def _list_base_stages(
+    args: Namespace, work: Path, base: str, seed: tuple[str, str], root: Path
+) -> list[DemoStage]:
+    tokenizer, start, run = str(work / "tokenizer"), str(work / "init"), str(work / "train_base")
     texts = [str(root / text) for text in TRAINING_TEXTS]
-    vocabulary = ("--vocab-size", str(args.vocab_size))
+    # A conversion must see the options that the training saw.
+    options = ("--cfg-options", f"pretrained_model_name_or_path={start}", *args.cfg_options)
     return [
         DemoStage(
             "tokenizer", "A tokenizer from the bundled text",
-            ("train-tokenizer", *texts, "--output", tokenizer, *vocabulary),
+            ("train-tokenizer", *texts, "--output", tokenizer, "--vocab-size", str(args.vocab_size)),
         ),
         DemoStage(
             "init", "A tiny InternLM2 with random weights",
@@ -118,19 +122,28 @@ def list_stages(args: Namespace, work: Path) -> list[DemoStage]:
         ),
         DemoStage(
             "train_base", "Teach it to speak (full training)",
-            ("train", args.base_config, "--work-dir", base_run, *seed, *on_start),
+            ("train", args.base_config, "--work-dir", run, *seed, *options),
         ),
         DemoStage(
             "convert_base", "Checkpoint to model folder",
-            ("convert", "pth_to_hf", args.base_config, base_run, base, *on_start),
+            ("convert", "pth_to_hf", args.base_config, run, base, *options),
         ),
+    ]  # fmt: skip
+
+
+def _list_persona_stages(
+    args: Namespace, work: Path, base: str, seed: tuple[str, str], root: Path
+) -> list[DemoStage]:
+    adapter, merged, run = str(work / "adapter"), str(work / "merged"), str(work / "train_persona")
+    options = ("--cfg-options", f"pretrained_model_name_or_path={base}", *args.cfg_options)
+    return [
         DemoStage(
             "train_persona", "Teach it who it is (QLoRA)",
-            ("train", args.persona_config, "--work-dir", persona_run, *seed, *on_base),
+            ("train", args.persona_config, "--work-dir", run, *seed, *options),
         ),
         DemoStage(
             "convert_persona", "Checkpoint to adapter folder",
-            ("convert", "pth_to_hf", args.persona_config, persona_run, adapter, *on_base),
+            ("convert", "pth_to_hf", args.persona_config, run, adapter, *options),
         ),
         DemoStage(
             "merge", "Base and adapter become one model",

@@ -111,8 +111,13 @@ def get_card_fields(card: object, where: str) -> tuple[dict[str, Any], int]:
 
 def describe_json_kind(value: object) -> Text | str:
     """The type of a JSON value in words, as a parameter of an error: an object, a list, …"""
-    kinds = {dict: "object", list: "list", str: "text", bool: "boolean"}
-    return "null" if value is None else Text(f"core.kind_{kinds.get(type(value), 'number')}")
+    codes = {
+        dict: "core.kind_object",
+        list: "core.kind_list",
+        str: "core.kind_text",
+        bool: "core.kind_boolean",
+    }
+    return "null" if value is None else Text(codes.get(type(value), "core.kind_number"))
 
 
 def write_card(card: CharacterCard, path: str | Path, backfill: bytes = b"") -> None:

@@ -108,12 +108,7 @@ _BARE_SYSTEM = "{system}\n"
 _T = PromptTemplate
 _ALL = (
     _T("default", "<|System|>:{system}\n", "<|User|>:{input}\n<|Bot|>:", sep="\n"),
-    _T(
-        "zephyr",
-        "<|system|>\n{system}\n",
-        "<|user|>\n{input}\n<|assistant|>\n",
-        sep="\n",
-    ),
+    _T("zephyr", "<|system|>\n{system}\n", "<|user|>\n{input}\n<|assistant|>\n", sep="\n"),
     _T(
         "internlm_chat",
         "<|System|>:{system}\n",
@@ -140,10 +135,7 @@ _ALL = (
     _T("baichuan2_chat", "{system}\n", "<reserved_106>{input}<reserved_107>", sep="\n"),
     _T("wizardlm", *_VICUNA, sep="\n"),
     _T(
-        "wizardcoder",
-        _WIZARDCODER_SYSTEM,
-        "### Instruction:\n{input}\n\n### Response:",
-        sep="\n\n",
+        "wizardcoder", _WIZARDCODER_SYSTEM, "### Instruction:\n{input}\n\n### Response:", sep="\n\n"
     ),
     _T("vicuna", *_VICUNA, sep="\n"),
     _T("deepseek_coder", *_DEEPSEEK_CODER, sep="\n"),

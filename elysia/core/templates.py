@@ -13,12 +13,7 @@ from typing import Literal, NamedTuple
 
 from elysia.core.errors import TemplateError
 from elysia.core.messages import Conversation, Message
-from elysia.core.template_table import (
-    SYSTEM_TEMPLATES,
-    TEMPLATES,
-    PromptTemplate,
-    get_template,
-)
+from elysia.core.template_table import SYSTEM_TEMPLATES, TEMPLATES, PromptTemplate, get_template
 
 __all__ = [
     "SYSTEM_TEMPLATES",

@@ -151,7 +151,7 @@ sys.exit(cli.main(["t"]))
 """
 
 
-class Terminal:
+class PseudoTerminal:
     """A child on a pseudo-terminal: type into it, wait for what it shows."""
 
     def __init__(self) -> None:
@@ -191,7 +191,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal():
-    terminal = Terminal()
+    terminal = PseudoTerminal()
     yield terminal
     terminal.child.kill()
     terminal.child.wait()
