@@ -9,4 +9,4 @@ run=$(command -v xtuner || echo "$(dirname "$0")/.venv/bin/xtuner")
 [ -f "$work/hf/adapter_config.json" ] || { echo "A fully tuned model needs no merge: $work/hf"; exit 0; }
 base=$(sed -n 's/^  "base_model_name_or_path": "\(.*\)",$/\1/p' "$work/hf/adapter_config.json")
 "$run" convert merge "$base" "$work/hf" "$work/merged"
-"$run" prove "$base" "$work/hf" "$work/merged" --output "$work/proof.json"
+"$run" verify-merge "$base" "$work/hf" "$work/merged" --output "$work/proof.json"
