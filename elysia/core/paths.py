@@ -33,9 +33,10 @@ def get_data_folder() -> Path:
 
 def get_voices_folder() -> Path:
     """The voice files: ELYSIA_VOICES, else `./tts/voices` where it exists, else the bundled ones."""
-    local = Path(os.environ.get("ELYSIA_VOICES") or "tts/voices")
-    chosen = "ELYSIA_VOICES" in os.environ or local.is_dir()
-    return local if chosen else get_root() / "tts" / "voices"
+    if folder := os.environ.get("ELYSIA_VOICES"):
+        return Path(folder)
+    local = Path("tts/voices")
+    return local if local.is_dir() else get_root() / "tts" / "voices"
 
 
 def list_bundled_configs() -> dict[str, Path]:
