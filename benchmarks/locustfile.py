@@ -1,13 +1,13 @@
-r"""People who talk to a gateway, for locust: first words, whole replies and refusals under load.
+r"""Users of a gateway, for locust: time to the first words, whole replies and refusals under load.
 
     pip install locust==2.47.0     # in an environment of its own
     elysia serve m=FILE.gguf --parallel 4 --queue 48
     locust -f benchmarks/locustfile.py --host http://127.0.0.1:23333 --headless --users 64 \
         --spawn-rate 8 --run-time 3m --model m
 
-Each user has a talk that grows, reads the reply as a stream, thinks a moment, and waits as long as a 429
-says. Printed beside locust's own table: `first words` and `whole reply` from the sending on, `a piece`
-between two events. A stream that ends without [DONE], or with an error in it, is a failure.
+Each user has a growing conversation, reads the reply as a stream, pauses for a moment, and waits as long as
+a 429 says. Printed beside locust's own table: `first words` and `whole reply`, timed from sending on, and
+`a piece`, the time between two events. A stream that ends without [DONE], or with an error, is a failure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SAYINGS = (
     "你好呀，今天想聊点什么？", "Tell me about your garden.", "我今天有点累。", "What is rain made of?",
     "讲一个很短的故事吧。", "Do you remember what I said first?",
 )  # fmt: skip
-TURNS = 6  # of a talk, before a new one begins
+TURNS = 6  # of a conversation, before a new one starts
 
 
 @events.init_command_line_parser.add_listener
@@ -34,8 +34,8 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--max-tokens", type=int, default=48, help="of a reply")
 
 
-class Talker(HttpUser):
-    """One user and her talk."""
+class ChatUser(HttpUser):
+    """One user with one conversation."""
 
     wait_time = between(0.5, 2)
 
@@ -62,7 +62,7 @@ class Talker(HttpUser):
             catch_response=True, name="/v1/chat/completions",
         ) as answer:  # fmt: skip
             if answer.status_code == 429:
-                answer.success()  # the queue is full, as it says; no fault
+                answer.success()  # the queue is full, as documented; not an error
                 self._count("busy (429)", began)
                 time.sleep(float(answer.headers["Retry-After"]))
                 return
@@ -79,7 +79,7 @@ class Talker(HttpUser):
         self.talk = [*messages, {"role": "assistant", "content": reply}]
 
     def _heard(self, answer: Any, began: float) -> Iterator[str]:
-        """The words of the stream; ValueError where it does not end as it should."""
+        """The text of the stream; ValueError where it does not end as it should."""
         last = None
         for line in answer.iter_lines():
             if not line.startswith(b"data: "):

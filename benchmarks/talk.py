@@ -1,14 +1,14 @@
-"""The chat service under many users, over a stand-in engine: errors, cross-talk, memory, and the time
+"""The chat service under many users, over a stand-in engine: errors, mixed-up users, memory, and the time
 before the engine.
 
     python benchmarks/talk.py [--users 50] [--minutes 5]
 
-Every user has a conversation of her own (every tenth a table of two), a word that only she says, and a
-second or so between messages; now and then one is made anew, stopped or taken back. Printed: turns, faults,
-replies and memories that held another user's word, the process's memory after a fifth of the time, at
-every further fifth and at the end, the processor's time a turn (the visitors' own and all remembering
-included), and how long a reply waited on everything before the engine (recall, documents, the prompt).
-With --same every user says one sentence for ever: what grows then is no data.
+Each user has one conversation (every tenth a group of two), a word that no other user says, and pauses for
+about a second between messages; now and then a reply is regenerated, stopped or taken back. Printed: turns,
+errors, replies and memories that held another user's word, the memory of the process after each fifth of
+the time, CPU time per turn (the simulated users and all remembering included), and how long a reply waited
+for everything before the engine (recall, documents, the prompt). With --same every user repeats one
+sentence, so that growing memory is not data.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ WORD = re.compile(r"w\d{3}q")
 PLACES = ("北京", "上海", "成都", "海边", "山上", "Lisbon", "Oslo")
 
 
-class Visitor:
-    """One user: talks until the time is over."""
+class SimulatedUser:
+    """One user, who talks until the time is over."""
 
     def __init__(self, service: ChatService, number: int, until: float, same: bool) -> None:
         self.service, self.until = service, until
@@ -103,12 +103,12 @@ class Visitor:
             self.strangers += self.strange(hit["text"])
 
     def strange(self, text: str) -> bool:
-        """Whether it holds another's word."""
+        """Whether a text holds another user's word."""
         return bool(set(WORD.findall(text)) - {self.word})
 
 
 def main() -> None:
-    """Run it and print the table."""
+    """Run the benchmark and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=5.0)
@@ -116,46 +116,61 @@ def main() -> None:
     args = parser.parse_args()
     limit_malloc_arenas()  # as `build_chat_service` does
     with tempfile.TemporaryDirectory() as folder:
-        home = ChatServiceConfig(database=f"{folder}/chat.db")
-        database = open_database(home.database)
-        cast = CharacterRegistry(database, ROOT / "configs" / "personas")
+        config = ChatServiceConfig(database=f"{folder}/chat.db")
+        database = open_database(config.database)
         model = ChatModel(
             EchoEngine(slots=8, pause=0.005, keep=False),
             ChatFormat(templates.get_template("internlm2_chat")),
         )
-        service = ChatService(database, cast, model, build_context_providers(home, database))
-        seconds = args.minutes * 60
-        began, until = time.monotonic(), time.monotonic() + seconds
-        visitors = [Visitor(service, number, until, args.same) for number in range(args.users)]
-        threads = [threading.Thread(target=visitor.run) for visitor in visitors]
-        for thread in threads:
-            thread.start()
-        process = psutil.Process()
-        before = process.cpu_times()
-        held = []
-        for fifth in range(1, 6):
-            time.sleep(max(began + seconds * fifth / 5 - time.monotonic(), 0))
-            held.append(process.memory_info().rss)
-        for thread in threads:
-            thread.join()
-        service.close()
-        after = process.cpu_times()
-        database.close()
-    spent = after.user + after.system - before.user - before.system
-    prepared = sorted(x for visitor in visitors for x in visitor.prepared)
-    faults = [fault for visitor in visitors for fault in visitor.faults]
-    turns = sum(visitor.turns for visitor in visitors)
-    print(f"users {args.users}, {args.minutes} min, {turns} turns")
-    print(f"faults: {len(faults)}  {faults[:3]}")
-    print(f"replies or memories with another user's word: {sum(v.strangers for v in visitors)}")
-    shown = ", ".join(str(size >> 20) for size in held)
-    print(f"memory after each fifth: {shown} MiB ({held[-1] / held[0] - 1:+.1%})")
-    print(f"processor: {spent / max(turns, 1) * 1000:.1f} ms a turn")
-    if prepared:
-        p95 = prepared[int(len(prepared) * 0.95)]
-        print(
-            f"before the engine: median {statistics.median(prepared) * 1000:.1f} ms, 95 % {p95 * 1000:.1f} ms"
+        service = ChatService(
+            database,
+            CharacterRegistry(database, ROOT / "configs" / "personas"),
+            model,
+            build_context_providers(config, database),
         )
+        users, sizes, seconds = run_users(service, args.users, args.minutes * 60, args.same)
+        database.close()
+    print_figures(users, sizes, seconds, args.minutes)
+
+
+def run_users(
+    service: ChatService, count: int, seconds: float, same: bool
+) -> tuple[list[SimulatedUser], list[int], float]:
+    """The users after their time; the process's memory after each fifth (bytes); its CPU time (seconds)."""
+    began, until = time.monotonic(), time.monotonic() + seconds
+    users = [SimulatedUser(service, number, until, same) for number in range(count)]
+    threads = [threading.Thread(target=user.run) for user in users]
+    for thread in threads:
+        thread.start()
+    process = psutil.Process()
+    before = process.cpu_times()
+    sizes = []
+    for fifth in range(1, 6):
+        time.sleep(max(began + seconds * fifth / 5 - time.monotonic(), 0))
+        sizes.append(process.memory_info().rss)
+    for thread in threads:
+        thread.join()
+    service.close()
+    after = process.cpu_times()
+    return users, sizes, after.user + after.system - before.user - before.system
+
+
+def print_figures(
+    users: list[SimulatedUser], sizes: list[int], cpu_seconds: float, minutes: float
+) -> None:
+    """One line for each figure."""
+    prepared = sorted(seconds for user in users for seconds in user.prepared)
+    faults = [fault for user in users for fault in user.faults]
+    turns = sum(user.turns for user in users)
+    print(f"users {len(users)}, {minutes} min, {turns} turns")
+    print(f"errors: {len(faults)}  {faults[:3]}")
+    print(f"replies or memories with another user's word: {sum(u.strangers for u in users)}")
+    shown = ", ".join(str(size >> 20) for size in sizes)
+    print(f"memory after each fifth: {shown} MiB ({sizes[-1] / sizes[0] - 1:+.1%})")
+    print(f"CPU time: {cpu_seconds / max(turns, 1) * 1000:.1f} ms a turn")
+    if prepared:
+        median, p95 = statistics.median(prepared), prepared[int(len(prepared) * 0.95)]
+        print(f"before the engine: median {median * 1000:.1f} ms, 95 % {p95 * 1000:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures of every view for docs/web.md, with a stand-in engine that says scripted replies.
+"""Screenshots of every view for docs/web.md, with a stand-in engine that gives scripted replies.
 
     python scripts/screenshots.py [--output docs/images]
 
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.web.conftest import CHROMIUM, FLAGS, ROOT, served
 from tests.web.steps import MESSAGE, act, begin, ready, say, upload, view
 
-MOST = 190_000  # bytes of a picture
+MOST = 190_000  # bytes of a screenshot
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 780}
 REPLIES = {
     "今天有点累": "那先把外套挂好，茶刚好七分烫。\n\n今天的累，是**事情太多**的那种，还是**没人听你说**的那种？前一种我陪你一件件放下，后一种我现在就听。",
@@ -131,7 +131,7 @@ def group(page: Page) -> None:
 
 
 def shoot(page: Page, file: Path) -> None:
-    """A picture of the window as it stands, with as few colours as do."""
+    """A screenshot of the window, with fewer colours where the file is too large."""
     ready(page)
     page.mouse.move(0, 0)
     page.wait_for_timeout(1500)

@@ -226,11 +226,7 @@ def load_model_folder(config: ModelConfig) -> tuple[TransformersEngine, ChatForm
 
     log.info("Loading %s", config.model + (f" under {adapter}" if adapter else ""))
     engine = transformers.build_engine(
-        model,
-        adapter=adapter,
-        dtype=config.dtype,
-        device=config.device,
-        bits=config.bits,
+        model, adapter=adapter, dtype=config.dtype, device=config.device, bits=config.bits
     )
     return engine, chat_format
 

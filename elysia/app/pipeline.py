@@ -1,4 +1,4 @@
-"""`pipeline(model)`: a loaded model as a function from messages to replies, the way LMDeploy's users know it."""
+"""`pipeline(model)`: a loaded model as a function from messages to replies, as LMDeploy's users know it."""
 
 from __future__ import annotations
 

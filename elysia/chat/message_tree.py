@@ -63,13 +63,7 @@ class ChatMessage:
 
     def render_fault(self, language: str) -> str:
         """The sentence of the error in a language; as it was stored where no code was."""
-        stored = self.details.get("error")
-        if stored:
-            try:
-                return str(_unpack(stored).render(language))
-            except (KeyError, AttributeError):  # a code of another version of this program
-                pass
-        return self.fault or ""
+        return render_packed(self.details.get("error"), language, self.fault or "")
 
 
 def pack_text(text: ElysiaError | Text) -> dict[str, Any]:
@@ -80,6 +74,16 @@ def pack_text(text: ElysiaError | Text) -> dict[str, Any]:
     """
     params = {name: _pack(value) for name, value in text.params.items()}
     return {"code": str(text.code), "params": params}
+
+
+def render_packed(packed: Mapping[str, Any] | None, language: str, sentence: str) -> str:
+    """A packed text in a language. Without one, or with a code of another version of this program, the
+    `sentence` that was stored beside it.
+    """
+    try:
+        return str(_unpack(packed).render(language)) if packed else sentence
+    except (KeyError, AttributeError):
+        return sentence
 
 
 def _pack(value: Any) -> Any:

@@ -11,12 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from elysia.chat.prompt.character_state import (
-    CharacterState,
-    PromptFrame,
-    TokenBudget,
-    fit_history,
-)
+from elysia.chat.prompt.character_state import CharacterState, PromptFrame, TokenBudget, fit_history
 from elysia.core.errors import EngineError
 from elysia.core.messages import Message
 from elysia.core.templates import PromptTemplate

@@ -39,10 +39,7 @@ def export_conversation(service: ChatService, user: str, id: str) -> bytes:
             "role": message.role, "text": message.text, "at": round(message.created, 3),
         }  # fmt: skip
         if message.speaker is not None:
-            row |= {
-                "speaker": message.speaker,
-                "name": names.get(message.speaker, message.speaker),
-            }
+            row |= {"speaker": message.speaker, "name": names.get(message.speaker, message.speaker)}
         if message.state != MessageState.COMPLETE:
             row["state"] = message.state.value
         rows.append(row)

@@ -20,7 +20,6 @@ import numpy as np
 from elysia.core.errors import ExportError
 from elysia.core.files import explain_write_errors, write_atomic
 from elysia.core.run_card import RunCard
-from elysia.core.templates import PromptTemplate, get_stop_words
 from elysia.export import gguf_weights as weights
 from elysia.export.chat_template import render_chat_template
 from elysia.export.gguf_vocabulary import GgufVocabulary, build_vocabulary
@@ -207,10 +206,10 @@ def _write_chat_metadata(
     writer: gguf.GGUFWriter, model: Path, tokenizer: Any, card: RunCard
 ) -> None:
     """The chat template and the token that ends a turn, for other programs; the run card, for ours."""
-    if card.template:
+    chat_format = ChatFormat.from_run_card(card)
+    if card.template and chat_format:
         writer.add_chat_template(render_chat_template(card.template))
-        template = PromptTemplate.from_dict(card.template)
-        for word in dict.fromkeys([*get_stop_words(template), *card.stop_words]):
+        for word in chat_format.stop:
             token = tokenizer.convert_tokens_to_ids(word)
             if token is not None and tokenizer.convert_ids_to_tokens(token) == word:
                 writer.add_eot_token_id(token)

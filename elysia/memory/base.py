@@ -86,7 +86,8 @@ class MemoryHit:
     @property
     def explanation(self) -> Text:
         """The reasons for people, as a list with commas."""
-        return Text("memory.reasons", {"reasons": self.reasons})
+        reasons = [Text(reason.kind, {"value": reason.value}) for reason in self.reasons]
+        return Text("memory.reasons", {"reasons": reasons})
 
 
 class MemoryStore(Protocol):

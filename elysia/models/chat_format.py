@@ -26,6 +26,15 @@ class ChatFormat:
     system: str = ""
     stop: tuple[str, ...] = ()
 
+    @classmethod
+    def from_run_card(cls, card: RunCard | None) -> ChatFormat | None:
+        """The format that a model was trained with; None without a card, or for one without a template."""
+        if card is None or not card.template:
+            return None
+        template = PromptTemplate.from_dict(card.template)
+        words = [*templates.get_stop_words(template), *card.stop_words]
+        return cls(template, card.system, tuple(dict.fromkeys(words)))
+
 
 def resolve_chat_format(
     card: RunCard | None,
@@ -43,25 +52,25 @@ def resolve_chat_format(
     belongs to another model family, is warned of with both names.
     """
     suitable = templates.suggest_templates(model_type, name)
-    trained = PromptTemplate.from_dict(card.template) if card and card.template else None
+    trained = ChatFormat.from_run_card(card)
     if prompt_template:
         template = templates.get_template(prompt_template)
-        warn_about_mismatch(template, trained, suitable, model_type)
+        warn_about_mismatch(template, trained.template if trained else None, suitable, model_type)
     elif trained:
-        template = trained
+        template = trained.template
     else:
         hint: Text | str = ""
         if suitable:
             params = {"model_type": model_type, "templates": list(suitable)}
             hint = Text("models.suitable_templates", params)
         raise UsageError("models.unknown_chat_format", model=name, hint=hint)
-    # The card's own stop words are those of its template: they say nothing about another one.
-    own = card.stop_words if card and template == trained else []
-    return ChatFormat(
-        template,
-        system if system is not None else (card.system if card else ""),
-        tuple(dict.fromkeys([*templates.get_stop_words(template), *own, *stop_words])),
-    )
+    if trained and template == trained.template:
+        own = trained.stop
+    else:  # the card's further stop words say nothing about another template
+        own = templates.get_stop_words(template)
+    if system is None:
+        system = card.system if card else ""
+    return ChatFormat(template, system, tuple(dict.fromkeys([*own, *stop_words])))
 
 
 def warn_about_mismatch(

@@ -12,17 +12,9 @@ if TYPE_CHECKING:
     from elysia.web.app_state import AppState, open_app_state
     from elysia.web.middleware import app_options
 
-__all__ = [
-    "AppState",
-    "app_options",
-    "open_app_state",
-]
+__all__ = ["AppState", "app_options", "open_app_state"]
 
-_HOMES = {
-    "AppState": "app_state",
-    "app_options": "middleware",
-    "open_app_state": "app_state",
-}
+_HOMES = {"AppState": "app_state", "app_options": "middleware", "open_app_state": "app_state"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from html import escape
+from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -236,29 +237,10 @@ def render_login_page(language: str, problem: str = "") -> str:
 def _render_page(language: str, body: str, *, reload: bool = False) -> str:
     refresh = '<meta http-equiv="refresh" content="2">' if reload else ""
     title = escape(get_translator(language)("title"))
+    style = resources.files("elysia.web").joinpath("page.css").read_text("utf-8")
     return (
         f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">{refresh}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{PAGE_STYLE}</style></head>"
+        f"<title>{title}</title><style>{style}</style></head>"
         f"<body><main><h1>{title}</h1>{body}</main></body></html>"
     )
-
-
-PAGE_STYLE = """
-:root { color-scheme: light dark; --back: #fff8fa; --card: #fff; --text: #3b2b35;
-  --accent: #d6577f; --line: #f3d7e0 }
-@media (prefers-color-scheme: dark) {
-  :root { --back: #1d171c; --card: #292028; --text: #f5e9ef; --accent: #f28bab; --line: #44333f } }
-body { margin: 0; min-height: 100vh; display: grid; place-items: center;
-  background: var(--back); color: var(--text);
-  font: 16px/1.6 "Source Sans 3", "Noto Sans SC", "Noto Sans CJK SC", system-ui, sans-serif }
-main { box-sizing: border-box; width: min(24rem, calc(100vw - 2rem)); padding: 2rem; background: var(--card);
-  border: 1px solid var(--line); border-radius: 1.2rem }
-h1 { margin: 0 0 1rem; font-size: 1.4rem; color: var(--accent) }
-label { display: block; margin: .8rem 0 .2rem }
-input { box-sizing: border-box; width: 100%; font: inherit; padding: .5rem .7rem;
-  border: 1px solid var(--line); border-radius: .6rem; background: var(--back); color: inherit }
-button { width: 100%; margin-top: 1.2rem; padding: .6rem; font: inherit; border: 0; border-radius: .6rem;
-  background: var(--accent); color: #fff; cursor: pointer }
-p { overflow-wrap: anywhere } .wrong { color: #d32f2f }
-"""

@@ -24,9 +24,7 @@ def test_no_message_that_was_sent_is_lost_by_a_kill(make, url, kills):
     chance, sent = random.Random(kills), []
     for number in range(kills):
         child = subprocess.Popen(
-            [sys.executable, str(SENDER), url, id, str(number)],
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, str(SENDER), url, id, str(number)], stdout=subprocess.PIPE, text=True
         )
         for _ in range(chance.randint(1, 12)):
             line = child.stdout.readline()

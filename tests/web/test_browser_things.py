@@ -97,10 +97,7 @@ def test_a_card_with_scripts_in_it_is_shown_as_text(look):
 
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
-    [
-        ("no.json", b"{}", "no.json"),
-        ("no.png", b"\x89PNG\r\n\x1a\nnothing", "no.png"),
-    ],
+    [("no.json", b"{}", "no.json"), ("no.png", b"\x89PNG\r\n\x1a\nnothing", "no.png")],
 )
 def test_a_file_that_is_no_card_is_told_in_a_sentence(look, name, content, expected):
     page = look()

@@ -14,12 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from elysia.chat.prompt.character_state import (
-    CharacterState,
-    PromptFrame,
-    TokenBudget,
-    fit_history,
-)
+from elysia.chat.message_tree import pack_text
+from elysia.chat.prompt.character_state import CharacterState, PromptFrame, TokenBudget, fit_history
 from elysia.core.errors import EngineError
 from elysia.core.lorebook_activation import ActivatedEntry
 from elysia.core.messages import Message
@@ -331,7 +327,7 @@ def _describe_memory(hit: MemoryHit, tokens: int) -> dict[str, Any]:
     return {
         "id": memory.id, "kind": memory.kind, "text": memory.text, "at": memory.at,
         "message_id": memory.message_id, "current": memory.current,
-        "score": round(hit.score, 4), "why": str(hit.explanation), "tokens": tokens,
+        "score": round(hit.score, 4), **_describe_reasons(hit), "tokens": tokens,
     }  # fmt: skip
 
 
@@ -339,8 +335,13 @@ def _describe_document(number: int, hit: SearchHit, tokens: int) -> dict[str, An
     return {
         "number": number, "name": hit.name, "document_id": hit.document_id, "start": hit.start,
         "end": hit.end, "heading": hit.heading, "page": hit.page, "score": round(hit.score, 4),
-        "why": str(hit.explanation), "tokens": tokens, "text": hit.text,
+        **_describe_reasons(hit), "tokens": tokens, "text": hit.text,
     }  # fmt: skip
+
+
+def _describe_reasons(hit: MemoryHit | SearchHit) -> dict[str, Any]:
+    # The English sentence is what versions before stored; a page shows the codes in its own language.
+    return {"why": str(hit.explanation), "reasons": pack_text(hit.explanation)}
 
 
 def _format_day(at: float) -> str:

@@ -14,12 +14,7 @@ from typing import TypeVar
 from elysia.chat.characters import CharacterEntry
 from elysia.chat.chat_model import ChatModel
 from elysia.chat.message_tree import ChatMessage, Conversation, MessageState
-from elysia.chat.prompt.builder import (
-    ComposedPrompt,
-    PromptSources,
-    build_prompt,
-    detect_language,
-)
+from elysia.chat.prompt.builder import ComposedPrompt, PromptSources, build_prompt, detect_language
 from elysia.chat.prompt.character_state import CharacterState, TokenBudget
 from elysia.chat.settings import ConversationSettings
 from elysia.core.errors import ElysiaError

@@ -12,27 +12,9 @@ import streamlit as st
 
 from elysia.chat.message_tree import ChatMessage
 from elysia.web.middleware import build_voice_url
-from elysia.web.streamlit.context import PageContext
+from elysia.web.streamlit.context import PageContext, read_asset
 
 SPEAKING = "speaking"
-_SCRIPT = """
-export default function ({ data, parentElement }) {
-  const audio = parentElement.querySelector("audio");
-  const state = (parentElement.elysia ??= { begun: null, next: 0, queue: [] });
-  const play = () => {
-    if (state.next >= state.queue.length) return;
-    audio.src = state.queue[state.next++];
-    audio.play().catch(() => {});
-  };
-  audio.onended = audio.onerror = play;
-  const fresh = state.begun !== data.begun;
-  const idle = audio.ended || audio.error || !audio.getAttribute("src");
-  state.queue = data.queue;
-  if (fresh) { state.begun = data.begun; state.next = 0; play(); }
-  else if (idle) play();
-  return () => { audio.pause(); audio.removeAttribute("src"); audio.load(); };
-}
-"""
 
 
 def start_playing(conversation: str, reply: str, *, alone: bool = False) -> None:
@@ -61,6 +43,6 @@ def show_player(page: PageContext, conversation: str, messages: Sequence[ChatMes
     queue = [build_voice_url(page.state, page.user, conversation, id) for id in playing]
     with st.bottom:
         st.components.v2.component(
-            "elysia_player", html="<audio controls></audio>", js=_SCRIPT,
+            "elysia_player", html="<audio controls></audio>", js=read_asset("player.js"),
             css="audio { width: 100%; height: 2.2rem }",
         )(data={"queue": queue, "begun": speaking["begun"]}, key="player")  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from elysia.chat.generation.speaker_selection import SelectionReason
-from elysia.chat.message_tree import ChatMessage
+from elysia.chat.message_tree import ChatMessage, render_packed
 from elysia.core.errors import ElysiaError
 from elysia.web.safe_markdown import escape_markdown
 from elysia.web.streamlit.context import PageContext
@@ -114,17 +114,20 @@ def _describe_lore(page: PageContext, item: Item) -> str:
 def _describe_memory(page: PageContext, item: Item) -> str:
     day = time.strftime("%Y-%m-%d", time.localtime(item["at"]))
     score, tokens = page.t("score", score=item["score"]), page.t("tokens")
-    return f"{day} · {score} · {item['why']} · {item['tokens']} {tokens}"
+    return f"{day} · {score} · {_render_reasons(page, item)} · {item['tokens']} {tokens}"
 
 
 def _describe_document(page: PageContext, item: Item) -> str:
     number = f"[{item['number']}] " if item["number"] else ""
     page_number = f"p. {item['page']}" if item["page"] else ""
     place = " · ".join(filter(None, [item["heading"], page_number]))
-    return (
-        f"{number}{item['name']} {place} · {page.t('score', score=item['score'])} · {item['why']} · "
-        f"{item['tokens']} {page.t('tokens')}"
-    )
+    score, tokens = page.t("score", score=item["score"]), page.t("tokens")
+    reasons = _render_reasons(page, item)
+    return f"{number}{item['name']} {place} · {score} · {reasons} · {item['tokens']} {tokens}"
+
+
+def _render_reasons(page: PageContext, item: Item) -> str:
+    return render_packed(item.get("reasons"), page.language, item["why"])
 
 
 def show_source(page: PageContext, speaker: str, item: Item) -> None:

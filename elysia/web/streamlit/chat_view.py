@@ -26,6 +26,7 @@ from elysia.web.streamlit.context import (
     AVATAR_SIZE,
     PageContext,
     open_conversation,
+    read_asset,
     read_widget,
     set_notice,
     show_errors,
@@ -204,26 +205,12 @@ def _delete_conversation(page: PageContext, id: str) -> None:
     audio_player.stop_playing()
 
 
-_SCROLL_SCRIPT = """
-export default function ({ data, parentElement }) {
-  const last = () => [...document.querySelectorAll('[data-testid="stChatMessage"]')].at(-1);
-  const show = () => last()?.scrollIntoView({ block: "end" });
-  const near = () => (last()?.getBoundingClientRect().bottom ?? 0) < window.innerHeight + 260;
-  if (parentElement.elysia !== data.version) {
-    parentElement.elysia = data.version;
-    for (const wait of [0, 200, 600]) setTimeout(show, wait);
-  }
-  if (!data.busy) return;
-  const watch = setInterval(() => near() && show(), 250);
-  return () => clearInterval(watch);
-}
-"""
-
-
 def follow_newest(version: str, busy: bool) -> None:
     """Scroll to the end when `version` is another than before, and stay there while a reply grows, unless
     the user has scrolled up to read.
     """
-    component = st.components.v2.component("elysia_scroll", html="<span></span>", js=_SCROLL_SCRIPT)
+    component = st.components.v2.component(
+        "elysia_scroll", html="<span></span>", js=read_asset("scroll.js")
+    )
     with st.container(key="scroll"):
         component(data={"version": version, "busy": busy}, key="scroller", height=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import streamlit as st
@@ -65,6 +67,12 @@ class PageContext:
 def _load_picture(key: str, owner: str | None, side: int, _character: CharacterEntry) -> str:
     # Streamlit leaves arguments with an underscore out of the cache's key.
     return get_avatar_url(_character, side)
+
+
+@cache
+def read_asset(name: str) -> str:
+    """A style sheet or script that lies beside this file."""
+    return resources.files("elysia.web.streamlit").joinpath(name).read_text("utf-8")
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 import streamlit as st
 
 from elysia.core.errors import ElysiaError
@@ -19,6 +17,7 @@ from elysia.web.streamlit.context import (
     LANGUAGE_PARAMETER,
     TALK_PARAMETER,
     PageContext,
+    read_asset,
     show_notices,
 )
 
@@ -29,8 +28,7 @@ def main() -> None:
     st.set_page_config(
         page_title=get_translator(language)("title"), page_icon=HOST_PORTRAIT, layout="centered"
     )
-    style = resources.files("elysia.web.streamlit").joinpath("style.css").read_text("utf-8")
-    st.html(f"<style>{style}</style>")
+    st.html(f"<style>{read_asset('style.css')}</style>")
     try:
         state = app_state.get_app_state()
         user = _get_user(state, language)

@@ -70,6 +70,9 @@ def test_what_is_recalled_and_looked_up_is_told_with_numbers_and_dates():
     assert "[1] springs.md: Springs are coiled." in system
     breakdown = composed.breakdown
     assert breakdown["memories"][0]["id"] == "a" and breakdown["memories"][0]["why"] == "that day"
+    assert breakdown["memories"][0]["reasons"]["params"]["reasons"] == [
+        {"code": "memory.reason_day", "params": {"value": ""}}
+    ]
     assert breakdown["documents"][0]["why"] == "words #2"
     assert breakdown["documents"][0]["start"] == 10 and breakdown["documents"][0]["page"] == 3
     assert breakdown["documents"][0]["number"] == 1
@@ -80,10 +83,7 @@ def test_what_finds_no_room_is_named():
         ["and?"],
         context=400,
         sources=PromptSources(
-            recall=lambda question, without: [
-                memory("short", "x"),
-                memory("long", "y" * 300),
-            ],
+            recall=lambda question, without: [memory("short", "x"), memory("long", "y" * 300)],
             search=lambda question: [build_hit("big.md", "z" * 500)],
         ),
     )
