@@ -26,6 +26,7 @@ from elysia.export.gguf_vocabulary import GgufVocabulary, build_vocabulary
 from elysia.export.shards import ShardReader
 from elysia.export.verify_gguf import GgufVerification, verify_gguf
 from elysia.models import loading
+from elysia.models.chat_format import ChatFormat
 
 log = logging.getLogger(__name__)
 

@@ -64,10 +64,9 @@ def resolve_chat_format(
             params = {"model_type": model_type, "templates": list(suitable)}
             hint = Text("models.suitable_templates", params)
         raise UsageError("models.unknown_chat_format", model=name, hint=hint)
-    if trained and template == trained.template:
-        own = trained.stop
-    else:  # the card's further stop words say nothing about another template
-        own = templates.get_stop_words(template)
+    # A card's further stop words say nothing about another template.
+    is_trained = trained is not None and template == trained.template
+    own = trained.stop if trained and is_trained else templates.get_stop_words(template)
     if system is None:
         system = card.system if card else ""
     return ChatFormat(template, system, tuple(dict.fromkeys([*own, *stop_words])))
