@@ -147,7 +147,7 @@ class ConversationStore:
             return connection.execute(queries.SELECT_WRITING, {"the_id": id}).first() is not None
 
     def add(
-        self, user: str, id: str, lines: Sequence[Mapping[str, Any]], *, parent: str | None
+        self, user: str, id: str, drafts: Sequence[Mapping[str, Any]], *, parent: str | None
     ) -> list[str]:
         """Append a chain of messages below `parent`, and show it; their ids. All are stored, or none.
 
@@ -160,15 +160,15 @@ class ConversationStore:
                 _require_message(connection, id, parent)
             last = connection.scalar(queries.SELECT_LAST_NUMBER, {"the_id": id}) or 0
             rows = []
-            for number, line in enumerate(lines, last + 1):
-                state = str(line.get("state", MessageState.COMPLETE))
+            for number, draft in enumerate(drafts, last + 1):
+                state = str(draft.get("state", MessageState.COMPLETE))
                 row = {
                     "id": new_id(), "conversation_id": id, "parent_id": parent, "number": number,
-                    "role": line["role"], "speaker": line.get("speaker"), "text": line["text"],
-                    "state": state, "fault": line.get("fault"),
+                    "role": draft["role"], "speaker": draft.get("speaker"), "text": draft["text"],
+                    "state": state, "fault": draft.get("fault"),
                     "writer": self.writer if state == MessageState.WRITING else None,
-                    "details": dict(line.get("details") or {}),
-                    "created": line.get("created") or time.time(),
+                    "details": dict(draft.get("details") or {}),
+                    "created": draft.get("created") or time.time(),
                 }  # fmt: skip
                 rows.append(row)
                 parent = str(row["id"])
@@ -202,13 +202,13 @@ class ConversationStore:
             if message not in tree:
                 raise StoreError("chat.no_message")
             deleted = {message}
-            for key, line in tree.items():  # parents come before children
-                if line.parent in deleted:
+            for key, child in tree.items():  # parents come before children
+                if child.parent in deleted:
                     deleted.add(key)
             if head in deleted:
                 above = tree[message].parent
                 others = [key for key in tree[message].siblings if key != message]
-                remaining = {key: line for key, line in tree.items() if key not in deleted}
+                remaining = {key: child for key, child in tree.items() if key not in deleted}
                 _set_head(
                     connection, id, find_newest_leaf(remaining, others[-1]) if others else above
                 )

@@ -23,7 +23,7 @@ class MessageState(StrEnum):
 
 @dataclass(frozen=True)
 class Conversation:
-    """One conversation. `guests` are the keys of its characters; with several it is a group."""
+    """One conversation. `guests` (the name of the column) are its characters' keys; with several, a group."""
 
     id: str
     user: str

@@ -295,6 +295,7 @@ def test_replies_whose_process_died_are_marked_at_the_next_start(make):
     again = make(EchoEngine())
     line = again.get_messages(user, id)[-1]
     assert (line.state, line.text) == (MessageState.CUT, "I was") and "Try again" in line.fault
+    assert line.details["error"]["code"] == "chat.cut_short"
     assert whole(again, user, id, again.regenerate(user, id, line.id)) == "heard: hi"
 
 
@@ -345,6 +346,9 @@ def test_a_message_beyond_the_context_is_told_and_kept(make):
     whole(service, user, id, reply)
     line = service.get_messages(user, id)[-1]
     assert line.state == MessageState.FAILED and "no room for a reply" in line.fault
+    error = line.details["error"]
+    assert error["code"] == "chat.card_leaves_no_room" and error["params"]["context"] == 600
+    assert line.render_fault("en") == line.fault and "没有地方写回答" in line.render_fault("zh")
 
 
 def test_the_oldest_turns_leave_the_prompt_first_and_the_receipt_counts_them(make):
