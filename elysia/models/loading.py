@@ -176,7 +176,7 @@ def load_causal_lm(
     place = pick_device(device)
     compute_dtype = pick_dtype(place) if dtype == "auto" else parse_dtype(dtype)
     config = load_config(folder)
-    if not _has_weights(folder):
+    if not has_weights(folder):
         raise ModelError("models.no_weights", folder=folder)
     options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     if bits is not None:
@@ -296,7 +296,8 @@ def _build_quantization_config(
     )
 
 
-def _has_weights(folder: Path) -> bool:
+def has_weights(folder: Path) -> bool:
+    """Whether a model's folder holds weights, and not its configuration alone."""
     return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
 
 

@@ -31,8 +31,13 @@ UNPLANNED = ("torch_compile", "liger_kernel")  # what they save is in no formula
 NF4_BLOCK, NF4_SCALE_BLOCK = 64, 256  # weights that share a scale; scales that share one in turn
 # Alive in backward beside what forward has kept: gradients in one layer, in widths of the MLP.
 TRANSIENT_WIDTHS = 3
+# How often a byte that a layer keeps is moved, all in all: norms, activations, their gradients. On a CPU this
+# stands for what starting an operation costs, too; fitted to the runs of docs/plan.md, guessed for GPUs.
+PASSES = {"cpu": 25, "cuda": 10}
 CUDA_CONTEXT = 600 * MB  # CUDA's context and libraries; differs by card, not measured here
-CPU_KERNELS = 35 * MB  # code that oneDNN makes in the first steps, and its workspaces
+# oneDNN makes code for every kind of product: little in float32; in 16 bits each length of a row has its own,
+# and 1,024 pieces are kept. Measured; the kinds are those of a layer under LoRA.
+CPU_KERNELS, KERNEL, KERNELS_PER_LENGTH, MAX_KERNELS = 35 * MB, int(0.55 * MB), 25, 1024
 # What a CPU's C library wastes between tensors that come and go, as a share of activations: measured over
 # the runs of docs/plan.md.
 CPU_FRAGMENTATION = 0.3
@@ -100,10 +105,18 @@ class CostModel:
         largest = max(pieces, key=lambda piece: (piece.tokens, piece.learned))
         accumulates = self.settings.accumulative_counts > 1 or len(pieces) > len(micros)
         memory = self.memory_by_part(largest, accumulates)
+        memory["program"] += self.kernel_bytes(micros)
         # Adam reads four numbers of a weight and writes three; clipping reads and writes its gradient.
         moved = (10 if self.settings.max_norm else 7) * memory["gradients"]
         seconds = self.micro_batch_seconds(rank_typical(micros)[0])
         return CostEstimate(memory, seconds, moved / self.target.rates.bytes)
+
+    def kernel_bytes(self, micros: list[MicroBatchShape]) -> int:
+        """Bytes of the code that oneDNN makes for the lengths of rows in `micros`."""
+        if self.target.kind != "cpu" or self.itemsize == 4:
+            return 0
+        lengths = {p.load("cpu").positions for micro in micros for p in self.split(micro)}
+        return KERNEL * min(KERNELS_PER_LENGTH * len(lengths), MAX_KERNELS)
 
     def split(self, micro: MicroBatchShape) -> list[MicroBatchShape]:
         """What goes through the network at once: one process on a CPU takes micro-batches in pieces."""
@@ -241,9 +254,14 @@ class CostModel:
         executed = sum(flops.executed_flops(work, load) for load in loads)
         attention = sum(flops.executed_attention_flops(work, load) for load in loads)
         sharing = settings.sequence_parallel_size
+        positions = sum(load.positions for load in loads) / sharing
+        moved = PASSES[self.target.kind] * self.shape.layers * self.layer_bytes() * positions
         seconds = {
             "products": (executed - attention) / sharing / rates.flops,
             "attention": attention / sharing / rates.attention,
+            "passes over tensors": moved
+            * (1.3 if settings.gradient_checkpointing else 1)
+            / rates.bytes,
         }
         if settings.method == "qlora":
             # Every product makes its weight whole first: half a byte is read, a number written.

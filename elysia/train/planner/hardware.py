@@ -60,7 +60,7 @@ GPUS: tuple[tuple[str, float, float, float], ...] = (
 GPU_SHARES = {"flops": 0.6, "attention": 0.35, "bytes": 0.8}
 # What training steps of small models reached of a CPU's fastest product (docs/plan.md), and the bytes
 # a second of one core's passes over memory.
-CPU_SHARES = {"flops": 0.55, "attention": 0.15}
+CPU_SHARES = {"flops": 0.15, "attention": 0.05}
 CPU_BYTES = 8e9
 
 

@@ -77,8 +77,9 @@ def _run_processes(folder: Path, processes: int) -> None:
         children = []
         for rank in range(processes):
             numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
-            if processes > 1:
+            if processes > 1:  # as torchrun sets them, one thread included
                 env |= {key: str(value) for key, value in numbers.items()}
+                env.setdefault("OMP_NUM_THREADS", "1")
             children.append(subprocess.Popen(command, stdout=log, stderr=log, env=env))
         try:
             codes = [child.wait(TIME_LIMIT) for child in children]

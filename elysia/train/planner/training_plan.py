@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,11 +73,17 @@ def build_plan(settings: Settings, target: TargetDevice) -> TrainingPlan:
         if getattr(settings, name)
     )
     micros = epoch.micros[: settings.max_steps * settings.accumulative_counts * replicas or None]
-    estimate = CostModel(settings, target, folder).estimate(micros)
+    model = CostModel(settings, target, folder)
+    estimate = model.estimate(micros)
     formula_peak = estimate.peak
-    if target.is_local and epoch.data and formula_peak <= target.memory and has_weights(folder):
+    if (
+        target.is_local
+        and epoch.data
+        and formula_peak <= target.memory
+        and loading.has_weights(folder)
+    ):
         try:
-            estimate = adjust(estimate, _measure(settings, target, micros), target.kind)
+            estimate = adjust(estimate, _measure(model, micros), target.kind)
         except ElysiaError as error:
             epoch.notes.append(f"No micro-batch could be measured; the time is estimated: {error}")
     plan = _assemble(settings, target, epoch, estimate, replicas)
@@ -121,22 +126,20 @@ def _assemble(
     )  # fmt: skip
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a model's folder holds weights, and not its configuration alone."""
-    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
-
-
-def _measure(
-    settings: Settings, target: TargetDevice, micros: list[MicroBatchShape]
-) -> StepMeasurement:
+def _measure(model: CostModel, micros: list[MicroBatchShape]) -> StepMeasurement:
+    """Measure typical micro-batches, and the largest for the peak of memory."""
     largest = max(micros, key=lambda micro: (micro.tokens, micro.learned))
-    return measure_micro_batch(
-        settings,
-        [list(micro.packs) for micro in rank_typical(micros)[:TIMED_MICRO_BATCHES]],
+    typical = rank_typical(micros)[:TIMED_MICRO_BATCHES]
+    measured = measure_micro_batch(
+        model.settings,
+        [list(micro.packs) for micro in typical],
         list(largest.packs),
-        target.deepspeed,
-        target.world,
+        model.target.deepspeed,
+        model.target.world,
     )
+    # A whole run meets more lengths of rows than a few steps do.
+    unmeasured = model.kernel_bytes(micros) - model.kernel_bytes([*typical, largest])
+    return dataclasses.replace(measured, peak=measured.peak + unmeasured)
 
 
 def adjust(estimate: CostEstimate, measured: StepMeasurement, kind: str) -> CostEstimate:

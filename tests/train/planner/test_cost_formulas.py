@@ -1,6 +1,7 @@
 """Bytes by formula beside what a real step of the same model keeps for its backward pass."""
 
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from elysia.train.methods.reward import RewardFinetune
 from elysia.train.methods.sft import SupervisedFinetune
 from elysia.train.planner import flops
 from elysia.train.planner.batch_shapes import MicroBatchShape, rank_typical
-from elysia.train.planner.cost_formulas import CostModel, nf4_bytes
+from elysia.train.planner.cost_formulas import KERNEL, CostModel, nf4_bytes
 from elysia.train.planner.hardware import DeviceRates, TargetDevice
 
 RATES = DeviceRates("a device", *[1e9] * 4)
@@ -146,3 +147,12 @@ def test_the_products_of_a_full_step_are_those_that_torch_counts(tiny_internlm2,
     products = sum(count for op, count in counts if "mm" in str(op) and "bmm" not in str(op))
     load = flops.BatchLoad(64, 64, 32, 32, 0, 0)
     assert products == flops.executed_flops(work, load)
+
+
+def test_every_length_of_a_row_has_kernels_of_its_own_in_16_bits(tiny_internlm2, plain_settings):
+    settings = build_settings(plain_settings, "here")
+    one = [MicroBatchShape((100,), False, 32)]
+    three = [*one, MicroBatchShape((300,), False, 32), MicroBatchShape((120,), False, 32)]
+    half = CostModel(settings, replace(ONE_EACH, dtype="bfloat16"), tiny_internlm2)
+    assert half.kernel_bytes(three) == 2 * half.kernel_bytes(one) > 10 * KERNEL
+    assert CostModel(settings, ONE_EACH, tiny_internlm2).kernel_bytes(three) == 0
