@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from elysia.core.errors import EngineError
+from elysia.core.errors import ContextError, EngineError
 from elysia.core.i18n import Text
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate
@@ -96,6 +96,14 @@ class TokenLogprob:
     alternatives: tuple[TokenLogprob, ...] = ()
 
 
+def parse_logprobs(entries: Iterable[Mapping[str, Any]]) -> tuple[TokenLogprob, ...]:
+    """Entries of OpenAI's shape, which llama.cpp has, too: token, logprob, top_logprobs."""
+    return tuple(
+        TokenLogprob(e["token"], e["logprob"], parse_logprobs(e.get("top_logprobs") or ()))
+        for e in entries
+    )
+
+
 @dataclass(frozen=True)
 class Delta:
     """A piece of the reply. The last one of a reply, and only it, has `finish` and `usage`."""
@@ -105,6 +113,14 @@ class Delta:
     usage: TokenUsage | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     tool_calls: tuple[Mapping[str, Any], ...] = ()
+
+
+def count_room(sampling: Sampling, prompt_tokens: int, context: int) -> int:
+    """Tokens that the reply may have; ContextError when the prompt leaves room for none."""
+    room = min(sampling.max_new_tokens, context - prompt_tokens)
+    if room < 1:
+        raise ContextError("engines.no_room", tokens=prompt_tokens, context=context)
+    return room
 
 
 Capability = Literal[

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elysia.core.errors import ContextError, EngineError, ModelError, RequestError
+from elysia.core.errors import EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate, render_prompt_pieces
 from elysia.data.tokenize.encoder import SERVING_CACHED_TOKENS, ConversationEncoder
@@ -21,8 +21,9 @@ from elysia.engines.base import (
     Delta,
     FinishReason,
     GenerationRequest,
-    TokenLogprob,
     TokenUsage,
+    count_room,
+    parse_logprobs,
 )
 from elysia.engines.json_grammar import build_json_grammar, check_grammar
 from elysia.engines.tool_calling import get_tool_set, render_tool_messages
@@ -30,9 +31,9 @@ from elysia.models.gguf.gguf_reader import GgufTokenizer, read_gguf_header
 from elysia.models.gguf.llama_server import LlamaServer
 from elysia.models.streaming_text import StopTextFilter
 
-MAX_DEFAULT_CONTEXT = (
-    8192  # tokens, unless asked for more: every slot's cache is allocated at the start
-)
+# Tokens, unless asked for more: every slot's cache is allocated at the start.
+MAX_DEFAULT_CONTEXT = 8192
+LOGPROBS_KEY = "completion_probabilities"  # of an event
 
 
 def build_engine(
@@ -122,7 +123,8 @@ class LlamaCppEngine:
                     finish = "stop"
                     break
                 text = stops.push(event.get("content", ""))
-                logprobs = parse_logprobs(event) if request.logprobs is not None else ()
+                entries = () if request.logprobs is None else event.get(LOGPROBS_KEY, ())
+                logprobs = parse_logprobs(entries)
                 if text or logprobs:
                     yield Delta(text, logprobs=logprobs)
                 if stops.stopped or (
@@ -156,12 +158,9 @@ class LlamaCppEngine:
             ids = self.tokenizer.encode_with_bos(request.text)
         else:
             ids = self._encode(request.messages, request.template)
-        room = min(request.sampling.max_new_tokens, self.context_length - len(ids))
-        if room < 1:
-            raise ContextError("engines.no_room", tokens=len(ids), context=self.context_length)
         if not ids:
             raise RequestError("engines.empty_prompt")
-        return ids, room
+        return ids, count_room(request.sampling, len(ids), self.context_length)
 
     def _find_stop_ids(self, stop: Sequence[str]) -> frozenset[int]:
         """Ids of the stop texts that are one control token, for which llama.cpp returns no text."""
@@ -196,15 +195,3 @@ class LlamaCppEngine:
         if grammar is not None:
             body["grammar"] = grammar
         return body
-
-
-def parse_logprobs(event: dict[str, Any]) -> tuple[TokenLogprob, ...]:
-    """The log-probabilities in an event of llama.cpp."""
-    return tuple(
-        TokenLogprob(
-            entry["token"],
-            entry["logprob"],
-            tuple(TokenLogprob(o["token"], o["logprob"]) for o in entry.get("top_logprobs", ())),
-        )
-        for entry in event.get("completion_probabilities", ())
-    )

@@ -23,8 +23,8 @@ from elysia.engines.base import (
     Delta,
     FinishReason,
     GenerationRequest,
-    TokenLogprob,
     TokenUsage,
+    parse_logprobs,
 )
 from elysia.models.streaming_text import StopTextFilter
 
@@ -163,8 +163,8 @@ class OpenAIEngine:
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "stop": list(request.stop[:4])
-            or None,  # OpenAI's limit; `stream` itself watches for all of them
+            # Four is OpenAI's limit; `stream` itself watches for all of them.
+            "stop": list(request.stop[:4]) or None,
             "seed": sampling.seed,
             "presence_penalty": sampling.presence_penalty or None,
             "frequency_penalty": sampling.frequency_penalty or None,
@@ -188,16 +188,7 @@ class OpenAIEngine:
     def _parse_choice(choice: Mapping[str, Any], stops: StopTextFilter) -> Iterator[Delta]:
         delta = choice.get("delta") or {}
         text = stops.push(delta.get("content") or choice.get("text") or "")
-        logprobs = tuple(
-            TokenLogprob(
-                entry["token"],
-                entry["logprob"],
-                tuple(
-                    TokenLogprob(o["token"], o["logprob"]) for o in entry.get("top_logprobs") or ()
-                ),
-            )
-            for entry in (choice.get("logprobs") or {}).get("content") or ()
-        )
+        logprobs = parse_logprobs((choice.get("logprobs") or {}).get("content") or ())
         calls = tuple(delta.get("tool_calls") or ())
         if text or logprobs or calls:
             yield Delta(text, logprobs=logprobs, tool_calls=calls)

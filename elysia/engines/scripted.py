@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
-from elysia.core.errors import ContextError, EngineError
+from elysia.core.errors import EngineError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate, render_prompt
-from elysia.engines.base import Capability, Delta, GenerationRequest, TokenUsage
+from elysia.engines.base import Capability, Delta, GenerationRequest, TokenUsage, count_room
 from elysia.models.streaming_text import StopTextFilter
 
 
@@ -46,9 +46,7 @@ class ScriptedEngine:
         self.requests.append(request)
         used = self.count_tokens(request.messages, request.template)
         used = len(request.text) if request.text is not None else used
-        room = min(request.sampling.max_new_tokens, self.context_length - used)
-        if room < 1:
-            raise ContextError("engines.no_room", tokens=used, context=self.context_length)
+        room = count_room(request.sampling, used, self.context_length)
         reply = next(self._replies, None)
         if reply is None:
             raise EngineError("engines.script_exhausted")

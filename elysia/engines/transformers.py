@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from elysia.core.errors import ContextError, EngineError, ModelError, RequestError
+from elysia.core.errors import EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
 from elysia.core.templates import PromptTemplate
 from elysia.data.tokenize.encoder import encode_prompt
@@ -25,6 +25,7 @@ from elysia.engines.base import (
     GenerationRequest,
     Sampling,
     TokenUsage,
+    count_room,
 )
 from elysia.engines.tool_calling import render_tool_messages
 from elysia.models.batch_generate import check_finite, generate_batch, supports_logits_to_keep
@@ -131,10 +132,7 @@ class TransformersEngine:
             messages = render_tool_messages(request.messages)
             ids = encode_prompt(messages, request.template, self.tokenizer)
         ids = [int(i) for i in ids]
-        room = min(request.sampling.max_new_tokens, self.context_length - len(ids))
-        if room < 1:
-            raise ContextError("engines.no_room", tokens=len(ids), context=self.context_length)
-        return ids, room
+        return ids, count_room(request.sampling, len(ids), self.context_length)
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:

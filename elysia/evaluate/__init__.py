@@ -1,19 +1,8 @@
 """Measuring how well a model plays its character: likelihood, text, identity, the persona scorecard."""
 
-from importlib import import_module
-from typing import Any
+from elysia.core.lazy_imports import build_getattr
 
-__all__ = [
-    "EvaluationData",
-    "PersonaScorecard",
-    "ReplyScorer",
-    "judge_identity",
-    "judge_ordinary",
-    "quick_eval",
-    "read_reply_examples",
-    "score_model",
-]
-
+# Imported on first use: most of these modules need torch, which takes seconds.
 _MODULES = {
     "EvaluationData": "scorecard",
     "PersonaScorecard": "scorecard",
@@ -25,9 +14,5 @@ _MODULES = {
     "score_model": "scorecard",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # Imported on first use: most of these modules need torch, which takes seconds.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__all__ = list(_MODULES)
+__getattr__ = build_getattr(__name__, _MODULES)

@@ -4,17 +4,9 @@ Each step reads folders, writes one complete folder or file with a run card, and
 what it was made from.
 """
 
-from importlib import import_module
-from typing import Any
+from elysia.core.lazy_imports import build_getattr
 
-__all__ = [
-    "merge_adapter",
-    "pth_to_hf",
-    "quantize_awq",
-    "quantize_gguf",
-    "split_per_tensor",
-]
-
+# Imported on first use: these modules need torch, gguf and more, which take seconds.
 _MODULES = {
     "merge_adapter": "merge",
     "pth_to_hf": "adapter",
@@ -23,9 +15,5 @@ _MODULES = {
     "split_per_tensor": "shards",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # Imported on first use: these modules need torch, gguf and more, which take seconds.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__all__ = list(_MODULES)
+__getattr__ = build_getattr(__name__, _MODULES)

@@ -13,36 +13,40 @@ from typing import Any
 
 from elysia.core.run_card import RunCard
 
+README = """\
+---
+{front_matter}
+---
+
+# Adapter of {base}
+
+{adapter}
+
+## Use
+
+{use}
+
+## Training
+
+{training}
+
+## Licence
+
+No licence has been chosen for this adapter. It is made from the base model and from
+the training data, and their licences bind it: choose one that both allow, and put it
+into the first lines of this file before you publish it.
+"""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def render_adapter_readme(card: RunCard, lora: Mapping[str, Any]) -> str:
     """The model card of an adapter, from its run card and its adapter_config.json."""
-    return "\n".join(
-        [
-            "---",
-            *_build_front_matter(card),
-            "---",
-            "",
-            f"# Adapter of {_shorten(card.base_model)}",
-            "",
-            _describe_adapter(card, lora),
-            "",
-            "## Use",
-            "",
-            *_describe_use(card),
-            "",
-            "## Training",
-            "",
-            *_describe_training(card, lora),
-            "",
-            "## Licence",
-            "",
-            "No licence has been chosen for this adapter. It is made from the base model and from",
-            "the training data, and their licences bind it: choose one that both allow, and put it",
-            "into the first lines of this file before you publish it.",
-            "",
-        ]
+    return README.format(
+        front_matter="\n".join(_build_front_matter(card)),
+        base=_shorten(card.base_model),
+        adapter=_describe_adapter(card, lora),
+        use="\n".join(_describe_use(card)),
+        training="\n".join(_describe_training(card, lora)),
     )
 
 

@@ -3,24 +3,9 @@
 Importing the package itself does not import torch; its modules do.
 """
 
-from importlib import import_module
-from typing import Any
+from elysia.core.lazy_imports import build_getattr
 
-__all__ = [
-    "add_lora",
-    "compute_fingerprint",
-    "generate_batch",
-    "init_model",
-    "load_causal_lm",
-    "load_config",
-    "load_reward_model",
-    "load_tokenizer",
-    "resolve_model",
-    "save_model",
-    "save_tokenizer",
-    "train_tokenizer",
-]
-
+# Imported on first use: torch and transformers take seconds, and most commands need neither.
 _MODULES = {
     "add_lora": "adapters",
     "compute_fingerprint": "fingerprint",
@@ -36,9 +21,5 @@ _MODULES = {
     "train_tokenizer": "tiny",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # Imported on first use: torch and transformers take seconds, and most commands need neither.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__all__ = list(_MODULES)
+__getattr__ = build_getattr(__name__, _MODULES)
