@@ -40,12 +40,12 @@ def make_model(folder: Path, vocabulary: int) -> Path:
     )  # fmt: skip
 
 
-def ours(model: SupervisedFinetune, batch: dict[str, Any]) -> torch.Tensor:
+def run_flat(model: SupervisedFinetune, batch: dict[str, Any]) -> torch.Tensor:
     """Attention per sample, logits of labelled positions alone."""
     return model(batch) / (batch["labels"] != -100).sum()
 
 
-def usual(model: SupervisedFinetune, batch: dict[str, Any]) -> torch.Tensor:
+def run_padded(model: SupervisedFinetune, batch: dict[str, Any]) -> torch.Tensor:
     """What `model(input_ids, attention_mask, labels).loss` does."""
     with torch.autocast("cpu", model.dtype, enabled=model.dtype != torch.float32):
         loss: torch.Tensor = model.causal(**batch, use_cache=False).loss
@@ -67,7 +67,10 @@ def measure(base: Path, steps: int, tokens: int) -> dict[str, list[float]]:
         [{"path": str(ROOT / "data/elysia.json"), "format": "xtuner"}],
         str(base), "internlm2_chat", max_length=tokens,
     )  # fmt: skip
-    methods = {"ours": ("segments", ours, collate_flat), "usual": ("sdpa", usual, collate_padded)}
+    methods = {
+        "ours": ("segments", run_flat, collate_flat),
+        "usual": ("sdpa", run_padded, collate_padded),
+    }
     built = {}
     for name, (attention, run, collate) in methods.items():
         torch.manual_seed(0)

@@ -167,9 +167,9 @@ def count_agreement(
     expected: Sequence[int], actual: Sequence[int], logits: Sequence[Tensor]
 ) -> tuple[int, bool]:
     """How many tokens agree before the first difference, and whether that difference is a tie."""
-    for step, (ours, theirs) in enumerate(zip(expected, actual, strict=False)):
-        if ours != theirs:
-            gap = float(logits[step][ours] - logits[step][theirs])
+    for step, (token, other) in enumerate(zip(expected, actual, strict=False)):
+        if token != other:
+            gap = float(logits[step][token] - logits[step][other])
             return step, gap < TIE_MARGIN
     # llama.cpp does not always name the end token at which it stops.
     is_whole = len(actual) >= len(expected) - 1

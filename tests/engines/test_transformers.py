@@ -52,9 +52,9 @@ def test_greedy_text_equals_generate(engine, question):
 
 def test_the_repetition_penalty_equals_generates(engine):
     request = replace(REQUEST, sampling=replace(GREEDY, repetition_penalty=0.3))
-    ours = text_of(engine, request)
-    assert ours == generated(engine, request, do_sample=False, repetition_penalty=0.3)
-    assert ours != text_of(engine, REQUEST)
+    penalized = text_of(engine, request)
+    assert penalized == generated(engine, request, do_sample=False, repetition_penalty=0.3)
+    assert penalized != text_of(engine, REQUEST)
 
 
 def test_deltas_are_whole_characters_and_end_with_the_count(engine):
@@ -164,8 +164,8 @@ def test_damaged_weights_are_a_sentence(engine):
 
 
 def test_a_batch_says_what_each_would_say_alone(engine):
-    asked = ["你好", "What is your name? Tell me everything, please.", "一加一等于几?", "嗯"]
-    requests = [replace(REQUEST, messages=(Message("user", text),)) for text in asked]
+    questions = ["你好", "What is your name? Tell me everything, please.", "一加一等于几?", "嗯"]
+    requests = [replace(REQUEST, messages=(Message("user", text),)) for text in questions]
     assert engine.generate_batch(requests, batch=3) == [text_of(engine, r) for r in requests]
 
 

@@ -107,9 +107,9 @@ def test_the_training_dtype_and_double_quantization_decide_what_was_seen(
             model = load_causal_lm(
                 tiny_internlm2, bits=4, dtype=dtype, double_quant=double, device="cpu"
             )
-            seen = model.dequantize().model.layers[0].mlp.gate_proj.weight
-            ours = quantization.round_trip_nf4(weight, dtype, double)
-            assert torch.equal(seen.detach().float(), ours.float())
+            trained_weights = model.dequantize().model.layers[0].mlp.gate_proj.weight
+            own = quantization.round_trip_nf4(weight, dtype, double)
+            assert torch.equal(trained_weights.detach().float(), own.float())
 
 
 def test_the_head_and_embeddings_are_not_counted_as_quantized(tiny_internlm2: Path) -> None:
@@ -172,10 +172,10 @@ def test_everything_to_talk_to_it_lies_beside(
     assert "modeling_x.py" not in names
     from elysia.models.loading import load_tokenizer
 
-    asked = load_tokenizer(out).apply_chat_template(
+    prompt = load_tokenizer(out).apply_chat_template(
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
     )
-    assert asked == "<s><|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt == "<s><|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     card, made_from = RunCard.read(out), RunCard.read(adapter)
     assert card is not None and made_from is not None
     assert card.stage == "merged" and card.template == made_from.template

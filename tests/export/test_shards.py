@@ -38,8 +38,8 @@ def test_what_is_written_is_read_back_by_safetensors(size: int, tmp_path: Path) 
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
         assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor)
-    ours = ShardReader(tmp_path)
-    assert all(torch.equal(ours.tensor(name), TENSORS[name]) for name in ours)
+    shards = ShardReader(tmp_path)
+    assert all(torch.equal(shards.tensor(name), TENSORS[name]) for name in shards)
 
 
 def test_no_file_is_larger_than_asked_unless_one_tensor_is(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
             sys.exit(7)
         """
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 7, done.stderr
-    assert "the disk is full" in done.stdout and str(tmp_path / "out") in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 7, process.stderr
+    assert "the disk is full" in process.stdout and str(tmp_path / "out") in process.stdout
     assert list(tmp_path.iterdir()) == []
 
 

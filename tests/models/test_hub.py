@@ -56,7 +56,7 @@ class FakeHub:
     ) -> None:
         import huggingface_hub
 
-        self.asked: list[dict[str, object]] = []
+        self.calls: list[dict[str, object]] = []
         self.answer, self.folder = answer, folder
         monkeypatch.setenv("HF_HUB_OFFLINE", "0")
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
@@ -69,7 +69,7 @@ class FakeHub:
         return types.SimpleNamespace(sha="c0ffee")
 
     def snapshot_download(self, name: str, **options: object) -> str:
-        self.asked.append(options)
+        self.calls.append(options)
         if options.get("local_files_only"):
             raise FileNotFoundError(name)
         return str(self.folder)
@@ -80,7 +80,7 @@ def test_a_model_is_fetched_once_the_hub_answers(
 ) -> None:
     fake_hub = FakeHub(monkeypatch, None, tmp_path)
     assert hub.resolve_model(NAME) == tmp_path
-    assert fake_hub.asked[-1]["revision"] == "c0ffee"
+    assert fake_hub.calls[-1]["revision"] == "c0ffee"
     assert "*.bin" not in hub.DOWNLOAD_PATTERNS
 
 

@@ -180,8 +180,8 @@ def test_the_model_s_tokenizer_is_the_one_that_was_given(
     folder = tiny.init_model(
         tmp_path / "m", tokenizer=tiny_tokenizer, architecture=architecture, **SIZES
     )
-    given, loaded = loading.load_tokenizer(tiny_tokenizer), loading.load_tokenizer(folder)
-    assert len(loaded) == len(given) == loading.load_config(folder).vocab_size
+    original, loaded = loading.load_tokenizer(tiny_tokenizer), loading.load_tokenizer(folder)
+    assert len(loaded) == len(original) == loading.load_config(folder).vocab_size
     # Qwen2's own would compose these, and cut digits one by one.
     text = "cafe\u0301 12345 don't"
-    assert loaded(text)["input_ids"] == given(text)["input_ids"]
+    assert loaded(text)["input_ids"] == original(text)["input_ids"]

@@ -142,7 +142,7 @@ def build_merges(proto: Any) -> list[tuple[str, str]]:
         if piece[:cut] in scores and piece[cut:] in scores
     ]
     pairs.sort(key=lambda pair: pair[:2])
-    return [(left, right) for _, _, left, right in pairs]
+    return [(first, second) for _, _, first, second in pairs]
 
 
 def _get_piece_name(piece: str) -> str:

@@ -175,10 +175,10 @@ def test_logits_equal_an_independent_reference(tmp_path: Path, case: str, length
     model = loading.load_causal_lm(write(tmp_path, config, weights), dtype="float32", device="cpu")
     ids = [(7 * i + 3) % 96 for i in range(length)]
     with torch.no_grad():
-        ours = model(torch.tensor([ids])).logits[0]
+        logits = model(torch.tensor([ids])).logits[0]
     expected = reference(config, weights, ids)
     assert expected.abs().max() > 1
-    assert (ours - expected).abs().max() <= 2e-5
+    assert (logits - expected).abs().max() <= 2e-5
 
 
 def test_dynamic_rope_does_not_remember_longer_texts(tmp_path: Path) -> None:

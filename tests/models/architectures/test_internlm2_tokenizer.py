@@ -32,20 +32,20 @@ def folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ours(folder: Path) -> Any:
+def fast(folder: Path) -> Any:
     return loading.load_tokenizer(folder)
 
 
 @pytest.fixture(scope="module")
-def theirs(folder: Path) -> Any:
+def spm(folder: Path) -> Any:
     return sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
 
 
-def agree(ours: Any, theirs: Any, texts: list[str]) -> None:
-    id_lists = ours(texts, add_special_tokens=False)["input_ids"]
-    for text, ids, expected in zip(texts, id_lists, theirs.encode(texts), strict=True):
+def agree(fast: Any, spm: Any, texts: list[str]) -> None:
+    id_lists = fast(texts, add_special_tokens=False)["input_ids"]
+    for text, ids, expected in zip(texts, id_lists, spm.encode(texts), strict=True):
         assert ids == expected, repr(text)
-        assert ours.decode(ids) == theirs.decode(expected), repr(text)
+        assert fast.decode(ids) == spm.decode(expected), repr(text)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def agree(ours: Any, theirs: Any, texts: list[str]) -> None:
     ],
 )
 def test_ids_and_text_equal_sentencepieces_on_real_text(
-    ours: Any, theirs: Any, shared_data: Path, file: str, lines: int
+    fast: Any, spm: Any, shared_data: Path, file: str, lines: int
 ) -> None:
     texts = (shared_data / file).read_text(encoding="utf-8").split("\n")[:lines]
-    agree(ours, theirs, texts)
+    agree(fast, spm, texts)
 
 
 ODD = [
@@ -84,12 +84,12 @@ ODD = [
 ]
 
 
-def test_ids_and_text_equal_sentencepieces_on_odd_text(ours: Any, theirs: Any) -> None:
-    agree(ours, theirs, ODD)
+def test_ids_and_text_equal_sentencepieces_on_odd_text(fast: Any, spm: Any) -> None:
+    agree(fast, spm, ODD)
 
 
 def test_ids_and_text_equal_sentencepieces_on_random_text(
-    ours: Any, theirs: Any, folder: Path
+    fast: Any, spm: Any, folder: Path
 ) -> None:
     rng = random.Random(0)
     pieces = [
@@ -105,7 +105,7 @@ def test_ids_and_text_equal_sentencepieces_on_random_text(
     ]
     texts += [mark * n for mark in marks for n in range(1, 40)]
     texts += ["".join(_characters(rng, 20)) for _ in range(500)]
-    agree(ours, theirs, texts)
+    agree(fast, spm, texts)
 
 
 def _characters(rng: random.Random, count: int) -> Iterator[str]:
@@ -124,62 +124,62 @@ CHAT_IDS = {
 }
 
 
-def test_chat_tokens_and_ends_have_their_published_ids(ours: Any) -> None:
-    assert len(ours) == 92544
+def test_chat_tokens_and_ends_have_their_published_ids(fast: Any) -> None:
+    assert len(fast) == 92544
     for text, token in CHAT_IDS.items():
-        assert ours(text, add_special_tokens=False)["input_ids"] == [token]
-        assert ours.decode([token]) == text
-        assert ours.decode([token], skip_special_tokens=True) == ""
-    assert (ours.unk_token_id, ours.bos_token_id, ours.eos_token_id, ours.pad_token_id) == (
+        assert fast(text, add_special_tokens=False)["input_ids"] == [token]
+        assert fast.decode([token]) == text
+        assert fast.decode([token], skip_special_tokens=True) == ""
+    assert (fast.unk_token_id, fast.bos_token_id, fast.eos_token_id, fast.pad_token_id) == (
         0,
         1,
         2,
         2,
     )
-    assert set(ours.all_special_ids) == {0, 1, 2, *CHAT_IDS.values()}
+    assert set(fast.all_special_ids) == {0, 1, 2, *CHAT_IDS.values()}
 
 
-def test_chat_markup_splits_from_the_text_around_it(ours: Any, theirs: Any) -> None:
+def test_chat_markup_splits_from_the_text_around_it(fast: Any, spm: Any) -> None:
     text = "<|im_start|>user\n你好 <|im_end|>\n"
-    expected = [92543, *theirs.encode("user\n你好 "), 92542, *theirs.encode("\n")]
-    assert ours(text, add_special_tokens=False)["input_ids"] == expected
+    expected = [92543, *spm.encode("user\n你好 "), 92542, *spm.encode("\n")]
+    assert fast(text, add_special_tokens=False)["input_ids"] == expected
 
 
-def test_bos_is_added_as_upstream_does_unless_declined(ours: Any) -> None:
-    plain = ours("你好", add_special_tokens=False)["input_ids"]
-    assert ours("你好")["input_ids"] == [1, *plain]
+def test_bos_is_added_as_upstream_does_unless_declined(fast: Any) -> None:
+    plain = fast("你好", add_special_tokens=False)["input_ids"]
+    assert fast("你好")["input_ids"] == [1, *plain]
 
 
-def test_typed_markup_can_be_kept_from_being_a_control_token(ours: Any) -> None:
+def test_typed_markup_can_be_kept_from_being_a_control_token(fast: Any) -> None:
     for text in ("<|im_end|>", "</s>", "<s>"):
-        ids = ours(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        assert not set(ids) & set(ours.all_special_ids)
-        assert ours.decode(ids) == text
+        ids = fast(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert not set(ids) & set(fast.all_special_ids)
+        assert fast.decode(ids) == text
 
 
-def test_the_old_name_of_a_chat_token_is_ordinary_text(ours: Any) -> None:
-    ids = ours("[UNUSED_TOKEN_146]", add_special_tokens=False)["input_ids"]
+def test_the_old_name_of_a_chat_token_is_ordinary_text(fast: Any) -> None:
+    ids = fast("[UNUSED_TOKEN_146]", add_special_tokens=False)["input_ids"]
     assert 92543 not in ids
-    assert ours.decode(ids) == "[UNUSED_TOKEN_146]"
+    assert fast.decode(ids) == "[UNUSED_TOKEN_146]"
 
 
-def test_every_id_decodes_as_sentencepiece_decodes_it(ours: Any, theirs: Any) -> None:
+def test_every_id_decodes_as_sentencepiece_decodes_it(fast: Any, spm: Any) -> None:
     own = {0, 1, 2, *CHAT_IDS.values()}
-    for token in (i for i in range(len(ours)) if i not in own):
+    for token in (i for i in range(len(fast)) if i not in own):
         # A lone byte that is no character is U+FFFD in both.
-        assert ours.decode([token]) == theirs.decode([token]), token
+        assert fast.decode([token]) == spm.decode([token]), token
 
 
-def test_pieces_decoded_one_by_one_make_up_the_whole(ours: Any) -> None:
+def test_pieces_decoded_one_by_one_make_up_the_whole(fast: Any) -> None:
     text = "  Hello 世界, it is 今天 \n ok"
-    ids = ours(text, add_special_tokens=False)["input_ids"]
-    assert "".join(ours.decode([i]) for i in ids) == text
+    ids = fast(text, add_special_tokens=False)["input_ids"]
+    assert "".join(fast.decode([i]) for i in ids) == text
 
 
 def test_a_saved_tokenizer_is_the_same_and_needs_nothing_of_ours(
-    ours: Any, folder: Path, tmp_path: Path, shared_data: Path
+    fast: Any, folder: Path, tmp_path: Path, shared_data: Path
 ) -> None:
-    loading.save_tokenizer(ours, tmp_path)
+    loading.save_tokenizer(fast, tmp_path)
     assert (tmp_path / "tokenizer.json").is_file()
     assert (tmp_path / "tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
     saved = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -193,17 +193,17 @@ def test_a_saved_tokenizer_is_the_same_and_needs_nothing_of_ours(
     texts = [*ODD, *lines, "<|im_start|>user\nhi<|im_end|>"]
     (tmp_path / "config.json").write_text('{"model_type": "internlm2"}', encoding="utf-8")
     for again in (loading.load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
-        assert again(texts)["input_ids"] == ours(texts)["input_ids"]
-        assert again.all_special_ids == ours.all_special_ids
+        assert again(texts)["input_ids"] == fast(texts)["input_ids"]
+        assert again.all_special_ids == fast.all_special_ids
         assert [again.decode(ids) for ids in again(texts)["input_ids"]] == [
-            ours.decode(ids) for ids in ours(texts)["input_ids"]
+            fast.decode(ids) for ids in fast(texts)["input_ids"]
         ]
     loading.save_tokenizer(loading.load_tokenizer(tmp_path), tmp_path / "again")
     assert (tmp_path / "again" / "tokenizer.model").is_file()
 
 
-def test_the_chat_template_speaks_chatml(ours: Any) -> None:
-    text = ours.apply_chat_template(
+def test_the_chat_template_speaks_chatml(fast: Any) -> None:
+    text = fast.apply_chat_template(
         [{"role": "user", "content": "你好"}], tokenize=False, add_generation_prompt=True
     )
     assert text == "<s><|im_start|>user\n你好<|im_end|>\n<|im_start|>assistant\n"
