@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO, Any
-
-import httpx
+from typing import IO, Any, NoReturn
+from urllib.parse import urlsplit
 
 from elysia.core.errors import EngineError, ModelError, RequestError
 from elysia.core.i18n import Text
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 
 SERVER_TIMEOUT = 600.0  # seconds for a large model to be read
 GGUF_MAGIC = b"GGUF"  # the first bytes of every such file
-CONNECTION_ERRORS = (httpx.HTTPError, HTTPException, OSError)  # of a connection to the child
+CONNECTION_ERRORS = (HTTPException, OSError)  # of a connection to the child
 
 
 def count_default_threads() -> int:
@@ -80,7 +79,7 @@ class LlamaServer:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[str] | None = None
         self._log: IO[bytes] | None = None
-        self._client: httpx.Client | None = None
+        self._url, self._key = "", ""
         self._closed = False
         self._start()
 
@@ -90,78 +89,72 @@ class LlamaServer:
         assert self._child is not None
         return self._child.pid
 
-    def client(self) -> httpx.Client:
-        """An HTTP client of the running child; a dead child is restarted first."""
-        with self._lock:
-            if self._closed:
-                raise EngineError("models.engine_closed", model=self.model.name)
-            assert self._child is not None and self._client is not None
-            if self._child.poll() is not None:
-                log.warning(
-                    "The llama.cpp process of %s died (%s) and is restarted.%s",
-                    self.model.name, self._child.returncode, self._read_last_error(),
-                )  # fmt: skip
-                self._stop()
-                try:
-                    self._start()
-                except ModelError as error:
-                    # It could be served before, so this is not the fault of whoever asks.
-                    raise EngineError(error.code, **error.params) from error
-                self.restarts += 1
-            return self._client
-
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """The JSON answer to a POST; EngineError when the child refuses or dies."""
-        with self._explain_faults(), self._send("POST", path, body) as answer:
-            answer.read()
-            raise_for_status(answer)
-            return answer.json()
+        with self._send(path, body) as answer:
+            return json.loads(answer.read())
 
     @contextmanager
     def events(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
-        """The events of a streamed POST. Leaving the block early ends the generation.
+        """The events of a streamed POST. Leaving the block early ends the generation."""
+        with self._send(path, body) as answer:
+            yield _iter_events(answer)
 
-        Uses the standard library's client, which reads a token's event in half of httpx's time.
+    @contextmanager
+    def _send(self, path: str, body: dict[str, Any]) -> Iterator[HTTPResponse]:
+        """The answer to a POST, its body still to be read; on a connection of its own.
+
+        If the child turns out to have died before it answered, the request is sent to the next one:
+        nothing has been generated yet. The standard library's client reads a token's event in half of
+        httpx's time. Connections are not kept: the child may close idle ones at any time, and each open
+        one occupies one of its threads.
         """
         text = json.dumps(body).encode()
-        with self._explain_faults():
-            client = self.client()
-            connection = _open_connection(client)
-            try:
+        connection = self._connect()
+        try:
+            with self._explain_faults():
                 try:
-                    answer = _post(connection, client, path, text)
+                    answer = self._post(connection, path, text)
                 except CONNECTION_ERRORS:
                     if not self._died():
                         raise
-                    client = self.client()
-                    connection = _open_connection(client)
-                    answer = _post(connection, client, path, text)
+                    connection.close()
+                    connection = self._connect()
+                    answer = self._post(connection, path, text)
                 if answer.status != 200:
-                    raise_for_status(httpx.Response(answer.status, content=answer.read()))
-                yield _iter_events(answer)
-            finally:
-                connection.close()
-
-    @contextmanager
-    def _send(self, method: str, path: str, body: dict[str, Any]) -> Iterator[httpx.Response]:
-        """An answer whose body is still to be read.
-
-        If the child turns out to have died before it answered, the request is sent to the next one:
-        nothing has been generated yet.
-        """
-        client = self.client()
-        request = client.build_request(method, path, json=body)
-        try:
-            answer = client.send(request, stream=True)
-        except httpx.HTTPError:
-            if not self._died():
-                raise
-            client = self.client()
-            answer = client.send(client.build_request(method, path, json=body), stream=True)
-        try:
-            yield answer
+                    raise_for_status(answer.status, answer.read())
+                yield answer
         finally:
-            answer.close()
+            connection.close()
+
+    def _connect(self) -> HTTPConnection:
+        """A connection to the running child; a dead child is restarted first."""
+        with self._lock:
+            if self._closed:
+                raise EngineError("models.engine_closed", model=self.model.name)
+            assert self._child is not None
+            if self._child.poll() is not None:
+                self._restart(self._child.returncode)
+            parts = urlsplit(self._url)
+            return HTTPConnection(str(parts.hostname), parts.port, timeout=SERVER_TIMEOUT)
+
+    def _restart(self, code: int) -> None:
+        log.warning(
+            "The llama.cpp process of %s died (%s) and is restarted.%s",
+            self.model.name, code, self._read_last_error(),
+        )  # fmt: skip
+        self._stop()
+        try:
+            self._start()
+        except ModelError as error:
+            # It could be served before, so this is not the fault of whoever asks.
+            raise EngineError(error.code, **error.params) from error
+        self.restarts += 1
+
+    def _post(self, connection: HTTPConnection, path: str, body: bytes) -> HTTPResponse:
+        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        connection.request("POST", path, body, headers)
+        return connection.getresponse()
 
     def _died(self) -> bool:
         """Whether the child is dead, or dies within a moment."""
@@ -191,7 +184,7 @@ class LlamaServer:
             self._stop()
 
     def _start(self) -> None:
-        key = secrets.token_hex(16)
+        self._key = secrets.token_hex(16)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._child = subprocess.Popen(
             [sys.executable, "-m", "elysia.models.gguf.llama_process"],
@@ -202,19 +195,10 @@ class LlamaServer:
             encoding="utf-8",
         )
         try:
-            url = self._wait_for_url(self._child, {**self._settings, "key": key})
+            self._url = self._wait_for_url(self._child, {**self._settings, "key": self._key})
         except BaseException:
             self._stop()
             raise
-        self._client = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(SERVER_TIMEOUT, connect=10.0),
-            # One connection per request: the child may close idle ones at any time, and each open
-            # one occupies one of its threads.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            trust_env=False,  # no proxy between this process and its child
-        )
 
     def _wait_for_url(self, child: subprocess.Popen[str], settings: dict[str, Any]) -> str:
         assert child.stdin is not None and child.stdout is not None
@@ -241,8 +225,6 @@ class LlamaServer:
         return answer["url"]
 
     def _stop(self) -> None:
-        if self._client is not None:
-            self._client.close()
         child = self._child
         if child is not None:
             assert child.stdin is not None and child.stdout is not None
@@ -282,32 +264,17 @@ def check_gguf_file(model: Path) -> None:
         raise ModelError("models.not_gguf", path=model)
 
 
-def raise_for_status(answer: httpx.Response) -> None:
-    """Raise an error with the child's own words unless the status is 200.
+def raise_for_status(status: int, body: bytes) -> NoReturn:
+    """Raise an error with the child's own words; `status` is not 200.
 
     RequestError for a fault of the request (400), EngineError otherwise.
     """
-    if answer.status_code == 200:
-        return
     try:
-        reason = str(answer.json()["error"]["message"])
+        reason = str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        reason = answer.text[:300]
-    kind = RequestError if answer.status_code == 400 else EngineError
+        reason = body.decode(errors="replace")[:300]
+    kind = RequestError if status == 400 else EngineError
     raise kind("models.llama_refused", reason=reason)
-
-
-def _open_connection(client: httpx.Client) -> HTTPConnection:
-    port = client.base_url.port
-    return HTTPConnection(client.base_url.host, port, timeout=SERVER_TIMEOUT)
-
-
-def _post(connection: HTTPConnection, client: httpx.Client, path: str, body: bytes) -> HTTPResponse:
-    headers = {
-        "Authorization": client.headers["Authorization"], "Content-Type": "application/json",
-    }  # fmt: skip
-    connection.request("POST", path, body, headers)
-    return connection.getresponse()
 
 
 def _iter_chunks(answer: HTTPResponse) -> Iterator[bytes]:
