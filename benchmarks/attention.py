@@ -54,15 +54,16 @@ def main() -> None:
 
 def row(heads: int, shared: int, width: int, length: int, dtype: torch.dtype) -> None:
     """One line of the table."""
-    made = [torch.randn(1, length, n, width, dtype=dtype) for n in (heads, shared, shared, heads)]
-    *tensors, slope = (x.transpose(1, 2) for x in made)
+    inputs = [torch.randn(1, length, n, width, dtype=dtype) for n in (heads, shared, shared, heads)]
+    *tensors, slope = (x.transpose(1, 2) for x in inputs)
     exact = both_ways(torchs, [x.double() for x in tensors], slope.double())
     errors, least = [], [float("inf")] * 2
     for attend in (torchs, ours):
-        found = both_ways(attend, tensors, slope)
+        actual = both_ways(attend, tensors, slope)
         errors.append(
             max(
-                float((a.double() - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)
+                float((a.double() - b).norm() / b.norm())
+                for a, b in zip(actual, exact, strict=True)
             )
         )
     for _ in range(TURNS):

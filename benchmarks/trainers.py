@@ -77,15 +77,15 @@ def main() -> None:
         if args.profile:
             profile(settings_of(args, "ours", folder, 0))
             return
-        found: dict[str, list[Result]] = {case: [] for case in args.cases}
+        results: dict[str, list[Result]] = {case: [] for case in args.cases}
         pythons = {"ours": sys.executable, "xtuner": args.xtuner_python}
         for seed in range(args.seeds):
             for case in args.cases:
                 python = pythons.get(case, args.peer_python)
                 run = settings_of(args, case, folder, seed)
-                found[case].append(child(python, run))
-                print(case, seed, found[case][-1], file=sys.stderr, flush=True)
-        report(found, args)
+                results[case].append(child(python, run))
+                print(case, seed, results[case][-1], file=sys.stderr, flush=True)
+        report(results, args)
 
 
 def settings_of(args: argparse.Namespace, case: str, folder: str, seed: int) -> Runs:
@@ -115,7 +115,7 @@ def child(python: str, run: Runs) -> Result:
     return result
 
 
-def report(found: dict[str, list[Result]], args: argparse.Namespace) -> None:
+def report(results: dict[str, list[Result]], args: argparse.Namespace) -> None:
     """A table: medians over the seeds, and ratios to ours taken seed by seed. Processor seconds (user and
     system) are the ones to compare on a machine that others use, too."""
     threads = torch.get_num_threads()
@@ -124,8 +124,8 @@ def report(found: dict[str, list[Result]], args: argparse.Namespace) -> None:
         "| | labelled tokens / s | / CPU s | ours over it, by CPU s | peak MB | ours to it | held-out loss |"
     )
     print("|---|---|---|---|---|---|---|")
-    for case, runs in found.items():
-        ours = found.get("ours", runs)
+    for case, runs in results.items():
+        ours = results.get("ours", runs)
         speed = statistics.median(run["labelled_per_s"] for run in runs)
         peak = statistics.median(run["peak_mb"] for run in runs)
         pairs = list(zip(ours, runs, strict=True))

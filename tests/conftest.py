@@ -43,7 +43,12 @@ Could you tell me a story about the sea and the stars?
 
 
 # Files whose tests start several processes each: first, so that they are not what a run waits for at its end.
-HEAVY = ("test_zero.py", "test_resume.py", "test_verify.py", "test_gguf.py")
+HEAVY = (
+    "test_deepspeed_strategy.py",
+    "test_resume.py",
+    "test_resume_proof.py",
+    "test_gguf_writer.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,6 @@ configs written for XTuner.
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
 import tempfile
 from argparse import ArgumentParser, Namespace
@@ -266,7 +265,7 @@ def migrate(args: Namespace) -> int:
     tree = loader.config_to_tree(loader.load_config_file(source))
     if not loader.is_xtuner_config(tree) or isinstance(tree.get("settings"), dict):
         raise ConfigError("cli.config_already_flat", path=source)
-    names = [setting.name for setting in dataclasses.fields(Settings)]
+    names = list(Settings.model_fields)
     report = convert_config(source, options, args.device, setting_names=names)
     if report.reasons:
         raise ConfigError("cli.config_not_trainable", path=source, reasons=list(report.reasons))

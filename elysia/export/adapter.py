@@ -124,11 +124,11 @@ def _load_card(settings: Settings, pth: Path) -> RunCard:
         card = checkpoint.load_run_card(pth)
     except CheckpointError:
         log.warning("%s carries no run card; one is built from the config.", pth)
-        from elysia.train.config.provenance import run_card
+        from elysia.train.config.provenance import build_run_card
 
         try:
             base = loading.resolve_model(settings.pretrained_model_name_or_path, settings.hub)
-            card = run_card(settings, str(base))
+            card = build_run_card(settings, str(base))
         except (ModelError, OSError) as error:
             reason = error if isinstance(error, ModelError) else str(error)
             raise CheckpointError("export.no_run_card", path=pth, reason=reason) from error

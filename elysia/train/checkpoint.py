@@ -2,8 +2,12 @@
 
 A checkpoint is `iter_N.pth`, N in optimizer steps. On one device or under DDP it is a file; under
 DeepSpeed it is a folder with `weights.safetensors` (the trainable weights, consolidated) beside
-`shared.pth` and a `rank_R.pth` for each process. Only trainable weights are kept: the frozen base is
-named in the run card. Knows nothing of what a model or an optimizer is.
+`shared.pth` and a `rank_R.pth` for each process. Only trainable weights are stored: the frozen base is
+named in the run card.
+
+Checkpoints of XTuner and DeepSpeed hold loss histories and configuration objects beside the tensors. They are
+read as untrusted: every class outside a short list of tensor builders becomes an inert placeholder, so that
+nothing of the file is imported or called.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from torch import Tensor
 
 from elysia.core.errors import CheckpointError
 from elysia.core.files import is_disk_full, write_atomic
+from elysia.core.i18n import Text
 from elysia.core.run_card import RunCard
 
 LAST = "last_checkpoint"
@@ -58,25 +63,22 @@ def save_weights(weights: dict[str, Tensor], path: Path) -> None:
 def load(path: Path, *, untrusted: bool = False) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU without executing anything in it.
 
-    Ours hold tensors and plain values only, and anything else is refused. With `foreign`, objects of
-    other programs are passed over (`foreign.py`) and the tensors beside them are read.
+    Ours hold tensors and plain values only, and anything else is refused. With `untrusted`, objects of
+    other programs are skipped and the tensors beside them are read.
     """
     if not path.exists():
-        raise CheckpointError(f"There is no checkpoint at {path}.")
+        raise CheckpointError("train.no_checkpoint", path=path)
     try:
-        # Mapped: a conversion reads the weights and not the optimizer beside them.
+        # Mapped into memory: a conversion then reads the weights and not the optimizer beside them.
         payload = torch.load(path, map_location="cpu", weights_only=True, mmap=not untrusted)
     except pickle.UnpicklingError as error:
         if not untrusted:
-            raise CheckpointError(
-                f"{path} is damaged, or holds more than tensors and plain values; it was not executed. "
-                "If another program wrote it, it can be converted, not resumed."
-            ) from error
+            raise CheckpointError("train.checkpoint_not_plain", path=path) from error
         payload = _load_other_program(path)
     except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError) as error:
         raise _build_damage_error(path, error) from error
     if not isinstance(payload, dict):
-        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(payload).__name__}.")
+        raise CheckpointError("train.not_a_checkpoint", path=path, kind=type(payload).__name__)
     return payload
 
 
@@ -88,9 +90,7 @@ def _load_other_program(path: Path) -> Any:
 
 
 def _build_damage_error(path: Path, error: BaseException) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is cut short or damaged ({_first_line(error)}). Use an earlier checkpoint."
-    )
+    return CheckpointError("train.checkpoint_damaged", path=path, reason=_first_line(error))
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -112,7 +112,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         if isinstance(tensor, Tensor)
     }
     if not named:
-        raise CheckpointError(f"{path} holds no weights.")
+        raise CheckpointError("train.checkpoint_without_weights", path=path)
     return named
 
 
@@ -121,18 +121,14 @@ def _load_folder_weights(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(str(path / WEIGHTS))
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path / WEIGHTS} is cut short ({_first_line(error)})."
-            ) from error
+            raise _build_damage_error(path / WEIGHTS, error) from error
     states = path / "mp_rank_00_model_states.pt"
     if states.exists():
         module = load(states, untrusted=True).get("module")
         return module if isinstance(module, dict) else {}
     if list(path.glob("zero_pp_rank_*")):
-        raise CheckpointError(
-            f"{path} holds ZeRO-3 shards only: run the zero_to_fp32.py inside it, then give its output."
-        )
-    raise CheckpointError(f"{path} is a folder without {WEIGHTS}: no checkpoint, or one cut short.")
+        raise CheckpointError("train.checkpoint_of_zero3_shards", path=path)
+    raise CheckpointError("train.folder_without_weights", path=path, file=WEIGHTS)
 
 
 def load_run_card(path: str | Path) -> RunCard:
@@ -141,25 +137,25 @@ def load_run_card(path: str | Path) -> RunCard:
     if path.is_dir():
         card = RunCard.read(path)
         if card is None:
-            raise CheckpointError(f"{path} carries no run_card.json.")
+            raise CheckpointError("train.checkpoint_without_card", path=path)
         return card
     stored = load(path).get("run_card")
     if not isinstance(stored, dict):
-        raise CheckpointError(f"{path} carries no run card: it was not written by this program.")
+        raise CheckpointError("train.checkpoint_without_card", path=path)
     return RunCard.from_dict(stored)
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
     """The newest whole checkpoint of a work dir, or None.
 
-    `last_checkpoint` is believed for what lies in this very folder: it names an absolute path, which
-    is another run's once a work dir was copied.
+    `last_checkpoint` holds an absolute path, of which only the file name is used: once a work dir was
+    copied, the path is another run's.
     """
     work_dir = Path(work_dir)
-    if named := _read_pointer(work_dir / LAST):
-        return named
-    found = sorted(work_dir.glob("iter_*.pth"), key=parse_step)
-    return found[-1] if found else None
+    if pointed := _read_pointer(work_dir / LAST):
+        return pointed
+    checkpoints = sorted(work_dir.glob("iter_*.pth"), key=parse_step)
+    return checkpoints[-1] if checkpoints else None
 
 
 def best_checkpoint(work_dir: str | Path) -> Path | None:
@@ -180,7 +176,7 @@ def write_pointer(path: Path, pointer: str = LAST) -> None:
 
 
 def prune(work_dir: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and the best; `keep` < 1 keeps all."""
+    """Remove all but the newest `keep` checkpoints and the best; below 1 none is removed."""
     if keep < 1:
         return
     best = best_checkpoint(work_dir)
@@ -190,7 +186,7 @@ def prune(work_dir: Path, keep: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, file or folder. A folder is renamed first: no half of it is ever found."""
+    """Remove a checkpoint, file or folder. A folder is renamed first, so that nobody reads half of it."""
     if path.is_dir():
         doomed = path.with_name(f".{path.name}.removing")
         os.replace(path, doomed)
@@ -205,20 +201,22 @@ def parse_step(path: Path) -> int:
     >>> parse_step(Path("work_dirs/x/iter_120.pth"))
     120
     """
-    found = re.fullmatch(r"iter_(\d+)\.pth", path.name)
-    return int(found[1]) if found else -1
+    match = re.fullmatch(r"iter_(\d+)\.pth", path.name)
+    return int(match[1]) if match else -1
 
 
 @contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
-    """Turn what a disk says into a sentence."""
+    """Turn an error of the disk into a CheckpointError."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = "the disk is full" if is_disk_full(error) else _first_line(error)
+        full = is_disk_full(error)
         raise CheckpointError(
-            f"{path} was not written: {reason}. Earlier checkpoints in {path.parent} are whole; "
-            "make room and go on with --resume."
+            "train.checkpoint_not_written",
+            path=path,
+            reason=Text("train.disk_full") if full else _first_line(error),
+            folder=path.parent,
         ) from error
 
 
@@ -232,7 +230,7 @@ def _remove_on_failure(temporary: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename outlive a power cut, where the system can."""
+    """Make a rename survive a power cut, where the system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -256,7 +254,7 @@ _BUILDERS |= {("torch", f"{name}Storage") for name in _STORAGES}
 
 
 class UnknownObject:
-    """Stands where an object of another program's class stood."""
+    """A placeholder for an object of another program's class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 # A program of its own, which imports what only some machines have; --doctest-modules would, too.
-collect_ignore = ["interpreted.py"]
+collect_ignore = ["kernels/interpreted.py"]
 
 QUESTIONS = [
     "你好",

@@ -181,5 +181,5 @@ def test_plain_text_is_learned_whole_and_the_loss_falls(tmp_path, plain_settings
     config = tmp_path / "pretrain.py"
     config.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
     assert train(str(config), work_dir=str(tmp_path / "w")) == 0
-    found = RunCard.read(tmp_path / "w").metrics
-    assert found["heldout_loss"] < found["first_heldout_loss"] - 1
+    metrics = RunCard.read(tmp_path / "w").metrics
+    assert metrics["heldout_loss"] < metrics["first_heldout_loss"] - 1

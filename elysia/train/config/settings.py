@@ -1,150 +1,237 @@
-"""Settings: the flat names a config file may set, checked once.
+"""Every setting of a fine-tune in one place: name, type, default, range and meaning.
 
-A config file sets names and nothing else; `load_settings` reads it (with `_base_`), applies
-`--cfg-options` and refuses unknown names and wrong types. What the names become is `recipe.py`'s work.
-Because expansion happens after inheritance, a child's `lr` is the `lr` that trains.
-Knows nothing of torch.
+A config file sets these names and nothing else. `load_settings` reads it (with `_base_`), applies
+`--cfg-options` and refuses unknown names and wrong types; `builder.py` turns settings into MMEngine's
+config. Inheritance comes first, so a child's `lr` is the `lr` that trains.
+docs/settings.md is written from this class by scripts/settings_doc.py.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from elysia.core.errors import ConfigError
-from elysia.core.paths import find_config
+from elysia.core.paths import find_config, resolve_bundled
 from elysia.core.templates import get_template
-from elysia.train.config.validation import coerce_values, validate_settings
+from elysia.train.config.schema import SettingsModel
+from elysia.train.config.validation import check_consistency
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One fine-tune, in the names that XTuner's configs open with. Lengths are in tokens."""
+class Settings(SettingsModel):
+    """One fine-tune, under the names that XTuner's configs open with. Lengths are in tokens."""
 
     # Model
     pretrained_model_name_or_path: str
-    tokenizer_name_or_path: str = ""  # '': the model's own
-    eos_token: str = ""  # '': the tokenizer's own
+    """A local folder, or `owner/name` on the hub."""
+    tokenizer_name_or_path: str = ""
+    """A tokenizer other than the model's own ('': the model's own); the model must have an embedding
+    for each of its tokens."""
+    eos_token: str = ""
+    """The token that ends a reply, in place of the tokenizer's own ('': the tokenizer's own)."""
     hub: Literal["huggingface", "modelscope"] = "huggingface"
+    """Where names are looked up. ModelScope needs `pip install modelscope`."""
 
     # Data
     data_path: str | list[Any] = ""
+    """A dataset file (.json, .jsonl, .csv, .parquet; .txt for plain text), a folder of them, or
+    `owner/name` of a dataset on the hub; or a list of those and of `dict(path=…, format=…,
+    repeat=…, limit=…)`. `repeat` weighs a source (0.5: half of its rows), `weight` sets its share of
+    the rows beside other sources with a weight ([mixing](data.md#mixing)); `split`, `subset` and
+    `files` choose within a folder or hub dataset, `columns` renames keys, old to new."""
     dataset_format: str = "xtuner"
+    """What a row looks like: `xtuner list-dataset-format`; or `FILE.py:NAME`, a map function of
+    your own, which returns XTuner's `conversation` (for pairs: `prompt`, `chosen`, `rejected`). A
+    source's own `format` wins."""
     prompt_template: str | dict[str, Any] = "internlm2_chat"
-    SYSTEM: str | None = None  # None: what the persona's card says; '': none
+    """How a conversation becomes text: [templates.md](templates.md); or a template written out,
+    `dict(name=…, system=…, instruction=…, suffix=…, …)`. It travels in the run card, so chat
+    needs no flag."""
+    SYSTEM: str | None = None
+    """The system prompt, put before rows that have none. None: what the persona's card says; '':
+    none."""
     persona: str | None = None
-    max_length: int = 2048
+    """A character card (V1, V2, V3, JSON): [persona.md](persona.md)."""
+    max_length: int = Field(2048, ge=8)
+    """Tokens of a pack, and of the longest row."""
     pack_to_max_length: bool = True
+    """Put several whole rows into one pack; they never see each other. False: one row per pack."""
     overlong: Literal["error", "drop", "cut", "truncate"] = "error"
+    """What happens to a row longer than `max_length`: it is refused by name, left out, loses whole
+    last turns, or loses all tokens past the limit. Documents (`pretrain`) are divided instead."""
     sampler: Literal["shuffled", "sequential", "length_grouped"] = "shuffled"
-    train_on_prompt: bool = (
-        False  # True: questions and system text are learned too, not replies alone
-    )
-    heldout: float = 0.0  # below 1: a share of the rows; from 1 on: that many rows
-
-    map_num_proc: int = 0  # processes that make tokens; 0: a core each where files are large
-    token_cache: bool = True  # tokens are kept on disk ($ELYSIA_CACHE, else ~/.cache/elysia)
-    token_cache_gb: float = 50.0
+    """The order of rows; `length_grouped` puts packs of similar length in one micro-batch."""
+    train_on_prompt: bool = False
+    """False: only replies are learned. True: questions and system text too, which suits a base that
+    has yet to learn to read."""
+    heldout: float = Field(0.0, ge=0)
+    """Rows that are never trained on; their loss is measured every `evaluation_freq` steps. Below 1:
+    a share of the rows; from 1 on: that many rows."""
+    map_num_proc: int = Field(0, ge=0)
+    """Processes that tokenize; 0: one per core where files are large, 1: the training's own process.
+    The order of rows and errors does not depend on it."""
+    token_cache: bool = True
+    """Keep tokens on disk ($ELYSIA_CACHE, else ~/.cache/elysia). A file whose content, template or
+    tokenizer has changed is tokenized again."""
+    token_cache_gb: float = Field(50.0, ge=0)
+    """How much space all cached tokens may take; the least recently used go first."""
 
     # Method
     method: Literal["qlora", "lora", "full"] = "qlora"
-    lora_r: int = 64
-    lora_alpha: int = 16
-    lora_dropout: float = 0.1
+    """4-bit base and LoRA, 16-bit base and LoRA, or every weight."""
+    lora_r: int = Field(64, ge=1)
+    """Rank of the adapter."""
+    lora_alpha: int = Field(16, ge=1)
+    """The adapter's effect is scaled by alpha / r."""
+    lora_dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout between base and adapter, in training only."""
     lora_target_modules: str | list[str] = "all-linear"
+    """`'all-linear'` is every linear layer but the head; or a list of layer names."""
     use_dora: bool = False
+    """DoRA: the length of each weight row trains apart from its direction. Slower; not under ZeRO-3."""
     use_rslora: bool = False
-    loraplus_lr_ratio: float = 1.0  # LoRA+: B's learning rate over A's; 16 is usual, 1: none
+    """Scale by alpha / sqrt(r) instead: a high rank keeps its strength."""
+    loraplus_lr_ratio: float = Field(1.0, ge=1)
+    """LoRA+: B's learning rate over A's (16 is usual, 1: off). A's factors, magnitudes and heads keep
+    `lr`."""
     double_quant: bool = True
+    """Quantize the 4-bit scales as well, which saves some 0.4 bits per weight."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of matrix products. auto: bfloat16 where the device has it natively, else float16
+    on CUDA and float32 on a CPU. Trained weights stay in float32 beside it."""
     attention: Literal["auto", "segments", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """auto is `segments`: each row attends to itself alone. `sdpa` and `eager` pad rows instead;
+    `flash_attention_2` needs its own package."""
     gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, slower."""
     torch_compile: bool = False
-    liger_kernel: bool = False  # on a GPU; wants the package liger-kernel
-    sequence_parallel_size: int = 1
-    neftune_noise_alpha: float = 0.0  # 5 is usual; 0: none
+    """Compile the decoder layers, all but attention: [methods.md](methods.md#kernels). Not with
+    `use_dora`, `flash_attention_2` or ZeRO-3; never measured on a GPU."""
+    liger_kernel: bool = False
+    """Liger's kernels for norms, rotations and gates of InternLM2, Llama and Qwen2:
+    [methods.md](methods.md#kernels). Needs a GPU and the package liger-kernel; never run on a GPU
+    here."""
+    sequence_parallel_size: int = Field(1, ge=1)
+    """How many processes share a row, each holding a slice, for rows too long for one GPU; attention
+    exchanges slices for heads (Ulysses). It must divide the processes and the model's heads."""
+    neftune_noise_alpha: float = Field(0.0, ge=0)
+    """NEFTune's noise on the embeddings while training (5 is usual, 0: off)."""
 
     # Objective
     objective: Literal["sft", "dpo", "orpo", "reward"] = "sft"
-    dpo_beta: float = 0.1
+    """What is learned: replies (`sft`), which of two is preferred (`dpo`, `orpo`), or a number for
+    each (`reward`): [methods.md](methods.md)."""
+    dpo_beta: float = Field(0.1, gt=0)
+    """How strongly DPO is held to the reference model: a lower value strays further."""
     dpo_loss_type: Literal["sigmoid", "robust", "hinge", "ipo"] = "sigmoid"
-    dpo_label_smoothing: float = 0.0  # below 0.5
-    orpo_lambda: float = 0.1
+    """DPO's own loss, its form for wrong labels, SLiC's hinge, or IPO (per token; overfits less)."""
+    dpo_label_smoothing: float = Field(0.0, ge=0)
+    """The share of pairs that may be labelled the wrong way round; below 0.5."""
+    orpo_lambda: float = Field(0.1, gt=0)
+    """Weight of ORPO's odds ratio beside the chosen reply's loss."""
     reward_loss_type: Literal["ranking", "focal"] = "ranking"
+    """Bradley-Terry's loss, or InternLM2's focal one, in which pairs that are already told apart
+    count less."""
     reward_penalty: Literal["none", "log_barrier", "l2"] = "none"
-    reward_penalty_weight: float = 0.01
+    """Keeps rewards small: within 5 of 0, or by their squares."""
+    reward_penalty_weight: float = Field(0.01, ge=0)
+    """Weight of that penalty beside the loss."""
 
     # Optimizer and schedule
-    batch_size: int = 1  # per device
-    accumulative_counts: int = 16
-    dataloader_num_workers: int = 0
-    max_epochs: int = 3
-    max_steps: int = 0  # 0: as max_epochs says
+    batch_size: int = Field(1, ge=1)
+    """Packs per micro-batch and device."""
+    accumulative_counts: int = Field(16, ge=1)
+    """Micro-batches per step, weighted by their labelled tokens."""
+    dataloader_num_workers: int = Field(0, ge=0)
+    """Processes that load data; it is already tokenized, so 0 suffices."""
+    max_epochs: int = Field(3, ge=1)
+    """Passes over the data."""
+    max_steps: int = Field(0, ge=0)
+    """Stop after this many steps; 0: after `max_epochs`."""
     optimizer: str = "torch.optim.AdamW"
-    lr: float = 2e-4
+    """A class by its dotted name, such as `bitsandbytes.optim.PagedAdamW8bit`."""
+    lr: float = Field(2e-4, gt=0)
+    """Highest learning rate: warm-up to it, then `lr_schedule`, by step."""
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    max_norm: float = 1.0  # gradient clipping; 0 turns it off
+    """AdamW's betas."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
+    max_norm: float = Field(1.0, ge=0)
+    """The gradients of a step are clipped to this norm; 0: not clipped."""
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    min_lr: float = 0.0  # where cosine and linear end
-    warmup_ratio: float = 0.03
-    warmup_steps: int = 0  # above 0: in place of warmup_ratio
+    """How the rate falls after the warm-up."""
+    min_lr: float = Field(0.0, ge=0)
+    """Where cosine and linear end: the last step's rate."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """The warm-up as a share of the steps; above 0 it is at least one step."""
+    warmup_steps: int = Field(0, ge=0)
+    """The warm-up in steps; above 0 it replaces `warmup_ratio`."""
 
-    # What it leaves
-    save_steps: int = 500  # 0: only at the end
+    # Output
+    save_steps: int = Field(500, ge=0)
+    """Steps between two checkpoints; 0: only one, at the end."""
     save_total_limit: int = 2
-    logging_interval: int = 10
-    report_to: str | list[str] = ""  # 'wandb', 'swanlab' or both, beside TensorBoard
+    """How many of the newest checkpoints stay; 0: all."""
+    logging_interval: int = Field(10, ge=1)
+    """Steps between two lines of the log."""
+    report_to: str | list[str] = ""
+    """Where scalars go beside the log and TensorBoard: `wandb`, `swanlab` or both. Install them
+    yourself; they read their keys from their own login."""
 
     # Evaluation
-    evaluation_freq: int = 500
-    evaluation_inputs: list[str] = field(default_factory=list)
-    evaluation_max_new_tokens: int = 100
-    evaluation_system: str | None = None  # None: the system text of training
-    persona_freq: int = 0  # 0: never
+    evaluation_freq: int = Field(500, ge=1)
+    """Steps between evaluation chats, and between held-out losses."""
+    evaluation_inputs: list[str] = Field(default_factory=list)
+    """Questions to answer while training, into `vis_data/eval_outputs_iter_N.txt`."""
+    evaluation_max_new_tokens: int = Field(100, ge=1)
+    """Longest reply to them, and to what `persona_freq` asks."""
+    evaluation_system: str | None = None
+    """The system prompt of evaluation chats; None: the system prompt of training."""
+    persona_freq: int = Field(0, ge=0)
+    """Steps between two measurements of `persona` ([scorecard](scorecard.md#while-it-trains)): the
+    held-out replies against the base, the next line, identity, leaks, copying, forgetting. 0:
+    never."""
     persona_heldout: str = ""
+    """Rows of the character that are never trained on, in any dataset format."""
     persona_general: str = ""
-    persona_limit: int = 24
-    persona_tradeoff: dict[str, float] = field(default_factory=dict)
-    persona_patience: int = 0  # 0: trains to the end
-    mmlu_path: str = ""  # a file of MMLU's questions to score every `evaluation_freq` steps
+    """General rows that are never trained on, which show forgetting."""
+    persona_limit: int = Field(24, ge=1)
+    """How many replies of each of the two are read."""
+    persona_tradeoff: dict[str, Any] = Field(default_factory=dict)
+    """Weights of measures, whose sum says which step is best; `{}`: voice_gain + identity - leak -
+    general_lost."""
+    persona_patience: int = Field(0, ge=0)
+    """Stop after this many measurements without a better one; the best checkpoint stays as
+    `best_checkpoint`, which conversion takes. 0: train to the end."""
+    mmlu_path: str = ""
+    """Questions of MMLU to score every `evaluation_freq` steps: rows of `input` (the whole prompt),
+    `output` (A to D) and `subject`. The share of right answers goes into the log and
+    `vis_data/mmlu_iter_N.txt`."""
 
-    seed: int = 42
-    overrides: dict[str, Any] = field(default_factory=dict)
+    # Other
+    seed: int = Field(42, ge=0)
+    """Seed of adapters, held-out rows, packs, order and dropout. `--seed` sets it, too."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Merged last into the expanded MMEngine config; nested keys as `a.b`."""
 
-    def __post_init__(self) -> None:
+    def model_post_init(self, _: Any) -> None:
         get_template(self.prompt_template)
-        validate_settings(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, JSON-ready."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return plain
-
-    def sha256(self) -> str:
-        """Identifies the settings, whatever files they came from."""
-        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        check_consistency(self)
 
     def non_defaults(self) -> dict[str, Any]:
         """The settings that differ from their defaults, in the order of the fields."""
-        changed: dict[str, Any] = {}
-        for setting in dataclasses.fields(self):
-            default = setting.default
-            if setting.default_factory is not dataclasses.MISSING:
-                default = setting.default_factory()
-            if getattr(self, setting.name) != default:
-                changed[setting.name] = getattr(self, setting.name)
-        return changed
+        return {
+            name: getattr(self, name)
+            for name, setting in Settings.model_fields.items()
+            if getattr(self, name) != setting.get_default(call_default_factory=True)
+        }
 
     @property
     def pairs(self) -> bool:
@@ -153,10 +240,33 @@ class Settings:
 
     @property
     def sources(self) -> list[dict[str, Any]]:
-        """`data_path` as a list of dict(path, format, repeat, limit, …): see `checks.SOURCE_KEYS`."""
+        """`data_path` as a list of dict(path, format, repeat, limit, …): see `validation.SOURCE_KEYS`."""
         paths = self.data_path if isinstance(self.data_path, list) else [self.data_path]
-        known = {"path": None, "format": self.dataset_format, "repeat": 1, "limit": None}
-        return [known | (dict(p) if isinstance(p, Mapping) else {"path": p}) for p in paths]
+        defaults = {"path": None, "format": self.dataset_format, "repeat": 1, "limit": None}
+        return [defaults | (dict(p) if isinstance(p, Mapping) else {"path": p}) for p in paths]
+
+    @property
+    def compute_dtype(self) -> str:
+        """Name of the dtype that matrix products run in on this machine, such as "bfloat16"."""
+        if self.dtype != "auto":
+            return self.dtype
+        from elysia.models.device import pick_device, pick_dtype
+
+        return str(pick_dtype(pick_device())).removeprefix("torch.")
+
+    def load_system_text(self) -> str:
+        """The system prompt of training: what the config says, else what the persona's card says."""
+        if self.SYSTEM is not None or not self.persona:
+            return self.SYSTEM or ""
+        from elysia.core.persona import Persona
+
+        # The card's one line about itself: the whole card would stand before every row.
+        return Persona.load(resolve_bundled(self.persona)).system_line()
+
+    def load_evaluation_system(self) -> str:
+        """The system prompt of evaluation chats: their own, else the one of training."""
+        own = self.evaluation_system
+        return self.load_system_text() if own is None else own
 
 
 def load_settings(config: str | Path, cfg_options: Mapping[str, Any] | None = None) -> Settings:
@@ -165,33 +275,29 @@ def load_settings(config: str | Path, cfg_options: Mapping[str, Any] | None = No
     Raises ConfigError for a file that is missing or does not run, an unknown name, a wrong type.
     """
     path = find_config(str(config))
-    values, legacy = _read_config(path, dict(cfg_options or {}))
-    if legacy is not None:
-        values = _convert_xtuner(legacy, path, dict(cfg_options or {}))
+    values, xtuner_tree = _read_config(path, dict(cfg_options or {}))
+    if xtuner_tree is not None:
+        values = _convert_xtuner(xtuner_tree, path, dict(cfg_options or {}))
     return build_settings(values, str(path))
 
 
 def build_settings(values: Mapping[str, Any], where: str) -> Settings:
-    """Checked settings from plain values; `where` is named in every complaint."""
-    clean = coerce_values(Settings, values, where, "docs/settings.md lists them all.")
-    for wanted in ("pretrained_model_name_or_path", "data_path"):
-        if not clean.get(wanted):
-            raise ConfigError(f"{where} does not set {wanted}: a fine-tune needs it.")
-    try:
-        return Settings(**clean)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+    """Checked settings from plain values; every ConfigError names `where` they come from."""
+    required = ("pretrained_model_name_or_path", "data_path")
+    missing = next((name for name in required if not values.get(name)), None)
+    if missing and set(values) <= set(Settings.model_fields):  # a misspelt name is the better hint
+        raise ConfigError("train.setting_missing", where=where, name=missing)
+    return Settings.build(values, where)
 
 
 def _convert_xtuner(tree: dict[str, Any], path: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that an XTuner config means, its changes logged; ConfigError when it cannot be
+    """The settings that an XTuner config amounts to, its changes logged; ConfigError when it cannot be
     trained."""
     from elysia.compat.xtuner.convert import convert_tree
 
-    names = [setting.name for setting in dataclasses.fields(Settings)]
-    report = convert_tree(tree, path, options, setting_names=names)
+    report = convert_tree(tree, path, options, setting_names=list(Settings.model_fields))
     if report.reasons:
-        raise ConfigError(f"{path} cannot be trained here: {'; '.join(report.reasons)}.")
+        raise ConfigError("train.xtuner_refused", path=path, reasons="; ".join(report.reasons))
     if os.environ.get("RANK", "0") == "0":
         for text in report.changes.values():
             log.info("%s: %s.", path.name, text)
@@ -201,7 +307,7 @@ def _convert_xtuner(tree: dict[str, Any], path: Path, options: dict[str, Any]) -
 def _read_config(
     path: Path, options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Plain values of a config; and, for an XTuner config rather than flat settings, its objects."""
+    """(plain values of a config, None); or ({}, its objects) for an XTuner config."""
     from mmengine.config import Config
 
     from elysia.compat.xtuner import loader
@@ -211,10 +317,10 @@ def _read_config(
     if loader.is_xtuner_config(tree):
         if not isinstance(tree.get("settings"), Mapping):
             return {}, tree
-        config = Config(dict(config.settings))  # a recipe of ours, read again from a work dir
+        config = Config(dict(config.settings))  # an expanded config of ours, from a work dir
     try:
         config.merge_from_dict(options)
     except (TypeError, KeyError) as error:
-        raise ConfigError(f"--cfg-options do not fit {path}: {error}") from error
+        raise ConfigError("train.cfg_options_do_not_fit", path=path, error=error) from error
     values = config.to_dict()
     return {k: v for k, v in values.items() if not k.startswith("_")}, None

@@ -1,8 +1,8 @@
 """The rows of a run as packs, and the order in which each process sees them.
 
-A pack is one or more whole samples that lie end to end; preference pairs keep their two samples
-side by side in one. Packs are made once; each epoch shuffles them by (seed, epoch), so any place in
-the data is reached in constant time. Knows nothing of models.
+A pack is one or more whole samples that lie end to end; the two samples of a preference pair lie side by side
+in one pack. Packs are made once; each epoch shuffles them by (seed, epoch), so any place in the data is
+reached in constant time.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class PackedDataset(Dataset[Pack]):
 
     Args:
         sources: dicts of path, format, repeat, limit, … (data/sources.py).
-        tokenizer: folder or name of the base model; `hub` says where names lead.
+        tokenizer: folder or name of the base model; `hub` says where names are looked up.
         eos_token: what ends a sample, in place of the tokenizer's own.
         template: name of a prompt template, or its fields; `system` goes before rows without one.
         max_length: tokens of a pack, and the longest sample; `overlong` as in `data.tokenize`.
         heldout: rows (from 1 on) or share of rows (below 1) that are never trained on.
         pack: False makes every sample a pack of its own.
-        train_on_prompt: True learns every token, as a base model that reads does.
-        pairs: rows are preference pairs; packs hold chosen and rejected samples by turns.
-        cache: GB of tokens to keep on disk and take from there (data/cache.py); 0 keeps none.
-        processes: that make tokens; 0 is as many as pay (data/prepare.py).
+        train_on_prompt: True learns every token, as in pre-training.
+        pairs: rows are preference pairs; packs hold chosen and rejected samples alternating.
+        cache: GB of tokens to cache on disk (data/tokenize/token_cache.py); 0: none.
+        processes: how many tokenize; 0: as many as are worth it (data/tokenize/tokenize_source.py).
 
     `reference` holds, where it was set, what a reference model gives to each pair, (pairs, 2).
     """
@@ -78,19 +78,20 @@ class PackedDataset(Dataset[Pack]):
         self.tokenizer = loading.load_tokenizer(loading.resolve_model(tokenizer, hub))
         loading.set_eos_token(self.tokenizer, eos_token)
         self.template = get_template(template)
-        way = TokenizeOptions(self.template, max_length, system, overlong, pairs)
+        options = TokenizeOptions(self.template, max_length, system, overlong, pairs)
         parts = [
-            _read_source(source, way, self.tokenizer, seed, cache, processes) for source in sources
+            _read_source(source, options, self.tokenizer, seed, cache, processes)
+            for source in sources
         ]
-        units = _split_rows(sources, [len(part) for part in parts], heldout, split, seed)
-        self.rows = sum(map(len, units))  # or pairs, repeats counted, before any is left out
+        rows = _split_rows(sources, [len(part) for part in parts], heldout, split, seed)
+        self.rows = sum(map(len, rows))  # or pairs; repeats counted, before any is left out
         self.reference: torch.Tensor | None = None
-        self.tokens = select_samples(parts, units, max_length, overlong)
-        if train_on_prompt:  # here, so that every count of learned tokens sees it
+        self.tokens = select_samples(parts, rows, max_length, overlong)
+        if train_on_prompt:  # here, so that every count of learned tokens includes it
             self.tokens = self.tokens.with_all_labels()
-        self.each = 2 if pairs else 1  # samples that stay together
-        lengths = [int(n) for n in self.tokens.lengths.reshape(-1, self.each).sum(1)]
-        # Of groups of `each` samples: group i is samples i * each and on.
+        self.group_size = 2 if pairs else 1  # samples that stay together
+        lengths = [int(n) for n in self.tokens.lengths.reshape(-1, self.group_size).sum(1)]
+        # Of groups: group i is `group_size` samples from sample i * group_size on.
         self.packs = (
             pack_best_fit(lengths, max_length, seed) if pack else [[i] for i in range(len(lengths))]
         )
@@ -100,26 +101,28 @@ class PackedDataset(Dataset[Pack]):
 
     def pack_lengths(self) -> NDArray[np.int64]:
         """Tokens of each pack."""
-        lengths = self.tokens.lengths.reshape(-1, self.each).sum(1)
+        lengths = self.tokens.lengths.reshape(-1, self.group_size).sum(1)
         return np.array([lengths[pack].sum() for pack in self.packs], dtype=np.int64)
 
     def __getitem__(self, index: int) -> Pack:
-        """ids, labels (int64 arrays) and the samples' lengths; of pairs also how many count and their
-        reference. `~i` is pack i with nothing learned: it keeps processes in step where the packs do
-        not divide by their number."""
-        silent = index < 0
-        groups = self.packs[~index if silent else index]
-        members = [g * self.each + half for g in groups for half in range(self.each)]
-        ids, labels = zip(*(self.tokens[i] for i in members), strict=True)
-        joined = np.concatenate(labels).astype(np.int64)
+        """ids, labels (int64 arrays) and the samples' lengths; of pairs also how many are learned and their
+        reference. `~i` is a dummy pack: pack i without labels. It keeps processes in step where their number
+        does not divide the packs."""
+        is_dummy = index < 0
+        groups = self.packs[~index if is_dummy else index]
+        size = self.group_size
+        samples = [group * size + offset for group in groups for offset in range(size)]
+        ids, labels = zip(*(self.tokens[i] for i in samples), strict=True)
+        pack_labels = np.concatenate(labels).astype(np.int64)
         lengths = [len(part) for part in ids]
-        # A sample's first token has nothing of its own to be predicted from.
-        joined[np.cumsum([0, *lengths[:-1]])] = IGNORE
-        if silent:
-            joined[:] = IGNORE
-        pack = {"ids": np.concatenate(ids).astype(np.int64), "labels": joined, "lengths": lengths}
-        if self.each == 2:
-            pack["pairs"] = 0 if silent else len(groups)
+        # The token before a sample's first one is of another sample and must not predict it.
+        pack_labels[np.cumsum([0, *lengths[:-1]])] = IGNORE
+        if is_dummy:
+            pack_labels[:] = IGNORE
+        pack_ids = np.concatenate(ids).astype(np.int64)
+        pack = {"ids": pack_ids, "labels": pack_labels, "lengths": lengths}
+        if size == 2:
+            pack["pairs"] = 0 if is_dummy else len(groups)
             if self.reference is not None:
                 pack["reference"] = self.reference[groups]
         return pack
@@ -127,7 +130,7 @@ class PackedDataset(Dataset[Pack]):
 
 def _read_source(
     source: dict[str, Any],
-    way: TokenizeOptions,
+    options: TokenizeOptions,
     tokenizer: Any,
     seed: int,
     cache: float,
@@ -135,35 +138,35 @@ def _read_source(
 ) -> TokenizedSource:
     """A source's tokens; its format may be a map function of the user's own."""
     name = source["format"]
-    found: Any = load_pair_function if way.pairs else load_map_function
-    function = found(name) if is_function_path(name) else None
+    load: Any = load_pair_function if options.pairs else load_map_function
+    function = load(name) if is_function_path(name) else None
     return tokenize_source(
-        source, way, tokenizer, function, seed=seed, cache=cache, processes=processes
+        source, options, tokenizer, function, seed=seed, cache=cache, processes=processes
     )
 
 
 def _split_rows(
     sources: list[dict[str, Any]], counts: list[int], heldout: float, split: str, seed: int
 ) -> list[NDArray[np.int64]]:
-    """Which of each source's rows are in `split`: divided first, then seen as often as `repeat` and
+    """Row numbers of each source that are in `split`; those of training are repeated as `repeat` and
     `weight` say."""
-    wanted = []
+    by_source = []
     for source, count in zip(sources, counts, strict=True):
         order = np.random.default_rng(seed).permutation(count)
-        held = round(count * heldout) if heldout < 1 else round(heldout / len(sources))
-        if held >= count:
+        cut = round(count * heldout) if heldout < 1 else round(heldout / len(sources))
+        if cut >= count:
             raise DataError(
-                f"{source['path']}: heldout = {heldout:g} leaves none of its {count} rows."
+                "train.heldout_takes_all", path=source["path"], heldout=f"{heldout:g}", rows=count
             )
-        wanted.append(np.sort(order[:held] if split == "heldout" else order[held:]))
+        by_source.append(np.sort(order[:cut] if split == "heldout" else order[cut:]))
     if split == "heldout":
-        return wanted
-    often = compute_repeats(sources, [len(rows) for rows in wanted])
-    return [_repeat_rows(rows, times, seed) for rows, times in zip(wanted, often, strict=True)]
+        return by_source
+    repeats = compute_repeats(sources, [len(rows) for rows in by_source])
+    return [_repeat_rows(rows, times, seed) for rows, times in zip(by_source, repeats, strict=True)]
 
 
 def _repeat_rows(rows: NDArray[np.int64], times: float, seed: int) -> NDArray[np.int64]:
-    """`rows` as often as the whole part of `times` says, and a share of them drawn for the rest."""
+    """`rows` repeated by the whole part of `times`, and a random share of them for its fraction."""
     part = round(len(rows) * (times - int(times)))
     drawn = np.random.default_rng(seed).permutation(len(rows))[:part]
     return np.concatenate([np.tile(rows, int(times)), rows[np.sort(drawn)]])
@@ -172,7 +175,7 @@ def _repeat_rows(rows: NDArray[np.int64], times: float, seed: int) -> NDArray[np
 class EpochSampler(Sampler[int]):
     """Indices of this process's packs in one epoch, from any place on.
 
-    Every process gets the same number of micro-batches; missing ones are silent packs (`~i`).
+    Every process gets the same number of micro-batches; missing packs are dummies (`~i`).
     With `by_length`, packs of like length lie in one micro-batch (XTuner's LengthGroupedSampler):
     runs of the drawn order are sorted, and the micro-batches drawn again.
     """
@@ -200,8 +203,8 @@ class EpochSampler(Sampler[int]):
 
     def __len__(self) -> int:
         """Indices of a whole epoch for one process, a multiple of `batch_size`."""
-        each = self.world * self.batch_size
-        return -(-self.size // each) * self.batch_size
+        at_once = self.world * self.batch_size
+        return -(-self.size // at_once) * self.batch_size
 
     def seek(self, epoch: int, start: int) -> None:
         """Begin the next iteration at micro-batch `start` of `epoch`."""
@@ -221,18 +224,18 @@ class EpochSampler(Sampler[int]):
 
 
 def _sort_by_length(
-    order: NDArray[np.int64], lengths: NDArray[np.int64], each: int, draw: np.random.Generator
+    order: NDArray[np.int64], lengths: NDArray[np.int64], at_once: int, draw: np.random.Generator
 ) -> NDArray[np.int64]:
     """`order` sorted by length within runs of some batches, whole batches in an order drawn anew.
 
-    `each` is the packs that all processes take at once. The run is 50 batches, or a quarter of a
+    `at_once` is the packs that all processes take at once. A run is 50 batches, or a quarter of a
     small set, as in XTuner: longer ones would put the same packs together in every epoch.
     """
-    run = max(1, min(len(order) // (each * 4), 50)) * each
+    run = max(1, min(len(order) // (at_once * 4), 50)) * at_once
     runs = [order[start : start + run] for start in range(0, len(order), run)]
     ordered = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in runs])
-    whole = len(ordered) // each * each  # what is left over stays last, filled up with silence
-    batches = ordered[:whole].reshape(-1, each)
+    whole = len(ordered) // at_once * at_once  # the rest stays last, filled up with dummies
+    batches = ordered[:whole].reshape(-1, at_once)
     return np.concatenate([batches[draw.permutation(len(batches))].ravel(), ordered[whole:]])
 
 
@@ -269,9 +272,9 @@ def collate_padded(packs: Sequence[Pack], pad_id: int = 0) -> dict[str, Any]:
 
 def _collate_pairs(packs: Sequence[Pack]) -> dict[str, Any]:
     """What packs of pairs carry beside tokens."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if "pairs" in packs[0]:
-        found["pairs"] = sum(pack["pairs"] for pack in packs)
+        fields["pairs"] = sum(pack["pairs"] for pack in packs)
     if "reference" in packs[0]:
-        found["reference"] = torch.cat([pack["reference"] for pack in packs])
-    return found
+        fields["reference"] = torch.cat([pack["reference"] for pack in packs])
+    return fields

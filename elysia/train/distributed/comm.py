@@ -1,6 +1,5 @@
-"""How processes find each other: torchrun, SLURM, or one process that needs a group of its own.
-
-gloo on a CPU, NCCL on CUDA. Knows nothing of training.
+"""The process group: how processes find each other (torchrun, SLURM, or one process that needs a group of its
+own), and the few collectives that are used beside gradients. gloo on a CPU, NCCL on CUDA.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ import os
 import re
 import socket
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,34 +19,30 @@ from elysia.core.errors import DeviceError
 def init_process_group(launcher: str) -> None:
     """Enter the process group that `launcher` ("none", "pytorch" or "slurm") describes.
 
-    "none" makes a group of one: DeepSpeed wants a group whatever its size. Raises DeviceError for an
+    "none" makes a group of one: DeepSpeed needs a group whatever its size. Raises DeviceError for an
     environment that is incomplete, a GPU that is not there, or peers that do not answer.
     """
     if dist.is_initialized():
         return
     if launcher == "none":
-        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(find_free_port()))
+        own = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(own, MASTER_PORT=str(find_free_port()))
     elif launcher == "slurm":
         _read_slurm_environment()
-    missing = [
-        n for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR") if n not in os.environ
-    ]
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
+    missing = [name for name in names if name not in os.environ]
     if missing:
-        raise DeviceError(
-            f"--launcher {launcher} expects {', '.join(missing)} in the environment: start with "
-            "torchrun, or set NPROC_PER_NODE and leave --launcher out."
-        )
+        raise DeviceError("train.launcher_environment", launcher=launcher, missing=missing)
     _set_cuda_device(int(os.environ["LOCAL_RANK"]))
     minutes = int(os.environ.get("XTUNER_DATASET_TIMEOUT", "60"))  # XTuner's name and unit
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
     except (RuntimeError, ValueError) as error:  # DistNetworkError is a RuntimeError
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT')}"
         raise DeviceError(
-            f"The processes could not meet at {where} ({str(error).splitlines()[0][:160]}). "
-            "Is the port taken, or the address wrong? PORT and ADDR set them."
+            "train.processes_did_not_meet",
+            address=f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT')}",
+            reason=str(error).splitlines()[0][:160],
         ) from error
 
 
@@ -54,6 +50,35 @@ def destroy_process_group() -> None:
     """Leave the group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def all_gather_object(value: Any) -> list[Any]:
+    """`value` of every process, in order of rank, on every process."""
+    if not _has_peers():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def all_reduce_sum(value: float, device: torch.device | str = "cpu") -> float:
+    """Sum of `value` over all processes, in float64."""
+    if not _has_peers():
+        return value
+    device = "cuda" if dist.get_backend() == "nccl" else device
+    tensor = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return float(tensor.item())
+
+
+def barrier() -> None:
+    """Wait for the other processes, if any."""
+    if _has_peers():
+        dist.barrier()
+
+
+def _has_peers() -> bool:
+    return dist.is_initialized() and dist.get_world_size() > 1
 
 
 def find_free_port() -> int:
@@ -67,11 +92,9 @@ def find_free_port() -> int:
 def _set_cuda_device(local_rank: int) -> None:
     if not torch.cuda.is_available():
         return
-    if local_rank >= torch.cuda.device_count():
-        raise DeviceError(
-            f"Process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}. "
-            "NPROC_PER_NODE must not exceed them."
-        )
+    gpus = torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise DeviceError("train.rank_without_gpu", rank=local_rank, gpus=gpus)
     torch.cuda.set_device(local_rank)
 
 
@@ -81,9 +104,7 @@ def _read_slurm_environment() -> None:
         rank, world = os.environ["SLURM_PROCID"], os.environ["SLURM_NTASKS"]
         nodes = os.environ["SLURM_NODELIST"]
     except KeyError as error:
-        raise DeviceError(
-            f"--launcher slurm expects {error} in the environment: start with srun."
-        ) from None
+        raise DeviceError("train.slurm_environment", name=error) from None
     os.environ["RANK"], os.environ["WORLD_SIZE"] = rank, world
     os.environ["LOCAL_RANK"] = os.environ.get("SLURM_LOCALID", "0")
     os.environ.setdefault("MASTER_ADDR", parse_first_host(nodes))

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder: `weights.safetensors` (trainable weights, whole, from the float32 masters),
 `shared.pth`, and `rank_R.pth` with each process's part of the optimizer. Plain values only: DeepSpeed's
-own files would need unpickling. Knows nothing of data.
+own files would need unpickling.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from elysia.core.errors import CheckpointError, ConfigError, DeviceError, neares
 from elysia.core.run_card import RunCard
 from elysia.train import checkpoint
 from elysia.train.distributed import comm
-from elysia.train.distributed.strategy import SingleDevice, barrier
+from elysia.train.distributed.comm import barrier
+from elysia.train.distributed.strategy import TrainStrategy
 from elysia.train.engine import rng
 
 
@@ -55,23 +56,24 @@ def load_deepspeed_config(name: str) -> dict[str, Any]:
         return PRESETS[name]()
     path = Path(name)
     if not path.is_file():
+        hint = nearest(name, PRESETS)
         raise ConfigError(
-            f"--deepspeed {name} is neither a file nor a preset.{nearest(name, PRESETS)} "
-            f"Presets: {', '.join(PRESETS)}."
+            "train.unknown_deepspeed_preset", name=name, hint=hint, presets=list(PRESETS)
         )
     try:
-        loaded = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path} should hold a JSON object.")
-    return loaded
+        raise ConfigError("train.deepspeed_not_json", path=path, error=error) from error
+    if not isinstance(content, dict):
+        raise ConfigError("train.deepspeed_not_object", path=path)
+    return content
 
 
-class DeepSpeedStrategy(SingleDevice):
-    """DeepSpeed's engine around the model. Args: `config`, a DeepSpeed configuration."""
+class DeepSpeedStrategy(TrainStrategy):
+    """DeepSpeed's engine around the model. Args: `config`, a DeepSpeed configuration.
 
-    supports_retry = False  # DeepSpeed reduces gradients as they come
+    DeepSpeed reduces gradients as they come, so a step cannot be retried.
+    """
 
     def __init__(
         self,
@@ -106,9 +108,9 @@ class DeepSpeedStrategy(SingleDevice):
         wrapped: nn.Module = self.engine
         return wrapped
 
-    def sync_context(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        # A step's last window of an epoch may be shorter than DeepSpeed was told: say when it ends.
-        self.engine.set_gradient_accumulation_boundary(last)
+    def sync_context(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        # The last step of an epoch may have fewer micro-batches than DeepSpeed was configured for.
+        self.engine.set_gradient_accumulation_boundary(is_last)
         return contextlib.nullcontext()
 
     def backward(self, loss: Tensor) -> None:
@@ -134,8 +136,8 @@ class DeepSpeedStrategy(SingleDevice):
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
         barrier()
-        weights = self._consolidated()
-        own = {"optimizer": self._optimizer_state(), "rng": rng.get_rng_state()}
+        weights = self._gather_weights()
+        own = {"optimizer": self._get_optimizer_state(), "rng": rng.get_rng_state()}
         checkpoint.save(own, staging / f"rank_{self.rank}.pth")
         if self.rank == 0:
             checkpoint.save_weights(weights, staging / checkpoint.WEIGHTS)
@@ -155,8 +157,8 @@ class DeepSpeedStrategy(SingleDevice):
             os.replace(staging, path)
         barrier()
 
-    def _consolidated(self) -> dict[str, Tensor]:
-        """Whole float32 weights of everything that trains; a collective, kept by the first process."""
+    def _gather_weights(self) -> dict[str, Tensor]:
+        """Whole float32 weights of everything that trains, on the first process; every process calls it."""
         from deepspeed.utils import safe_get_full_fp32_param
 
         weights = {}
@@ -168,10 +170,10 @@ class DeepSpeedStrategy(SingleDevice):
                 weights[name] = whole.detach().float().cpu().clone()
         return weights
 
-    def _optimizer_state(self) -> dict[str, Any]:
+    def _get_optimizer_state(self) -> dict[str, Any]:
         """This process's optimizer state as plain values and tensors."""
         state = dict(self.engine.optimizer.state_dict())
-        state.pop("param_slice_mappings", None)  # classes, needed by universal checkpoints only
+        state.pop("param_slice_mappings", None)  # objects that only universal checkpoints need
         scaler = state.get("loss_scaler")
         state["loss_scaler"] = (
             {k: v for k, v in vars(scaler).items() if _is_plain(v)} if scaler else None
@@ -182,15 +184,17 @@ class DeepSpeedStrategy(SingleDevice):
 
     def restore(self, path: Path) -> dict[str, Any]:
         if not path.is_dir() or not (path / checkpoint.SHARED).exists():
-            raise CheckpointError(
-                f"{path} was not written under DeepSpeed by this program: resume it without --deepspeed."
-            )
+            raise CheckpointError("train.checkpoint_not_of_deepspeed", path=path)
         shared = checkpoint.load(path / checkpoint.SHARED)
         stage = self.engine.zero_optimization_stage()
         if (shared["world_size"], shared["zero_stage"]) != (self.world_size, stage):
             raise CheckpointError(
-                f"{path} was written by {shared['world_size']} processes under ZeRO-{shared['zero_stage']}, "
-                f"this run has {self.world_size} under ZeRO-{stage}: exact resuming needs the same."
+                "train.checkpoint_zero_stage",
+                path=path,
+                written_by=shared["world_size"],
+                written_stage=shared["zero_stage"],
+                processes=self.world_size,
+                stage=stage,
             )
         own = checkpoint.load(path / f"rank_{self.rank}.pth")
         if stage < 3:  # under ZeRO-3 the optimizer's float32 parts put the weights back
@@ -222,15 +226,14 @@ def _is_plain(value: Any) -> bool:
 
 
 def _import_deepspeed() -> Any:
-    """DeepSpeed, with its builds kept per environment and a stale build lock told of."""
+    """DeepSpeed, with its compiled extensions kept per environment; DeviceError when it is not installed or
+    would wait for ever."""
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
     _refuse_stale_lock(Path(os.environ["TORCH_EXTENSIONS_DIR"]))
     try:
         import deepspeed
     except ImportError as error:
-        raise DeviceError(
-            "--deepspeed needs DeepSpeed, which is not installed: pip install deepspeed==0.19.8"
-        ) from error
+        raise DeviceError("train.deepspeed_not_installed") from error
     if not torch.cuda.is_available():
         # Its shared-memory collectives are compiled at first use (a minute, a C++ compiler, and a
         # lock that outlives a kill). gloo serves a CPU as well.
@@ -243,7 +246,4 @@ def _refuse_stale_lock(folder: Path, minutes: float = 10) -> None:
     for lock in folder.glob("**/lock"):
         age = (time.time() - lock.stat().st_mtime) / 60
         if age > minutes:
-            raise DeviceError(
-                f"{lock} is {age:.0f} minutes old: a build that was killed left it, and DeepSpeed would "
-                f"wait for it for ever. Remove it (rm {lock}) and start again."
-            )
+            raise DeviceError("train.deepspeed_stale_lock", path=lock, minutes=f"{age:.0f}")

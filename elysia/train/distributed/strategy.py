@@ -1,7 +1,8 @@
-"""How a model, its optimizer and its schedule live on devices: one, several (DDP), or ZeRO (`zero.py`).
+"""How a model, its optimizer and its schedule live on devices: on one, or as a copy per process (DDP).
+ZeRO is in `deepspeed_strategy.py`.
 
-MMEngine strategies that the runner drives; ours because exactness is theirs to keep: what a
-checkpoint holds, and when gradients are exchanged. Knows nothing of data or of what is learned.
+These are MMEngine strategies, which the runner drives. They are our own because two things must be exact:
+what a checkpoint holds, and when gradients are exchanged.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from mmengine._strategy import BaseStrategy
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -23,14 +23,21 @@ from elysia.core.errors import CheckpointError
 from elysia.train import checkpoint
 from elysia.train.distributed import comm
 from elysia.train.engine import rng
+from elysia.train.engine.optimization import build_parameter_groups
+from elysia.train.engine.runner import BaseStrategy
 
 
-class SingleDevice(BaseStrategy):  # type: ignore[misc]
-    """One process, one device."""
+class TrainStrategy(BaseStrategy):  # type: ignore[misc]
+    """What every way of training has in common: it builds model, optimizer and schedule, and takes steps.
+
+    A step is, for each micro-batch, `backward(loss)` inside `sync_context(is_last)`, then `step()`.
+    """
 
     model: Any
     _prepared: bool
-    supports_retry = True  # whether a step's passes may be done again: no process waits for another
+    # Whether the passes of a step may be done again (after running out of memory): no other process
+    # waits for this one.
+    supports_retry = False
 
     def prepare(
         self,
@@ -68,11 +75,48 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
         """The module whose forward the loop calls."""
         return model
 
-    # One step: for each micro-batch `backward(loss, last)` inside `exchange(last)`, then `step()`.
-
-    def sync_context(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Around a micro-batch; only the last of a step exchanges gradients between processes."""
+    def sync_context(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Around a micro-batch; only the last one of a step exchanges gradients between processes."""
         return contextlib.nullcontext()
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a micro-batch."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Change the weights by the gradients so far, and clear them."""
+
+    @abstractmethod
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients of a step by parameter name, whole and over all processes, between its last
+        backward and `step`, on the CPU in float32; every process calls it."""
+
+    @abstractmethod
+    def save(self, path: Path, progress: dict[str, int], card: dict[str, Any]) -> None:
+        """Write everything that resuming needs; every process calls it."""
+
+    @abstractmethod
+    def restore(self, path: Path) -> dict[str, Any]:
+        """Put model, optimizer and schedule back; returns the payload (its `rng` is restored later,
+        by the loop, after everything that draws random numbers on the way)."""
+
+    # MMEngine's own three, which the runner's loops never call here.
+
+    def load_checkpoint(self, filename: str, **kwargs: Any) -> dict[str, Any]:
+        return self.restore(Path(filename))
+
+    def resume(self, filename: str, **kwargs: Any) -> dict[str, Any]:
+        return self.restore(Path(filename))
+
+    def save_checkpoint(self, filename: str, **kwargs: Any) -> None:
+        raise NotImplementedError("CheckpointHook writes checkpoints, through `save`")
+
+
+class SingleDeviceStrategy(TrainStrategy):
+    """One process, one device. A checkpoint is one file."""
+
+    supports_retry = True
 
     def backward(self, loss: Tensor) -> None:
         self.optim_wrapper.backward(loss)
@@ -82,8 +126,6 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
         self.optim_wrapper.zero_grad()
 
     def gradients(self) -> dict[str, Tensor]:
-        """The gradients of a step, whole and over all processes, between its last backward and
-        `step`, on the CPU in float32; every process calls it."""
         return {
             name: parameter.grad.detach().float().cpu()
             for name, parameter in self.unwrapped_model.named_parameters()
@@ -94,24 +136,21 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
         self.optim_wrapper.step()
         self.optim_wrapper.zero_grad()
 
-    # Checkpoints
-
     def save(self, path: Path, progress: dict[str, int], card: dict[str, Any]) -> None:
-        """Write everything that resuming needs; every process calls it, the first one writes."""
-        states = all_gather_object(rng.get_rng_state())
+        states = comm.all_gather_object(rng.get_rng_state())
         if self.rank == 0:
-            checkpoint.save(self._payload(progress, card, states), path)
-        barrier()
+            checkpoint.save(self._build_payload(progress, card, states), path)
+        comm.barrier()
 
-    def _payload(
-        self, progress: dict[str, int], card: dict[str, Any], states: list[Any]
+    def _build_payload(
+        self, progress: dict[str, int], card: dict[str, Any], rng_states: list[Any]
     ) -> dict[str, Any]:
         return {
             "format": checkpoint.FORMAT,
             "state_dict": self.unwrapped_model.trainable_state(),
             "optimizer": self.optim_wrapper.state_dict(),
             "param_schedulers": self.scheduler_state_dict(),
-            "rng": states,
+            "rng": rng_states,
             "progress": progress,
             "run_card": card,
             "meta": {"iter": progress["step"], "epoch": progress["epoch"], "seed": self.seed,
@@ -119,12 +158,8 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
         }  # fmt: skip
 
     def restore(self, path: Path) -> dict[str, Any]:
-        """Put model, optimizer and schedule back; returns the payload (its `rng` is restored later,
-        by the loop, after everything that draws random numbers on the way)."""
         if path.is_dir():
-            raise CheckpointError(
-                f"{path} was written under DeepSpeed: resume it with the same --deepspeed preset."
-            )
+            raise CheckpointError("train.checkpoint_of_deepspeed", path=path)
         payload = checkpoint.load(path)
         self._check(payload, path)
         self.unwrapped_model.load_trainable_state(payload["state_dict"])
@@ -134,30 +169,21 @@ class SingleDevice(BaseStrategy):  # type: ignore[misc]
 
     def _check(self, payload: dict[str, Any], path: Path) -> None:
         if payload.get("format") != checkpoint.FORMAT:
-            raise CheckpointError(
-                f"{path} holds weights but no exact state of a run (is it XTuner's own?). "
-                "It can be converted and merged, not resumed."
-            )
+            raise CheckpointError("train.checkpoint_not_resumable", path=path)
         if len(payload["rng"]) != self.world_size:
             raise CheckpointError(
-                f"{path} was written by {len(payload['rng'])} processes, this run has "
-                f"{self.world_size}: exact resuming needs as many as before."
+                "train.checkpoint_world_size",
+                path=path,
+                written_by=len(payload["rng"]),
+                processes=self.world_size,
             )
 
-    # MMEngine's own three, which the runner's loops never reach here.
 
-    def load_checkpoint(self, filename: str, **kwargs: Any) -> dict[str, Any]:
-        return self.restore(Path(filename))
+class DDPStrategy(SingleDeviceStrategy):
+    """A copy of the model per process; gradients are averaged at the last micro-batch of a step.
 
-    def resume(self, filename: str, **kwargs: Any) -> dict[str, Any]:
-        return self.restore(Path(filename))
-
-    def save_checkpoint(self, filename: str, **kwargs: Any) -> None:
-        raise CheckpointError("Checkpoints are written by CheckpointHook through `save`.")
-
-
-class DataParallel(SingleDevice):
-    """A copy of the model per process; gradients are averaged at the last micro-batch of a step."""
+    Its checkpoint is that of one device, with the random state of every process.
+    """
 
     supports_retry = False
 
@@ -168,43 +194,5 @@ class DataParallel(SingleDevice):
         devices = [int(os.environ["LOCAL_RANK"])] if torch.cuda.is_available() else None
         return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
-    def sync_context(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if last else self.model.no_sync()
-
-
-def build_parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[Any]:
-    """What an optimizer takes as `params`: everything that trains, LoRA's B at `ratio` times `lr`.
-
-    LoRA+ (https://arxiv.org/abs/2402.12354). A's factors, DoRA's magnitudes and heads keep `lr`.
-    """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if ratio == 1:
-        return [p for _, p in named]
-    second = [p for name, p in named if ".lora_B." in name]
-    rest = [p for name, p in named if ".lora_B." not in name]
-    return [{"params": rest, "lr": lr}, {"params": second, "lr": lr * ratio}]
-
-
-def all_gather_object(value: Any) -> list[Any]:
-    """`value` of every process, in order of rank, on every process."""
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
-def barrier() -> None:
-    """Wait for the other processes, if any."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.barrier()
-
-
-def all_reduce_sum(value: float, device: torch.device | str = "cpu") -> float:
-    """Sum of `value` over all processes."""
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return value
-    place = "cuda" if dist.get_backend() == "nccl" else device
-    tensor = torch.tensor(value, dtype=torch.float64, device=place)
-    dist.all_reduce(tensor)
-    return float(tensor.item())
+    def sync_context(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if is_last else self.model.no_sync()

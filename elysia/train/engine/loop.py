@@ -1,26 +1,27 @@
 """The training loop. A step is one optimizer step: `accumulative_counts` micro-batches, weighted by tokens.
 
 Its place in the data is (epoch, step in the epoch); any place is reached without replaying. MMEngine's
-hooks see a step as an iteration. Knows nothing of devices or of files.
+hooks see a step as an iteration.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmengine.runner import BaseLoop
 
 from elysia.core.errors import DeviceError, ElysiaError
 from elysia.data.tokenize.encoder import IGNORE
 from elysia.train.data import microbatch
 from elysia.train.data.dataset import EpochSampler
-from elysia.train.distributed.strategy import all_reduce_sum
+from elysia.train.distributed.comm import all_reduce_sum
 from elysia.train.engine import rng
+from elysia.train.engine.runner import BaseLoop
 
 Batch = dict[str, Any]
 
@@ -43,11 +44,11 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
         self._max_iters = max_steps or max_epochs * self.steps_per_epoch
         self._max_epochs = -(-self._max_iters // self.steps_per_epoch)
         self._iter = self._epoch = self.step_in_epoch = 0
-        self.sharing = sequence_parallel_size
+        self.sequence_parallel_size = sequence_parallel_size
         self.stop_training = False  # set by hooks that stop early
         self.stop_reason = ""  # and why, as a sentence
         self.best_step = 0  # set by a hook that measures: its checkpoint stays
-        self.parts = 1  # pieces of a micro-batch; doubled when a GPU's memory does not suffice
+        self.parts = 1  # parts of a micro-batch; doubled when the memory of a GPU does not suffice
         self.resumed_rng: dict[str, Any] | None = None
 
     @property
@@ -103,11 +104,11 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
             rng.set_rng_state(self.resumed_rng)
             self.resumed_rng = None
         while self._iter < self._max_iters and not self.stop_training:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             window = list(itertools.islice(batches, self.accumulative_counts))
             if not window:
                 return
-            self.run_step(window, time.perf_counter() - begun)
+            self.run_step(window, time.perf_counter() - start)
             self._iter += 1
             self.step_in_epoch += 1
 
@@ -117,15 +118,15 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
         runner, strategy = self.runner, self.runner.strategy
         runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=window)
         runner.model.train()
-        # Processes that share a row have each counted it whole.
-        units = all_reduce_sum(sum(count_units(batch) for batch in window)) / self.sharing
-        summed, measured = self._gradients(window, strategy.world_size / max(units, 1))
-        mean = all_reduce_sum(summed) / max(units, 1)
-        if mean != mean or mean in (float("inf"), float("-inf")):
-            raise ElysiaError(
-                f"The loss became {mean} at step {self._iter + 1}. Lower lr, or set dtype = 'bfloat16' or "
-                "'float32'; the last checkpoint is from before it."
-            )
+        # Processes that share a row have each counted all of it.
+        units = (
+            all_reduce_sum(sum(count_units(batch) for batch in window))
+            / self.sequence_parallel_size
+        )
+        loss_sum, metrics = self._compute_gradients(window, strategy.world_size / max(units, 1))
+        mean = all_reduce_sum(loss_sum) / max(units, 1)
+        if not math.isfinite(mean):
+            raise ElysiaError("train.loss_not_finite", loss=mean, step=self._iter + 1)
         strategy.step()
         runner.call_hook(
             "after_train_iter",
@@ -133,26 +134,26 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
             data_batch=window,
             outputs={
                 "loss": torch.tensor(mean),
-                **{name: all_reduce_sum(value) / max(units, 1) for name, value in measured.items()},
+                **{name: all_reduce_sum(value) / max(units, 1) for name, value in metrics.items()},
             },
         )
 
-    def _gradients(self, window: list[Batch], scale: float) -> tuple[float, Counter[str]]:
-        """Forward and backward of `window`: its summed loss, and what the model measured beside.
+    def _compute_gradients(self, window: list[Batch], scale: float) -> tuple[float, Counter[str]]:
+        """Forward and backward of `window`: (its summed loss, the summed metrics of the model).
 
-        When a GPU's memory does not suffice, the gradients so far are dropped and all is done again
-        in smaller micro-batches: the loss is a sum over the window, so its gradient is the same.
+        When a GPU runs out of memory, the gradients so far are dropped and all is done again in smaller
+        micro-batches: the loss is a sum over the window, so its gradient is the same.
         """
         while True:
-            pieces = [part for batch in window for part in self.pieces(batch)]
+            parts = [part for batch in window for part in self.split(batch)]
             try:
-                return self._sweep(pieces, scale)
+                return self._run_passes(parts, scale)
             except torch.OutOfMemoryError as error:
                 reason = error
-            # Outside of `except`, whose traceback holds the pass's tensors.
+            # Outside of `except`, whose traceback holds the tensors of the pass.
             self._halve(window, reason)
 
-    def pieces(self, batch: Batch) -> list[Batch]:
+    def split(self, batch: Batch) -> list[Batch]:
         """What goes through the network at once. A CPU is no faster with more than some hundred tokens,
         and with fewer there is less to keep for the backward pass.
         """
@@ -165,35 +166,33 @@ class TrainLoop(BaseLoop):  # type: ignore[misc]
             return microbatch.split_by_tokens(batch, microbatch.CPU_TOKENS)
         return microbatch.split_evenly(batch, self.parts)
 
-    def _sweep(self, pieces: list[Batch], scale: float) -> tuple[float, Counter[str]]:
-        strategy, summed = self.runner.strategy, 0.0
-        measured: Counter[str] = Counter()
-        for batch, last in _mark_last(pieces):
-            with strategy.sync_context(last):
+    def _run_passes(self, parts: list[Batch], scale: float) -> tuple[float, Counter[str]]:
+        strategy, loss_sum = self.runner.strategy, 0.0
+        metrics: Counter[str] = Counter()
+        for batch, is_last in _mark_last(parts):
+            with strategy.sync_context(is_last):
                 loss = self.runner.model(batch)
                 strategy.backward(loss * scale)
-            summed += float(loss.detach())
-            measured.update(strategy.unwrapped_model.metrics)
-        return summed, measured
+            loss_sum += float(loss.detach())
+            metrics.update(strategy.unwrapped_model.metrics)
+        return loss_sum, metrics
 
     def _halve(self, window: list[Batch], reason: torch.OutOfMemoryError) -> None:
         """Go on in micro-batches of half the size; DeviceError when there is nothing to halve."""
         strategy = self.runner.strategy
         most = max(map(microbatch.count_groups, window))
         if not strategy.supports_retry or self.parts >= most:
-            raise DeviceError(
-                f"The device ran out of memory at step {self._iter + 1}: "
-                + microbatch.oom_message(strategy.supports_retry)
-            ) from reason
+            code = "train.oom_single_sample" if strategy.supports_retry else "train.oom_no_retry"
+            raise DeviceError(code, step=self._iter + 1) from reason
         reason.__traceback__ = None
         strategy.drop_gradients()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.parts = min(2 * self.parts, most)
         self.runner.logger.warning(
-            "The device ran out of memory at step %d. From here on a micro-batch is taken in %d parts: the "
-            "batch of a step, and so what is learned, stays the same; steps are slower. 'elysia plan' "
-            "names a setting that avoids it.",
+            "The device ran out of memory at step %d. From here on a micro-batch is processed in %d parts: "
+            "the batch of a step, and so what is learned, stays the same; steps are slower. 'elysia plan' "
+            "names a setting that avoids this.",
             self._iter + 1,
             self.parts,
         )

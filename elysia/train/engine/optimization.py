@@ -1,4 +1,6 @@
-"""The learning rate: warm-up, then half a cosine, counted in optimizer steps. Knows only step numbers."""
+"""Optimizer and learning rate: the optimizer that a setting names, LoRA+'s parameter groups, and the
+schedule.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Any
 
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from torch import nn
 
 from elysia.core.errors import ConfigError
 from elysia.train.config.settings import Settings
@@ -35,13 +38,20 @@ def lr_factor(
     warmup = warmup_steps or (max(1, round(total * warmup_ratio)) if warmup_ratio > 0 else 0)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, total - warmup)
-    falling = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}
-    return floor + (1 - floor) * falling[shape]
+    progress = (step - warmup) / max(1, total - warmup)
+    decay = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "linear": 1 - progress,
+        "constant": 1.0,
+    }
+    return floor + (1 - floor) * decay[shape]
 
 
 class WarmupDecayLR(LRSchedulerMixin, _ParamScheduler):  # type: ignore[misc]
-    """MMEngine scheduler over `lr_factor`; `end` (the run's steps) is filled in by the strategy."""
+    """MMEngine scheduler over `lr_factor`; `end`, the run's steps, is filled in by the strategy.
+
+    A checkpoint stores its attributes under these names.
+    """
 
     def __init__(
         self,
@@ -68,21 +78,32 @@ class WarmupDecayLR(LRSchedulerMixin, _ParamScheduler):  # type: ignore[misc]
 
 
 def build_optimizer_config(settings: Settings, deepspeed: bool) -> dict[str, Any]:
-    """Its class, `lr`, and those of betas, weight_decay and fused that it takes; ConfigError when
-    there is no such class."""
+    """The optimizer's class, `lr`, and those of betas, weight_decay and fused that it accepts; ConfigError
+    when there is no such class."""
     module, _, name = settings.optimizer.rpartition(".")
     try:
-        kind = getattr(import_module(module), name)
-        takes = signature(kind).parameters
+        accepted = signature(getattr(import_module(module), name)).parameters
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"optimizer = '{settings.optimizer}' cannot be used ({error}). Name a class such as "
-            "'torch.optim.AdamW' or 'bitsandbytes.optim.PagedAdamW32bit'."
+            "train.unknown_optimizer", name=settings.optimizer, reason=error
         ) from error
-    wanted: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "betas": settings.betas,
         "weight_decay": settings.weight_decay,
         "fused": not deepspeed,  # DeepSpeed replaces the tensors under the optimizer
     }
-    known = {key: value for key, value in wanted.items() if key in takes}
-    return {"type": settings.optimizer, "lr": settings.lr, **known}
+    arguments = {key: value for key, value in arguments.items() if key in accepted}
+    return {"type": settings.optimizer, "lr": settings.lr, **arguments}
+
+
+def build_parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[Any]:
+    """What an optimizer takes as `params`: everything that trains, LoRA's B at `ratio` times `lr`.
+
+    LoRA+ (https://arxiv.org/abs/2402.12354). A's factors, DoRA's magnitudes and heads keep `lr`.
+    """
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if ratio == 1:
+        return [p for _, p in trainable]
+    lora_b = [p for name, p in trainable if ".lora_B." in name]
+    others = [p for name, p in trainable if ".lora_B." not in name]
+    return [{"params": others, "lr": lr}, {"params": lora_b, "lr": lr * ratio}]

@@ -1,6 +1,5 @@
-"""Every random number generator a run draws from, saved and restored as plain values.
-
-Plain, so that a checkpoint needs no unpickling. Knows nothing of files.
+"""Every random number generator that a run draws from, saved and restored as plain values, so that a
+checkpoint needs no unpickling.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 
 
 def get_rng_state() -> dict[str, Any]:
-    """Python's, numpy's, torch's and, where there is one, CUDA's state."""
+    """Python's, numpy's, torch's and, where there is a GPU, CUDA's state."""
     version, words, gauss = random.getstate()
     numpy_state = np.random.get_state(legacy=False)
     return {
@@ -54,7 +53,7 @@ def set_rng_state(saved: dict[str, Any]) -> None:
 
 @contextmanager
 def preserve_rng_state() -> Iterator[None]:
-    """What happens inside (an evaluation chat, say) leaves no trace in the training's randomness."""
+    """What happens inside (such as an evaluation chat) leaves the training's randomness as it was."""
     before = get_rng_state()
     try:
         yield

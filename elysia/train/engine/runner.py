@@ -1,7 +1,7 @@
-"""MMEngine's runner, with what exactness and a quiet start need changed. Knows nothing of methods.
+"""MMEngine's runner, with what an exact resume and a quiet start need changed.
 
-MMEngine 0.10.7 imports DeepSpeed when it is there, for a strategy that no longer fits it and that we
-do not use; it is kept from doing so here, which also saves seconds at every start.
+MMEngine 0.10.7 imports DeepSpeed when it is installed, for a strategy that no longer fits it and that is not
+used here. Importing it is prevented below, which also saves seconds at every start.
 """
 
 from __future__ import annotations
@@ -16,36 +16,49 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
 
-def _import_mmengine() -> Any:
-    hidden = sys.modules.get("deepspeed")
+def _import_mmengine_runner() -> Any:
+    loaded = sys.modules.get("deepspeed")
     sys.modules["deepspeed"] = None  # type: ignore[assignment]
     try:
         import mmengine.runner
     finally:
-        if hidden is None:
+        if loaded is None:
             del sys.modules["deepspeed"]
         else:
-            sys.modules["deepspeed"] = hidden
-    return mmengine.runner.FlexibleRunner
+            sys.modules["deepspeed"] = loaded
+    return mmengine.runner
 
 
-_FlexibleRunner: Any = _import_mmengine()
+_runner = _import_mmengine_runner()
+_FlexibleRunner: Any = _runner.FlexibleRunner
+# To be imported from here by whoever derives from them: a direct import could come first, and load DeepSpeed.
+BaseLoop: Any = _runner.BaseLoop
+BaseStrategy: Any = sys.modules["mmengine._strategy"].BaseStrategy
+
+
+def class_path(target: Any) -> str:
+    """The dotted path of a class or function, which MMEngine's config takes as `type`.
+
+    >>> class_path(Path)
+    'pathlib.Path'
+    """
+    return f"{target.__module__}.{target.__qualname__}"
 
 
 class RunnerConfig(Config):  # type: ignore[misc]
-    """A Config that is quickly written out: MMEngine's own asks yapf for the layout, which takes
-    4 s for a recipe, and a start writes it four times.
+    """A Config that is written out quickly: MMEngine's own asks yapf for the layout, which takes 4 s for a
+    run's config, and a start writes it four times.
     """
 
     @property
     def pretty_text(self) -> str:
-        """The recipe as a Python file that MMEngine reads back."""
+        """The config as a Python file that MMEngine reads back."""
         values = self.to_dict().items()
         return "".join(f"{k} = {pformat(v, width=100, sort_dicts=False)}\n" for k, v in values)
 
 
 class TrainRunner(_FlexibleRunner):  # type: ignore[misc]
-    """A FlexibleRunner whose resume is exact and whose log says what matters."""
+    """A FlexibleRunner whose resume is exact and whose log is short."""
 
     model: Any
     _train_loop: Any
@@ -80,21 +93,21 @@ class TrainRunner(_FlexibleRunner):  # type: ignore[misc]
         self.logger.info("Resumed from %s: step %d of %d", path, self.iter, self.max_iters)
 
     def close(self) -> None:
-        """Let go of this run's log, scalars and pictures. MMEngine keeps them by name and second,
-        and another run of this process within it would write into these files.
+        """Release this run's log, scalars and pictures. MMEngine keeps them by name and second, and another
+        run of this process within the same second would write into these files.
         """
-        for kind in (MMLogger, MessageHub, Visualizer):
-            kind._instance_dict.pop(self.experiment_name, None)
+        for registry in (MMLogger, MessageHub, Visualizer):
+            registry._instance_dict.pop(self.experiment_name, None)
 
     def _log_env(self) -> None:
         """One line instead of the output of every compiler on the machine."""
         import torch
         import transformers
 
-        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         self.logger.info(
             "torch %s, transformers %s on %s; %d process(es), %d thread(s), seed %s",
-            torch.__version__, transformers.__version__, where, self.world_size,
+            torch.__version__, transformers.__version__, device, self.world_size,
             torch.get_num_threads(), self.seed,
         )  # fmt: skip
 

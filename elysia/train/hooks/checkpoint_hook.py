@@ -1,5 +1,6 @@
-"""Saves the run every `interval` steps, where a hook found it best, and at its end; keeps the newest
-few and the best. Knows nothing of formats."""
+"""Saves the run every `interval` steps, at the step that a measuring hook found best, and at its end; removes
+all but the newest few and the best.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ from mmengine.hooks import Hook
 
 from elysia.core.run_card import RunCard
 from elysia.train import checkpoint
-from elysia.train.distributed.strategy import barrier
+from elysia.train.distributed.comm import barrier
 
 
 class CheckpointHook(Hook):  # type: ignore[misc]
-    """Args: `interval` in steps (0: at the end alone); `keep`, how many checkpoints stay (below 1:
+    """Args: `interval` in steps (0: only at the end); `keep`, how many checkpoints stay (below 1:
     all); `card`, the run card as a dict, completed with the latest metrics at each save."""
 
     priority = "VERY_LOW"
@@ -27,12 +28,12 @@ class CheckpointHook(Hook):  # type: ignore[misc]
         self.card: dict[str, Any] = json.loads(json.dumps(card))
 
     def before_train(self, runner: Any) -> None:
-        """Sweep away what a killed run left half-written, and another run's best."""
+        """Remove what a killed run left half-written, and another run's best."""
         if runner.rank == 0:
             folder = Path(runner.work_dir)
             for stale in [*folder.glob(".iter_*.writing"), *folder.glob(".iter_*.removing")]:
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-            if not runner.train_loop.best_step:  # set by now where this run has one
+            if not runner.train_loop.best_step:  # a resumed run has set it by now
                 (folder / checkpoint.BEST).unlink(missing_ok=True)
             RunCard.from_dict(self.card).write(folder)
         barrier()
@@ -40,20 +41,20 @@ class CheckpointHook(Hook):  # type: ignore[misc]
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        done = runner.iter + 1
-        last = done == runner.max_iters or runner.train_loop.stop_training
-        due = self.interval and done % self.interval == 0
-        best = runner.train_loop.best_step == done
-        if not (due or best or last):
+        step = runner.iter + 1
+        is_last = step == runner.max_iters or runner.train_loop.stop_training
+        is_due = self.interval and step % self.interval == 0
+        is_best = runner.train_loop.best_step == step
+        if not (is_due or is_best or is_last):
             return
-        path = Path(runner.work_dir) / f"iter_{done}.pth"
+        path = Path(runner.work_dir) / f"iter_{step}.pth"
         card = self.card | {"metrics": self.card.get("metrics", {}) | collect_metrics(runner)}
         if runner.train_loop.stop_reason:
             card["stopped"] = runner.train_loop.stop_reason
         runner.strategy.save(path, runner.train_loop.progress(), card)
         if runner.rank == 0:
             checkpoint.write_pointer(path)
-            if best:
+            if is_best:
                 checkpoint.write_pointer(path, checkpoint.BEST)
             checkpoint.prune(path.parent, self.keep)
             RunCard.from_dict(card).write(path.parent)
@@ -62,15 +63,13 @@ class CheckpointHook(Hook):  # type: ignore[misc]
 
 
 def collect_metrics(runner: Any) -> dict[str, float]:
-    """The latest scalars worth keeping beside the weights."""
-    scalars = runner.message_hub.log_scalars
+    """The latest scalars worth storing beside the weights."""
+    scalars, info = runner.message_hub.log_scalars, runner.message_hub.runtime_info
     names = {"train/loss": "loss", "heldout/loss": "heldout_loss"}
-    found = {short: scalars[name].current() for name, short in names.items() if name in scalars}
-    found |= runner.message_hub.runtime_info.get("plan") or {}
-    for name, value in (runner.message_hub.runtime_info.get("persona") or {}).items():
-        found[f"persona_{name}"] = value
+    metrics = {short: scalars[name].current() for name, short in names.items() if name in scalars}
+    metrics |= info.get("plan") or {}
+    metrics |= {f"persona_{name}": value for name, value in (info.get("persona") or {}).items()}
     if runner.train_loop.best_step:
-        found["best_step"] = runner.train_loop.best_step
-    first = runner.message_hub.runtime_info.get("first")
-    found |= {f"first_{name}": value for name, value in (first or {}).items()}
-    return {name: float(value) for name, value in found.items()} | {"steps": runner.iter + 1}
+        metrics["best_step"] = runner.train_loop.best_step
+    metrics |= {f"first_{name}": value for name, value in (info.get("first") or {}).items()}
+    return {name: float(value) for name, value in metrics.items()} | {"steps": runner.iter + 1}

@@ -1,8 +1,8 @@
-"""The persona scorecard's cheap part while a model trains, and early stopping on its trade-off.
+"""The quick part of the persona scorecard while a model trains, and early stopping on its trade-off.
 
-Before the first step (the base), every `interval` steps and at the end: scalars, the log, and a line
-of `persona.jsonl` in the work dir, from which a resumed run goes on. Without a trace in the
-training's randomness. Knows nothing of how a measure is taken.
+Measured before the first step (the base), every `interval` steps and at the end: scalars, the log, and a line
+of `persona.jsonl` in the work dir, from which a resumed run continues. The training's random state is kept as
+it was.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
 
 from elysia.core.errors import CheckpointError
 from elysia.core.files import write_atomic
 from elysia.core.messages import Conversation, Message
 from elysia.core.persona import Persona
-from elysia.core.templates import get_stop_words, get_template
-from elysia.data.tokenize.encoder import IGNORE, encode_prompt
+from elysia.core.templates import get_template
+from elysia.data.tokenize.encoder import IGNORE
 from elysia.evaluate.early_stopping import (
     DEFAULT_WEIGHTS,
     MEASURE_NAMES,
@@ -36,19 +35,19 @@ from elysia.evaluate.eval_data import read_reply_examples
 from elysia.evaluate.likelihood import ReplyScorer
 from elysia.evaluate.scorecard import EvaluationData, compare_to_base, quick_eval
 from elysia.models import loading
-from elysia.models.batch_generate import generate_batch
-from elysia.train.distributed.strategy import all_gather_object, barrier
+from elysia.train.distributed.comm import all_gather_object, barrier
 from elysia.train.engine import rng
+from elysia.train.hooks.evaluation_hooks import EvaluationHook, generate_replies
 
 HISTORY_FILE = "persona.jsonl"
-MAX_LEARNED_CHARACTERS = 500_000  # characters of the training in which copies are looked for
+MAX_LEARNED_CHARACTERS = 500_000  # of the training's texts, in which copies are searched
 
 
-class PersonaHook(Hook):  # type: ignore[misc]
+class PersonaHook(EvaluationHook):
     """Args: `persona`, a card; `heldout` and `general` ('': none), files of rows never trained on,
     of which `limit` replies each are read; `system`, `prompt_template` and `max_length` as in
     training; `tradeoff`, weights of measures; `patience`, how many measurements may pass without a
-    better one (0: all)."""
+    better one (0: any number)."""
 
     priority = "LOW"  # after what it reads, before the checkpoint
 
@@ -81,8 +80,8 @@ class PersonaHook(Hook):  # type: ignore[misc]
         self.history: list[tuple[int, dict[str, float]]] = []
 
     def before_train(self, runner: Any) -> None:
-        """Measure the base; of a resumed run, take back what was measured before."""
-        self.material = EvaluationData(
+        """Measure the base; a resumed run reads what was measured before."""
+        self.eval_data = EvaluationData(
             self.persona,
             self.heldout,
             self.general,
@@ -90,93 +89,82 @@ class PersonaHook(Hook):  # type: ignore[misc]
             [reply for _, reply in self.general],
         )
         if runner.iter == 0:
-            self._measure(runner, 0)
+            self._add_measurement(runner, 0)
             return
-        self._take_back(runner)
+        self._load_history(runner)
         best = find_best(self.history, self.weights)
         if self.patience and best is not None:
             runner.train_loop.best_step = self.history[best][0]
         self._stop_if_due(runner)
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        done = runner.iter + 1
-        if done % self.interval and done != runner.max_iters:
-            return
-        self._measure(runner, done)
+    def evaluate(self, runner: Any, step: int) -> None:
+        self._add_measurement(runner, step)
         best = find_best(self.history, self.weights)
         if self.patience and best == len(self.history) - 1:
-            runner.train_loop.best_step = done  # the checkpoint hook, which is later, keeps it
+            runner.train_loop.best_step = step  # the checkpoint hook, which comes later, saves it
         self._stop_if_due(runner)
 
-    def _measure(self, runner: Any, step: int) -> None:
-        """Add a measurement: to the history and its file, the scalars and the log."""
-        begun = time.perf_counter()
-        own = self._taken(runner)
+    def _add_measurement(self, runner: Any, step: int) -> None:
+        """Measure, and add the result to the history and its file, the scalars and the log."""
+        start = time.perf_counter()
+        measures = self._measure(runner)
         if step:
-            gained = compare_to_base(self.history[0][1], own)
-            own |= {name: value for name, value in gained.items() if value is not None}
-        # Devices may differ in the last bit; all must decide alike.
-        own = all_gather_object({name: own[name] for name in MEASURE_NAMES if name in own})[0]
-        self.history.append((step, own))
-        self._write(runner)
-        runner.message_hub.update_info("persona", own)
-        scalars = {f"persona_{name}": value for name, value in own.items()}
-        value = weighted_score(own, self.weights)
-        runner.visualizer.add_scalars({**scalars, "persona_tradeoff": value}, step=step)
-        told = ", ".join(f"{name} {value:.4g}" for name, value in own.items())
+            changes = compare_to_base(self.history[0][1], measures)
+            measures |= {name: value for name, value in changes.items() if value is not None}
+        # Devices may differ in the last bit; all processes must decide alike.
+        measures = all_gather_object(_select_named(measures))[0]
+        self.history.append((step, measures))
+        self._write_history(runner)
+        runner.message_hub.update_info("persona", measures)
+        scalars = {f"persona_{name}": value for name, value in measures.items()}
+        score = weighted_score(measures, self.weights)
+        runner.visualizer.add_scalars({**scalars, "persona_tradeoff": score}, step=step)
+        values = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
         runner.logger.info(
             "Persona after step %d (%.1f s): %s = %.4g; %s",
-            step, time.perf_counter() - begun, format_weights(self.weights), value, told,
+            step, time.perf_counter() - start, format_weights(self.weights), score, values,
         )  # fmt: skip
 
-    def _taken(self, runner: Any, *, of_base: bool = False) -> dict[str, float]:
-        """The measures of the model as it is, or of what is under its adapter. Every process takes
-        them all: ZeRO-3 gathers weights together."""
-        bare = runner.strategy.unwrapped_model
-        bare.eval()
-        plain = bare.llm.disable_adapter() if of_base else nullcontext()
-        with torch.no_grad(), rng.preserve_rng_state(), bare._autocast(), plain:
-            reader = ReplyScorer(
-                bare.llm, self.tokenizer, self.template, system=self.system, longest=self.max_length
+    def _measure(self, runner: Any, *, of_base: bool = False) -> dict[str, float]:
+        """The measures of the model as it is, or of the base under its adapter. Every process takes
+        all of them: ZeRO-3 gathers weights together."""
+        model = runner.strategy.unwrapped_model
+        model.eval()
+        base = model.llm.disable_adapter() if of_base else nullcontext()
+        with torch.no_grad(), rng.preserve_rng_state(), model.autocast(), base:
+            scorer = ReplyScorer(
+                model.llm,
+                self.tokenizer,
+                self.template,
+                system=self.system,
+                longest=self.max_length,
             )
-            found = quick_eval(reader, lambda talks: self._say(bare.llm, talks), self.material)
-        bare.train()
-        return found
+            measures = quick_eval(
+                scorer, lambda chats: self._generate(model.llm, chats), self.eval_data
+            )
+        model.train()
+        return measures
 
-    def _say(self, model: Any, talks: Sequence[Conversation]) -> list[str]:
-        head = [Message("system", self.system)] if self.system else []
-        asked = [talk if talk[0].role == "system" else [*head, *talk] for talk in talks]
-        prompts = [encode_prompt(talk, self.template, self.tokenizer) for talk in asked]
-        replies = generate_batch(
-            model,
-            self.tokenizer,
-            prompts,
-            stops=[get_stop_words(self.template)] * len(prompts),
-            max_new_tokens=[self.max_new_tokens] * len(prompts),
-        )
-        return [reply.strip() for reply in replies]
+    def _generate(self, model: Any, chats: Sequence[Conversation]) -> list[str]:
+        system = [Message("system", self.system)] if self.system else []
+        chats = [chat if chat[0].role == "system" else [*system, *chat] for chat in chats]
+        return generate_replies(model, self.tokenizer, self.template, chats, self.max_new_tokens)
 
-    def _take_back(self, runner: Any) -> None:
-        """What was measured up to the step from which the run goes on."""
-        beside = Path(runner._resume).parent / HISTORY_FILE
-        if beside.exists():
+    def _load_history(self, runner: Any) -> None:
+        """Read what was measured up to the step from which the run continues."""
+        path = Path(runner._resume).parent / HISTORY_FILE
+        if path.exists():
             self.history = [
-                (step, measures) for step, measures in read_history(beside) if step <= runner.iter
+                (step, measures) for step, measures in read_history(path) if step <= runner.iter
             ]
         if not self.history or self.history[0][0]:
             if not runner.strategy.unwrapped_model.adapted:
-                raise CheckpointError(
-                    f"{beside} does not hold what the untrained model measured, and a fully trained "
-                    "one no longer shows it: set persona_freq = 0, or start the run anew."
-                )
-            base = all_gather_object(self._taken(runner, of_base=True))[0]
-            base = {name: base[name] for name in MEASURE_NAMES if name in base}
-            self.history.insert(0, (0, base))
-        self._write(runner)
+                raise CheckpointError("train.history_without_base", path=path)
+            base = all_gather_object(self._measure(runner, of_base=True))[0]
+            self.history.insert(0, (0, _select_named(base)))
+        self._write_history(runner)
 
-    def _write(self, runner: Any) -> None:
+    def _write_history(self, runner: Any) -> None:
         if runner.rank == 0:
             lines = [json.dumps({"step": step, **measures}) for step, measures in self.history]
             write_atomic(Path(runner.work_dir) / HISTORY_FILE, "\n".join(lines) + "\n")
@@ -194,32 +182,34 @@ class PersonaHook(Hook):  # type: ignore[misc]
         )  # fmt: skip
 
 
+def _select_named(measures: dict[str, float]) -> dict[str, float]:
+    """The measures that a trade-off may weigh, in their order."""
+    return {name: measures[name] for name in MEASURE_NAMES if name in measures}
+
+
 def read_history(path: Path) -> list[tuple[int, dict[str, float]]]:
     """(step, measures) of each line; CheckpointError when one is damaged."""
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [(int(row.pop("step")), {k: float(v) for k, v in row.items()}) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}): it holds what was measured so far. Put it back, or "
-            "take it away, and the measuring begins anew."
-        ) from error
+        raise CheckpointError("train.history_unreadable", path=path, reason=error) from error
 
 
 def collect_learned_texts(data: Any) -> list[str]:
-    """The first LEARNED characters of what a training learns: of each sample, every run of learned
-    tokens. Of pairs, the preferred replies."""
-    found: dict[str, None] = {}
+    """Texts that a training learns, each once, up to MAX_LEARNED_CHARACTERS: every run of learned tokens
+    of each sample; of pairs, the preferred replies."""
+    texts: dict[str, None] = {}
     room = MAX_LEARNED_CHARACTERS
-    for index in range(0, len(data.tokens), data.each):
+    for index in range(0, len(data.tokens), data.group_size):
         ids, labels = data.tokens[index]
         edges = np.flatnonzero(np.diff(np.asarray(labels) != IGNORE, prepend=False, append=False))
         for start, end in edges.reshape(-1, 2):
             run = [int(token) for token in ids[start:end]]
             text = data.tokenizer.decode(run, skip_special_tokens=True).strip()
-            if text and text not in found:
-                found[text] = None
+            if text and text not in texts:
+                texts[text] = None
                 room -= len(text)
         if room < 0:
             break
-    return list(found)
+    return list(texts)

@@ -1,8 +1,7 @@
-"""Next-token loss and log-probabilities over labelled positions only, in chunks: full logits never
-exist.
+"""Next-token loss and log-probabilities over labelled positions only, in chunks: full logits never exist.
 
-InternLM2's vocabulary is 92,544: the fp32 logits of one 2,048-token sequence take 758 MB. Here only
-`chunk` rows of them live at a time. Knows nothing of models beyond a hidden state and a head.
+InternLM2's vocabulary is 92,544: the float32 logits of one 2,048-token sequence take 758 MB. Here only
+`chunk` rows of them exist at a time.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-ROW_MULTIPLE = 32  # rows of a product on a CPU come in multiples of it
+ROW_MULTIPLE = 32  # on a CPU the rows of a matrix product are padded to a multiple of it
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of cross entropies; the gradients are taken in the same sweep, so logits are made once."""
+    """Sum of cross entropies; the gradients are computed in the same pass, so logits are made once."""
 
     @staticmethod
     def forward(
@@ -28,15 +27,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         hidden_grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        slopes = hidden_grad is not None or weight_grad is not None
-        for begin, end, part, losses, grad, head in _iter_logit_chunks(
-            hidden, weight, targets, chunk, slopes
-        ):
-            total += losses.sum()
+        with_grad = hidden_grad is not None or weight_grad is not None
+        for part in _iter_logit_chunks(hidden, weight, targets, chunk, with_grad):
+            total += part.losses.sum()
             if hidden_grad is not None:
-                hidden_grad[begin:end] = torch.mm(grad, head)[: len(losses)]
+                grad = torch.mm(part.grad, part.head)
+                hidden_grad[part.begin : part.end] = grad[: len(part.losses)]
             if weight_grad is not None:
-                weight_grad += torch.mm(grad.t(), part)
+                weight_grad += torch.mm(part.grad.t(), part.hidden)
         ctx.save_for_backward(hidden_grad, weight_grad)
         return total
 
@@ -50,24 +48,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
-    """log p of each target under a frozen head. A position's gradient is its own, whatever the loss
-    makes of it: so it is taken in the forward sweep here, too, and scaled in backward."""
+    """log p of each target under a frozen head. A position's gradient depends on that position alone,
+    whatever the loss makes of it: so it, too, is computed in the forward pass, and scaled in backward."""
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int
     ) -> Tensor:  # shapes: (n, h), (v, h), (n,); returns (n,)
-        found = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
+        by_position = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
         hidden_grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        slopes = hidden_grad is not None
-        for begin, end, _, losses, grad, head in _iter_logit_chunks(
-            hidden, weight, targets, chunk, slopes
-        ):
-            found[begin:end] = -losses
+        with_grad = hidden_grad is not None
+        for part in _iter_logit_chunks(hidden, weight, targets, chunk, with_grad):
+            by_position[part.begin : part.end] = -part.losses
             if hidden_grad is not None:
-                hidden_grad[begin:end] = -torch.mm(grad, head)[: len(losses)]
+                grad = torch.mm(part.grad, part.head)
+                hidden_grad[part.begin : part.end] = -grad[: len(part.losses)]
         ctx.save_for_backward(hidden_grad)
-        return found
+        return by_position
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -76,74 +73,75 @@ class _ChunkedLogProbs(torch.autograd.Function):
 
 
 class _LogitChunk(NamedTuple):
-    """Rows `begin` to `end`: what went in (filled up on a CPU), -log p of each, the gradients of their sum
-    with respect to the logits (zero for rows that only fill) if asked for, and the head in use."""
+    """Rows `begin` to `end`: their hidden states (padded on a CPU), -log p of each, the gradients of the sum
+    of these with respect to the logits (if asked for; zero for padding), and the head in the dtype of the
+    product."""
 
     begin: int
     end: int
-    part: Tensor
+    hidden: Tensor
     losses: Tensor
     grad: Tensor
     head: Tensor
 
 
 def _iter_logit_chunks(
-    hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, slopes: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, with_grad: bool
 ) -> Iterator[_LogitChunk]:
-    """Chunk by chunk, all in the same memory: where the system is asked for it anew, a CPU touches every
-    page first. A chunk's `grad` is gone when the next is asked for.
+    """Chunk by chunk, all in the same memory: a fresh allocation would make a CPU touch every page first.
+    The `grad` of a chunk is overwritten when the next one is asked for.
     """
-    kind = hidden.dtype
+    dtype = hidden.dtype
     if torch.is_autocast_enabled(hidden.device.type):
-        kind = torch.get_autocast_dtype(hidden.device.type)
-    hidden, head = hidden.to(kind), weight.to(kind)
-    most = min(chunk, hidden.shape[0])
-    most += -most % ROW_MULTIPLE if hidden.device.type == "cpu" else 0
-    room = hidden.new_empty(most, len(head))
-    wide = room if kind == torch.float32 else torch.empty_like(room, dtype=torch.float32)
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+    hidden, head = hidden.to(dtype), weight.to(dtype)
+    rows = min(chunk, hidden.shape[0])
+    rows += -rows % ROW_MULTIPLE if hidden.device.type == "cpu" else 0
+    buffer = hidden.new_empty(rows, len(head))
+    wide = buffer if dtype == torch.float32 else torch.empty_like(buffer, dtype=torch.float32)
     for begin in range(0, hidden.shape[0], chunk):
-        part, target, rows = _pad_rows(
+        part, target, count = _pad_rows(
             hidden[begin : begin + chunk], targets[begin : begin + chunk]
         )
-        logits, scores = room[: len(part)], wide[: len(part)]
+        logits, scores = buffer[: len(part)], wide[: len(part)]
         torch.mm(part, head.t(), out=logits)
         if scores.dtype != logits.dtype:
             scores.copy_(logits)
-        losses = _score_rows(scores, target, rows, slopes)
-        if slopes and scores.dtype != logits.dtype:
+        losses = _score_rows(scores, target, count, with_grad)
+        if with_grad and scores.dtype != logits.dtype:
             logits.copy_(scores)
         yield _LogitChunk(begin, begin + chunk, part, losses, logits, head)
 
 
-def _score_rows(scores: Tensor, target: Tensor, rows: int, slopes: bool) -> Tensor:
-    """-log p of the first `rows`; with `slopes`, `scores` become the gradients of their sum."""
+def _score_rows(scores: Tensor, target: Tensor, count: int, with_grad: bool) -> Tensor:
+    """-log p of the first `count` rows; with `with_grad`, `scores` become the gradients of their sum."""
     peak = scores.amax(-1, keepdim=True)
-    wanted = scores.gather(1, target[:, None]) - peak
+    target_scores = scores.gather(1, target[:, None]) - peak
     scores.sub_(peak).exp_()  # in place: this is the largest tensor of the step
     mass = scores.sum(-1, keepdim=True)
-    losses = (mass.log() - wanted)[:rows, 0]
-    if slopes:
-        scores.div_(mass)  # softmax; minus one at the target it is the logits' gradient
-        scores.scatter_add_(1, target[:, None], -torch.ones_like(wanted))
-        scores[rows:] = 0
+    losses = (mass.log() - target_scores)[:count, 0]
+    if with_grad:
+        scores.div_(mass)  # softmax; minus one at the target it is the gradient of the logits
+        scores.scatter_add_(1, target[:, None], -torch.ones_like(target_scores))
+        scores[count:] = 0
     return losses
 
 
 def _pad_rows(part: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
-    """On a CPU, rows filled up to a multiple of FULL, and how many are real.
+    """On a CPU, rows padded to a multiple of ROW_MULTIPLE, and how many are real.
 
     oneDNN compiles a kernel for every new shape, which costs more than the product itself.
     """
-    rows = part.shape[0]
-    fill = -rows % ROW_MULTIPLE if part.device.type == "cpu" else 0
+    count = part.shape[0]
+    fill = -count % ROW_MULTIPLE if part.device.type == "cpu" else 0
     if fill:
         part, target = F.pad(part, (0, 0, 0, fill)), F.pad(target, (0, fill))
-    return part, target, rows
+    return part, target, count
 
 
 def chunk_rows(device: str, vocabulary: int) -> int:
-    """How many rows of logits to hold at once: on a CPU, whose memory they come and go in, 32 MB of them
-    where that is fewer."""
+    """How many rows of logits to hold at once: 256, or on a CPU, where each chunk passes through main memory,
+    as many as fit into 32 MB where that is fewer."""
     if device != "cpu":
         return 256
     return min(256, max(ROW_MULTIPLE, 2**23 // vocabulary // ROW_MULTIPLE * ROW_MULTIPLE))
@@ -159,42 +157,42 @@ def cross_entropy_sum(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: i
     weight: Any = getattr(head, "weight", None)
     if hasattr(weight, "ds_id"):
         # ZeRO-3 gathers the head's weight at each call, all processes together: one call each,
-        # however many tokens a process has (none, too).
+        # however many tokens a process has (even none).
         return F.cross_entropy(head(hidden).float(), targets, reduction="sum")
     if type(head) is nn.Linear and head.bias is None:
         loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk)
         return loss
-
-    def of(part: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(head(part).float(), target, reduction="sum")
-
-    pieces = range(0, max(hidden.shape[0], 1), chunk)  # once for no token, too: see `log_probs`
-    losses = [
-        checkpoint(of, hidden[i : i + chunk], targets[i : i + chunk], use_reentrant=False)
-        for i in pieces
-    ]
-    return torch.stack(losses).sum()
+    return torch.stack(_call_chunks(head, hidden, targets, chunk, "sum")).sum()
 
 
 def log_probs(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: int) -> Tensor:
     """log p(target) at each of n positions, float32 of (n,), for losses that weigh positions.
 
     Arguments as of `cross_entropy_sum`. A frozen linear head takes the fused path; one that trains is
-    called chunk by chunk and once more in backward: its gradient needs to know the weights. It is
-    called for no token, too: processes exchange the gradients that there are, and must have the same.
+    called chunk by chunk and once more in backward, because its own gradient depends on how the loss
+    weighs each position.
     """
     weight: Any = getattr(head, "weight", None)
-
-    def of(part: Tensor, target: Tensor) -> Tensor:
-        return -F.cross_entropy(head(part).float(), target, reduction="none")
-
     if hasattr(weight, "ds_id"):  # as above: one call
-        return of(hidden, targets)
+        return -F.cross_entropy(head(hidden).float(), targets, reduction="none")
     if type(head) is nn.Linear and head.bias is None and not weight.requires_grad:
-        found: Tensor = _ChunkedLogProbs.apply(hidden, weight, targets, chunk)
-        return found
-    parts = [
-        checkpoint(of, hidden[i : i + chunk], targets[i : i + chunk], use_reentrant=False)
+        by_position: Tensor = _ChunkedLogProbs.apply(hidden, weight, targets, chunk)
+        return by_position
+    return -torch.cat(_call_chunks(head, hidden, targets, chunk, "none"))
+
+
+def _call_chunks(
+    head: nn.Module, hidden: Tensor, targets: Tensor, chunk: int, reduction: str
+) -> list[Tensor]:
+    """Cross entropies of each chunk, whose logits are made again in backward.
+
+    A head is called even for no token at all: processes exchange gradients, and must all have the same ones.
+    """
+
+    def score(part: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(head(part).float(), target, reduction=reduction)
+
+    return [
+        checkpoint(score, hidden[i : i + chunk], targets[i : i + chunk], use_reentrant=False)
         for i in range(0, max(hidden.shape[0], 1), chunk)
     ]
-    return torch.cat(parts)

@@ -1,8 +1,8 @@
-"""Adapters and gates that keep less for the backward pass and go over their tensors less often.
+"""LoRA layers and gated MLPs that save less for the backward pass and pass over their tensors less often.
 
 PEFT's layer makes four tensors of the output's size (two products, a scaling, a sum); here the adapter's
-product is added where the base's result lies. A gated MLP keeps its two halves and not the
-activated one. The numbers are those of the plain path, and tests hold them to it. Knows nothing of losses.
+product is added in place to the base's result. A gated MLP saves its two halves and not the activated one.
+The numbers are those of the plain path, which tests check.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ GATED_MLPS = (LlamaMLP, Qwen2MLP)  # InternLM2 here is a Llama
 
 
 def patch_lora_and_mlp(model: nn.Module) -> None:
-    """Let the LoRA layers and gated MLPs of `model` take the short way, where it is the same.
+    """Give the LoRA layers and gated MLPs of `model` the fused forward.
 
-    A layer asks at every call, and goes PEFT's way with several adapters, one that is switched off or
-    merged, DoRA, or weights that ZeRO-3 has scattered and gathers when their modules are called.
+    A layer decides at every call, and uses PEFT's own forward with several adapters, one that is switched off
+    or merged, DoRA, or weights that ZeRO-3 has scattered and gathers when their modules are called.
     """
     for module in model.modules():
         layer: Any = module
@@ -41,55 +41,57 @@ def _lora_forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return plain
     base = layer.base_layer
     result = base(x)
-    # Whether nobody else looks at it; a compiler places its tensors itself.
-    own = not torch.compiler.is_compiling() and type(base) is nn.Linear and not result._is_view()
+    # Only where nobody else holds the result; a compiler decides by itself what is done in place.
+    in_place = (
+        not torch.compiler.is_compiling() and type(base) is nn.Linear and not result._is_view()
+    )
     dropped = layer.lora_dropout[name](x)
-    first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
-    out: Tensor = _LoraAddition.apply(result, dropped, first, second, layer.scaling[name], own)
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    out: Tensor = _LoraAddition.apply(result, dropped, a, b, layer.scaling[name], in_place)
     return out
 
 
 def _get_plain_adapter(layer: Any) -> str | None:
-    """The adapter's name, if it is one plain LoRA, on, apart from the base, and whole."""
+    """The adapter's name, if it is a single plain LoRA that is on, not merged, and whole."""
     names = [name for name in layer.active_adapters if name in layer.lora_A]
     if len(names) != 1 or layer.disable_adapters or layer.merged or layer.lora_variant:
         return None
-    first, second = layer.lora_A[names[0]], layer.lora_B[names[0]]
-    if hasattr(first.weight, "ds_id") or second.bias is not None:
+    a, b = layer.lora_A[names[0]], layer.lora_B[names[0]]
+    if hasattr(a.weight, "ds_id") or b.bias is not None:
         return None
     return str(names[0])
 
 
 class _LoraAddition(torch.autograd.Function):
-    """result + scale * (x A^T) B^T; keeps x, which the layers that share it keep once, and x A^T."""
+    """result + scale * (x A^T) B^T; saves x, which layers with the same input share, and x A^T."""
 
     @staticmethod
     def forward(
-        ctx: Any, result: Tensor, x: Tensor, first: Tensor, second: Tensor, scale: float, own: bool
+        ctx: Any, result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, in_place: bool
     ) -> Tensor:  # shapes: (…, out), (…, in), (r, in), (out, r)
-        kind = result.dtype
-        rows = x.reshape(-1, x.shape[-1]).to(kind)
-        low = rows @ first.to(kind).t()
-        flat, back = result.view(-1, result.shape[-1]), second.to(kind).t()
-        ctx.save_for_backward(rows, low, first, second)
-        ctx.scale, ctx.shape, ctx.kind = scale, x.shape, x.dtype
-        if own:
-            torch.addmm(flat, low, back, alpha=scale, out=flat)
+        dtype = result.dtype
+        rows = x.reshape(-1, x.shape[-1]).to(dtype)
+        low = rows @ a.to(dtype).t()
+        flat, b_t = result.view(-1, result.shape[-1]), b.to(dtype).t()
+        ctx.save_for_backward(rows, low, a, b)
+        ctx.scale, ctx.shape, ctx.dtype = scale, x.shape, x.dtype
+        if in_place:
+            torch.addmm(flat, low, b_t, alpha=scale, out=flat)
             ctx.mark_dirty(result)
             return result
-        return torch.addmm(flat, low, back, alpha=scale).view(result.shape)
+        return torch.addmm(flat, low, b_t, alpha=scale).view(result.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rows, low, first, second = ctx.saved_tensors
-        slope = grads[0].reshape(-1, grads[0].shape[-1])
-        inner = (slope @ second.to(slope.dtype)).mul_(ctx.scale)
+        rows, low, a, b = ctx.saved_tensors
+        out_grad = grads[0].reshape(-1, grads[0].shape[-1])
+        low_grad = (out_grad @ b.to(out_grad.dtype)).mul_(ctx.scale)
         x_grad = None
         if ctx.needs_input_grad[1]:
-            x_grad = (inner @ first.to(inner.dtype)).view(ctx.shape).to(ctx.kind)
-        first_grad = (inner.t() @ rows).to(first.dtype)
-        second_grad = (slope.t() @ low).mul_(ctx.scale).to(second.dtype)
-        return grads[0], x_grad, first_grad, second_grad, None, None
+            x_grad = (low_grad @ a.to(low_grad.dtype)).view(ctx.shape).to(ctx.dtype)
+        a_grad = (low_grad.t() @ rows).to(a.dtype)
+        b_grad = (out_grad.t() @ low).mul_(ctx.scale).to(b.dtype)
+        return grads[0], x_grad, a_grad, b_grad, None, None
 
 
 def _gated_mlp_forward(mlp: Any, x: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ def _gated_mlp_forward(mlp: Any, x: Tensor) -> Tensor:
 
 
 class _GatedActivation(torch.autograd.Function):
-    """silu(gate) * up, of which the activated half is made again in backward."""
+    """silu(gate) * up; the activated half is computed again in backward."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:

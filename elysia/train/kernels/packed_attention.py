@@ -1,8 +1,9 @@
-"""Attention that sees only its own sample: several samples lie end to end in one row.
+"""Attention in which each sample sees only itself, for rows of several samples that lie end to end.
 
-A dense block-diagonal mask would waste most scores, and transformers' own packing isolates samples
-only under conditions that are easy to miss (no mask, no cache). Here each sample is attended by
-itself, so that a pack gives what its samples give alone. Knows nothing of losses or data.
+A dense block-diagonal mask would waste most scores, and transformers' own packing isolates samples only under
+conditions that are easy to miss (no mask, no cache). Here each sample is attended by itself, so that a pack
+gives what its samples give alone. On GPUs one call of torch's flash attention for variable lengths does it,
+where a trial shows that it gives the same numbers; elsewhere samples of equal length share a call.
 """
 
 from __future__ import annotations
@@ -27,12 +28,18 @@ from elysia.core.errors import ModelError
 from elysia.train.distributed import sequence_parallel
 from elysia.train.kernels import cpu_attention
 
+log = logging.getLogger(__name__)
+
 IMPLEMENTATION = "elysia_segments"
+# (q, k, v of (t, heads, d), lengths, scale, window) -> (t, heads, d)
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, list[int], float | None, int | None], Tensor]
+PROBE_LENGTHS = (37, 64, 1, 90)  # sample lengths above and below a block of the kernel
 _packed: ContextVar[bool] = ContextVar("packed", default=False)
 
 
 class OpaqueArg:
-    """A value that a compiler passes on without a look: of a list it would compile each length anew."""
+    """A value that a compiler passes on without looking inside: a plain list it would compile anew for each
+    length."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -46,7 +53,7 @@ def register() -> None:
 
 
 def disable_compile() -> None:
-    """From here on a compiler that meets this attention calls it as it is."""
+    """From now on a compiler that meets this attention calls it as it is."""
     AttentionInterface.register(IMPLEMENTATION, torch.compiler.disable(segment_attention))
 
 
@@ -90,7 +97,7 @@ def segment_attention(
         )
         return out
     if kwargs.get("softcap") is not None:
-        raise ModelError("This model caps its attention scores; set attention = 'eager' for it.")
+        raise ModelError("train.attention_softcap")
     window = kwargs.get("sliding_window")
     if group is not None:
         key, value = sequence_parallel.repeat_kv_heads(query, key, value, group.size())
@@ -119,20 +126,20 @@ def _attend_by_sample(
     window: int | None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention of each sample by itself, those of one length in one call: (t, heads, d)."""
+    """Attention of each sample by itself, those of equal length in one call: (t, heads, d)."""
     if len(segments) == 1 and (query.device.type != "cpu" or segments[0] % 64 == 0):
-        # Nothing is to be laid apart: the row is the sample.
-        one = [x[None] for x in (query, key, value)]
-        return _attend(one, scale, dropout, window)[0].transpose(0, 1)
-    # The last row, zeros, stands for padding.
+        # The row is the sample: there is nothing to take apart.
+        sample = [x[None] for x in (query, key, value)]
+        return _attend(sample, scale, dropout, window)[0].transpose(0, 1)
+    # The extra last row, zeros, is what padding points to.
     dense = [F.pad(x, (0, 0, 0, 0, 0, 1)) for x in (query, key, value)]
-    groups, back = _group_by_length(tuple(segments), query.device)
+    groups, order = _group_by_length(tuple(segments), query.device)
     outputs = [
         _attend([_take_rows(x, index) for x in dense], scale, dropout, window) for index in groups
     ]
-    # Every position of every group, end to end; `back` finds the row's positions among them.
-    joined = torch.cat([out.transpose(1, 2).flatten(0, 1) for out in outputs])
-    return joined.index_select(0, back)
+    # Every position of every group, end to end; `order` finds the row's positions among them.
+    concatenated = torch.cat([out.transpose(1, 2).flatten(0, 1) for out in outputs])
+    return concatenated.index_select(0, order)
 
 
 def _take_rows(dense: Tensor, index: Tensor) -> Tensor:
@@ -144,39 +151,40 @@ def _take_rows(dense: Tensor, index: Tensor) -> Tensor:
 def _group_by_length(
     segments: tuple[int, ...], device: torch.device
 ) -> tuple[list[Tensor], Tensor]:
-    """Samples of one padded length are attended in one call.
+    """Samples of equal padded length are attended in one call.
 
-    Returns per group an index (n, length) of positions, and where each position went.
-    torch's CPU kernel keeps a compiled copy per new length: a few lengths keep memory flat. Padding
+    Returns per group an index (n, length) of positions, and where each position of the row went, (t,).
+    torch's CPU kernel caches a compiled copy per new length: few lengths keep memory flat. Padding
     goes at the end, where a causal row never looks.
     """
-    step, total = (64 if device.type == "cpu" else 1), sum(segments)
+    multiple, total = (64 if device.type == "cpu" else 1), sum(segments)
     starts = [0, *itertools.accumulate(segments)]
     by_length: dict[int, list[Tensor]] = {}
-    for start, n in zip(starts, segments, strict=False):
-        positions = torch.arange(start, start + n)
-        padded = F.pad(positions, (0, -n % step), value=total)
+    for start, length in zip(starts, segments, strict=False):
+        positions = torch.arange(start, start + length)
+        padded = F.pad(positions, (0, -length % multiple), value=total)
         by_length.setdefault(len(padded), []).append(padded)
     groups = [torch.stack(rows) for _, rows in sorted(by_length.items())]
-    order = torch.cat([group.flatten() for group in groups])
-    back = torch.empty(total + 1, dtype=torch.long)
-    back[order] = torch.arange(len(order))
-    return [group.to(device) for group in groups], back[:total].to(device)
+    grouped = torch.cat([group.flatten() for group in groups])
+    order = torch.empty(total + 1, dtype=torch.long)
+    order[grouped] = torch.arange(len(grouped))
+    return [group.to(device) for group in groups], order[:total].to(device)
 
 
 def clear_cache() -> None:
-    """Drop the kept groups: those made of tensors without content serve nobody else."""
+    """Drop the cached groups: those made of meta tensors are of no use to a real pass."""
     _group_by_length.cache_clear()
 
 
 def _attend(qkv: list[Tensor], scale: float | None, dropout: float, window: int | None) -> Tensor:
-    """Causal attention of n samples of one length: (n, length, heads, d) to (n, heads, length, d)."""
+    """Causal attention of n samples of equal length: (n, length, heads, d) to (n, heads, length, d)."""
     q, k, v = (x.transpose(1, 2) for x in qkv)
     length = q.shape[2]
-    banded = window is not None and length > window
-    if not (banded or dropout) and cpu_attention.is_faster(q, v):
+    mask = None
+    if window is not None and length > window:
+        mask = _build_window_mask(length, window, q.device)
+    if mask is None and not dropout and cpu_attention.is_faster(q, v):
         return cpu_attention.attend(q, k, v, scale)
-    mask = _build_window_mask(length, window, q.device) if window is not None and banded else None
     return F.scaled_dot_product_attention(
         q,
         k,
@@ -190,17 +198,10 @@ def _attend(qkv: list[Tensor], scale: float | None, dropout: float, window: int 
 
 
 def _build_window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """True where a row may look: itself and the `window` - 1 positions before it."""
+    """(length, length), True where a row may look: itself and the `window` - 1 positions before it."""
     rows = torch.arange(length, device=device)
     distance = rows[:, None] - rows[None, :]
     return (distance >= 0) & (distance < window)
-
-
-log = logging.getLogger(__name__)
-
-# (q, k, v of (t, heads, d), lengths, scale, window) -> (t, heads, d)
-AttentionFunction = Callable[[Tensor, Tensor, Tensor, list[int], float | None, int | None], Tensor]
-PROBE_LENGTHS = (37, 64, 1, 90)  # lengths of samples, more and fewer than a block of the kernel's
 
 
 def attend_varlen(
@@ -213,24 +214,24 @@ def attend_varlen(
 ) -> Tensor:
     """Causal attention within each of `segments`: (t, heads, d), keys with as many heads or fewer.
 
-    `window`: how many positions a row sees, itself among them; None is all before it.
+    `window`: how many positions a row sees, itself among them; None: all before it.
     """
     from torch.nn.attention.varlen import varlen_attn
 
     longest = max(segments)
     bounds = _cumulative_lengths(tuple(segments), query.device)
-    # (left, right): how many before and after a row it sees, -1 for all.
-    seen = (-1 if window is None else window - 1, 0)
+    # (left, right): how many positions before and after itself a row sees; -1: all of them.
+    window_size = (-1 if window is None else window - 1, 0)
     out: Any = varlen_attn(
         query, key, value, bounds, bounds, longest, longest,
-        scale=scale, window_size=seen, enable_gqa=query.shape[1] != key.shape[1],
+        scale=scale, window_size=window_size, enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
     return out  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=64)  # every layer of a step asks for the same
 def _cumulative_lengths(segments: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each sample begins, and the end: int32."""
+    """Where each sample begins, and the end of the row: int32, (n + 1,)."""
     return torch.tensor([0, *itertools.accumulate(segments)], dtype=torch.int32, device=device)
 
 
@@ -245,42 +246,44 @@ def is_varlen_supported(
 ) -> bool:
     """Whether `attend_varlen` gives on this device what `reference` does, and the same gradients.
 
-    heads: of queries, and of keys and values. The answer is kept; randomness is left as it was.
+    heads: of queries, and of keys and values. The answer is cached; global random state is not used.
     """
     if dtype not in (torch.float16, torch.bfloat16):
         return False
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     shapes = [
         (sum(PROBE_LENGTHS), count, dim) for count in (heads[0], heads[1], heads[1], heads[0])
     ]
-    q, k, v, slope = (torch.randn(s, generator=draw).to(device, dtype) for s in shapes)
+    q, k, v, grad = (torch.randn(s, generator=generator).to(device, dtype) for s in shapes)
     try:
         with torch.autocast(device.type, enabled=False):
-            found, wanted = (
-                _run_with_grad(f, (q, k, v), slope, window) for f in (attend_varlen, reference)
+            actual, expected = (
+                _run_with_grad(f, (q, k, v), grad, window) for f in (attend_varlen, reference)
             )
     except (ImportError, RuntimeError, TypeError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         log.info(
-            "Attention goes sample by sample: torch's varlen kernel does not run (%s).", reason
+            "Attention is computed sample by sample: torch's varlen kernel does not run (%s).",
+            reason,
         )
         return False
-    for a, b in zip(found, wanted, strict=True):
-        off = float((a.float() - b.float()).abs().max() / b.float().abs().max())
-        if not off < 0.03:  # bfloat16 has 8 bits; nan is refused, too
+    for a, b in zip(actual, expected, strict=True):
+        error_share = float((a.float() - b.float()).abs().max() / b.float().abs().max())
+        if not error_share < 0.03:  # bfloat16 has 8 bits; nan is refused, too
             log.warning(
-                "Attention goes sample by sample: torch's varlen kernel is %.2g off on this device.",
-                off,
+                "Attention is computed sample by sample: torch's varlen kernel is off by %.2g of the "
+                "largest value on this device.",
+                error_share,
             )
             return False
     return True
 
 
 def _run_with_grad(
-    function: AttentionFunction, inputs: tuple[Tensor, ...], slope: Tensor, window: int | None
+    function: AttentionFunction, inputs: tuple[Tensor, ...], grad: Tensor, window: int | None
 ) -> list[Tensor]:
-    """What `function` gives, and its gradients."""
+    """The output of `function`, and the gradients of its inputs."""
     q, k, v = (x.detach().clone().requires_grad_() for x in inputs)
     with torch.enable_grad():
         out = function(q, k, v, list(PROBE_LENGTHS), None, window)
-        return [out.detach(), *torch.autograd.grad(out, (q, k, v), slope)]
+        return [out.detach(), *torch.autograd.grad(out, (q, k, v), grad)]

@@ -1,9 +1,9 @@
 """Losses of preference pairs (DPO, ORPO), and the model that is trained with them.
 
-A batch's samples come by turns: chosen, rejected, chosen … Each stands alone (attention.py), so a
-pair needs no padding. DPO's reference is the base with its adapter switched off, in the same pass;
-a fully tuned model has changed its base, so its reference is taken before training
-(hooks/reference_hook.py). Knows nothing of files or of how rows become pairs.
+The samples of a batch alternate: chosen, rejected, chosen … Each attends only to itself
+(kernels/packed_attention.py), so a pair needs no padding. DPO's reference is the base with its adapter
+switched off, in the same pass; full fine-tuning changes its base, so its reference is measured before
+training (hooks/dpo_reference_hook.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from elysia.core.errors import ModelError
 from elysia.data.tokenize.encoder import IGNORE
 from elysia.train.kernels.chunked_loss import log_probs
-from elysia.train.methods.sft import Batch, SupervisedFinetune
+from elysia.train.methods.sft import Batch, ModelInputs, SupervisedFinetune
 
 DpoLoss = Literal["sigmoid", "robust", "hinge", "ipo"]
 
@@ -37,10 +37,11 @@ def dpo_losses(
     "ipo" regresses to 1 / (2 beta) (https://arxiv.org/abs/2310.12036).
     """
     right, wrong = F.logsigmoid(beta * margins), F.logsigmoid(-beta * margins)
+    smoothing = label_smoothing
     if kind == "sigmoid":
-        return -(1 - label_smoothing) * right - label_smoothing * wrong
+        return -(1 - smoothing) * right - smoothing * wrong
     if kind == "robust":
-        return (label_smoothing * wrong - (1 - label_smoothing) * right) / (1 - 2 * label_smoothing)
+        return (smoothing * wrong - (1 - smoothing) * right) / (1 - 2 * smoothing)
     if kind == "hinge":
         return torch.relu(1 - beta * margins)
     return (margins - 1 / (2 * beta)).square()
@@ -50,9 +51,9 @@ def orpo_losses(means: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """(losses, log-odds) of n pairs; means: (n, 2), log-probability per token of chosen and rejected.
 
     ORPO (https://arxiv.org/abs/2403.07691): the chosen reply's loss plus `weight` times
-    -log sigmoid(log-odds ratio). Its lambda is our `weight`.
+    -log sigmoid(log-odds ratio). Its lambda is `weight` here.
     """
-    # log(p / (1 - p)); a reply that is certain to float32 would divide by zero.
+    # log(p / (1 - p)); where float32 rounds p to 1 it would divide by zero.
     odds = means - (-torch.expm1(means)).clamp(min=1e-8).log()
     ratio = odds[:, 0] - odds[:, 1]
     return -means[:, 0] - weight * F.logsigmoid(ratio), ratio
@@ -72,45 +73,46 @@ class PreferenceFinetune(SupervisedFinetune):
         self.objective = dict(objective)
 
     def forward(self, batch: Batch, scores_only: bool = False) -> Tensor:
-        """Sum of the losses of the pairs that count, float32; with `scores_only` what a reference
+        """Sum of the losses of the labelled pairs, float32; with `scores_only` what a reference model
         gives, (pairs, 2): the log-probability of each reply.
 
-        batch: as SupervisedFinetune's; for a fully tuned model's DPO also `reference`, (pairs, 2).
-        A pair with nothing labelled (of a silent pack) does not count.
+        batch: as SupervisedFinetune's; for DPO of all weights also `reference`, (pairs, 2).
+        Pairs without labels (of a dummy pack) do not count.
         """
-        with self.prepare_inputs(batch) as reading:
+        with self.prepare_inputs(batch) as inputs:
             if scores_only:
-                return self._scores(batch, reading)
+                return self._score_replies(batch, inputs)
             reference = None
             if self.objective["kind"] == "dpo":
-                reference = self._reference(batch, reading)
-            scores = self._scores(batch, reading)
+                reference = self._get_reference(batch, inputs)
+            scores = self._score_replies(batch, inputs)
         lengths = torch.tensor(_count_learned_tokens(batch), device=scores.device).view(-1, 2)
-        counts = lengths[:, 0] > 0  # pairs of a silent pack do not, and none may be left
+        is_labelled = lengths[:, 0] > 0  # of a dummy pack's pairs none is, which leaves no pairs
         if reference is None:
-            return self._orpo(scores[counts], lengths[counts])
-        return self._dpo(scores[counts], lengths[counts], reference[counts])
+            return self._orpo(scores[is_labelled], lengths[is_labelled])
+        return self._dpo(scores[is_labelled], lengths[is_labelled], reference[is_labelled])
 
-    def _scores(self, batch: Batch, reading: Any) -> Tensor:
+    def _score_replies(self, batch: Batch, inputs: ModelInputs) -> Tensor:
         """Log-probabilities of the replies, summed over their tokens: (pairs, 2), float32."""
-        hidden, head = self.hidden_states(reading)
-        found = log_probs(hidden, head, reading.targets[reading.is_target], self.loss_chunk)
-        # Not by scattered addition, whose order, and so last digit, a GPU does not promise.
-        sums = [part.sum() for part in found.split(_count_learned_tokens(batch))]
+        hidden, head = self.hidden_states(inputs)
+        by_token = log_probs(hidden, head, inputs.targets[inputs.is_target], self.loss_chunk)
+        # Not by scattered addition, whose order, and so its last digit, a GPU does not promise.
+        sums = [reply.sum() for reply in by_token.split(_count_learned_tokens(batch))]
         return torch.stack(sums).view(-1, 2)
 
-    def _reference(self, batch: Batch, reading: Any) -> Tensor:
+    def _get_reference(self, batch: Batch, inputs: ModelInputs) -> Tensor:
+        """(pairs, 2): from the batch, else by a pass of the base."""
         if "reference" in batch:
-            given: Tensor = batch["reference"].to(reading.targets.device)
-            return given
+            reference: Tensor = batch["reference"].to(inputs.targets.device)
+            return reference
         if not self.adapted:
-            raise ModelError("DPO of all weights needs the reference's numbers in its batches.")
-        with torch.no_grad(), self._untrained():
-            return self._scores(batch, reading)
+            raise ModelError("train.dpo_without_reference")
+        with torch.no_grad(), self._as_base():
+            return self._score_replies(batch, inputs)
 
     @contextlib.contextmanager
-    def _untrained(self) -> Iterator[None]:
-        """The base as it was: no adapter, no dropout, no noise."""
+    def _as_base(self) -> Iterator[None]:
+        """The untrained base inside: no adapter, no dropout, no noise."""
         training = self.training
         self.eval()
         try:
@@ -127,34 +129,29 @@ class PreferenceFinetune(SupervisedFinetune):
         losses = dpo_losses(
             ratios[:, 0] - ratios[:, 1], beta, kind, self.objective["label_smoothing"]
         )
-        self._note(beta * ratios.detach(), {})
+        self.metrics = reward_metrics(beta * ratios.detach())
         return losses.sum()
 
     def _orpo(self, scores: Tensor, lengths: Tensor) -> Tensor:
         means = scores / lengths
         losses, ratio = orpo_losses(means, self.objective["weight"])
-        beside = {"nll": -means[:, 0].detach(), "log_odds": ratio.detach()}
-        self._note(self.objective["weight"] * means.detach(), beside)
+        self.metrics = reward_metrics(self.objective["weight"] * means.detach())
+        self.metrics["nll"] = float(-means[:, 0].detach().sum())
+        self.metrics["log_odds"] = float(ratio.detach().sum())
         return losses.sum()
-
-    def _note(self, rewards: Tensor, beside: dict[str, Tensor]) -> None:
-        """Sums over pairs for the log; rewards: (n, 2)."""
-        self.metrics = reward_metrics(rewards) | {
-            name: float(of.sum()) for name, of in beside.items()
-        }
 
 
 def reward_metrics(rewards: Tensor) -> dict[str, float]:
-    """Sums over n pairs of what is logged of their rewards, (n, 2): chosen and rejected, how often
+    """Sums over n pairs of what is logged about their rewards, (n, 2): chosen and rejected, how often
     the chosen one is higher, and by how much."""
     chosen, rejected = rewards[:, 0], rewards[:, 1]
-    named = {
+    by_name = {
         "rewards/chosen": chosen,
         "rewards/rejected": rejected,
         "rewards/accuracies": (chosen > rejected).float(),
         "rewards/margins": chosen - rejected,
     }
-    return {name: float(of.sum()) for name, of in named.items()}
+    return {name: float(values.sum()) for name, values in by_name.items()}
 
 
 def _count_learned_tokens(batch: Batch) -> list[int]:

@@ -1,8 +1,7 @@
 """Reward modelling: a number for a reply, learned from preference pairs.
 
-The number stands at a text's last token, as transformers' classes for sequence classification take
-it, so that what is trained here is what they give. Knows nothing of files or of how rows become
-pairs.
+The reward is read at the last token of a text, as transformers' classes for sequence classification do, so
+that they give the numbers that were trained here.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from elysia.train.methods.sft import Batch, ModelInputs, SupervisedFinetune
 
 RewardLoss = Literal["ranking", "focal"]
 RewardPenalty = Literal["none", "log_barrier", "l2"]
-# Where the barrier stands, and how near to it a reward still has a finite penalty.
+# The largest reward that the barrier allows, and how near to it the penalty is still finite.
 _BARRIER_BOUND, _BARRIER_EDGE = 5.0, 1e-3
 
 
@@ -27,19 +26,19 @@ def reward_losses(rewards: Tensor, kind: RewardLoss = "ranking") -> Tensor:
     """A loss for each of n pairs; rewards: (n, 2), of chosen and rejected.
 
     "ranking" is -log sigmoid(chosen - rejected) (Bradley and Terry 1952). "focal" weighs it by
-    (1 - 2 max(0, p - 1/2)) ** 2, p being that sigmoid, so that pairs which are told apart count less
-    (InternLM2, https://arxiv.org/abs/2403.17297).
+    (1 - 2 max(0, p - 1/2)) ** 2, p being that sigmoid, so that pairs that are already told apart count
+    less (InternLM2, https://arxiv.org/abs/2403.17297).
     """
     margins = rewards[:, 0] - rewards[:, 1]
     losses = -F.logsigmoid(margins)
     if kind == "ranking":
         return losses
-    sure = 2 * torch.relu(torch.sigmoid(margins) - 0.5)
-    return (1 - sure).square() * losses
+    confidence = 2 * torch.relu(torch.sigmoid(margins) - 0.5)
+    return (1 - confidence).square() * losses
 
 
 def reward_regularization(rewards: Tensor, kind: RewardPenalty) -> Tensor:
-    """What keeps rewards small, for each of n pairs; rewards: (n, 2).
+    """A penalty on large rewards, for each of n pairs; rewards: (n, 2).
 
     "log_barrier" is -log(5 - r) - log(5 + r), summed over the pair's two rewards r (InternLM2, as
     above); past 5 it is flat. "l2" is the sum of their squares, "none" 0.
@@ -52,26 +51,27 @@ def reward_regularization(rewards: Tensor, kind: RewardPenalty) -> Tensor:
     return -((_BARRIER_BOUND - inside).log() + (_BARRIER_BOUND + inside).log()).sum(1)
 
 
-def select_hidden_states(causal: Any, reading: ModelInputs, rows: Tensor, places: Tensor) -> Tensor:
-    """What the network's body says at n places (row, position): (n, h)."""
-    inputs = reading.tensors | {"use_cache": False} | reading.options
-    found: Tensor = causal.base_model(**inputs).last_hidden_state[rows, places]
-    return found
+def select_hidden_states(
+    causal: Any, inputs: ModelInputs, rows: Tensor, positions: Tensor
+) -> Tensor:
+    """The last hidden states of the network's body at n places (row, position): (n, h)."""
+    arguments = inputs.tensors | {"use_cache": False} | inputs.options
+    hidden: Tensor = causal.base_model(**arguments).last_hidden_state[rows, positions]
+    return hidden
 
 
 def compute_rewards(head: Any, hidden: Tensor) -> Tensor:
     """(pairs, 2), float32, of hidden states (2 pairs, h)."""
     weight = next(p for p in head.parameters() if p.requires_grad)
-    found: Tensor = head(hidden.to(weight.dtype)).float().view(-1, 2)
-    return found
+    rewards: Tensor = head(hidden.to(weight.dtype)).float().view(-1, 2)
+    return rewards
 
 
 class RewardFinetune(SupervisedFinetune):
     """A model that answers a micro-batch of pairs with the sum of their losses.
 
     Args:
-        objective: dict of `loss_type`, `penalty` and `penalty_weight`; a plain ranking where it is
-            not given.
+        objective: dict of `loss_type`, `penalty` and `penalty_weight`; None: a plain ranking.
         others: as of SupervisedFinetune.
     """
 
@@ -79,31 +79,35 @@ class RewardFinetune(SupervisedFinetune):
 
     def __init__(self, *, objective: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        plain: dict[str, Any] = {"loss_type": "ranking", "penalty": "none", "penalty_weight": 0.0}
-        self.objective = plain | (objective or {})
+        defaults: dict[str, Any] = {
+            "loss_type": "ranking",
+            "penalty": "none",
+            "penalty_weight": 0.0,
+        }
+        self.objective = defaults | (objective or {})
 
     def forward(self, batch: Batch) -> Tensor:
-        """The summed loss, float32. batch: as SupervisedFinetune's, chosen and rejected samples by
-        turns; a pair with nothing labelled (of a silent pack) does not count.
+        """The summed loss, float32. batch: as SupervisedFinetune's, chosen and rejected samples
+        alternating; pairs without labels (of a dummy pack) do not count.
         """
-        rows, places = self._ends(batch)
-        with self.prepare_inputs(batch) as reading:
-            hidden = select_hidden_states(self.causal, reading, rows, places)
+        rows, positions = self._find_last_tokens(batch)
+        with self.prepare_inputs(batch) as inputs:
+            hidden = select_hidden_states(self.causal, inputs, rows, positions)
         # Outside of autocast: differences of rewards are finer than 16 bits.
         rewards = compute_rewards(self.causal.score, hidden)
         labels = batch["labels"]
         samples = labels[0].split(batch["segments"]) if "segments" in batch else labels
-        counts = torch.tensor([bool((sample != IGNORE).any()) for sample in samples][::2])
-        rewards = rewards[counts.to(rewards.device)]
+        is_labelled = torch.tensor([bool((sample != IGNORE).any()) for sample in samples][::2])
+        rewards = rewards[is_labelled.to(rewards.device)]
         self.metrics = reward_metrics(rewards.detach())
         losses = reward_losses(rewards, self.objective["loss_type"])
-        beside = reward_regularization(rewards, self.objective["penalty"])
+        penalties = reward_regularization(rewards, self.objective["penalty"])
         if self.objective["penalty"] != "none":
-            self.metrics["penalty"] = float(beside.detach().sum())
-        share: float = self.objective["penalty_weight"]
-        return (losses + share * beside).sum()
+            self.metrics["penalty"] = float(penalties.detach().sum())
+        weight: float = self.objective["penalty_weight"]
+        return (losses + weight * penalties).sum()
 
-    def _ends(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _find_last_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(row, position) of the last token of each sample that is not the padding token."""
         ids, pad = batch["input_ids"], self.causal.config.pad_token_id
         if "segments" in batch:

@@ -12,8 +12,8 @@ import numpy as np
 
 from elysia.models import loading
 from elysia.train.config.builder import build_dataset_config
-from elysia.train.config.preflight import resolve_tokenizer
 from elysia.train.config.settings import Settings
+from elysia.train.config.validation import resolve_tokenizer
 from elysia.train.data import microbatch
 from elysia.train.data.dataset import EpochSampler, PackedDataset
 from elysia.train.planner.flops import BatchLoad
@@ -106,7 +106,7 @@ def rank_typical(micros: list[MicroBatchShape]) -> list[MicroBatchShape]:
 def _iter_micro_batches(
     dataset: Any, order: list[int], size: int, padded: bool
 ) -> Iterator[MicroBatchShape]:
-    lengths, learned, group = dataset.tokens.lengths, dataset.tokens.labelled, dataset.each
+    lengths, learned, group = dataset.tokens.lengths, dataset.tokens.labelled, dataset.group_size
     for start in range(0, len(order), size):
         packs = [i if i >= 0 else ~i for i in order[start : start + size]]
         members = [

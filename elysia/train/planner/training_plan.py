@@ -170,10 +170,10 @@ def suggest_change(settings: Settings, fits: Callable[[Settings], bool]) -> str:
     all together."""
     together: dict[str, Any] = {}
     for change in _iter_changes(settings):
-        if fits(dataclasses.replace(settings, **change)):
+        if fits(settings.replace(**change)):
             return f"Set {_format_change(change)}: then it fits."
         together |= change
-    if together and fits(dataclasses.replace(settings, **together)):
+    if together and fits(settings.replace(**together)):
         return f"No setting alone suffices. Set {_format_change(together)}: together they do."
     return (
         "No setting makes it fit. Take a smaller model, more memory, or several devices under "

@@ -1,9 +1,8 @@
-"""Proof that a run goes on from a checkpoint as if it had never stopped: `verify_resume`.
+"""Proof that a run continues from a checkpoint as if it had never stopped: `verify_resume`.
 
 A config is run on some of its own rows for N + M steps, then for N and, in a new process, for M.
-What the two leave is compared bit by bit, from the first step on, so that the first thing that
-differs is the one that is named. Knows nothing of how a process is started (the caller hands over
-a function that trains), and of what a checkpoint's parts mean.
+The results are compared bit by bit, from the first step on, so that the first thing that differs
+is the one that is reported. The caller passes the function that trains, which starts the processes.
 """
 
 from __future__ import annotations
@@ -26,17 +25,18 @@ from elysia.train.data.dataset import Pack, PackedDataset
 from elysia.train.distributed.sequence_parallel import data_parallel_rank
 from elysia.train.engine import rng
 from elysia.train.engine.loop import Batch, TrainLoop
-from elysia.train.hooks.step_digest_hook import compute_digest, strip_reference
+from elysia.train.engine.runner import class_path
+from elysia.train.hooks.step_digest_hook import StepDigestHook, compute_digest, strip_reference
 
 # train(config file, work dir, checkpoint to resume from or None): a whole run, in a process of its own.
 TrainFunction = Callable[[Path, Path, Path | None], None]
-FAR_STEP = 1_000_000  # a step that no replay would reach while anybody waits
+FAR_STEP = 1_000_000  # too far to be reached by replaying the steps before it
 COMPARED_PARTS = ("state_dict", "optimizer", "param_schedulers", "rng", "progress")
 
 
 class SeekResult(NamedTuple):
-    """How step `step` (from 0) was reached: `packs` read until its micro-batches were there, of
-    `needed` that they hold, in `seconds`."""
+    """How step `step` (from 0) was reached: after reading `packs` packs, of which its micro-batches hold
+    `needed`, in `seconds`."""
 
     step: int
     packs: int
@@ -46,8 +46,8 @@ class SeekResult(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ResumeProof:
-    """`differences` in the order in which they come up, empty where all bits are the same; what was
-    compared: `losses` and numbers in tensors; and the seeks."""
+    """`differences` in the order in which they appear, empty where all bits are the same; how many `losses`
+    and `numbers` in tensors were compared; and the seeks."""
 
     differences: tuple[str, ...]
     losses: int
@@ -74,25 +74,20 @@ def verify_resume(
     starts. Raises what `train` raises.
     """
     before, after = steps
-    part = build_subset(settings, rows)
-    trained = {
-        "whole": write_traced_config(part, folder / "whole.py", sum(steps)),
-        "first": write_traced_config(part, folder / "first.py", sum(steps), until=before),
-        "rest": write_traced_config(part, folder / "rest.py", sum(steps)),
-    }
+    subset = build_subset(settings, rows)
     whole, cut = folder / "whole", folder / "cut"
-    train(trained["whole"], whole, None)
-    train(trained["first"], cut, None)
-    train(trained["rest"], cut, checkpoint.last_checkpoint(cut))
-    compared = _BitwiseDiff()
-    found = [*_diff_traces(whole, cut, steps, world, compared)]
-    if not found:  # what comes after a step that differs differs, too
+    train(write_traced_config(subset, folder / "whole.py", sum(steps)), whole, None)
+    train(write_traced_config(subset, folder / "first.py", sum(steps), until=before), cut, None)
+    rest = write_traced_config(subset, folder / "rest.py", sum(steps))
+    train(rest, cut, checkpoint.last_checkpoint(cut))
+    diff = _BitwiseDiff()
+    differences = [*_diff_traces(whole, cut, steps, world, diff)]
+    if not differences:  # after a step that differs, everything differs
         name = f"iter_{before + after}.pth"
-        found = [*compared.checkpoints(whole / name, cut / name)]
-    seeks = check_seeks(
-        part, [0, before, before + after - 1, FAR_STEP], world, _read_trace(whole, 0)
-    )
-    return ResumeProof(tuple(found), compared.losses, compared.numbers, tuple(seeks))
+        differences = [*diff.checkpoints(whole / name, cut / name)]
+    places = [0, before, before + after - 1, FAR_STEP]
+    seeks = check_seeks(subset, places, world, _read_trace(whole, 0))
+    return ResumeProof(tuple(differences), diff.losses, diff.numbers, tuple(seeks))
 
 
 def build_subset(settings: Settings, rows: int) -> Settings:
@@ -103,8 +98,7 @@ def build_subset(settings: Settings, rows: int) -> Settings:
         source | {"limit": min(source["limit"] or rows + held, rows + held)}
         for source in settings.sources
     ]
-    return dataclasses.replace(
-        settings,
+    return settings.replace(
         data_path=sources,
         mmlu_path="",
         evaluation_max_new_tokens=min(settings.evaluation_max_new_tokens, 8),
@@ -113,13 +107,13 @@ def build_subset(settings: Settings, rows: int) -> Settings:
 
 def write_traced_config(settings: Settings, path: Path, steps: int, until: int = 0) -> Path:
     """A config file of `settings` that runs for `steps`, is traced, and stops after `until`."""
-    traced = {"type": "elysia.train.hooks.step_digest_hook.StepDigestHook", "until": until}
+    digest_hook = {"type": class_path(StepDigestHook), "until": until}
     values = settings.to_dict() | {
         "max_steps": steps,
         "save_steps": 0,
         "save_total_limit": 0,
         "logging_interval": 1,
-        "overrides": settings.overrides | {"default_hooks.trace": traced},
+        "overrides": settings.overrides | {"default_hooks.trace": digest_hook},
     }
     path.write_text("".join(f"{k} = {v!r}\n" for k, v in values.items()), encoding="utf-8")
     return path
@@ -131,13 +125,10 @@ def parse_steps(text: str) -> tuple[int, int]:
     >>> parse_steps("20+5")
     (20, 5)
     """
-    found = re.fullmatch(r"\s*(\d+)\s*\+\s*(\d+)\s*", text)
-    if not found or not int(found[1]) or not int(found[2]):
-        raise UsageError(
-            f"--steps {text} is not N+M, two whole numbers from 1 on: --steps 4+4 stops after step "
-            "4 and goes on to step 8."
-        )
-    return int(found[1]), int(found[2])
+    match = re.fullmatch(r"\s*(\d+)\s*\+\s*(\d+)\s*", text)
+    if not match or not int(match[1]) or not int(match[2]):
+        raise UsageError("train.steps_not_n_plus_m", text=text)
+    return int(match[1]), int(match[2])
 
 
 def _read_trace(work_dir: Path, rank: int) -> dict[int, dict[str, Any]]:
@@ -146,12 +137,12 @@ def _read_trace(work_dir: Path, rank: int) -> dict[int, dict[str, Any]]:
     try:
         lines = path.read_text().splitlines()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): no step ran.") from error
+        raise CheckpointError("train.trace_unreadable", path=path, reason=error.strerror) from error
     return {line["step"]: line for line in map(json.loads, lines)}
 
 
 def _diff_traces(
-    whole: Path, cut: Path, steps: tuple[int, int], world: int, compared: _BitwiseDiff
+    whole: Path, cut: Path, steps: tuple[int, int], world: int, diff: _BitwiseDiff
 ) -> Iterator[str]:
     """What differs at the first step that does."""
     before, after = steps
@@ -163,7 +154,7 @@ def _diff_traces(
             if step not in first or step not in second:
                 differs.append(f"{where}: one of the runs has no such step")
                 continue
-            compared.losses += 1
+            diff.losses += 1
             differs += [
                 f"{where}: {name} is {value} in the whole run and {second[step].get(name)} in "
                 f"the {'first part' if step <= before else 'resumed part'}"
@@ -175,7 +166,7 @@ def _diff_traces(
             if step <= before:
                 yield (
                     "This is before the interruption: two equal runs differ on this device, so "
-                    "nothing is shown of resuming"
+                    "this says nothing about resuming"
                 )
             return
 
@@ -188,8 +179,9 @@ class _BitwiseDiff:
 
     def checkpoints(self, first: Path, second: Path) -> Iterator[str]:
         """What differs between two checkpoints, files or folders."""
-        for (name, one), (_, other) in zip(_iter_parts(first), _iter_parts(second), strict=True):
-            yield from self.values(one, other, name)
+        parts = zip(_iter_parts(first), _iter_parts(second), strict=True)
+        for (name, first_part), (_, second_part) in parts:
+            yield from self.values(first_part, second_part, name)
 
     def values(self, first: Any, second: Any, where: str) -> Iterator[str]:
         """What differs between nested dicts, lists, tensors and plain values."""
@@ -205,8 +197,8 @@ class _BitwiseDiff:
         elif isinstance(first, list | tuple) and isinstance(second, list | tuple):
             if len(first) != len(second):
                 yield f"{where}: {len(first)} entries against {len(second)}"
-            for index, (one, other) in enumerate(zip(first, second, strict=False)):
-                yield from self.values(one, other, f"{where}[{index}]")
+            for index, (a, b) in enumerate(zip(first, second, strict=False)):
+                yield from self.values(a, b, f"{where}[{index}]")
         elif repr(first) != repr(second):  # exact for floats, and nan is nan
             yield f"{where}: {first!r} against {second!r}"
 
@@ -216,17 +208,17 @@ def _diff_tensors(first: torch.Tensor, second: torch.Tensor, where: str) -> Iter
         yield f"{where}: {first.dtype} {tuple(first.shape)} against {second.dtype} {tuple(second.shape)}"
         return
     # As bytes: -0.0 is not 0.0, and a nan is itself.
-    one, other = (t.contiguous().reshape(-1).view(torch.uint8) for t in (first, second))
-    if torch.equal(one, other):
+    a, b = (t.contiguous().reshape(-1).view(torch.uint8) for t in (first, second))
+    if torch.equal(a, b):
         return
     size = first.element_size()
-    count = int((one != other).view(-1, size).any(1).sum())
+    count = int((a != b).view(-1, size).any(1).sum())
     largest = float((first.double() - second.double()).abs().max())
     yield f"{where}: {count} of {first.numel()} numbers differ, by up to {largest:.3g}"
 
 
 def _iter_parts(path: Path) -> Iterator[tuple[str, Any]]:
-    """The parts of a checkpoint that steer a run, by name."""
+    """The parts of a checkpoint that determine how a run continues, by name."""
     if not path.is_dir():
         payload = checkpoint.load(path)
         yield from ((name, payload[name]) for name in COMPARED_PARTS)
@@ -247,7 +239,7 @@ class CountingDataset(PackedDataset):
 
 
 class _FirstStepLoop(TrainLoop):
-    """The training's loop, which keeps its first step's micro-batches and stops."""
+    """The training's loop, which stores its first step's micro-batches and stops."""
 
     window: list[Batch]
 
@@ -259,36 +251,37 @@ class _FirstStepLoop(TrainLoop):
 def check_seeks(
     settings: Settings, steps: list[int], world: int, trace: dict[int, dict[str, Any]]
 ) -> list[SeekResult]:
-    """Let the training's own loop go to each of `steps` (from 0) at once, as the first of `world`
-    processes, and count what it reads. CheckpointError when the data there is not what `trace` saw.
+    """Let the training's own loop seek each of `steps` (from 0) directly, as the first of `world`
+    processes, and count what it reads. CheckpointError when the data there is not that of `trace`.
     """
     from elysia.train.config.builder import build_runner_config
     from elysia.train.engine.runner import TrainRunner
 
-    content = build_runner_config(settings, name="seek", work_dir="")["train_dataloader"]
-    content["dataset"]["type"] = "elysia.train.verify.resume_proof.CountingDataset"
-    content["sampler"]["sequence_parallel_size"] = 1  # this process alone stands for the first
-    loader = TrainRunner.build_dataloader(content | {"num_workers": 0}, seed=settings.seed)
+    config = build_runner_config(settings, name="seek", work_dir="")["train_dataloader"]
+    config["dataset"]["type"] = class_path(CountingDataset)
+    config["sampler"]["sequence_parallel_size"] = 1  # this process alone stands for the first
+    loader = TrainRunner.build_dataloader(config | {"num_workers": 0}, seed=settings.seed)
     loader.sampler.rank, loader.sampler.world = data_parallel_rank(
         settings.sequence_parallel_size, 0, world
     )
     data = loader.dataset
-    silent = SimpleNamespace(call_hook=lambda *_, **__: None, model=None)
-    found = []
+    runner = SimpleNamespace(call_hook=lambda *_, **__: None, model=None)
+    results = []
     for step in steps:
         data.read = 0
-        loop = _FirstStepLoop(silent, loader, 1, 2 * FAR_STEP, settings.accumulative_counts)
-        begun = time.perf_counter()
+        loop = _FirstStepLoop(runner, loader, 1, 2 * FAR_STEP, settings.accumulative_counts)
+        start = time.perf_counter()
         epoch, rest = divmod(step, loop.steps_per_epoch)
         with rng.preserve_rng_state():
             loop.seek({"step": step, "epoch": epoch, "step_in_epoch": rest}, rng.get_rng_state())
             loop.run()
-        seconds = time.perf_counter() - begun
-        found.append(SeekResult(step, data.read, len(loop.window) * settings.batch_size, seconds))
-        seen = trace.get(step + 1)
-        if seen and seen["data"] != compute_digest(strip_reference(loop.window)):
+        seconds = time.perf_counter() - start
+        needed = len(loop.window) * settings.batch_size
+        results.append(SeekResult(step, data.read, needed, seconds))
+        digest = compute_digest(strip_reference(loop.window))
+        traced = trace.get(step + 1)
+        if traced and traced["data"] != digest:
             raise CheckpointError(
-                f"Seeking to step {step + 1} leads to other rows than the run had there: "
-                f"{compute_digest(strip_reference(loop.window))} against {seen['data']}."
+                "train.seek_other_rows", step=step + 1, actual=digest, expected=traced["data"]
             )
-    return found
+    return results

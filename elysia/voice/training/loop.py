@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from torch import nn
 
 from elysia.core.errors import ElysiaError
-from elysia.train.distributed.strategy import SingleDevice
+from elysia.train.distributed.strategy import SingleDeviceStrategy
 from elysia.train.engine.loop import TrainLoop
 from elysia.voice.training.generator import ClipBatch
 from elysia.voice.training.model import DISCRIMINATOR, GENERATOR
@@ -58,7 +58,7 @@ def _step_optimizer(optimizer: Any, loss: torch.Tensor) -> None:
     optimizer.zero_grad()
 
 
-class VoiceStrategy(SingleDevice):
+class VoiceStrategy(SingleDeviceStrategy):
     """The single-device strategy with an optimizer for each half of the model."""
 
     def _with_trainable(self, optim_wrapper: Any) -> Any:

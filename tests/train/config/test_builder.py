@@ -6,9 +6,10 @@ from elysia.core.errors import ConfigError, DeviceError, ModelError
 from elysia.core.paths import list_bundled_configs
 from elysia.core.templates import TEMPLATES
 from elysia.models import loading
-from elysia.train.config.builder import build_runner_config, describe_template_mismatch
-from elysia.train.config.provenance import run_card, system_text
+from elysia.train.config.builder import build_runner_config
+from elysia.train.config.provenance import build_run_card
 from elysia.train.config.settings import Settings, build_settings, load_settings
+from elysia.train.config.validation import describe_template_mismatch
 from elysia.train.engine.optimization import build_optimizer_config
 from elysia.train.engine.runner import RunnerConfig
 
@@ -16,10 +17,10 @@ from elysia.train.engine.runner import RunnerConfig
 @pytest.mark.parametrize("name", sorted(list_bundled_configs()))
 def test_every_bundled_config_becomes_a_recipe_and_a_card(name, tiny_internlm2, tmp_path):
     settings = load_settings(name, {"pretrained_model_name_or_path": str(tiny_internlm2)})
-    made = build_runner_config(settings, name=name, work_dir=str(tmp_path))
-    assert made["model"]["llm"]["bits"] == (4 if settings.method == "qlora" else None)
-    assert made["optim_wrapper"]["optimizer"]["lr"] == settings.lr
-    card = made["default_hooks"]["checkpoint"]["card"]
+    config = build_runner_config(settings, name=name, work_dir=str(tmp_path))
+    assert config["model"]["llm"]["bits"] == (4 if settings.method == "qlora" else None)
+    assert config["optim_wrapper"]["optimizer"]["lr"] == settings.lr
+    card = config["default_hooks"]["checkpoint"]["card"]
     assert card["template"] == TEMPLATES[settings.prompt_template].to_dict()
     assert all(len(d["sha256"]) == 64 for d in card["datasets"]) and card["datasets"]
 
@@ -41,8 +42,8 @@ def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(
     plain_settings, tiny_tokenizer, tiny_internlm2, tmp_path
 ):
     own = plain_settings | {"tokenizer_name_or_path": str(tiny_tokenizer)}
-    made = build_runner_config(build_settings(own, "c"), name="x", work_dir="w")
-    assert made["train_dataloader"]["dataset"]["tokenizer"] == str(tiny_tokenizer)
+    config = build_runner_config(build_settings(own, "c"), name="x", work_dir="w")
+    assert config["train_dataloader"]["dataset"]["tokenizer"] == str(tiny_tokenizer)
     words = loading.load_tokenizer(tiny_tokenizer)
     words.add_tokens(["one more"])
     words.save_pretrained(tmp_path / "larger")
@@ -66,11 +67,11 @@ def test_what_a_setting_says_is_what_the_recipe_does(plain_settings, tmp_path, m
     settings = build_settings(
         plain_settings | {"dtype": "float16", "max_norm": 0.5, "attention": "sdpa"}, "c"
     )
-    made = build_runner_config(settings, name="x", work_dir=str(tmp_path), launcher="pytorch")
-    assert made["optim_wrapper"]["type"] == "AmpOptimWrapper"
-    assert made["optim_wrapper"]["clip_grad"]["max_norm"] == 0.5
-    assert made["train_dataloader"]["collate_fn"]["type"].endswith("collate_padded")
-    assert made["strategy"]["type"].endswith("DataParallel")
+    config = build_runner_config(settings, name="x", work_dir=str(tmp_path), launcher="pytorch")
+    assert config["optim_wrapper"]["type"] == "AmpOptimWrapper"
+    assert config["optim_wrapper"]["clip_grad"]["max_norm"] == 0.5
+    assert config["train_dataloader"]["collate_fn"]["type"].endswith("collate_padded")
+    assert config["strategy"]["type"].endswith("DDPStrategy")
     zero = build_runner_config(
         settings, name="x", work_dir=str(tmp_path), deepspeed="deepspeed_zero2"
     )
@@ -82,17 +83,19 @@ def test_what_a_setting_says_is_what_the_recipe_does(plain_settings, tmp_path, m
 
 def test_the_system_text_is_the_configs_else_the_cards_line_else_none(plain_settings):
     card = "configs/personas/elysia.json"
-    said = build_settings(plain_settings | {"persona": card, "SYSTEM": "Be brief."}, "c")
-    assert system_text(said) == "Be brief."
-    assert "爱莉希雅" in system_text(build_settings(plain_settings | {"persona": card}, "c"))
-    assert system_text(build_settings(plain_settings | {"persona": card, "SYSTEM": ""}, "c")) == ""
-    assert system_text(build_settings(plain_settings, "c")) == ""
+    settings = build_settings(plain_settings | {"persona": card, "SYSTEM": "Be brief."}, "c")
+    assert settings.load_system_text() == "Be brief."
+    assert "爱莉希雅" in build_settings(plain_settings | {"persona": card}, "c").load_system_text()
+    assert not build_settings(
+        plain_settings | {"persona": card, "SYSTEM": ""}, "c"
+    ).load_system_text()
+    assert build_settings(plain_settings, "c").load_system_text() == ""
 
 
 def test_a_template_of_another_family_is_warned_about_with_both_names(plain_settings):
     settings = build_settings(plain_settings | {"prompt_template": "llama3_chat"}, "c")
     warning = describe_template_mismatch(settings, "internlm2")
-    assert warning and "llama3_chat" in warning and "internlm2_chat" in warning
+    assert "llama3_chat" in str(warning) and "internlm2_chat" in str(warning)
     fitting = build_settings(plain_settings, "c")
     assert describe_template_mismatch(fitting, "internlm2") is None
     assert describe_template_mismatch(fitting, "some_new_model") is None
@@ -100,7 +103,9 @@ def test_a_template_of_another_family_is_warned_about_with_both_names(plain_sett
 
 def test_the_card_names_the_bases_weights(plain_settings, tiny_internlm2, tiny_llama):
     settings = build_settings(plain_settings, "c")
-    first, second = (run_card(settings, str(f)).base_weights for f in (tiny_internlm2, tiny_llama))
+    first, second = (
+        build_run_card(settings, str(f)).base_weights for f in (tiny_internlm2, tiny_llama)
+    )
     assert first["sha256"] != second["sha256"]
 
 

@@ -43,7 +43,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, value, wanted",
+    "name, value, expected",
     [
         ("max_epochs", "three", "int"),
         ("max_epochs", True, "int"),
@@ -53,11 +53,11 @@ def test_a_misspelt_name_is_refused_with_the_nearest(tmp_path):
         ("evaluation_inputs", [1], "list"),
     ],
 )
-def test_a_wrong_type_is_told_with_name_value_and_what_was_wanted(name, value, wanted):
+def test_a_wrong_type_is_told_with_name_value_and_what_was_wanted(name, value, expected):
     with pytest.raises(ConfigError) as caught:
         build_settings({**LEAST, name: value}, "my.py")
     assert "my.py" in str(caught.value) and name in str(caught.value)
-    assert wanted in str(caught.value) and repr(value) in str(caught.value)
+    assert expected in str(caught.value) and repr(value) in str(caught.value)
 
 
 def test_a_number_written_as_text_on_a_command_line_is_a_number():
@@ -104,8 +104,8 @@ def test_an_unknown_template_is_refused(tmp_path):
 
 
 def test_data_paths_become_sources():
-    one = build_settings({**LEAST, "dataset_format": "alpaca"}, "c").sources
-    assert one == [{"path": "d.json", "format": "alpaca", "repeat": 1, "limit": None}]
+    sources = build_settings({**LEAST, "dataset_format": "alpaca"}, "c").sources
+    assert sources == [{"path": "d.json", "format": "alpaca", "repeat": 1, "limit": None}]
     several = {**LEAST, "data_path": ["a.json", {"path": "b.json", "repeat": 2}]}
     assert [s["repeat"] for s in build_settings(several, "c").sources] == [1, 2]
     with pytest.raises(ConfigError, match="repeat"):

@@ -16,29 +16,29 @@ class Sized:
 
 
 def sampler(n, batch_size=1, world=1, rank=0, **kwargs):
-    made = EpochSampler(Sized(n), batch_size=batch_size, **kwargs)
-    made.world, made.rank = world, rank
-    return made
+    epoch_sampler = EpochSampler(Sized(n), batch_size=batch_size, **kwargs)
+    epoch_sampler.world, epoch_sampler.rank = world, rank
+    return epoch_sampler
 
 
 def test_an_epoch_shows_every_pack_once_in_an_order_of_its_own():
-    made = sampler(50, seed=3)
+    epoch_sampler = sampler(50, seed=3)
     epochs = []
     for epoch in range(3):
-        made.seek(epoch, 0)
-        epochs.append(list(made))
+        epoch_sampler.seek(epoch, 0)
+        epochs.append(list(epoch_sampler))
         assert sorted(epochs[-1]) == list(range(50))
     assert epochs[0] != epochs[1] != epochs[2]
-    made.seek(1, 0)
-    assert list(made) == epochs[1]
+    epoch_sampler.seek(1, 0)
+    assert list(epoch_sampler) == epochs[1]
 
 
 def test_any_place_is_reached_without_replaying():
-    made = sampler(50, batch_size=2, seed=3)
-    made.seek(4, 0)
-    whole = list(made)
-    made.seek(4, 7)
-    assert list(made) == whole[14:]
+    epoch_sampler = sampler(50, batch_size=2, seed=3)
+    epoch_sampler.seek(4, 0)
+    whole = list(epoch_sampler)
+    epoch_sampler.seek(4, 7)
+    assert list(epoch_sampler) == whole[14:]
 
 
 @pytest.mark.parametrize("n, world, batch", [(10, 3, 1), (7, 2, 2), (8, 2, 2), (1, 4, 2)])
@@ -102,10 +102,10 @@ def test_a_silent_pack_teaches_nothing(dialogues):
     assert (data[~2]["labels"] == -100).all() and (data[2]["labels"] != -100).any()
 
 
-@pytest.mark.parametrize("heldout, wanted", [(0.25, 6), (5, 5)])
-def test_held_out_rows_are_never_trained_on(dialogues, heldout, wanted):
+@pytest.mark.parametrize("heldout, expected", [(0.25, 6), (5, 5)])
+def test_held_out_rows_are_never_trained_on(dialogues, heldout, expected):
     train, held = (dialogues(heldout=heldout, split=s, seed=7) for s in ("train", "heldout"))
-    assert len(held.tokens) == wanted
+    assert len(held.tokens) == expected
     assert len(train.tokens) + len(held.tokens) == 24
     assert not set(train.tokens.origin) & set(held.tokens.origin)
 
@@ -125,8 +125,8 @@ def test_weights_mix_sources_after_the_split_and_the_same_each_time(dialogues, r
         {"path": str(rows_file), "format": "xtuner", "weight": 0.8},
         {"path": str(general), "format": "xtuner", "weight": 0.2},
     ]
-    made = [dialogues(sources=sources, heldout=0.25, split="train") for _ in range(2)]
-    rows = [list(data.tokens.origin) for data in made]
+    datasets = [dialogues(sources=sources, heldout=0.25, split="train") for _ in range(2)]
+    rows = [list(data.tokens.origin) for data in datasets]
     assert rows[0] == rows[1]
     hers = sum(file == str(rows_file) for file, _ in rows[0])
     assert (hers, len(rows[0]) - hers) == (18, 4)  # 18 rows are trained on; 18 * 0.2 / 0.8
@@ -150,7 +150,9 @@ def test_a_long_document_is_divided_so_that_every_token_is_learned_once(
     assert max(data.tokens.lengths) == 256 and len(data.tokens) > 20
     tokenizer = data.tokenizer
     for row, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        pieces = [data.tokens[i] for i, (_, found) in enumerate(data.tokens.origin) if found == row]
+        pieces = [
+            data.tokens[i] for i, (_, origin) in enumerate(data.tokens.origin) if origin == row
+        ]
         whole = [*pieces[0][0], *(token for ids, _ in pieces[1:] for token in ids[1:])]
         assert whole[0] == tokenizer.bos_token_id and whole[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(whole[1:-1]) == line.strip()
@@ -188,7 +190,7 @@ def test_pairs_come_from_folders_with_columns_renamed_and_a_share_repeated(
         for name, count in (("a", 10), ("b", 8))
         for row in range(1, count + 1)
     }
-    wanted = [sum(data[i]["lengths"]) for i in range(len(data))]
-    assert data.pack_lengths().tolist() == wanted
+    expected = [sum(data[i]["lengths"]) for i in range(len(data))]
+    assert data.pack_lengths().tolist() == expected
     order = list(EpochSampler(data, batch_size=2, by_length=True))
     assert sorted(i for i in order if i >= 0) == list(range(len(data)))

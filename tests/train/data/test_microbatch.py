@@ -75,9 +75,9 @@ def loop(plain_settings, tmp_path):
 
 def gradients(loop):
     model = loop.runner.model
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     loop.runner.strategy.drop_gradients()
-    return found
+    return gradients
 
 
 class _Fails(torch.autograd.Function):
@@ -97,7 +97,7 @@ def test_a_step_that_runs_out_of_memory_is_done_in_halves_with_equal_gradients(
     loop, where, monkeypatch, caplog
 ):
     loop, window = loop
-    summed, _ = loop._gradients(window, 0.01)
+    summed, _ = loop._compute_gradients(window, 0.01)
     whole = gradients(loop)
     forward, room = loop.runner.model.forward, window[1]["input_ids"].numel()
 
@@ -109,11 +109,13 @@ def test_a_step_that_runs_out_of_memory_is_done_in_halves_with_equal_gradients(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return _Fails.apply(forward(batch))
 
-    said = []
+    warnings = []
     monkeypatch.setattr(loop.runner.model, "forward", short_of_memory)
-    monkeypatch.setattr(loop.runner.logger, "warning", lambda text, *args: said.append(text % args))
-    again, _ = loop._gradients(window, 0.01)
-    assert loop.parts == 2 and "2 parts" in said[0]
+    monkeypatch.setattr(
+        loop.runner.logger, "warning", lambda text, *args: warnings.append(text % args)
+    )
+    again, _ = loop._compute_gradients(window, 0.01)
+    assert loop.parts == 2 and "2 parts" in warnings[0]
     assert again == pytest.approx(summed, rel=1e-5)
     halved = gradients(loop)
     assert halved.keys() == whole.keys() and any(g.abs().max() > 1e-4 for g in whole.values())
@@ -130,8 +132,8 @@ def test_when_nothing_is_left_to_halve_the_sentence_says_what_to_change(loop, mo
     monkeypatch.setattr(loop.runner.model, "forward", never)
     monkeypatch.setattr(loop.runner.logger, "warning", lambda *args: None)
     with pytest.raises(DeviceError, match="Lower max_length"):
-        loop._gradients(window, 1.0)
+        loop._compute_gradients(window, 1.0)
     assert loop.parts == max(map(microbatch.count_groups, window))
     monkeypatch.setattr(loop.runner.strategy, "supports_retry", False)
     with pytest.raises(DeviceError, match="exchange gradients"):
-        loop._gradients(window, 1.0)
+        loop._compute_gradients(window, 1.0)

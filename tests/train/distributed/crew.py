@@ -25,18 +25,18 @@ def main(folder: Path, launcher: str) -> None:
     parent, number = os.getppid(), 0
     while True:
         number += 1
-        asked = folder / f"{number}.json"
-        while not asked.exists():
+        request = folder / f"{number}.json"
+        while not request.exists():
             if os.getppid() != parent:
                 return
             time.sleep(0.02)
-        said = ""
+        message = ""
         try:
-            launch.train(**json.loads(asked.read_text()), launcher=launcher)
+            launch.train(**json.loads(request.read_text()), launcher=launcher)
         except ElysiaError as error:
-            said = str(error)
+            message = str(error)
         answer = folder / f".{number}.{os.environ['RANK']}"
-        answer.write_text(said)
+        answer.write_text(message)
         answer.rename(folder / answer.name.removeprefix("."))
 
 

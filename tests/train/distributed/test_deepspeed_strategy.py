@@ -3,7 +3,7 @@
 Starting a run takes ten times what its steps do here, so most runs are done one after another by a crew
 of processes (crew.py) that is started once. That a run resumes in processes that never saw the first, and
 all that torchrun adds, is for the runs of the command line (`run`), and for the slow proofs of
-test_verify.py.
+test_resume_proof.py.
 """
 
 import json
@@ -281,12 +281,12 @@ def test_a_childs_exit_code_comes_through_torchrun(tmp_path, settings):
 
 
 def test_a_checkpoint_of_deepspeed_is_not_resumed_without_it(tmp_path):
-    from elysia.train.distributed.strategy import SingleDevice
+    from elysia.train.distributed.strategy import SingleDeviceStrategy
 
     folder = tmp_path / "iter_1.pth"
     folder.mkdir()
     with pytest.raises(CheckpointError, match="same --deepspeed preset"):
-        SingleDevice.restore(object.__new__(SingleDevice), folder)
+        SingleDeviceStrategy.restore(object.__new__(SingleDeviceStrategy), folder)
 
 
 def test_an_unknown_preset_names_the_nearest():

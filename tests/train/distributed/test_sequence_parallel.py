@@ -1,6 +1,6 @@
 """A row that several processes share: what each holds, and what cannot be shared.
 
-That two processes learn what one does is shown in test_zero.py.
+That two processes learn what one does is shown in test_deepspeed_strategy.py.
 """
 
 import pytest
@@ -34,15 +34,15 @@ def test_processes_that_do_not_divide_are_told_what_to_start():
 
 
 @pytest.mark.parametrize(
-    "heads, shared, size, wanted",
+    "heads, shared, size, expected",
     [(8, 4, 2, 4), (8, 2, 4, 4), (8, 1, 2, 2), (12, 3, 2, 6), (12, 4, 6, 12), (4, 4, 4, 4)],
 )
-def test_query_heads_stay_with_their_keys(heads, shared, size, wanted):
+def test_query_heads_stay_with_their_keys(heads, shared, size, expected):
     """Cut into equal parts, the repeated keys of each part are those its queries had."""
     query = torch.arange(heads).view(1, heads, 1, 1)
     key = torch.arange(shared).view(1, shared, 1, 1)
     keys, values = sequence_parallel.repeat_kv_heads(query, key, key, size)
-    assert keys.shape[1] == wanted and torch.equal(keys, values)
+    assert keys.shape[1] == expected and torch.equal(keys, values)
     belongs = query // (heads // shared)
     for part, own in zip(keys.chunk(size, 1), belongs.chunk(size, 1), strict=True):
         assert torch.equal(part.repeat_interleave(own.shape[1] // part.shape[1], 1), own)

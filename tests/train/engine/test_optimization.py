@@ -1,6 +1,10 @@
-import pytest
+"""The learning rate of every step, and how parameters are handed to an optimizer."""
 
-from elysia.train.engine.optimization import lr_factor
+import pytest
+import torch
+
+from elysia.models import adapters, loading
+from elysia.train.engine.optimization import build_parameter_groups, lr_factor
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 5, 10, 100, 1000])
@@ -25,3 +29,20 @@ def test_even_a_short_run_has_one_real_warm_up_step():
 
 def test_a_ratio_of_zero_means_no_warm_up():
     assert lr_factor(0, 8, 0.0) == 1.0
+
+
+def test_lora_plus_gives_the_second_factor_alone_a_higher_rate(tiny_llama):
+    base = loading.load_causal_lm(tiny_llama, dtype="float32", device="cpu")
+    model = adapters.add_lora(base, r=4, alpha=8, dora=True)
+    names = {p: name for name, p in model.named_parameters()}
+    rest, second = build_parameter_groups(model, 1e-4, 16.0)
+    assert (rest["lr"], second["lr"]) == (1e-4, 16e-4)
+    assert {names[p].split(".lora_")[1].split(".")[0] for p in rest["params"]} == {
+        "A",
+        "magnitude_vector",
+    }
+    assert {names[p].split(".lora_")[1].split(".")[0] for p in second["params"]} == {"B"}
+    everything = {p for p in model.parameters() if p.requires_grad}
+    assert {*rest["params"], *second["params"]} == everything
+    assert set(build_parameter_groups(model, 1e-4, 1.0)) == everything
+    torch.optim.AdamW([rest, second])

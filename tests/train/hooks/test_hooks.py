@@ -4,8 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from elysia.train.config.settings import build_settings
-from elysia.train.hooks.dataset_info_hook import colour_learned
-from elysia.train.hooks.loss_curve_hook import draw_curves, read_scalars
+from elysia.train.hooks.monitoring_hooks import colour_learned, draw_curves, read_scalars
 from elysia.train.hooks.plan_report_hook import PlanReportHook
 from elysia.train.launch import run_training
 from elysia.train.planner.hardware import DeviceRates, TargetDevice

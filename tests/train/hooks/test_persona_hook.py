@@ -117,7 +117,7 @@ def test_copies_are_looked_for_in_the_replies_that_are_learned(
 
 
 @pytest.mark.parametrize(
-    "changes, told",
+    "changes, message",
     [
         ({"persona_heldout": ""}, "it needs persona_heldout"),
         ({"persona": None}, "it needs persona,"),
@@ -127,6 +127,6 @@ def test_copies_are_looked_for_in_the_replies_that_are_learned(
         ({"objective": "reward", "dataset_format": "preference_sharegpt"}, "asks for replies"),
     ],
 )  # fmt: skip
-def test_impossible_settings_are_sentences(plain_settings, persona_files, changes, told):
-    with pytest.raises(ConfigError, match=told):
+def test_impossible_settings_are_sentences(plain_settings, persona_files, changes, message):
+    with pytest.raises(ConfigError, match=message):
         build_settings(plain_settings | persona_files | changes, "here")

@@ -16,15 +16,15 @@ def test_chunked_loss_and_gradients_are_those_of_full_logits(chunk, frozen):
     torch.manual_seed(0)
     head = nn.Linear(16, 53, bias=False).requires_grad_(not frozen)
     targets = torch.randint(53, (20,))
-    ours = torch.randn(20, 16, requires_grad=True)
-    theirs = ours.detach().clone().requires_grad_()
-    loss = cross_entropy_sum(ours, head, targets, chunk) * 0.25
+    hidden_a = torch.randn(20, 16, requires_grad=True)
+    hidden_b = hidden_a.detach().clone().requires_grad_()
+    loss = cross_entropy_sum(hidden_a, head, targets, chunk) * 0.25
     loss.backward()
     weight_grad, head.weight.grad = head.weight.grad, None
-    wanted = reference(theirs, head, targets) * 0.25
-    wanted.backward()
-    torch.testing.assert_close(loss, wanted, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+    expected = reference(hidden_b, head, targets) * 0.25
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(hidden_a.grad, hidden_b.grad, rtol=1e-5, atol=1e-6)
     if frozen:
         assert weight_grad is None
     else:
@@ -35,11 +35,11 @@ def test_a_head_with_a_bias_is_called_as_it_is():
     torch.manual_seed(0)
     head = nn.Linear(16, 53)
     targets = torch.randint(53, (20,))
-    ours = torch.randn(20, 16, requires_grad=True)
-    theirs = ours.detach().clone().requires_grad_()
-    cross_entropy_sum(ours, head, targets, 7).backward()
-    reference(theirs, head, targets).backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+    hidden_a = torch.randn(20, 16, requires_grad=True)
+    hidden_b = hidden_a.detach().clone().requires_grad_()
+    cross_entropy_sum(hidden_a, head, targets, 7).backward()
+    reference(hidden_b, head, targets).backward()
+    torch.testing.assert_close(hidden_a.grad, hidden_b.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_no_labelled_token_is_a_loss_of_zero_that_can_still_be_backpropagated():
@@ -63,15 +63,15 @@ def test_log_probabilities_weigh_positions_as_those_of_full_logits(chunk, frozen
     torch.manual_seed(0)
     head = nn.Linear(16, 53, bias=bias).requires_grad_(not frozen)
     targets, weights = torch.randint(53, (20,)), torch.randn(20)
-    ours = torch.randn(20, 16, requires_grad=True)
-    theirs = ours.detach().clone().requires_grad_()
-    found = log_probs(ours, head, targets, chunk)
-    wanted = head(theirs).log_softmax(-1).gather(1, targets[:, None])[:, 0]
-    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
-    (found * weights).sum().backward()
+    hidden_a = torch.randn(20, 16, requires_grad=True)
+    hidden_b = hidden_a.detach().clone().requires_grad_()
+    actual = log_probs(hidden_a, head, targets, chunk)
+    expected = head(hidden_b).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+    (actual * weights).sum().backward()
     weight_grad, head.weight.grad = head.weight.grad, None
-    (wanted * weights).sum().backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(hidden_a.grad, hidden_b.grad, rtol=1e-5, atol=1e-6)
     if not frozen:
         torch.testing.assert_close(weight_grad, head.weight.grad, rtol=1e-5, atol=1e-6)
 
@@ -79,8 +79,8 @@ def test_log_probabilities_weigh_positions_as_those_of_full_logits(chunk, frozen
 def test_log_probabilities_of_nothing_can_be_backpropagated():
     hidden = torch.randn(0, 16, requires_grad=True)
     for head in (nn.Linear(16, 53, bias=False).requires_grad_(False), nn.Linear(16, 53)):
-        found = log_probs(hidden, head, torch.zeros(0, dtype=torch.long), 7)
-        found.sum().backward()
-        assert found.shape == (0,)
+        actual = log_probs(hidden, head, torch.zeros(0, dtype=torch.long), 7)
+        actual.sum().backward()
+        assert actual.shape == (0,)
         if head.weight.requires_grad:  # a process without tokens still has a gradient to exchange
             assert not head.weight.grad.any()

@@ -30,10 +30,10 @@ def ours(q, k, v):
     return cpu_attention.attend(q, k, v, None)
 
 
-def error(found, exact):
+def error(actual, exact):
     return max(
         float((a.double() - b).norm() / b.norm().clamp_min(1))
-        for a, b in zip(found, exact, strict=True)
+        for a, b in zip(actual, exact, strict=True)
     )
 
 
@@ -55,9 +55,9 @@ def test_16_bits_are_as_exact_as_torchs_own_kernel():
 
 def test_weights_that_are_made_again_give_the_same_bits(monkeypatch):
     tensors = inputs(200, torch.bfloat16)
-    kept = both_ways(ours, tensors)
+    saved = both_ways(ours, tensors)
     monkeypatch.setattr(cpu_attention, "MAX_SAVED_BYTES", 0)
-    for a, b in zip(kept, both_ways(ours, tensors), strict=True):
+    for a, b in zip(saved, both_ways(ours, tensors), strict=True):
         assert torch.equal(a, b)
 
 
@@ -88,7 +88,7 @@ def test_a_row_looks_at_nothing_after_it():
 def test_under_autocast_all_of_it_is_in_16_bits():
     q, k, v = inputs(70)
     with torch.autocast("cpu", torch.bfloat16):
-        found = both_ways(ours, [q, k, v.detach().bfloat16()])
+        actual = both_ways(ours, [q, k, v.detach().bfloat16()])
     exact = both_ways(plain, [x.detach().bfloat16().double() for x in (q, k, v)])
-    assert found[0].dtype == torch.bfloat16 and found[1].dtype == torch.float32
-    assert error(found, exact) < 0.02
+    assert actual[0].dtype == torch.bfloat16 and actual[1].dtype == torch.float32
+    assert error(actual, exact) < 0.02

@@ -58,15 +58,15 @@ def test_under_autocast_it_is_as_near_to_float32_as_the_plain_way(tiny_llama):
         step(build(tiny_llama, way, dtype="bfloat16"), torch.bfloat16) for way in (False, True)
     )
 
-    def off(found):
+    def off(actual):
         """Mean over the gradients: any one of them is off by chance."""
-        parts = [(found[n].float() - value).norm() / value.norm() for n, value in exact.items()]
+        parts = [(actual[n].float() - value).norm() / value.norm() for n, value in exact.items()]
         return float(torch.stack(parts).mean())
 
     assert 1e-3 < off(short) < 1.1 * off(plain) < 0.05
 
 
-def kept(model):
+def count_saved(model):
     """Bytes that a forward pass keeps for the backward pass."""
     saved = {}
 
@@ -85,7 +85,7 @@ def test_it_keeps_less_for_the_backward_pass(tiny_llama):
     plain, short = (build(tiny_llama, way) for way in (False, True))
     layers, wide = short.config.num_hidden_layers, short.config.intermediate_size
     # Of each gated MLP the activated half, in float32.
-    assert kept(plain) - kept(short) >= layers * wide * IDS.numel() * 4
+    assert count_saved(plain) - count_saved(short) >= layers * wide * IDS.numel() * 4
 
 
 def test_an_adapter_that_is_switched_off_stays_off(tiny_llama):

@@ -36,9 +36,9 @@ def test_each_sample_is_attended_as_if_it_were_alone(lengths):
 
 def test_in_16_bits_and_with_wide_heads_a_cpu_attends_in_blocks_and_to_the_same(monkeypatch):
     blocks = []
-    own = packed_attention.blockwise.attend
+    own = packed_attention.cpu_attention.attend
     monkeypatch.setattr(
-        packed_attention.blockwise,
+        packed_attention.cpu_attention,
         "attend",
         lambda q, *rest: blocks.append(q.dtype) or own(q, *rest),
     )

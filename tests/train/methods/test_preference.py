@@ -117,20 +117,20 @@ def test_dpo_loss_and_gradients_are_the_plain_ones(fixture, objective, request):
     model = build(request.getfixturevalue(fixture), objective).train()
     pack = pack_of()
     ours = model(collate_flat([pack]))
-    found = gradients(model, ours)
+    actual = gradients(model, ours)
     with torch.no_grad(), model.llm.disable_adapter():
         reference, _ = plain_scores(model.causal, pack)
     policy, tokens = plain_scores(model.causal, pack)
     theirs = plain_dpo(policy, reference, tokens, objective)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    agree(found, gradients(model, theirs))
+    agree(actual, gradients(model, theirs))
 
 
 def test_orpo_loss_and_gradients_are_the_plain_ones(tiny_internlm2):
     model = build(tiny_internlm2, ORPO).train()
     pack = pack_of()
     ours = model(collate_flat([pack]))
-    found = gradients(model, ours)
+    actual = gradients(model, ours)
     policy, tokens = plain_scores(model.causal, pack)
     theirs = 0.0
     for mean in policy / tokens:
@@ -138,7 +138,7 @@ def test_orpo_loss_and_gradients_are_the_plain_ones(tiny_internlm2):
         odds = p / (1 - p)
         theirs = theirs - mean[0] - 0.4 * torch.log(torch.sigmoid(torch.log(odds[0] / odds[1])))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    agree(found, gradients(model, theirs))
+    agree(actual, gradients(model, theirs))
     assert model.metrics["nll"] == pytest.approx(
         float(-(policy / tokens)[:, 0].sum().detach()), rel=1e-4
     )
@@ -181,11 +181,11 @@ def test_what_is_measured_says_which_reply_is_preferred_and_by_how_much(tiny_int
         with model.llm.disable_adapter():
             reference, _ = plain_scores(model.causal, pack)
     rewards = DPO["beta"] * (policy - reference)
-    found = model.metrics
-    assert found["rewards/chosen"] == pytest.approx(float(rewards[:, 0].sum()), abs=1e-4)
-    assert found["rewards/accuracies"] == float((rewards[:, 0] > rewards[:, 1]).sum())
-    assert found["rewards/margins"] == pytest.approx(
-        found["rewards/chosen"] - found["rewards/rejected"], abs=1e-5
+    actual = model.metrics
+    assert actual["rewards/chosen"] == pytest.approx(float(rewards[:, 0].sum()), abs=1e-4)
+    assert actual["rewards/accuracies"] == float((rewards[:, 0] > rewards[:, 1]).sum())
+    assert actual["rewards/margins"] == pytest.approx(
+        actual["rewards/chosen"] - actual["rewards/rejected"], abs=1e-5
     )
 
 
@@ -218,8 +218,8 @@ def test_full_tuning_takes_its_reference_from_the_batch(tiny_internlm2):
     policy, tokens = plain_scores(model.causal, pack)
     theirs = plain_dpo(policy, theirs_reference.detach(), tokens, DPO)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    found = gradients(model, ours)
-    agree(found, gradients(model, theirs), 1e-3)
+    actual = gradients(model, ours)
+    agree(actual, gradients(model, theirs), 1e-3)
 
 
 def test_losses_of_certain_and_hopeless_replies_are_finite():
@@ -240,25 +240,25 @@ def test_log_odds_of_a_half_are_zero():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"dataset_format": "xtuner"}, "format must be one of preference"),
-        ({"objective": "sft"}, "format must be of conversations"),
+        ({"objective": "sft"}, "format must be one for conversations"),
         ({"dataset_format": "tokens"}, "format must be one of preference"),
-        ({"overlong": "truncate"}, "overlong = 'truncate' would take the replies"),
-        ({"objective": "reward", "mmlu_path": "m.json"}, "mmlu_path asks for letters"),
+        ({"overlong": "truncate"}, "overlong = 'truncate' would remove the replies"),
+        ({"objective": "reward", "mmlu_path": "m.json"}, "mmlu_path asks for replies"),
         ({"dpo_beta": 0.0}, "dpo_beta is 0"),
         ({"dpo_label_smoothing": 0.5}, "below 0.5"),
-        ({"dpo_label_smoothing": 0.1, "dpo_loss_type": "ipo"}, "belongs to dpo_loss_type"),
-        ({"overlong": "cut"}, "would take the replies"),
+        ({"dpo_label_smoothing": 0.1, "dpo_loss_type": "ipo"}, "goes only with dpo_loss_type"),
+        ({"overlong": "cut"}, "would remove the replies"),
         ({"train_on_prompt": True}, "compares replies"),
         ({"objective": "ppo"}, "one of 'sft', 'dpo', 'orpo', 'reward'"),
     ],
 )
-def test_settings_that_make_no_sense_are_sentences(plain_settings, changes, said):
+def test_settings_that_make_no_sense_are_sentences(plain_settings, changes, message):
     values = plain_settings | {"objective": "dpo", "dataset_format": "preference"}
     build_settings(values, "c")
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         build_settings(values | changes, "c")
 
 

@@ -67,12 +67,12 @@ REWARDS = ((2.0, -1.0), (0.3, 0.2), (-1.0, 1.5), (7.0, -6.0))
 
 def test_the_focal_loss_and_its_gradient_are_those_of_the_formula():
     rewards = torch.tensor(REWARDS[:3], dtype=torch.float64, requires_grad=True)
-    found = reward_losses(rewards, "focal")
-    for loss, (good, bad) in zip(found.tolist(), REWARDS, strict=False):
+    focal = reward_losses(rewards, "focal")
+    for loss, (good, bad) in zip(focal.tolist(), REWARDS, strict=False):
         p = 1 / (1 + math.exp(bad - good))
         assert loss == pytest.approx(-((1 - 2 * max(0, p - 0.5)) ** 2) * math.log(p))
     # A pair that stands the wrong way round is weighed in full.
-    assert float(found[2].detach()) == float(reward_losses(rewards.detach())[2])
+    assert float(focal[2].detach()) == float(reward_losses(rewards.detach())[2])
     assert torch.autograd.gradcheck(lambda r: reward_losses(r, "focal"), rewards)
 
 
@@ -82,9 +82,9 @@ def test_penalties_are_those_of_the_formula_and_finite_past_the_barrier():
         reward_regularization(rewards, "log_barrier"),
         reward_regularization(rewards, "l2"),
     )
-    for found, square, pair in zip(barrier.tolist(), squares.tolist(), REWARDS, strict=True):
+    for actual, square, pair in zip(barrier.tolist(), squares.tolist(), REWARDS, strict=True):
         inside = [max(-4.999, min(4.999, r)) for r in pair]
-        assert found == pytest.approx(-sum(math.log(5 - r) + math.log(5 + r) for r in inside))
+        assert actual == pytest.approx(-sum(math.log(5 - r) + math.log(5 + r) for r in inside))
         assert square == pytest.approx(sum(r * r for r in pair))
     assert reward_regularization(rewards, "none").tolist() == [0, 0, 0, 0]
 
@@ -102,9 +102,9 @@ def test_loss_and_penalty_are_what_the_settings_say(tiny_llama, data):
 
 def test_packed_padded_and_beside_a_silent_pack_it_is_the_same(tiny_internlm2, data):
     flat, padded = build(tiny_internlm2), build(tiny_internlm2, attention="sdpa")
-    wanted = flat(collate_flat([data[0]]))
-    torch.testing.assert_close(padded(collate_padded([data[0]], 0)), wanted, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(flat(collate_flat([data[0], data[~1]])), wanted)
+    expected = flat(collate_flat([data[0]]))
+    torch.testing.assert_close(padded(collate_padded([data[0]], 0)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(flat(collate_flat([data[0], data[~1]])), expected)
     silent = flat(collate_flat([data[~1]]))
     silent.backward()
     assert float(silent.detach()) == 0
@@ -130,12 +130,14 @@ def test_a_trained_reward_is_converted_merged_proved_and_loaded_by_transformers(
     names = json.loads((adapter / "adapter_config.json").read_text())
     assert names["task_type"] == "SEQ_CLS" and names["modules_to_save"] == ["score"]
     with torch.no_grad():
-        found = plain_rewards(merged.eval(), data, 0)
+        actual = plain_rewards(merged.eval(), data, 0)
         if method == "lora":
             base = loading.load_reward_model(tiny_internlm2, dtype="float32", device="cpu")
             wrapped = PeftModel.from_pretrained(base, str(adapter)).eval()
-            torch.testing.assert_close(plain_rewards(wrapped, data, 0), found, rtol=1e-3, atol=1e-3)
-    assert (found[:, 0] > found[:, 1]).float().mean() > 0.7
+            torch.testing.assert_close(
+                plain_rewards(wrapped, data, 0), actual, rtol=1e-3, atol=1e-3
+            )
+    assert (actual[:, 0] > actual[:, 1]).float().mean() > 0.7
 
 
 def test_a_fully_tuned_reward_model_is_written_for_transformers(

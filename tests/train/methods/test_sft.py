@@ -22,13 +22,13 @@ def build(folder, bits=None, attention="segments", adapter=LORA, **kwargs):
 
 def samples(lengths=(5, 70, 1, 33)):
     rng = np.random.default_rng(0)
-    made = []
+    packs = []
     for n in lengths:
         ids = rng.integers(20, 500, n)
         labels = np.where(rng.random(n) < 0.6, ids, -100)
         labels[0] = -100
-        made.append({"ids": ids, "labels": labels, "lengths": [n]})
-    return made
+        packs.append({"ids": ids, "labels": labels, "lengths": [n]})
+    return packs
 
 
 def together(packs):

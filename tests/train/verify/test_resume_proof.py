@@ -1,6 +1,5 @@
 """The proof of resuming: what holds is said to hold, and the first thing that breaks is named."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import torch
 from elysia.core.errors import CheckpointError, ElysiaError, UsageError
 from elysia.train import launch
 from elysia.train.config.settings import Settings
-from elysia.train.distributed.strategy import SingleDevice
+from elysia.train.distributed.strategy import SingleDeviceStrategy
 from elysia.train.engine import rng
 from elysia.train.hooks.step_digest_hook import compute_digest
 from elysia.train.verify import resume_proof
@@ -52,7 +51,7 @@ def test_randomness_that_is_not_restored_is_named_at_the_step_after_the_stop(
 
 
 def test_an_optimizer_that_starts_anew_is_found_in_what_is_left(tmp_path, settings, monkeypatch):
-    restored = SingleDevice.restore
+    restored = SingleDeviceStrategy.restore
 
     def forgetful(self, path):
         payload = restored(self, path)
@@ -60,7 +59,7 @@ def test_an_optimizer_that_starts_anew_is_found_in_what_is_left(tmp_path, settin
             state["exp_avg"].zero_()
         return payload
 
-    monkeypatch.setattr(SingleDevice, "restore", forgetful)
+    monkeypatch.setattr(SingleDeviceStrategy, "restore", forgetful)
     proof = resume_proof.verify_resume(settings, tmp_path, here, steps=(2, 1))
     assert not proof.holds  # the loss of step 3 is still the same: what differs is what it left
     assert "numbers differ, by up to" in proof.differences[0]
@@ -80,7 +79,7 @@ def test_a_device_that_is_not_deterministic_is_not_blamed_on_resuming(
 
     proof = resume_proof.verify_resume(settings, tmp_path, other_seed, steps=(1, 1))
     assert proof.differences[0].startswith("step 1: data is ")
-    assert "nothing is shown of resuming" in proof.differences[-1]
+    assert "this says nothing about resuming" in proof.differences[-1]
 
 
 def test_a_sampler_that_leads_elsewhere_is_a_fault(tmp_path, settings):
@@ -120,7 +119,7 @@ def test_a_digest_sees_every_bit():
 
 def test_the_excerpt_keeps_enough_rows_to_hold_some_out(settings):
     assert resume_proof.build_subset(settings, 8).sources[0]["limit"] == 10
-    few = dataclasses.replace(settings, data_path=[{"path": "x.json", "limit": 5}])
+    few = settings.replace(data_path=[{"path": "x.json", "limit": 5}])
     assert resume_proof.build_subset(few, 8).sources[0]["limit"] == 5
 
 
@@ -166,9 +165,9 @@ def test_every_method_is_proved_through_the_command_line(
 ):
     settings = (pair_settings if kind == "dpo" else plain_settings) | method
     settings |= {"dtype": "bfloat16", "max_length": 512}
-    said = command(tmp_path, settings, "verify-resume", "--steps", "2+2", *flags)
-    assert "2 steps and 2 after resuming are 4 steps, to the bit." in said
-    said = command(tmp_path, settings, "verify-packing", *flags)
-    assert "float32: " in said and "bfloat16: " in said
-    assert "Samples in a pack do not touch each other." in said
-    print(said)
+    output = command(tmp_path, settings, "verify-resume", "--steps", "2+2", *flags)
+    assert "2 steps and 2 after resuming are 4 steps, to the bit." in output
+    output = command(tmp_path, settings, "verify-packing", *flags)
+    assert "float32: " in output and "bfloat16: " in output
+    assert "Samples in a pack do not touch each other." in output
+    print(output)

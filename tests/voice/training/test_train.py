@@ -164,7 +164,7 @@ def test_bfloat16_products_learn_and_weights_stay_in_float32(tmp_path, settings,
         ({"base": "/x/G.pth"}, ConfigError, "base_config"),
         ({"segment_frames": 500}, VoiceError, "segment_frames asks for 500"),
         ({"dtype": "float16"}, DeviceError, "needs a GPU"),
-        ({"report_to": "nothing"}, ConfigError, "no tracker"),
+        ({"report_to": "nothing"}, ConfigError, "not a known tracker"),
         ({"lr": 1e9, "max_steps": 9}, ElysiaError, "loss became|fewer frames"),
     ],
 )  # fmt: skip

@@ -2,8 +2,8 @@
 
     TRITON_INTERPRET=1 python interpreted.py [lora|full MODEL_FOLDER]…
 
-Prints, as JSON, what was patched in each model, how often each kernel was called, and how far losses and gradients
-are off. Slow (a row of a kernel is a call), and float32 alone: the interpreter calculates in numpy.
+Prints, as JSON, what was patched in each model, how often each kernel was called, and how far losses and
+gradients are off. Slow (a row of a kernel is a call), and float32 alone: the interpreter calculates in numpy.
 """
 
 import json
@@ -26,8 +26,8 @@ KERNELS = {"norm": LigerRMSNormFunction, "rope": LigerRopeFunction, "gate": Lige
 
 
 def mend_the_interpreter():
-    """Two things that a compiled kernel has and the interpreter lacks: a float argument is a float32 of Triton's,
-    and CUDA's own rsqrt."""
+    """Two things that a compiled kernel has and the interpreter lacks: a float argument is a float32 of
+    Triton's, and CUDA's own rsqrt."""
     known = interpreter._implicit_cvt
 
     def converted(argument):
@@ -79,15 +79,15 @@ def gradients(model):
 
 
 def main(how, folder, calls):
-    wanted, patched = gradients(build(folder, how)), build(folder, how)
+    expected, patched = gradients(build(folder, how)), build(folder, how)
     assert not any(calls.values())
     counts = liger.patch_model(patched.causal)
     got = gradients(patched)
-    off = {n: float((got[n] - v).abs().max() / v.abs().max()) for n, v in wanted.items()}
+    off = {n: float((got[n] - v).abs().max() / v.abs().max()) for n, v in expected.items()}
     alive = all(bool(v.abs().max() > 0) for v in got.values())
-    found = {"patched": counts, "calls": dict(calls), "off": max(off.values()), "alive": alive}
+    report = {"patched": counts, "calls": dict(calls), "off": max(off.values()), "alive": alive}
     calls.update(dict.fromkeys(calls, 0))
-    return found
+    return report
 
 
 if __name__ == "__main__":

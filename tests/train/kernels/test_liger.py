@@ -1,7 +1,7 @@
 """Liger's kernels in a model of ours.
 
-The kernels themselves are run by Triton's interpreter, where Triton and Liger are installed; on a GPU they never
-were. Where they are not, stand-ins of their signatures show what is patched.
+The kernels themselves are run by Triton's interpreter, where Triton and Liger are installed; on a GPU they
+never were. Where they are not, stand-ins of their signatures show what is patched.
 """
 
 import json
@@ -20,8 +20,8 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, L
 
 from elysia.core.errors import ModelError
 from elysia.models import adapters, loading, tiny
-from elysia.train.config.preflight import check_liger
 from elysia.train.config.settings import build_settings
+from elysia.train.config.validation import check_liger_model
 from elysia.train.kernels import fused_lora, liger
 
 IDS = torch.arange(20, 84).view(2, 32)
@@ -87,18 +87,18 @@ apply_rotary_pos_emb = modeling_llama.apply_rotary_pos_emb
 @pytest.fixture
 def kernels(monkeypatch):
     """Stand-ins where liger.py imports the kernels from."""
-    made = {
+    kernels_by_name = {
         "rms_norm": ("LigerRMSNormFunction", Kernel(norm)),
         "rope": ("LigerRopeFunction", Kernel(rope)),
         "swiglu": ("LigerSiLUMulFunction", Kernel(lambda gate, up: F.silu(gate) * up)),
     }
     for name in ("liger_kernel", "liger_kernel.ops"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    for name, (function, kernel) in made.items():
+    for name, (function, kernel) in kernels_by_name.items():
         module = ModuleType(name)
         setattr(module, function, kernel)
         monkeypatch.setitem(sys.modules, f"liger_kernel.ops.{name}", module)
-    return {name: kernel for name, (_, kernel) in made.items()}
+    return {name: kernel for name, (_, kernel) in kernels_by_name.items()}
 
 
 def step(model):
@@ -124,35 +124,35 @@ def test_one_model_gets_the_kernels_and_the_classes_stay(request, kernels, fixtu
     plain, model = build(), build()
     classes = [kind.forward for kind in (LlamaAttention, LlamaMLP, LlamaRMSNorm)]
     assert liger.patch_model(model) == {"norms": 5, "attentions": 2, "gates": 2}
-    wanted = step(plain)
+    expected = step(plain)
     assert not any(kernel.calls for kernel in kernels.values())  # another model has none
-    found = step(model)
+    actual = step(model)
     assert {name: kernel.calls for name, kernel in kernels.items()} == {
         "rms_norm": 5, "rope": 2, "swiglu": 2
     }  # fmt: skip
-    for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=1e-5, atol=1e-6)
     assert [kind.forward for kind in (LlamaAttention, LlamaMLP, LlamaRMSNorm)] == classes
     assert modeling_llama.apply_rotary_pos_emb is apply_rotary_pos_emb
     assert list(model.state_dict()) == list(plain.state_dict())
 
 
 def test_what_the_kernels_need_is_told(monkeypatch):
-    assert "need a GPU" in liger.missing_requirement("cpu")
+    assert "need a GPU" in str(liger.missing_requirement("cpu"))
     monkeypatch.setattr(liger, "find_spec", lambda name: None)
-    assert "triton is not installed" in liger.missing_requirement("cuda")
+    assert "triton is not installed" in str(liger.missing_requirement("cuda"))
     monkeypatch.setattr(liger, "find_spec", lambda name: name == "triton" or None)
-    assert f"pip install --no-deps {liger.PACKAGE}" in liger.missing_requirement("cuda")
+    assert f"pip install --no-deps {liger.PACKAGE}" in str(liger.missing_requirement("cuda"))
     monkeypatch.setattr(liger, "find_spec", lambda name: name)
-    assert liger.missing_requirement("cuda") == ""
+    assert liger.missing_requirement("cuda") is None
 
 
 def test_a_model_of_another_family_is_refused_by_its_config(plain_settings, tmp_path):
     settings = build_settings(plain_settings | {"liger_kernel": True}, "c")
     (tmp_path / "config.json").write_text('{"model_type": "mistral"}')
     with pytest.raises(ModelError, match=r"internlm2, llama, qwen2, and .* is a mistral model"):
-        check_liger(settings, str(tmp_path))
-    check_liger(settings, plain_settings["pretrained_model_name_or_path"])
+        check_liger_model(settings, str(tmp_path))
+    check_liger_model(settings, plain_settings["pretrained_model_name_or_path"])
 
 
 def test_an_attention_that_does_not_rotate_by_that_name_is_refused(monkeypatch):
