@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from elysia.core.errors import MemoryFault
 from elysia.memory.base import Memory, MemoryInput, MemoryKind, MemoryScope
-from elysia.memory.extract import UserFact
+from elysia.memory.extract.slots import UserFact
 from elysia.store.tables import memories as table
 from elysia.store.tables import new_id
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from elysia.memory.base import MemoryInput
-from elysia.retrieval.analyzer import stem
+from elysia.memory.extract.slots import UserFact
 
-__all__ = ["FactExtractor", "UserFact", "build_slot_name", "extract_facts", "split_sentences"]
+__all__ = ["FactExtractor", "UserFact", "extract_facts", "split_sentences"]
 
 MAX_MESSAGE = 4_000  # characters of a message that are read; longer ones are pasted texts
 MAX_FACTS = 8  # of one message; whoever states more is telling a story
@@ -32,21 +32,6 @@ _PLAYED = re.compile(
     re.I | re.M,
 )
 _SENTENCES = re.compile(r"[^。！？!?；;\n.]+(?:\.(?=\S)[^。！？!?；;\n.]*)*[。！？!?；;\n.]*")
-_ARTICLES = {"the", "a", "an", "of", "my", "so", "too", "very", "much", "really"}
-
-
-@dataclass(frozen=True)
-class UserFact:
-    """A fact about the user, in the user's words. Importance is from 0 to 1.
-
-    With `against`, it only matters where a fact of the slot with that word is known, which it ends; a
-    slot that ends in `*` then stands for every slot that begins so.
-    """
-
-    slot: str
-    text: str
-    importance: float = 0.7
-    against: str | None = None
 
 
 class FactExtractor(Protocol):
@@ -58,7 +43,7 @@ class FactExtractor(Protocol):
 
 def extract_facts(message: MemoryInput) -> list[UserFact]:
     """The facts that a user's message states about the user; none of anybody else's message."""
-    # Imported here, as both languages build on this module.
+    # Imported late: compiling their patterns takes 0.2 s.
     from elysia.memory.extract.chinese import extract_chinese
     from elysia.memory.extract.english import extract_english
 
@@ -90,17 +75,6 @@ def split_sentences(text: str) -> Iterator[tuple[str, bool]]:
         if body:
             end = sentence[len(body) :]
             yield body, "?" in end or "？" in end
-
-
-def build_slot_name(thing: str) -> str:
-    """What a slot calls a thing: "Playing pianos" and "play piano" give the same name.
-
-    >>> build_slot_name("playing the piano") == build_slot_name("play pianos")
-    True
-    """
-    thing = re.sub(r"^(?:the|a|an|to|some|any|my|more|much)\s+", "", thing.strip().casefold())
-    words = [stem(word) for word in re.findall(r"[^\W_]+", thing) if word not in _ARTICLES]
-    return " ".join(words)[:60]
 
 
 def _drop_quotation(match: re.Match[str]) -> str:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterator
 
 from elysia.memory.dates import find_date_ranges, get_local_date
-from elysia.memory.extract import UserFact, build_slot_name
+from elysia.memory.extract.slots import UserFact, build_slot_name
 
+# Alternations that the patterns below are built from.
 SURNAMES = (
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林高罗郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭"
     "陆汪范金石廖贾夏韦付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严覃武戴莫孔向汤温康施文牛樊葛邢安齐"
@@ -49,11 +50,13 @@ NOT = r"(?:再也|从来|一点|根本)*(?:不再|不太|不怎么|不大|不)"
 DO = "吃|喝|看|听|玩|做|读|逛|去|打|弹|画|养|用|写|学|唱|跳|买"
 COUNT = r"(?:\d+|[一二两三四五六七八九十几]+)?"
 
+# Taken off the front of a clause.
 FILLER = re.compile(
     r"^(?:你好|哈喽|嗨|嗯+|啊|哦|对了|其实|说实话|顺便说一下|那个|不对|不是|说错了|而且|但是|可是|不过|因为|"
     r"所以|然后|现在|今天|昨天|最近|以后|上周|去年|悄悄告诉你|偷偷跟你说|告诉你|跟你说|说起来|记住|记得|"
     r"谢谢|呀|吧)+[呀啊吧哦～~：: ]*(?=我|叫)"
 )
+# Clauses that state no fact of now: questions, suppositions, what others say, the past, wishes.
 ASKS = re.compile(r"什么|谁|哪|吗|几岁|多少|怎么|为什么|是不是|有没有|猜|记得.*(?:不|没)$|呢$")
 SUPPOSED = re.compile(
     r"如果|假如|要是|假设|万一|倘若|若是|想象|梦见|梦到|希望|真想|好想|恨不得|就好了|本来想|差点"
@@ -63,6 +66,7 @@ REPORTED = re.compile(
 )
 PAST = re.compile(r"以前|曾经?|之前|小时候|那时候?|当年|原来|过去|当时|过$")
 WISHED = re.compile(r"想|打算|准备|要|会|可能|也许|计划|考虑|快要|差不多")
+# A clause without a subject that begins so has the one of the clause before.
 CARRIED = re.compile(
     r"^(?:现在|已经|今年|在|住|租|是|养|有|喜欢|最|很|特别|读|学|做|当|不|戒|来自|老家|毕业|属|"
     r"爱|讨厌|对|会|还|也|都|只|改|每)"
@@ -72,6 +76,7 @@ OTHER = re.compile(
     rf"朋友|同学|同事|邻居|学[姐妹长弟]|亲戚|网友|客户|病人|(?<![是当做])一[个位只条]|有个|养了|暗恋|认识|{PETS}"
 )
 SCHOOL = r"[^在于上进了]{1,10}?(?:大学|学院|中学|高中|小学|一中|师大)"
+# What follows 叫 or 是 or 喜欢 in everyday phrases, and is no name, no place and no thing.
 BAD_NAME = re.compile(
     r"^(?:[了过着他她它你我您这那不来上出醒去别多少早回]|什么|外卖|车|的士|救护|大家|起床|"
     r"一[个声下]|家|快递|代驾|怎么|服务员)"
@@ -171,6 +176,7 @@ RULES: list[Rule] = [
     )
 ]  # fmt: skip
 
+# People and pets. `rel` is the relation, `kind` the animal.
 CALLED = re.compile(
     rf"^(?:你|您|大家|朋友们?|同学们?|同事们?)?(?:可以|就|以后|都|也|平时|还是|直接)*(?:叫|喊|"
     rf"称呼)我{NAME}{END}"
@@ -204,6 +210,7 @@ PET_GONE = re.compile(
     r"^(?:我家?的?)?(?P<name>[\u4e00-\u9fff]{1,4}?)(?:昨天|今天|上周|前几天|已经)*(?:去世|过世|"
     r"走丢|死|去喵星|去汪星|被?送人)了"
 )
+# Likes, habits and health. A statement and its contrary fill the same slot.
 TASTE = re.compile(
     rf"^{ADV}{DEGREE}(?:{NOT})?{DEGREE}(?:喜欢上?|爱(?=[{DO.replace('|', '')}]|上|[\u4e00-\u9fff]{{2}})|"
     rf"热爱|钟爱|迷上|讨厌|受不了|怕|害怕)了?(?:{DO})?(?P<thing>[^，]{{1,14}}?)(?:了|啦|啊|呀|哦)*$"
@@ -230,6 +237,7 @@ LANGUAGE = re.compile(
     rf"^{ADV}(?:在|正在)?(?:不会|会|能)?(?:说|讲|学|"
     rf"自学)(?:一点)?(?P<what>[\u4e00-\u9fff]{{1,4}}(?:语|话)|英文|中文|日文)[^，]{{0,4}}$"
 )
+# Plans: facts only with a day that is named.
 MOVED = re.compile(
     r"(?P<event>[\u4e00-\u9fff]{2,8}?)(?:的时间|的日子)?(?:定在|改到|改在|改成|推迟到|提前到|"
     r"延期到|约在|安排在)了?[^，]+"

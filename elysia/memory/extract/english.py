@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 
 from elysia.memory.dates import find_date_ranges, get_local_date
-from elysia.memory.extract import UserFact, build_slot_name
+from elysia.memory.extract.slots import UserFact, build_slot_name
 
+# Alternations that the patterns below are built from.
 PETS = (
     "dog|puppy|cat|kitten|rabbit|bunny|hamster|parrot|tortoise|turtle|goldfish|fish|bird|budgie|guinea pig|"
     "ferret|horse|pony|snake|lizard|gecko|greyhound|labrador|retriever|corgi|poodle|terrier|spaniel|beagle|"
@@ -52,12 +53,14 @@ NAME = r"(?P<name>[A-Z][\w'-]+(?: [A-Z][\w'-]+){0,2})"
 PLACE = r"(?P<place>(?:[a-z]+ ){0,3}?[A-Z][\w' -]*(?:, [A-Z][\w ]+)?)"
 AM = r"I(?:'m| am|'ve| have|'d)?"
 
+# Taken off the front of a clause.
 FILLER = re.compile(
     r"^(?:(?:hi|hello|hey|well|oh|okay|ok|yes|yeah|no|sorry|actually|anyway|so|and|but|also|by the way|btw|"
     r"honestly|to be honest|in fact|thanks|thank you|you know|these days|nowadays|today|now|i mean|besides|"
     r"because|since|for me|personally)\b[, !]*)+",
     re.I,
 )
+# Clauses that state no fact of now: questions, suppositions, what others say, the past.
 ASKS = re.compile(
     r"^(?:what|who|where|when|why|how|which|do|does|did|is|are|am|can|could|would|will|should|"
     r"have|has|guess)\b(?! not)",
@@ -76,17 +79,20 @@ REPORTED = re.compile(
 PAST = re.compile(
     r"\b(?:used to|once|years ago|back then|when I was|as a child|formerly|previously)\b", re.I
 )
+# Where a sentence is divided into clauses.
 CLAUSES = re.compile(
     r",\s+(?:and|but|so|because|though|although|while|which|who)\s+|\s+(?:and|but|so|because|"
     r"though)\s+(?=I\b|I'm|my\b|we\b|it's\b)|"
     r",\s+(?=I\b|I'm|my\b|we\b|it's\b|you\b|he\b|she\b|they\b)|\s+[—–-]\s+|:\s+"
 )
+# "I like you", "I love talking": not things that somebody likes.
 HOLLOW = re.compile(
     r"^(?:(?-i:the)\b|you|it|that|this|them|him|her|those|these|what|how|when|to talk|talking|chatting|"
     r"to chat|your|me|us|one|so|there|the|then|to|my|a few|which|such|like|especially|who|making mistakes|"
     r"each other|everything|something|anything|nothing|all|both|if)\b",
     re.I,
 )
+# "I'm Sorry", "I'm Chinese": capitalized, but no name.
 NOT_NAME = re.compile(
     r"^(?:I|Not|Sorry|Sure|Glad|Happy|Sad|Tired|Back|Here|Fine|OK|Okay|Good|Chinese|English|American|"
     r"British|French|German|Japanese|Korean|Russian|Italian|Spanish|Christian|Muslim|Jewish|Buddhist|Irish|"
@@ -148,6 +154,7 @@ RULES: list[Rule] = [
     )
 ]  # fmt: skip
 
+# People and pets. `rel` is the relation, `kind` the animal.
 RELATION = re.compile(
     rf"^(?i:my) (?:[a-z]+ )?(?P<rel>{PARTNERS}|{FAMILY}|{OTHERS})(?:'s name is| is called| is "
     rf"named| is|,)? (?P<name>[A-Z][\w'-]+)\b"
@@ -174,6 +181,7 @@ SMALL = re.compile(
 PET_GONE = re.compile(
     r"^(?P<name>[A-Z][\w'-]+) (?:has |was |had )*(?:died|passed away|ran away|put to sleep)\b"
 )
+# Likes, habits and health. A statement and its contrary fill the same slot.
 THING = r"(?P<thing>[^;]{2,120})"
 TASTE = re.compile(
     rf"^I {ADV}(?P<not>(?:don't|do not|no longer|never|can't|cannot|didn't) )?{ADV}(?P<verb>like|"
@@ -220,6 +228,7 @@ LANGUAGE = re.compile(
     rf"(?:fluent |some |a little )?(?P<thing>{LANGUAGES})\b",
     re.I,
 )
+# Plans: facts only with a day that is still to come.
 PLAN = re.compile(
     r"^(?:I'm|I am|I|I've|I have|I'll|We're|we're|We|we|We'll|we'll) (?:(?:also|now|just|still|finally|"
     r"probably) )*(?:going to|planning (?:to|on)|will|have|got|am|'ll|moving|flying|starting|start|getting|"
@@ -236,6 +245,7 @@ EVENT = re.compile(
     r"rescheduled to|set for)\b"
 )
 SPLIT = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+|\s+or\s+")
+# Taken off the end of a thing that is liked.
 TAIL = re.compile(
     r"\s+(?:any ?more|now|a lot|very much|so much|too|as well|these days|recently|lately|the most|best|"
     r"at all|though|because .*|when .*|sometimes|since .*|such as .*|in the .*|with friends?|but .*|"
