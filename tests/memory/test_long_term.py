@@ -341,7 +341,7 @@ def test_killed_while_it_remembers_it_keeps_all_that_was_remembered(
     assert store.remember(scope, [message_at("new", "one more boat")])
 
 
-class Failing:
+class FailingEmbedder:
     """An embedder whose model is gone after some texts."""
 
     name, dimensions = "failing", 2
@@ -356,7 +356,7 @@ class Failing:
 
 
 def test_with_a_failing_embedder_words_go_on_and_it_is_said_once(open_store, scope, say, caplog):
-    embedder = Failing()
+    embedder = FailingEmbedder()
     store = open_store(embedder=embedder)
     store.remember(scope, [say("a marmalade cat")])
     store._index_writer.flush()
