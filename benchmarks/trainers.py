@@ -261,10 +261,18 @@ def peer(run: Runs, folder: Path, samples: list[Any]) -> Trained:
     return trainer.train, lambda: trainer.model
 
 
-def xtuner(run: Runs, folder: Path, samples: list[Any]) -> Trained:
-    """XTuner's own classes, on ids and labels that are ready; on a CPU without its AMP wrapper."""
+def _stand_in_for_image_packages() -> None:
+    """XTuner imports packages for images together with its code for texts; no image is used here."""
     from unittest.mock import MagicMock
 
+    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+        sys.modules[name] = MagicMock(__version__="none")
+    sys.modules["skimage"] = sys.modules["skimage.io"] = MagicMock()
+
+
+def xtuner(run: Runs, folder: Path, samples: list[Any]) -> Trained:
+    """XTuner's own classes, on ids and labels that are ready; on a CPU without its AMP wrapper."""
+    _stand_in_for_image_packages()
     from datasets import Dataset
     from mmengine.config import ConfigDict
     from mmengine.optim import OptimWrapper
@@ -272,10 +280,6 @@ def xtuner(run: Runs, folder: Path, samples: list[Any]) -> Trained:
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
 
-    # Its images' packages are imported with its texts' code; no image comes here.
-    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-        sys.modules[name] = MagicMock(__version__="none")
-    sys.modules["skimage"] = sys.modules["skimage.io"] = MagicMock()
     from xtuner.dataset.collate_fns import default_collate_fn
     from xtuner.dataset.huggingface import pack_dataset
     from xtuner.engine.runner import TrainLoop
@@ -284,12 +288,8 @@ def xtuner(run: Runs, folder: Path, samples: list[Any]) -> Trained:
     torch.cpu.is_bf16_supported = lambda: True  # it asks the device's module, which has no answer
     rows = Dataset.from_list(samples)
     packs = pack_dataset(
-        rows,
-        max_length=run["longest"],
-        use_varlen_attn=False,
-        shuffle_before_pack=True,
-        map_num_proc=1,
-    )
+        rows, max_length=run["longest"], use_varlen_attn=False, shuffle_before_pack=True, map_num_proc=1
+    )  # fmt: skip
     lora = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": TARGETS}
     model = {
         "type": SupervisedFinetune, "use_varlen_attn": False, "use_activation_checkpointing": False,

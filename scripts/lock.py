@@ -30,12 +30,12 @@ WITHOUT = {"sounddevice"}
 
 def closure(names: list[str], skip: set[str]) -> dict[str, str]:
     """Name to version of everything that `names` need in this environment, `skip` and its needs left out."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     queue = [Requirement(name) for name in names]
     while queue:
-        wanted = queue.pop()
-        name = canonicalize_name(wanted.name)
-        if name in found or name in skip or name in WITHOUT:
+        requirement = queue.pop()
+        name = canonicalize_name(requirement.name)
+        if name in versions or name in skip or name in WITHOUT:
             continue
         try:
             package = distribution(name)
@@ -43,13 +43,13 @@ def closure(names: list[str], skip: set[str]) -> dict[str, str]:
             raise SystemExit(
                 f"{name} is not installed here: install it, then lock again."
             ) from None
-        found[name] = package.version
+        versions[name] = package.version
         for line in package.requires or []:
             need = Requirement(line)
-            extras = wanted.extras or {""}
+            extras = requirement.extras or {""}
             if need.marker is None or any(need.marker.evaluate({"extra": e}) for e in extras):
                 queue.append(need)
-    return found
+    return versions
 
 
 def main() -> None:

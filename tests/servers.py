@@ -33,20 +33,16 @@ def postgres() -> Iterator[str]:
         if os.geteuid() == 0:
             os.chown(folder, NOBODY, NOBODY)
         data = folder / "data"
-        made = [
+        initdb = [
             programs / "initdb",
             "-D",
             data,
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
+            *"-U postgres -A trust -E UTF8 --locale=C".split(),
         ]
-        subprocess.run([*made, "--no-sync"], check=True, capture_output=True, **_as_nobody(folder))
-        options = [word for one in HASTE for word in ("-c", one)]
+        subprocess.run(
+            [*initdb, "--no-sync"], check=True, capture_output=True, **_as_nobody(folder)
+        )
+        options = [word for option in HASTE for word in ("-c", option)]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(
                 [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", *options],
@@ -146,7 +142,7 @@ def answers(url: str) -> bool:
 
 def free_port() -> int:
     """A port of loopback that nobody has at the moment."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port

@@ -82,8 +82,8 @@ def complaint(words):
         elif program == "make":
             targets = re.findall(r"^([\w$()/.-]+):", (ROOT / "Makefile").read_text(), re.M)
             targets = [target.replace("$(VENV)", ".venv") for target in targets]
-            wanted = [word for word in words[1:] if "=" not in word]
-            return next((f"make has no target {w}" for w in wanted if w not in targets), None)
+            named = [word for word in words[1:] if "=" not in word]
+            return next((f"make has no target {w}" for w in named if w not in targets), None)
         elif len(words) > 1 and program.startswith("python") and words[1].endswith(".py"):
             return None if (ROOT / words[1]).exists() else f"{words[1]} is not there"
     except (ElysiaError, SystemExit) as error:
@@ -149,8 +149,8 @@ def test_the_readme_names_both_commands_and_its_tree_exists(page):
 
 
 def test_the_page_of_settings_is_what_the_script_writes():
-    made = script(ROOT / "scripts" / "settings_doc.py")
-    page = made.build_page()
+    module = script(ROOT / "scripts" / "settings_doc.py")
+    page = module.build_page()
     committed = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert committed == page, "python scripts/settings_doc.py > docs/settings.md"
 

@@ -151,8 +151,8 @@ def test_the_products_of_a_full_step_are_those_that_torch_counts(tiny_internlm2,
 
 def test_every_length_of_a_row_has_kernels_of_its_own_in_16_bits(tiny_internlm2, plain_settings):
     settings = build_settings(plain_settings, "here")
-    one = [MicroBatchShape((100,), False, 32)]
-    three = [*one, MicroBatchShape((300,), False, 32), MicroBatchShape((120,), False, 32)]
+    single = [MicroBatchShape((100,), False, 32)]
+    three = [*single, MicroBatchShape((300,), False, 32), MicroBatchShape((120,), False, 32)]
     half = CostModel(settings, replace(ONE_EACH, dtype="bfloat16"), tiny_internlm2)
-    assert half.kernel_bytes(three) == 2 * half.kernel_bytes(one) > 10 * KERNEL
+    assert half.kernel_bytes(three) == 2 * half.kernel_bytes(single) > 10 * KERNEL
     assert CostModel(settings, ONE_EACH, tiny_internlm2).kernel_bytes(three) == 0
