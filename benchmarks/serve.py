@@ -3,7 +3,7 @@
     python benchmarks/serve.py WORK_DIR            # makes the model there once (112 million parameters)
     python benchmarks/serve.py WORK_DIR --streams 1,8,64 --seconds 180
 
-One thread everywhere. Every ratio is of one run on one machine; wall times are told only where they
+One thread everywhere. Every ratio is of one run on one machine; wall times are given only where they
 are the question (time to first token), as medians of turns taken one after another.
 """
 
@@ -45,13 +45,13 @@ def main() -> None:
     parser.add_argument("--skip-engines", action="store_true", help="the gateway only")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    model, file = made(args.work_dir)
+    model, file = make_model(args.work_dir)
     speeds = {} if args.skip_engines else {"transformers bf16": transformers_speed(model)}
     streams = [int(n) for n in args.streams.split(",") if n]
     with_gateway(file, speeds, streams, args.seconds, args.pairs)
 
 
-def made(folder: Path) -> tuple[Path, Path]:
+def make_model(folder: Path) -> tuple[Path, Path]:
     """A Llama of 112 million random parameters in bfloat16, and its q4_k_m."""
     from elysia.core.run_card import RunCard
     from elysia.export.gguf_writer import quantize_gguf
@@ -87,10 +87,10 @@ def transformers_speed(model: Path) -> float:
 
     torch.set_num_threads(1)
     engine = transformers.build_engine(model, dtype="bfloat16", device="cpu")
-    return speed(lambda: said(engine), time.process_time)
+    return speed(lambda: count_tokens(engine), time.process_time)
 
 
-def said(engine: Any) -> int:
+def count_tokens(engine: Any) -> int:
     *_, last = engine.stream(request())
     return int(last.usage.reply_tokens)
 
@@ -98,12 +98,12 @@ def said(engine: Any) -> int:
 def speed(work: Callable[[], int], clock: Callable[[], float], turns: int = 3) -> float:
     """The best of some turns, after one that warms up, in tokens per second of `clock`."""
     work()
-    found = []
+    rates = []
     for _ in range(turns):
         began = clock()
         tokens = work()
-        found.append(tokens / max(clock() - began, 1e-9))
-    return max(found)
+        rates.append(tokens / max(clock() - began, 1e-9))
+    return max(rates)
 
 
 def cpu(*pids: int) -> float:
@@ -135,8 +135,8 @@ def in_pairs(
             spent[name] = (clock() - began[0]) / tokens, (time.perf_counter() - began[1]) / tokens
         for place, kind in enumerate(costs):
             costs[kind].append(spent["gateway"][place] / spent["raw"][place] - 1)
-    for kind, found in costs.items():
-        low, middle, high = statistics.quantiles(found, n=4)
+    for kind, values in costs.items():
+        low, middle, high = statistics.quantiles(values, n=4)
         print(
             f"gateway over raw, {kind} a token, {pairs} pairs: {middle:+.1%} "
             f"(quartiles {low:+.1%}, {high:+.1%})",
@@ -180,15 +180,15 @@ def with_gateway(
 
         speeds["raw llama.cpp q4_k_m"] = speed(bare, lambda: cpu(child))
         speeds["engine llama_cpp q4_k_m"] = speed(
-            lambda: said(engine), lambda: cpu(child) + time.process_time()
+            lambda: count_tokens(engine), lambda: cpu(child) + time.process_time()
         )
         speeds["gateway, all its processes"] = speed(through, lambda: cpu(gateway.pid, inner))
         speeds["gateway, llama.cpp's process"] = speed(through, lambda: cpu(inner))
         in_pairs(bare, through, lambda: cpu(child), lambda: cpu(gateway.pid, inner), pairs)
-        own, all_told = cpu(gateway.pid), cpu(gateway.pid, inner)
+        own, total = cpu(gateway.pid), cpu(gateway.pid, inner)
         for _ in range(pairs):
             through()
-        share = (cpu(gateway.pid) - own) / (cpu(gateway.pid, inner) - all_told)
+        share = (cpu(gateway.pid) - own) / (cpu(gateway.pid, inner) - total)
         print(
             f"of the CPU-seconds of {pairs} replies, the gateway's own are {share:.1%}", flush=True
         )
@@ -240,7 +240,7 @@ def first_tokens(engine: Any, client: httpx.Client, raw: dict[str, Any]) -> None
     for _ in range(40):
         began = time.perf_counter()
         with engine.server.events("/completion", raw | {"n_predict": 2, "stream": True}) as events:
-            # The gateway tells words, not half characters: so must what it is compared with.
+            # The gateway sends words, not half characters, so what it is compared with must do so, too.
             next(event for event in events if event["content"] or event["stop"])
             times["raw"].append(time.perf_counter() - began)
             list(events)
@@ -250,32 +250,34 @@ def first_tokens(engine: Any, client: httpx.Client, raw: dict[str, Any]) -> None
             next(lines)
             times["gateway"].append(time.perf_counter() - began)
             list(lines)
-    raw_ms, ours = (1000 * statistics.median(times[name]) for name in ("raw", "gateway"))
-    print(f"first token: raw {raw_ms:.1f} ms, gateway {ours:.1f} ms, added {ours - raw_ms:.1f} ms")
+    raw_ms, gateway_ms = (1000 * statistics.median(times[name]) for name in ("raw", "gateway"))
+    print(
+        f"first token: raw {raw_ms:.1f} ms, gateway {gateway_ms:.1f} ms, added {gateway_ms - raw_ms:.1f} ms"
+    )
 
 
 def load(client: httpx.Client, count: int, seconds: float, *pids: int) -> None:
     """`count` streams at once for a while: failures, tokens, CPU and memory."""
     until = time.monotonic() + seconds
-    told = {"replies": 0, "tokens": 0, "busy": 0}
+    counts = {"replies": 0, "tokens": 0, "busy": 0}
     faults: list[str] = []
     lock = threading.Lock()
 
     def talk() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=600, trust_env=False) as one:
+        with httpx.Client(base_url=client.base_url, timeout=600, trust_env=False) as session:
             while time.monotonic() < until:
                 try:
-                    tokens = sum(1 for _ in stream(one, 24))
+                    tokens = sum(1 for _ in stream(session, 24))
                 except Exception as error:
                     with lock:
                         if str(error).startswith("429"):
-                            told["busy"] += 1
+                            counts["busy"] += 1
                         else:
                             faults.append(f"{type(error).__name__}: {error}"[:120])
                     continue
                 with lock:
-                    told["replies"] += 1
-                    told["tokens"] += tokens
+                    counts["replies"] += 1
+                    counts["tokens"] += tokens
 
     memory, began = rss(*pids), cpu(*pids)
     threads = [threading.Thread(target=talk) for _ in range(count)]
@@ -285,8 +287,8 @@ def load(client: httpx.Client, count: int, seconds: float, *pids: int) -> None:
         thread.join()
     spent = cpu(*pids) - began
     print(
-        f"{count:3} streams: {told['replies']} replies, {told['busy']} told to wait, {len(faults)} "
-        f"failures, {told['tokens'] / spent:.0f} tokens per CPU-second, memory "
+        f"{count:3} streams: {counts['replies']} replies, {counts['busy']} asked to wait, {len(faults)} "
+        f"failures, {counts['tokens'] / spent:.0f} tokens per CPU-second, memory "
         f"{memory / 1e6:.0f} -> {rss(*pids) / 1e6:.0f} MB {faults[:2]}",
         flush=True,
     )

@@ -1,7 +1,7 @@
 """`make bench-voice`: how fast each voice speaks, and how soon, alone and beside a busy language model.
 
-Full-size VITS with random weights (the time does not depend on what they say), eSpeak NG. The real-time
-factor is seconds of work a second of sound; first sound is counted from the whole sentence. Asserts nothing.
+Full-size VITS with random weights (the time does not depend on them), and eSpeak NG. The real-time factor
+is seconds of work per second of audio; the first sound is timed from the complete sentence. Asserts nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 TEXT = "今天天气不错，我们一起去公园散步，好不好？"
-FRAMES_A_SYMBOL = 3  # a trained voice spends some 35 ms on a symbol, blanks counted
+FRAMES_PER_SYMBOL = 3  # a trained voice spends some 35 ms on a symbol, blanks counted
 
 
 def make_vits(folder: Path) -> None:
-    """A model folder of the full size, its durations about those of speech, exported to ONNX, too."""
+    """A full-size model folder, exported to ONNX, too, with durations like those of speech."""
     import torch
     from safetensors.torch import save_file
     from transformers import VitsConfig, VitsModel
@@ -41,7 +41,7 @@ def make_vits(folder: Path) -> None:
     )  # fmt: skip
     model = VitsModel(config).eval()
     model.duration_predictor.flows[0].translate.data[0] = -torch.log(
-        torch.tensor(FRAMES_A_SYMBOL - 0.5)
+        torch.tensor(FRAMES_PER_SYMBOL - 0.5)
     )
     save_file(
         {k: v.contiguous() for k, v in model.state_dict().items()},
@@ -54,7 +54,7 @@ def make_vits(folder: Path) -> None:
 
 @contextmanager
 def busy_model() -> Iterator[None]:
-    """A process that multiplies as a language model does while it generates, on every core it gets."""
+    """A process that multiplies like a language model that generates, on every core it gets."""
     stop = multiprocessing.Event()
     worker = multiprocessing.Process(target=_multiply, args=(stop,), daemon=True)
     worker.start()
@@ -101,7 +101,7 @@ def measure(voice: object, rounds: int) -> dict[str, float]:
     }
 
 
-def voices(folder: Path) -> Iterator[tuple[str, object]]:
+def iter_engines(folder: Path) -> Iterator[tuple[str, object]]:
     """Every engine, and VITS by threads and backend."""
     from elysia.voice.engines.espeak import EspeakEngine
     from elysia.voice.engines.vits import VitsEngine
@@ -112,9 +112,9 @@ def voices(folder: Path) -> Iterator[tuple[str, object]]:
     yield "vits torch", VitsEngine(folder, backend="torch")
 
 
-def parts(folder: Path, rounds: int) -> None:
-    """Of each part of full-size VITS: multiply-adds and this process's work a second of sound,
-    beside what a large matrix product on one thread would take for as many.
+def report_parts(folder: Path, rounds: int) -> None:
+    """For each part of full-size VITS: multiply-adds and this process's work per second of audio, beside
+    the time of a large matrix product on one thread with as many.
     """
     import numpy as np
     import torch
@@ -123,16 +123,16 @@ def parts(folder: Path, rounds: int) -> None:
     from elysia.voice.vits.onnx_runtime import OnnxBackend
 
     symbols, frames, window = 144, 430, 80
-    runs, random = OnnxBackend(folder), np.random.default_rng(0)
-    speaker, reach = runs.speaker(0), runs.receptive_field
+    backend, random = OnnxBackend(folder), np.random.default_rng(0)
+    speaker, field = backend.speaker(0), backend.receptive_field
     ids = random.integers(0, 20, (1, symbols))
     noise = random.standard_normal((1, 2, symbols), dtype=np.float32)
     latents = random.standard_normal((1, 192, frames), dtype=np.float32)
-    near = np.ascontiguousarray(latents[:, :, : window + 2 * reach])
+    near = np.ascontiguousarray(latents[:, :, : window + 2 * field])
     square = random.standard_normal((1024, 1024), dtype=np.float32)
-    left = torch.from_numpy(square)
+    matrix = torch.from_numpy(square)
     torch.set_num_threads(1)
-    peak = 1024**3 / least(rounds, lambda: left @ left) / 1e9
+    peak = 1024**3 / least(rounds, lambda: matrix @ matrix) / 1e9
     model = remove_weight_norm(load_vits_model(folder))
     a_second = 22_050 / 256
     print(f"matrix product, one thread: {peak:.1f} G multiply-adds a second")
@@ -140,9 +140,9 @@ def parts(folder: Path, rounds: int) -> None:
     flow = macs(model.flow, torch.from_numpy(latents), speaker)
     decoder = macs(model.decoder, torch.from_numpy(latents), speaker)
     for name, count, work, sound in (
-        ("text", text, lambda: runs.text(ids, speaker, noise), frames),
-        ("flow", flow, lambda: runs.flow(latents, speaker), frames),
-        ("decoder", decoder, lambda: runs.decode(near, speaker, reach, reach), window),
+        ("text", text, lambda: backend.text(ids, speaker, noise), frames),
+        ("flow", flow, lambda: backend.flow(latents, speaker), frames),
+        ("decoder", decoder, lambda: backend.decode(near, speaker, field, field), window),
     ):
         each = count * a_second / frames / 1e9
         print(
@@ -153,35 +153,35 @@ def parts(folder: Path, rounds: int) -> None:
 
 
 def least(rounds: int, work: Callable[[], object]) -> float:
-    """Seconds of this process's work at the quickest of some rounds."""
+    """Seconds of this process's work in the fastest of some rounds."""
     work()
-    found = []
+    seconds = []
     for _ in range(rounds):
         start = time.process_time()
         work()
-        found.append(time.process_time() - start)
-    return min(found)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
 
 
-def macs(part: object, given: object, speaker: object) -> int:
+def macs(part: object, inputs: object, speaker: object) -> int:
     """Multiply-adds of the convolutions and products in a plain part."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         name = type(part).__name__
-        mask = torch.ones(1, 1, given.shape[-1])  # type: ignore[attr-defined]
+        mask = torch.ones(1, 1, inputs.shape[-1])  # type: ignore[attr-defined]
         if name == "VitsTextEncoder":
-            part(given, mask.transpose(1, 2))  # type: ignore[operator]
+            part(inputs, mask.transpose(1, 2))  # type: ignore[operator]
         elif name == "VitsHifiGan":
-            part(given, torch.from_numpy(speaker))  # type: ignore[operator]
+            part(inputs, torch.from_numpy(speaker))  # type: ignore[operator]
         else:
-            part(given, mask, torch.from_numpy(speaker), reverse=True)  # type: ignore[operator]
+            part(inputs, mask, torch.from_numpy(speaker), reverse=True)  # type: ignore[operator]
     return counter.get_total_flops() // 2
 
 
 def soak(minutes: float, folder: Path) -> dict[str, object]:
-    """Speak without pause, some listeners leaving; memory by the minute, and what is left at the end.
+    """Speak without pause while some listeners leave; memory by the minute, and what is left at the end.
 
     Threads, processes and files are counted against those of before; files in a temporary folder that
     is this process's and its children's alone.
@@ -190,7 +190,7 @@ def soak(minutes: float, folder: Path) -> dict[str, object]:
     from elysia.voice.engines.vits import VitsEngine
     from elysia.voice.streaming import TTSWorker
 
-    speakers = [TTSWorker(EspeakEngine()), TTSWorker(VitsEngine(folder, backend="onnx"))]
+    workers = [TTSWorker(EspeakEngine()), TTSWorker(VitsEngine(folder, backend="onnx"))]
     temporary = folder / "temporary"
     temporary.mkdir()
     os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
@@ -200,8 +200,8 @@ def soak(minutes: float, folder: Path) -> dict[str, object]:
         if passed >= 60 * (len(by_minute) + 1):
             gc.collect()
             by_minute.append(round(memory(), 1))
-        for number, speaker in enumerate(speakers):
-            reply = speaker.open_stream()
+        for number, worker in enumerate(workers):
+            reply = worker.open_stream()
             reply.write(f"第{count}句，{TEXT}{TEXT}")
             reply.end()
             for heard, _ in enumerate(reply.sound()):
@@ -210,8 +210,8 @@ def soak(minutes: float, folder: Path) -> dict[str, object]:
             count += 1
     gc.collect()
     by_minute.append(round(memory(), 1))
-    for speaker in speakers:
-        speaker.close()
+    for worker in workers:
+        worker.close()
     return {
         "minutes": minutes, "replies": count, "memory_mib": by_minute,
         "threads_left": threading.active_count() - threads, "processes_left": children() - processes,
@@ -248,7 +248,7 @@ def main() -> None:
         folder = Path(name)
         make_vits(folder)
         if args.parts:
-            parts(folder, args.rounds)
+            report_parts(folder, args.rounds)
             return
         if args.soak:
             with nullcontext() if args.no_load else busy_model():
@@ -261,8 +261,8 @@ def main() -> None:
 
 
 def report(folder: Path, rounds: int, where: str, only: str) -> None:
-    """One line a voice; each warmed up with one sentence."""
-    for name, voice in voices(folder):
+    """One line per engine, each warmed up with a sentence."""
+    for name, voice in iter_engines(folder):
         if only not in name:
             continue
         list(voice.synthesize("好。"))  # type: ignore[attr-defined]

@@ -104,6 +104,11 @@ def build_router(state: GatewayState) -> APIRouter:
     async def model(name: str) -> Response:
         return JSONResponse(describe_model(state.models.find(name)))
 
+    _add_status_routes(routes, state)
+    return routes
+
+
+def _add_status_routes(routes: APIRouter, state: GatewayState) -> None:
     @routes.get("/health", response_model=None)
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
@@ -120,8 +125,6 @@ def build_router(state: GatewayState) -> APIRouter:
             state.metrics.running.labels(model.name).set(model.queue.running)
             state.metrics.waiting.labels(model.name).set(model.queue.waiting)
         return Response(state.metrics.page(), media_type="text/plain; version=0.0.4")
-
-    return routes
 
 
 def describe_model(model: ServedModel) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from elysia.core.messages import Message
 from elysia.core.templates import get_template
 from elysia.engines import openai
 from elysia.engines.base import GenerationRequest, Sampling
-from tests.gateway.parrot import KEY, MANNER, Parrot, running
+from tests.gateway.parrot import KEY, MANNER, ParrotEngine, running
 
 TEMPLATE = get_template("default")
 
 
 @pytest.fixture(scope="module")
 def parrot():
-    return Parrot()
+    return ParrotEngine()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_faults_are_sentences(engine, url):
         openai.build_engine(url, model="x")
     with pytest.raises(EngineError, match="Nobody answers"):
         openai.build_engine("http://127.0.0.1:9")
-    with running([("parrot", Parrot(), MANNER)], keys=(KEY,)) as client:
+    with running([("parrot", ParrotEngine(), MANNER)], keys=(KEY,)) as client:
         with pytest.raises(EngineError, match="refused the key") as caught:
             openai.build_engine(str(client.base_url), key="wrong-key-of-somebody")
         assert "wrong-key" not in str(caught.value)

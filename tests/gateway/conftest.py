@@ -10,16 +10,16 @@ pytest.importorskip("fastapi", reason="requirements/serve.lock is not installed"
 
 import httpx
 
-from tests.gateway.parrot import MANNER, Parrot, running
+from tests.gateway.parrot import MANNER, ParrotEngine, running
 
 
 @pytest.fixture(scope="module")
-def parrot() -> Parrot:
-    return Parrot()
+def parrot() -> ParrotEngine:
+    return ParrotEngine()
 
 
 @pytest.fixture(scope="module")
-def client(parrot: Parrot) -> Iterator[httpx.Client]:
+def client(parrot: ParrotEngine) -> Iterator[httpx.Client]:
     """A gateway without keys, over the parrot."""
-    with running([("parrot", parrot, MANNER)], max_waiting=3) as found:
-        yield found
+    with running([("parrot", parrot, MANNER)], max_waiting=3) as client:
+        yield client

@@ -21,7 +21,7 @@ MANNER = ChatFormat(get_template("internlm2_chat"), "你是爱莉希雅。", ("<
 KEY = "a-key-for-the-tests-of-the-gateway"
 
 
-class Parrot(ScriptedEngine):
+class ParrotEngine(ScriptedEngine):
     """Says the last message back, a character a delta; counts who is inside.
 
     A message of `wait` is not answered before `gate` is set; `fail` fails in mid-reply, `forever`
@@ -47,34 +47,34 @@ class Parrot(ScriptedEngine):
             self.inside += 1
             self.most = max(self.most, self.inside)
         try:
-            yield from self._said(request, cancel or threading.Event())
+            yield from self._iter_reply(request, cancel or threading.Event())
         finally:
             with self._lock:
                 self.inside -= 1
 
-    def _said(self, request: GenerationRequest, cancel: threading.Event) -> Iterator[Delta]:
+    def _iter_reply(self, request: GenerationRequest, cancel: threading.Event) -> Iterator[Delta]:
         text = request.text or request.messages[-1].text
         if text == "wait":
             self.gate.wait(120)
-        stops, said = StopTextFilter(request.stop), 0
-        while said < request.sampling.max_new_tokens and not stops.stopped:
+        stops, count = StopTextFilter(request.stop), 0
+        while count < request.sampling.max_new_tokens and not stops.stopped:
             if cancel.is_set():
                 self.cancelled += 1
-                yield Delta("", "cancelled", TokenUsage(1, said))
+                yield Delta("", "cancelled", TokenUsage(1, count))
                 return
-            if text == "fail" and said == 2:
+            if text == "fail" and count == 2:
                 from elysia.core.errors import EngineError
 
                 raise EngineError("The engine broke.")
-            if text != "forever" and said >= len(text):
+            if text != "forever" and count >= len(text):
                 break
             if text == "forever":
                 time.sleep(0.005)
-            if shown := stops.push(text[said % len(text)]):
+            if shown := stops.push(text[count % len(text)]):
                 yield Delta(shown)
-            said += 1
-        over = stops.stopped or said >= len(text)
-        yield Delta(stops.rest(), "stop" if over else "length", TokenUsage(len(text), said))
+            count += 1
+        over = stops.stopped or count >= len(text)
+        yield Delta(stops.rest(), "stop" if over else "length", TokenUsage(len(text), count))
 
     def close(self) -> None:
         self.closed = True
@@ -89,10 +89,10 @@ def running(models: list[Any], voices: Any = None, **settings: Any) -> Iterator[
     import uvicorn
 
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-    one = uvicorn.Server(config)
-    thread = threading.Thread(target=one.run, kwargs={"sockets": [sock]}, daemon=True)
+    uvicorn_server = uvicorn.Server(config)
+    thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
-    while not one.started:
+    while not uvicorn_server.started:
         time.sleep(0.01)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     try:
@@ -100,6 +100,6 @@ def running(models: list[Any], voices: Any = None, **settings: Any) -> Iterator[
             client.app = app
             yield client
     finally:
-        one.should_exit = True
+        uvicorn_server.should_exit = True
         thread.join(10)
         sock.close()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.gateway.parrot import KEY, MANNER, Parrot, running
+from tests.gateway.parrot import KEY, MANNER, ParrotEngine, running
 
 GOOD = {"model": "parrot", "messages": [{"role": "user", "content": "hi"}]}
 CHAT = "/v1/chat/completions"
@@ -127,25 +127,25 @@ def test_a_key_above_its_limits_is_told_when_to_come_again(parrot):
 
 
 def test_a_full_queue_is_429_and_those_inside_are_served():
-    parrot = Parrot(slots=1)
+    parrot = ParrotEngine(slots=1)
     with running([("parrot", parrot, MANNER)], max_waiting=1) as client:
         wait = GOOD | {"messages": [{"role": "user", "content": "wait"}]}
-        found = []
+        statuses = []
 
         def ask():
-            found.append(client.post(CHAT, json=wait))
+            statuses.append(client.post(CHAT, json=wait))
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
         until = time.monotonic() + 60
-        while len(found) < 2 and time.monotonic() < until:
+        while len(statuses) < 2 and time.monotonic() < until:
             time.sleep(0.01)
         parrot.gate.set()
         for thread in threads:
             thread.join()
-        assert sorted(answer.status_code for answer in found) == [200, 200, 429, 429]
-        assert all("Retry-After" in a.headers for a in found if a.status_code == 429)
+        assert sorted(answer.status_code for answer in statuses) == [200, 200, 429, 429]
+        assert all("Retry-After" in a.headers for a in statuses if a.status_code == 429)
         assert parrot.most == 1
 
 
@@ -159,8 +159,8 @@ def test_clients_that_leave_leak_no_slot(client, parrot):
             f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
-        with socket.create_connection((client.base_url.host, client.base_url.port)) as one:
-            one.sendall(head.encode() + body[: -(number % 3) or None])
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+            connection.sendall(head.encode() + body[: -(number % 3) or None])
             time.sleep(0.002 * (number % 7))
     slots = client.app.state.models.models["parrot"].queue
     until = time.monotonic() + 60
@@ -179,7 +179,7 @@ def test_an_engine_that_fails_ends_its_stream_with_an_error(client):
 
 
 def test_no_stream_gets_anothers_text(client):
-    found = {}
+    results = {}
 
     def ask(number):
         text = f"{number}-" * 20
@@ -191,11 +191,11 @@ def test_no_stream_gets_anothers_text(client):
             for line in answer.text.splitlines()
             if line.startswith("data: {")
         ]
-        found[number] = "".join(parts) == text
+        results[number] = "".join(parts) == text
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == dict.fromkeys(range(16), True)
+    assert results == dict.fromkeys(range(16), True)

@@ -7,35 +7,35 @@ import pytest
 from elysia.engines import openai
 from elysia.engines.base import Delta, TokenUsage
 from elysia.engines.tool_calling import get_tool_set
-from tests.gateway.parrot import MANNER, Parrot, running
+from tests.gateway.parrot import MANNER, ParrotEngine, running
 
 CHAT = "/v1/chat/completions"
 TOOL = {"type": "function", "function": {"name": "weather", "strict": True, "parameters": {}}}
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 
-class Able(Parrot):
+class ToolEngine(ParrotEngine):
     """Calls the first function that it must call; says how many images it was shown."""
 
-    capabilities = Parrot.capabilities | {"tools", "images"}
+    capabilities = ParrotEngine.capabilities | {"tools", "images"}
 
-    def _said(self, request, cancel):
+    def _iter_reply(self, request, cancel):
         offer = get_tool_set(request.tools)
         shown = sum(len(message.images) for message in request.messages)
         if offer and offer.required:
             call = {"name": next(iter(offer.functions)), "arguments": {"place": "上海"}}
             text = json.dumps(call, ensure_ascii=False)
-            said = [*map(Delta, text), Delta("", "stop", TokenUsage(1, 2))]
-            yield from offer.parse_stream(said)
+            deltas = [*map(Delta, text), Delta("", "stop", TokenUsage(1, 2))]
+            yield from offer.parse_stream(deltas)
         elif shown:
             yield Delta(f"{shown} images", "stop", TokenUsage(1, 2))
         else:
-            yield from super()._said(request, cancel)
+            yield from super()._iter_reply(request, cancel)
 
 
 @pytest.fixture(scope="module")
 def able():
-    return Able()
+    return ToolEngine()
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def test_a_call_comes_through_whole_and_in_pieces(passing, able):
     assert json.loads(call["function"]["arguments"]) == {"place": "上海"}
     assert able.requests[-1].tools["tools"] == [TOOL]
     lines = passing.post(CHAT, json=body | {"stream": True}).text.split("\n\n")
-    told = [json.loads(line[6:])["choices"][0] for line in lines if line.startswith("data: {")]
-    assert told[-1]["finish_reason"] == "tool_calls"
-    assert any("tool_calls" in event["delta"] for event in told)
+    choices = [json.loads(line[6:])["choices"][0] for line in lines if line.startswith("data: {")]
+    assert choices[-1]["finish_reason"] == "tool_calls"
+    assert any("tool_calls" in event["delta"] for event in choices)
 
 
 def test_what_a_call_returned_reaches_the_engine_with_its_id(passing, able):
@@ -85,8 +85,8 @@ def test_images_are_shown_to_an_engine_that_sees(passing, client):
         {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}},
     ]
     body = ask(parts)
-    told = passing.post(CHAT, json=body).json()["choices"][0]["message"]["content"]
-    assert told == "1 images"
+    content = passing.post(CHAT, json=body).json()["choices"][0]["message"]["content"]
+    assert content == "1 images"
     refused = client.post(CHAT, json=body | {"model": "parrot"})
     assert refused.status_code == 400 and "images" in refused.json()["error"]["message"]
 
@@ -110,9 +110,9 @@ def test_images_are_shown_to_an_engine_that_sees(passing, client):
         ),
     ],
 )  # fmt: skip
-def test_what_is_no_tool_or_image_is_400(passing, changes, said):
+def test_what_is_no_tool_or_image_is_400(passing, changes, words):
     answer = passing.post(CHAT, json=ask() | changes)
-    assert answer.status_code == 400 and said in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and words in answer.json()["error"]["message"]
 
 
 def test_a_check_of_others_passes(passing):

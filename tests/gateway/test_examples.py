@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.parrot import MANNER, Parrot, running
+from tests.gateway.parrot import MANNER, ParrotEngine, running
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
 EXAMPLES = {
@@ -20,7 +20,7 @@ ADDRESS = "http://127.0.0.1:23333"
 
 @pytest.fixture(scope="module")
 def url():
-    with running([("merged.q4_k_m", Parrot(), MANNER)]) as client:
+    with running([("merged.q4_k_m", ParrotEngine(), MANNER)]) as client:
         yield str(client.base_url).rstrip("/")
 
 
@@ -37,5 +37,5 @@ def test_the_example_with_curl(url):
         pytest.skip("curl is not installed")
     line = next(line for line in PAGE.splitlines() if line.startswith("curl "))
     words = shlex.split(line.replace(ADDRESS, url))
-    told = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert '"content":"你是谁？"' in told.stdout, told.stderr
+    run = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert '"content":"你是谁？"' in run.stdout, run.stderr

@@ -6,7 +6,7 @@ import json
 import openai
 import pytest
 
-from tests.gateway.parrot import MANNER, Parrot, running
+from tests.gateway.parrot import MANNER, ParrotEngine, running
 
 ASK = {"model": "parrot", "messages": [{"role": "user", "content": "Hello 你好🌸"}]}
 
@@ -31,14 +31,16 @@ def test_a_chat_completion_is_openais_object(client):
 
 
 def test_a_stream_says_the_same_in_pieces_and_counts_when_asked(client):
-    told, last = events(chat(client, stream=True, stream_options={"include_usage": True}))
+    stream_events, last = events(chat(client, stream=True, stream_options={"include_usage": True}))
     assert last == "[DONE]"
-    assert told[0]["choices"][0]["delta"]["role"] == "assistant"
-    texts = [c["delta"].get("content", "") for event in told for c in event["choices"]]
+    assert stream_events[0]["choices"][0]["delta"]["role"] == "assistant"
+    texts = [c["delta"].get("content", "") for event in stream_events for c in event["choices"]]
     assert "".join(texts) == "Hello 你好🌸"
-    assert [c["finish_reason"] for event in told for c in event["choices"]][-1] == "stop"
-    assert told[-1]["choices"] == [] and told[-1]["usage"]["completion_tokens"] == 9
-    assert all(event["usage"] is None for event in told[:-1])
+    assert [c["finish_reason"] for event in stream_events for c in event["choices"]][-1] == "stop"
+    assert (
+        stream_events[-1]["choices"] == [] and stream_events[-1]["usage"]["completion_tokens"] == 9
+    )
+    assert all(event["usage"] is None for event in stream_events[:-1])
 
 
 def test_characters_that_some_take_for_line_ends_are_escaped_in_events(client):
@@ -46,8 +48,8 @@ def test_characters_that_some_take_for_line_ends_are_escaped_in_events(client):
     answer = chat(client, stream=True, messages=[{"role": "user", "content": odd}])
     raw = answer.content.decode()
     assert not any(mark in raw for mark in "\u2028\x85\u2029")
-    told, _ = events(answer)
-    texts = [c["delta"].get("content", "") for event in told for c in event["choices"]]
+    stream_events, _ = events(answer)
+    texts = [c["delta"].get("content", "") for event in stream_events for c in event["choices"]]
     assert "".join(texts) == odd
 
 
@@ -62,8 +64,8 @@ def test_several_choices_have_seeds_of_their_own(client, parrot):
     body = chat(client, n=3, seed=7).json()
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
     assert [request.sampling.seed for request in parrot.requests[-3:]] == [7, 8, 9]
-    told, _ = events(chat(client, n=2, stream=True))
-    assert {c["index"] for event in told for c in event["choices"]} == {0, 1}
+    stream_events, _ = events(chat(client, n=2, stream=True))
+    assert {c["index"] for event in stream_events for c in event["choices"]} == {0, 1}
 
 
 def test_the_persona_and_its_stop_words_come_from_the_model(client, parrot):
@@ -85,8 +87,11 @@ def test_plain_completions(client):
     body = client.post("/v1/completions", json={"model": "parrot", "prompt": "abc"}).json()
     assert body["choices"][0]["text"] == "abc" and body["object"] == "text_completion"
     ask = {"model": "parrot", "prompt": "abc", "stream": True}
-    told, last = events(client.post("/v1/completions", json=ask))
-    assert "".join(c["text"] for e in told for c in e["choices"]) == "abc" and last == "[DONE]"
+    stream_events, last = events(client.post("/v1/completions", json=ask))
+    assert (
+        "".join(c["text"] for e in stream_events for c in e["choices"]) == "abc"
+        and last == "[DONE]"
+    )
 
 
 def test_the_simple_endpoint_keeps_the_history(client):
@@ -107,7 +112,7 @@ def test_models_health_and_metrics(client):
     assert 'elysia_requests_total{path="/v1/chat/completions",status="200"}' in page
 
 
-class Embedder(Parrot):
+class EmbeddingEngine(ParrotEngine):
     capabilities = frozenset({"embeddings"})
 
     def embed(self, texts):
@@ -115,7 +120,7 @@ class Embedder(Parrot):
 
 
 def test_embeddings_in_both_encodings():
-    with running([("e", Embedder(), MANNER)]) as client:
+    with running([("e", EmbeddingEngine(), MANNER)]) as client:
         body = client.post("/v1/embeddings", json={"model": "e", "input": ["ab", "c"]}).json()
         assert [entry["embedding"] for entry in body["data"]] == [[1.0, 0.5, 2.0], [1.0, 0.5, 1.0]]
         assert body["usage"]["prompt_tokens"] == 3
@@ -125,7 +130,7 @@ def test_embeddings_in_both_encodings():
 
 
 def test_several_models_answer_under_their_names():
-    first, second = Parrot(), Parrot()
+    first, second = ParrotEngine(), ParrotEngine()
     with running([("one", first, MANNER), ("two", second, MANNER)]) as client:
         chat(client, model="two")
         assert (len(first.requests), len(second.requests)) == (0, 1)
@@ -133,8 +138,8 @@ def test_several_models_answer_under_their_names():
 
 @pytest.fixture(scope="module")
 def openai_client(client):
-    with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0) as found:
-        yield found
+    with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0) as api:
+        yield api
 
 
 def test_openais_own_client_is_content(openai_client):

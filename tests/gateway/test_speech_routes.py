@@ -21,16 +21,16 @@ from elysia.gateway.speech_routes import MAX_CONCURRENT
 from elysia.voice.audio import StreamResampler, resample_chunk
 from elysia.voice.base import AudioChunk
 from elysia.voice.registry import VoiceFile
-from tests.gateway.parrot import KEY, MANNER, Parrot, running
+from tests.gateway.parrot import KEY, MANNER, ParrotEngine, running
 
 RATE = 24_000
 
 
-class Whistle:
+class WhistleEngine:
     """Says each character as ten milliseconds of its own level; counts what it was asked."""
 
     def __init__(self):
-        self.made = 0
+        self.synthesized = 0
         self.closed = False
         self.gate = threading.Event()
 
@@ -42,13 +42,13 @@ class Whistle:
                 time.sleep(0.005)
             if "wait" in text:
                 self.gate.wait(120)
-            self.made += 1
+            self.synthesized += 1
             yield AudioChunk(
                 np.full(int(RATE / 100 / speed), ord(char) % 100 * 100, "<i2").tobytes(), RATE
             )
         while "forever" in text:
             time.sleep(0.005)
-            self.made += 1
+            self.synthesized += 1
             yield AudioChunk(bytes(480), RATE)
 
     def close(self):
@@ -59,10 +59,10 @@ class WhistleFile(VoiceFile):
     """A voice file that opens a whistle."""
 
     def open(self):
-        return WHISTLES.setdefault(self.name, Whistle())
+        return WHISTLES.setdefault(self.name, WhistleEngine())
 
 
-WHISTLES: dict[str, Whistle] = {}
+WHISTLES: dict[str, WhistleEngine] = {}
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def client():
         name: WhistleFile(name, "silent", Path(f"{name}.toml"), "A whistle.", speed)
         for name, speed in (("whistle", 1.0), ("quick", 2.0), ("other", 1.0))
     }
-    with running([("parrot", Parrot(), MANNER)], voices=files, max_waiting=2) as found:
-        yield found
+    with running([("parrot", ParrotEngine(), MANNER)], voices=files, max_waiting=2) as client:
+        yield client
     assert all(whistle.closed for whistle in WHISTLES.values())
 
 
@@ -123,8 +123,8 @@ def test_other_forms_are_files_that_a_player_reads(client, form):
 
 def test_openais_own_client_streams_it(client):
     with (
-        openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none") as theirs,
-        theirs.audio.speech.with_streaming_response.create(
+        openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none") as api,
+        api.audio.speech.with_streaming_response.create(
             model="tts-1", voice="whistle", input="abc.", response_format="pcm"
         ) as answer,
     ):
@@ -139,7 +139,7 @@ def test_a_stream_of_audio_begins_before_the_voice_is_done(client):
         "response_format": "wav",
         "stream_format": "audio",
     }
-    WHISTLES.setdefault("other", Whistle()).gate.clear()
+    WHISTLES.setdefault("other", WhistleEngine()).gate.clear()
     with client.stream("POST", "/v1/audio/speech", json=body | {"input": "forever"}) as answer:
         got = b""
         for data in answer.iter_raw():
@@ -232,9 +232,9 @@ def test_a_client_that_leaves_frees_the_voice(client):
                     raise httpx.ReadTimeout("left")
 
         def still():
-            before = whistle.made
+            before = whistle.synthesized
             time.sleep(0.1)
-            return whistle.made == before
+            return whistle.synthesized == before
 
         assert until(still), "the voice goes on for nobody"
         assert heard(ask(client, "abc.").content) == levels("abc.")
@@ -283,13 +283,13 @@ def test_the_voices_are_listed(client):
 def test_without_a_key_nothing_is_said_and_the_rate_counts():
     file = WhistleFile("kept", "silent", Path("kept.toml"))
     with running(
-        [("p", Parrot(), MANNER)], voices={"kept": file}, keys=(KEY,), requests_per_minute=2
+        [("p", ParrotEngine(), MANNER)], voices={"kept": file}, keys=(KEY,), requests_per_minute=2
     ) as client:
         assert ask(client, "abc.", voice="kept").status_code == 401
         assert client.get("/v1/audio/voices").status_code == 401
         client.headers["Authorization"] = f"Bearer {KEY}"
-        said = [ask(client, "abc.", voice="kept").status_code for _ in range(3)]
-        assert said == [200, 200, 429]
+        statuses = [ask(client, "abc.", voice="kept").status_code for _ in range(3)]
+        assert statuses == [200, 200, 429]
 
 
 def test_too_many_at_once_are_told_to_come_again(client):
@@ -306,7 +306,7 @@ def test_too_many_at_once_are_told_to_come_again(client):
 
 
 def test_without_voices_the_path_says_so():
-    with running([("p", Parrot(), MANNER)]) as client:
+    with running([("p", ParrotEngine(), MANNER)]) as client:
         assert client.get("/v1/audio/voices").json()["data"] == []
         assert "there is none" in ask(client, "abc.").json()["error"]["message"]
 

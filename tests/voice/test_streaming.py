@@ -14,7 +14,7 @@ RATE = 8000
 PATIENCE = 60  # seconds; a busy machine is no fault
 
 
-class Tape:
+class TapeEngine:
     """A voice that says each letter as 10 ms, notes what it was asked for, and can be held back."""
 
     def __init__(self, mark=1, gate=None, fail=None):
@@ -67,14 +67,14 @@ def until(condition):
 
 
 def test_she_speaks_the_first_sentence_while_the_second_is_not_written(start_worker):
-    stream = start_worker(Tape()).open_stream()
+    stream = start_worker(TapeEngine()).open_stream()
     stream.write("你好，我在。我")
     first = next(stream.sound(timeout=PATIENCE))
     assert first.text == "你好，我在。" and first.number == 0
 
 
 def test_sentences_come_in_order_and_whole(start_worker):
-    tape = Tape()
+    tape = TapeEngine()
     stream = start_worker(tape).open_stream()
     for piece in ("一。二", "。三！", "四"):
         stream.write(piece)
@@ -86,7 +86,7 @@ def test_sentences_come_in_order_and_whole(start_worker):
 
 
 def test_an_empty_reply_ends_at_once(start_worker):
-    stream = start_worker(Tape()).open_stream()
+    stream = start_worker(TapeEngine()).open_stream()
     stream.write("😊……")
     stream.end()
     assert list(stream.sound(timeout=PATIENCE)) == []
@@ -94,7 +94,7 @@ def test_an_empty_reply_ends_at_once(start_worker):
 
 def test_stop_silences_in_the_middle_of_a_sentence(start_worker):
     gate = threading.Event()
-    tape = Tape(gate=gate)
+    tape = TapeEngine(gate=gate)
     stream = start_worker(tape).open_stream()
     stream.write("这是很长的一句话。还有一句。")
     stream.end()
@@ -112,7 +112,7 @@ def test_stop_silences_in_the_middle_of_a_sentence(start_worker):
 
 
 def test_a_new_message_is_spoken_after_the_old_one_was_silenced(start_worker):
-    worker = start_worker(Tape())
+    worker = start_worker(TapeEngine())
     old = worker.open_stream()
     old.write("旧的话。" * 20)
     old.stop()
@@ -125,7 +125,7 @@ def test_a_new_message_is_spoken_after_the_old_one_was_silenced(start_worker):
 
 
 def test_two_listeners_never_hear_each_other(start_worker):
-    worker = start_worker(Tape())
+    worker = start_worker(TapeEngine())
     streams = [worker.open_stream() for _ in range(2)]
     for number in range(5):
         for name, stream in zip("甲乙", streams, strict=True):
@@ -137,7 +137,7 @@ def test_two_listeners_never_hear_each_other(start_worker):
 
 
 def test_a_group_speaks_in_order_each_in_its_own_voice():
-    tapes = {"a": Tape(1), "b": Tape(2)}
+    tapes = {"a": TapeEngine(1), "b": TapeEngine(2)}
     pool = TTSWorkerPool(lambda name: (tapes[name], 1.0))
     streams = [pool.get(name).open_stream() for name in ("a", "b", "a")]
     for number, stream in enumerate(streams):
@@ -152,7 +152,7 @@ def test_a_group_speaks_in_order_each_in_its_own_voice():
 
 def test_a_dead_voice_is_said_once_and_writing_goes_on(start_worker):
     faults = []
-    stream = start_worker(Tape(fail=VoiceError("gone."))).open_stream(on_fault=faults.append)
+    stream = start_worker(TapeEngine(fail=VoiceError("gone."))).open_stream(on_fault=faults.append)
     for _ in range(5):
         stream.write("一句。")
     stream.end()
@@ -161,7 +161,7 @@ def test_a_dead_voice_is_said_once_and_writing_goes_on(start_worker):
 
 
 def test_a_voice_with_a_mistake_of_its_own_does_not_end_the_worker(start_worker):
-    tape = Tape(fail=ZeroDivisionError())
+    tape = TapeEngine(fail=ZeroDivisionError())
     worker = start_worker(tape)
     broken = worker.open_stream()
     broken.write("一句。")
@@ -177,7 +177,7 @@ def test_a_voice_with_a_mistake_of_its_own_does_not_end_the_worker(start_worker)
 def test_a_full_queue_drops_sentences_and_never_blocks_the_writer(start_worker, monkeypatch):
     monkeypatch.setattr(module, "MAX_WAITING_SENTENCES", 4)
     gate = threading.Event()
-    stream = start_worker(Tape(gate=gate)).open_stream()
+    stream = start_worker(TapeEngine(gate=gate)).open_stream()
     for number in range(50):
         stream.write(f"第{number}句话。")
     stream.end()
@@ -189,7 +189,7 @@ def test_a_full_queue_drops_sentences_and_never_blocks_the_writer(start_worker, 
 
 
 def test_a_listener_who_leaves_stops_the_work(start_worker):
-    tape = Tape()
+    tape = TapeEngine()
     stream = start_worker(tape).open_stream()
     stream.write("很长的话" * 30 + "。好")
     sound = stream.sound(timeout=PATIENCE)
@@ -201,7 +201,7 @@ def test_a_listener_who_leaves_stops_the_work(start_worker):
 
 def test_a_slow_listener_costs_a_bound_of_memory_and_nobody_elses_voice(start_worker, monkeypatch):
     monkeypatch.setattr(module, "MAX_AHEAD_SECONDS", 0.2)
-    tape = Tape()
+    tape = TapeEngine()
     worker = start_worker(tape)
     slow, quick = worker.open_stream(), worker.open_stream()
     slow.write("一二三四五六七八九十。" * 20)
@@ -214,7 +214,7 @@ def test_a_slow_listener_costs_a_bound_of_memory_and_nobody_elses_voice(start_wo
 
 
 def test_a_sentence_that_comes_again_is_not_made_again(start_worker):
-    tape = Tape()
+    tape = TapeEngine()
     worker = start_worker(tape)
     audio = []
     for speed in (1.0, 1.0, 2.0):
@@ -228,7 +228,7 @@ def test_a_sentence_that_comes_again_is_not_made_again(start_worker):
 
 def test_the_cache_keeps_to_its_size(start_worker, monkeypatch):
     monkeypatch.setattr(module, "CACHE_SECONDS", 0.2)
-    worker = start_worker(Tape())
+    worker = start_worker(TapeEngine())
     stream = worker.open_stream()
     for number in range(20):
         stream.write(f"这是{number}句。")
@@ -237,7 +237,7 @@ def test_the_cache_keeps_to_its_size(start_worker, monkeypatch):
     assert sum(p.seconds for sound in worker._cache.values() for p in sound) <= 0.2
 
 
-class ColdTape(Tape):
+class ColdTapeEngine(TapeEngine):
     """A tape that must be loaded."""
 
     def __init__(self, fault=None):
@@ -252,7 +252,7 @@ class ColdTape(Tape):
 
 @pytest.mark.parametrize("fault", [None, VoiceError("no model.")])
 def test_a_voice_is_loaded_once_before_anybody_speaks(start_worker, fault):
-    cold = ColdTape(fault)
+    cold = ColdTapeEngine(fault)
     worker = start_worker(cold)
     worker.warm()
     until(lambda: cold.asked == ["warm"])

@@ -145,9 +145,6 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Voice
         raise ConfigError("voice.in_file", path=path, error=error) from None
 
 
-PACKAGE = "elysia.voice.training"
-
-
 def build_runner_config(
     settings: VoiceSettings,
     *,
@@ -163,75 +160,91 @@ def build_runner_config(
     `name` is the experiment's, `start` the start folder, `dtype` that of matrix products, `card` the run
     card for checkpoints, `resume` a checkpoint's path.
     """
+    from elysia.train.engine.optimization import WarmupDecayLR
+    from elysia.voice.training import hooks, loop
+
     return {
         "settings": settings.to_dict(),
         "work_dir": work_dir,
         "experiment_name": name,
         "model": _model_config(settings, start, dtype),
-        "train_dataloader": {
-            "dataset": {
-                "type": f"{PACKAGE}.dataset.ClipDataset", "data": settings.data_path, "start": start,
-                "speaker": settings.speaker, "segment": settings.segment_frames,
-            },
-            "sampler": {
-                "type": "elysia.train.data.dataset.EpochSampler", "batch_size": settings.batch_size,
-            },
-            "batch_size": settings.batch_size,
-            "num_workers": settings.dataloader_num_workers,
-            "collate_fn": {"type": f"{PACKAGE}.dataset.collate"},
-        },
+        "train_dataloader": _dataloader_config(settings, start),
         "train_cfg": {
-            "type": f"{PACKAGE}.loop.VoiceTrainLoop", "max_epochs": settings.max_epochs,
+            "type": _dotted(loop.VoiceTrainLoop), "max_epochs": settings.max_epochs,
             "max_steps": settings.max_steps,
         },
         "optim_wrapper": _optimizer_config(settings, dtype),
         "param_scheduler": {
-            "type": "elysia.train.engine.optimization.WarmupDecayLR", "by_epoch": False, "warmup_ratio": 0.0,
+            "type": _dotted(WarmupDecayLR), "by_epoch": False, "warmup_ratio": 0.0,
             "warmup_steps": settings.warmup_steps, "shape": settings.lr_schedule,
             "min_lr": settings.min_lr,
         },
-        "strategy": {"type": f"{PACKAGE}.loop.VoiceStrategy"},
-        "default_hooks": {
-            "timer": {"type": "IterTimerHook"},
-            "sampler_seed": None,  # the loop seeks
-            "logger": {
-                "type": "LoggerHook", "interval": settings.logging_interval,
-                "log_metric_by_epoch": False,
-            },
-            "param_scheduler": {"type": "ParamSchedulerHook"},
-            "checkpoint": {
-                "type": "elysia.train.hooks.checkpoint_hook.CheckpointHook",
-                "interval": settings.save_steps, "keep": settings.save_total_limit, "card": card,
-            },
-        },
+        "strategy": {"type": _dotted(loop.VoiceStrategy)},
+        "default_hooks": _default_hooks(settings, card),
         "custom_hooks": [
             {
-                "type": f"{PACKAGE}.hooks.SampleAudioHook", "interval": settings.listen_steps,
+                "type": _dotted(hooks.SampleAudioHook), "interval": settings.listen_steps,
                 "texts": settings.listen_texts, "start": start, "speaker": settings.speaker,
             },
-            {"type": f"{PACKAGE}.hooks.LossCurvesHook"},
+            {"type": _dotted(hooks.LossCurvesHook)},
         ],
         "log_processor": {"by_epoch": False, "window_size": settings.logging_interval},
         "visualizer": {
             "type": "Visualizer",
             "vis_backends": trackers.build_vis_backends(settings.report_to, name, work_dir),
         },
-        "launcher": "none",
-        "resume": resume or False,
-        "randomness": {"seed": settings.seed},
-        "env_cfg": {},
-        "log_level": "INFO",
-        "default_scope": "mmengine",
+        "launcher": "none", "resume": resume or False, "randomness": {"seed": settings.seed},
+        "env_cfg": {}, "log_level": "INFO", "default_scope": "mmengine",
+    }  # fmt: skip
+
+
+def _dotted(target: Any) -> str:
+    """The path by which MMEngine imports a class or function; a config must be text."""
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _dataloader_config(settings: VoiceSettings, start: str) -> dict[str, Any]:
+    from elysia.train.data.dataset import EpochSampler
+    from elysia.voice.training.dataset import ClipDataset, collate
+
+    return {
+        "dataset": {
+            "type": _dotted(ClipDataset), "data": settings.data_path, "start": start,
+            "speaker": settings.speaker, "segment": settings.segment_frames,
+        },
+        "sampler": {"type": _dotted(EpochSampler), "batch_size": settings.batch_size},
+        "batch_size": settings.batch_size,
+        "num_workers": settings.dataloader_num_workers,
+        "collate_fn": {"type": _dotted(collate)},
+    }  # fmt: skip
+
+
+def _default_hooks(settings: VoiceSettings, card: dict[str, Any]) -> dict[str, Any]:
+    from elysia.train.hooks.checkpoint_hook import CheckpointHook
+
+    return {
+        "timer": {"type": "IterTimerHook"},
+        "sampler_seed": None,  # the loop itself puts the sampler to its position
+        "logger": {
+            "type": "LoggerHook", "interval": settings.logging_interval, "log_metric_by_epoch": False,
+        },
+        "param_scheduler": {"type": "ParamSchedulerHook"},
+        "checkpoint": {
+            "type": _dotted(CheckpointHook), "interval": settings.save_steps,
+            "keep": settings.save_total_limit, "card": card,
+        },
     }  # fmt: skip
 
 
 def _model_config(settings: VoiceSettings, start: str, dtype: str) -> dict[str, Any]:
     """The class that is trained, and its arguments."""
-    kinds = ("mel", "kl", "duration", "feature", "adversarial")
+    from elysia.voice.training.model import VoiceFinetune
+
+    losses = ("mel", "kl", "duration", "feature", "adversarial")
     return {
-        "type": f"{PACKAGE}.model.VoiceFinetune",
+        "type": _dotted(VoiceFinetune),
         "folder": start,
-        "weights": {kind: getattr(settings, f"{kind}_weight") for kind in kinds},
+        "weights": {name: getattr(settings, f"{name}_weight") for name in losses},
         "mel": {"bands": settings.mel_bands, "low": settings.mel_low, "high": settings.mel_high},
         "segment": settings.segment_frames,
         "dtype": dtype,

@@ -119,7 +119,7 @@ def streamed_wav(rate, channels=1):
     )  # fmt: skip
 
 
-class Speech(BaseHTTPRequestHandler):
+class SpeechHandler(BaseHTTPRequestHandler):
     """A small speech server: what it answers depends on the path's first part."""
 
     requests: list = []
@@ -151,7 +151,7 @@ class Speech(BaseHTTPRequestHandler):
         pass
 
 
-class Server(ThreadingHTTPServer):
+class QuietServer(ThreadingHTTPServer):
     """Says nothing of clients that leave early, which some tests do."""
 
     def handle_error(self, request, client_address):
@@ -160,7 +160,7 @@ class Server(ThreadingHTTPServer):
 
 @pytest.fixture(scope="module")
 def server():
-    server = Server(("127.0.0.1", 0), Speech)
+    server = QuietServer(("127.0.0.1", 0), SpeechHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -171,7 +171,7 @@ def test_openai_gives_bare_samples_at_the_declared_rate(server):
     pieces = list(voice.synthesize("**你好**😊", 1.5))
     assert b"".join(p.data for p in pieces) == TONE
     assert {p.rate for p in pieces} == {24_000}
-    path, body, key = Speech.requests[-1]
+    path, body, key = SpeechHandler.requests[-1]
     assert path == "v1/audio/speech" and key == "Bearer secret"
     assert body["input"] == "你好" and body["speed"] == 1.5 and body["voice"] == "nova"
 
@@ -181,7 +181,7 @@ def test_gpt_sovits_gives_wav_whose_header_says_the_rate(server):
     pieces = list(voice.synthesize("Hello."))
     assert b"".join(p.data for p in pieces) == TONE
     assert {p.rate for p in pieces} == {32_000}
-    path, body, _ = Speech.requests[-1]
+    path, body, _ = SpeechHandler.requests[-1]
     assert path == "tts" and body["text_lang"] == "en" and body["ref_audio_path"] == "a.wav"
 
 
@@ -206,7 +206,7 @@ def test_a_program_that_is_not_there_or_hangs_is_a_sentence(server):
         list(HttpEngine("http://127.0.0.1:9").synthesize("好"))
     with pytest.raises(VoiceError, match="did not answer"):
         list(HttpEngine(f"{server}/hangs", timeout=0.3).synthesize("好"))
-    Speech.gone.set()
+    SpeechHandler.gone.set()
 
 
 def test_an_address_that_is_not_http_is_refused():

@@ -138,16 +138,16 @@ def test_a_checkpoint_without_its_posterior_encoder_still_speaks(make_checkpoint
     assert list(VitsEngine(tmp_path / "v").synthesize("好"))
 
 
-class Boom:
+class ExplodingObject:
     def __reduce__(self):
         return (print, ("ran",))
 
 
 def spoil(weights, how, tensors):
     if how == "code":
-        torch.save({"model": {**tensors, "x": Boom()}}, weights)
+        torch.save({"model": {**tensors, "x": ExplodingObject()}}, weights)
     elif how == "plain pickle":
-        weights.write_bytes(pickle.dumps(Boom()))
+        weights.write_bytes(pickle.dumps(ExplodingObject()))
     elif how == "cut":
         weights.write_bytes(weights.read_bytes()[:-5000])
     elif how == "half":
