@@ -92,7 +92,7 @@ def test_images_are_shown_to_an_engine_that_sees(passing, client):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
         ({"tools": [{"type": "web_search"}]}, "function"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "pattern"),

@@ -170,14 +170,13 @@ def build_runner_config(
         "model": _model_config(settings, start, dtype),
         "train_dataloader": _dataloader_config(settings, start),
         "train_cfg": {
-            "type": _dotted(loop.VoiceTrainLoop), "max_epochs": settings.max_epochs,
-            "max_steps": settings.max_steps,
+            "type": _dotted(loop.VoiceTrainLoop),
+            "max_epochs": settings.max_epochs, "max_steps": settings.max_steps,
         },
         "optim_wrapper": _optimizer_config(settings, dtype),
         "param_scheduler": {
             "type": _dotted(WarmupDecayLR), "by_epoch": False, "warmup_ratio": 0.0,
-            "warmup_steps": settings.warmup_steps, "shape": settings.lr_schedule,
-            "min_lr": settings.min_lr,
+            "warmup_steps": settings.warmup_steps, "shape": settings.lr_schedule, "min_lr": settings.min_lr,
         },
         "strategy": {"type": _dotted(loop.VoiceStrategy)},
         "default_hooks": _default_hooks(settings, card),
