@@ -116,10 +116,7 @@ def build_sampling(ask: SamplingFields, defaults: Sampling, limit: int | None) -
     }  # fmt: skip
     changes = ask.model_dump(include=names, exclude_none=True)
     return replace(
-        defaults,
-        **changes,
-        seed=ask.seed,
-        max_new_tokens=limit or defaults.max_new_tokens,
+        defaults, **changes, seed=ask.seed, max_new_tokens=limit or defaults.max_new_tokens
     )
 
 

@@ -30,12 +30,7 @@ from elysia.voice.base import MAX_SPEED, MIN_SPEED, AudioChunk
 from elysia.voice.frontend.pipeline import normalize_text
 from elysia.voice.registry import VoiceFile
 from elysia.voice.sentence_splitter import split_sentences
-from elysia.voice.streaming import (
-    MAX_WAITING_SENTENCES,
-    SpeechStream,
-    SpokenChunk,
-    TTSWorkerPool,
-)
+from elysia.voice.streaming import MAX_WAITING_SENTENCES, SpeechStream, SpokenChunk, TTSWorkerPool
 
 MAX_CONCURRENT = 4  # requests that are spoken side by side; each voice has one thread anyway
 

@@ -239,7 +239,7 @@ def report_text(manifest: ClipManifest, results: Sequence[RecordingResult]) -> s
     lines = [
         f"{figures['kept']} of {figures['recordings']} recordings of {figures['speaker']} can be used: "
         f"{figures['seconds'] / 60:.1f} minutes, clips of {figures['shortest']:.1f} to "
-        f"{figures['longest']:.1f} s, {figures['silence_cut']:.1f} s of silence cut.",
+        f"{figures['longest']:.1f} s, {figures['silence_cut']:.1f} s of silence cut."
     ]
     lines += [f"left out: {result.source}: {result.fault}." for result in results if result.fault]
     lines += [
