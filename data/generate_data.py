@@ -26,21 +26,21 @@ from elysia.data.synthesis.persona_rows import (
 
 def parser(card: bool) -> argparse.ArgumentParser:
     """The arguments of `card CARD.json ...`, or of the self-cognition set."""
-    made = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         prog="generate_data.py card" if card else "generate_data.py",
         description="Identity rows of a character card."
         if card
         else "Self-cognition rows of an assistant. `card CARD.json` makes those of a character.",
     )
     if card:
-        made.add_argument("card", help="a character card (V1, V2 or V3, JSON)")
+        arguments.add_argument("card", help="a character card (V1, V2 or V3, JSON)")
     else:
-        made.add_argument("--name", required=True, help="what the assistant is called")
-        made.add_argument("--author", required=True, help="who made it")
-        made.add_argument("--repeat", type=int, default=200, help="rows to write (default 200)")
-    made.add_argument("--output", required=True, help="the file to write (.json)")
-    made.add_argument("--force", action="store_true", help="replace the file if it exists")
-    return made
+        arguments.add_argument("--name", required=True, help="what the assistant is called")
+        arguments.add_argument("--author", required=True, help="who made it")
+        arguments.add_argument("--repeat", type=int, default=200, help="rows to write (default 200)")
+    arguments.add_argument("--output", required=True, help="the file to write (.json)")
+    arguments.add_argument("--force", action="store_true", help="replace the file if it exists")
+    return arguments
 
 
 def main(argv: list[str]) -> int:

@@ -16,9 +16,9 @@ def test_weights_are_shares_of_the_rows_seen():
         {"path": "her", "weight": 3, "repeat": 2},
         {"path": "general", "weight": 1},
     ]
-    found = compute_repeats(sources, [5, 300, 1000])
-    assert found[:2] == [3, 2]
-    assert found[2] * 1000 == pytest.approx(300 * 2 / 3)
+    repeats = compute_repeats(sources, [5, 300, 1000])
+    assert repeats[:2] == [3, 2]
+    assert repeats[2] * 1000 == pytest.approx(300 * 2 / 3)
 
 
 @pytest.mark.parametrize("weight", [0, -1, True, "much"])

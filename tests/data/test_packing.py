@@ -54,10 +54,10 @@ def naive(lengths, capacity, order):
 def test_packs_are_as_few_as_the_definition_gives(seed):
     lengths, capacity = random_lengths(seed)
     order = _order(lengths, random.Random(seed))
-    wanted = [sum(lengths[i] for i in pack) for pack in naive(lengths, capacity, order)]
-    found = [sum(lengths[i] for i in pack) for pack in pack_best_fit(lengths, capacity, seed)]
+    expected = [sum(lengths[i] for i in pack) for pack in naive(lengths, capacity, order)]
+    sizes = [sum(lengths[i] for i in pack) for pack in pack_best_fit(lengths, capacity, seed)]
     assert sorted(order) == list(range(len(lengths)))
-    assert sorted(found) == sorted(wanted)
+    assert sorted(sizes) == sorted(expected)
 
 
 def test_other_seeds_put_other_samples_together():

@@ -56,11 +56,11 @@ def test_a_dataset_of_the_hub_is_read_from_what_was_downloaded(
     from huggingface_hub import constants
 
     cache = tmp_path_factory.mktemp("hub")
-    kept = cache / "datasets--owner--rows"
-    (kept / "refs").mkdir(parents=True)
-    (kept / "refs" / "main").write_text("0" * 40)
-    (kept / "snapshots").mkdir()
-    (kept / "snapshots" / ("0" * 40)).symlink_to(folder)
+    repository = cache / "datasets--owner--rows"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots").mkdir()
+    (repository / "snapshots" / ("0" * 40)).symlink_to(folder)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(cache))
     assert is_remote("owner/rows") and not is_remote("rows.json") and not is_remote("./owner/rows")

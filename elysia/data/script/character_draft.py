@@ -1,8 +1,7 @@
-"""Drafts of a character card (V2) and of its lorebook, of what a script shows; for a person to
-finish.
+"""Draft a character card (V2) and its lorebook from a script, for a person to finish.
 
-What is written is counted or quoted, nothing is made up: who the character is, only its author can
-say. Knows nothing of how scripts are read.
+Everything in it is counted or quoted, nothing is made up: only the author can say who the character
+is.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from elysia.data.script.compile_rows import CompileOptions, Row, get_names
 from elysia.data.script.script_line import HEADING, SPEECH, ScriptLine, strip_directions
 
 EXAMPLES = 3  # dialogues on the card
-OFTEN = 3  # times that a line is said to count as a catchphrase
+OFTEN = 3  # a line that is said so many times counts as a catchphrase
 ENTRIES = 100  # of the lorebook at most
 
 
 def draft_card(
     lines: Sequence[ScriptLine], rows: Sequence[Row], choices: CompileOptions, source: str
 ) -> dict[str, Any]:
-    """A V2 card: greetings, example dialogue and what was counted. Held-out rows stay out of it."""
+    """A V2 card: greetings, example dialogues and counts. Held-out rows are not used."""
     mine = get_names(choices)
     spoken = [line for line in lines if line.kind == SPEECH and line.speaker.casefold() in mine]
     own = [strip_directions(line.text) for line in spoken]
@@ -62,14 +61,14 @@ def draft_lorebook(lines: Sequence[ScriptLine], choices: CompileOptions) -> dict
     """A V2 lorebook: an entry for everybody else who speaks, and for every scene's heading."""
     mine = get_names(choices)
     scenes: defaultdict[int, set[str]] = defaultdict(set)
-    said: defaultdict[str, list[ScriptLine]] = defaultdict(list)
+    speeches: defaultdict[str, list[ScriptLine]] = defaultdict(list)
     for line in lines:
         if line.kind == SPEECH:
             scenes[line.scene].add(line.speaker)
             if line.speaker.casefold() not in mine:
-                said[line.speaker].append(line)
+                speeches[line.speaker].append(line)
     entries: list[dict[str, Any]] = []
-    for name, spoken in sorted(said.items(), key=lambda pair: -len(pair[1]))[:ENTRIES]:
+    for name, spoken in sorted(speeches.items(), key=lambda pair: -len(pair[1]))[:ENTRIES]:
         together = sum(
             any(speaker.casefold() in mine for speaker in present)
             for present in scenes.values()

@@ -1,5 +1,5 @@
-"""Chat logs, JSON or CSV: messages with a sender, a text and, where there is one, a time. A new
-session or a long silence ends a scene. Knows nothing of plays.
+"""Parse chat logs (JSON, JSON lines, CSV) into script lines: messages with a sender, a text and perhaps a
+time. A new session or a long silence ends a scene.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ def parse_chat_log(text: str, format: str, gap: float = 0.0) -> Iterator[ScriptL
         for message, _ in messages
     ):
         raise DataError(
-            "no message in it has a sender and a text; the keys of a message are one of "
-            f"{', '.join(SENDER_KEYS[:6])} and one of {', '.join(TEXT_KEYS[:4])}."
+            "data.no_messages", senders=list(SENDER_KEYS[:6]), texts=list(TEXT_KEYS[:4])
         )
     scene, before, group = 1, None, None
     for number, (message, session) in enumerate(messages, start=1):
@@ -61,17 +60,13 @@ def parse_chat_log(text: str, format: str, gap: float = 0.0) -> Iterator[ScriptL
         if number > 1 and (long or group_now != group):
             scene += 1
         before, group = when if when is not None else before, group_now
-        speaker, said = (
-            normalize_speaker(str(_get_first(message, SENDER_KEYS) or "")),
-            _join_parts(_get_first(message, TEXT_KEYS)).strip(),
-        )
-        if not speaker or not said:
-            missing = "a text" if speaker else "a sender"
-            yield ScriptLine(
-                OTHER, said, scene, (number,), speaker, reason=f"the message has not {missing}"
-            )
+        speaker = normalize_speaker(str(_get_first(message, SENDER_KEYS) or ""))
+        words = _join_parts(_get_first(message, TEXT_KEYS)).strip()
+        if speaker and words:
+            yield ScriptLine(SPEECH, words, scene, (number,), speaker)
         else:
-            yield ScriptLine(SPEECH, said, scene, (number,), speaker)
+            reason = f"the message has not {'a text' if speaker else 'a sender'}"
+            yield ScriptLine(OTHER, words, scene, (number,), speaker, reason=reason)
 
 
 def _csv(text: str) -> Iterator[tuple[Mapping[str, Any], Any]]:
@@ -80,7 +75,7 @@ def _csv(text: str) -> Iterator[tuple[Mapping[str, Any], Any]]:
         for row in csv.DictReader(io.StringIO(text, newline="")):
             yield row, None
     except csv.Error as error:
-        raise DataError(f"it is not CSV ({error}).") from None
+        raise DataError("data.chat_not_csv", detail=str(error)) from None
 
 
 def _json(text: str, format: str) -> Iterator[tuple[Mapping[str, Any], Any]]:
@@ -90,7 +85,7 @@ def _json(text: str, format: str) -> Iterator[tuple[Mapping[str, Any], Any]]:
         else:
             value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"it is not JSON ({error or 'nested too deeply'}).") from None
+        raise DataError("data.chat_not_json", detail=str(error) or "nested too deeply") from None
     yield from _messages(value, None, 0)
 
 
@@ -126,14 +121,14 @@ def _get_first(message: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
 
 
 def _join_parts(value: Any) -> str:
-    """A text, or the parts of one as some exports write it."""
+    """A text; some exports write it as a list of parts."""
     if isinstance(value, list):
         return "".join(str(p.get("text", "")) if isinstance(p, dict) else str(p) for p in value)
     return "" if value is None else str(value)
 
 
 def _parse_time(value: Any) -> float | None:
-    """Seconds of a time stamp or of a date as text; None when it is neither."""
+    """Seconds since 1970 of a timestamp or a date as text; None when it is neither."""
     if value is None:
         return None
     try:

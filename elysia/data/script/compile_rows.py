@@ -1,7 +1,7 @@
-"""Rows of the lines of a script: scene by scene, one character answers what the others say.
+"""Compile script lines into dataset rows: scene by scene, one character answers what the others say.
 
-Every line of the script ends up used, or left out for a reason that is counted. Nothing is paired
-across scenes. Knows nothing of files or layouts.
+Every line of the script is used, or left out for a reason that is counted. Lines of different scenes
+are never paired.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ Row = dict[str, Any]
 class CompileOptions:
     """How rows are made.
 
-    aliases: other names of the character. directions: keep or drop. names: say who speaks to the
-    character: `auto` where several do in the scene, `always`, `never`. turns: replies of a row at
-    most (0: a scene is a row). system: a text before every row. heldout: share of scenes, 0 to 1.
+    aliases: other names of the character. directions: "keep" or "drop". names: whether to say who
+    speaks to the character: "auto" (where several do in the scene), "always", "never". turns: the most
+    replies of a row (0: a scene is a row). system: a system text for every row. heldout: the share of
+    scenes that are held out, 0 to 1.
     """
 
     character: str
@@ -39,7 +40,7 @@ class CompileOptions:
 
 @dataclass
 class ScriptTurn:
-    """What is said to the character, and the reply; with the lines both come from."""
+    """What is said to the character and its reply, with the lines that both come from."""
 
     ask: list[str] = field(default_factory=list)
     reply: list[str] = field(default_factory=list)
@@ -75,8 +76,8 @@ def compile_lines(
     lines: Sequence[ScriptLine], choices: CompileOptions, source: str = ""
 ) -> CompiledScript:
     """The rows of a script. DataError when the character says nothing in it."""
-    mine = get_names(choices)
-    check_speaks(lines, choices.character, mine)
+    own_names = get_names(choices)
+    check_speaks(lines, choices.character, own_names)
     scenes: defaultdict[int, list[ScriptLine]] = defaultdict(list)
     for line in lines:
         scenes[line.scene].append(line)
@@ -84,8 +85,8 @@ def compile_lines(
     rows: list[Row] = []
     used: set[int] = set()
     for scene, inside in scenes.items():
-        made = list(_SceneCompiler(inside, mine, choices, left_out).turns())
-        for turns in _split_turns(made, choices.turns):
+        scene_turns = list(_SceneCompiler(inside, own_names, choices, left_out).turns())
+        for turns in _split_turns(scene_turns, choices.turns):
             used.update(number for turn in turns for number in turn.numbers)
             rows.append(_build_row(turns, scene, choices, source))
     for line in lines:
@@ -105,48 +106,48 @@ def compile_lines(
 
 
 def get_names(choices: CompileOptions) -> frozenset[str]:
-    """The character's names, as they are compared."""
+    """The character's names, in the form in which they are compared."""
     return frozenset(name.strip().casefold() for name in (choices.character, *choices.aliases))
 
 
 def check_speaks(lines: Sequence[ScriptLine], character: str, mine: Collection[str]) -> None:
-    """DataError, naming who does speak, when the character does not."""
+    """DataError, naming those who speak, when the character does not."""
     speakers = Counter(line.speaker for line in lines if line.kind == SPEECH)
     if any(name.casefold() in mine for name in speakers):
         return
     if not speakers:
-        raise DataError(
-            "no line of the script names who speaks; lines look like `Name: text`, `角色：台词` or "
-            "`角色「台词」`. --layout says what it is."
-        )
-    most = ", ".join(f"{name} ({count})" for name, count in speakers.most_common(8))
+        raise DataError("data.no_speakers")
     raise DataError(
-        f"'{character}' says nothing in it.{nearest(character, speakers)} Speakers: {most}."
+        "data.character_silent",
+        character=character,
+        hint=nearest(character, speakers),
+        speakers=[f"{name} ({count})" for name, count in speakers.most_common(8)],
     )
 
 
 class _SceneCompiler:
-    """The turns of one scene, and why lines of it are in none."""
+    """Makes the turns of one scene; `left_out` receives the reasons why lines of it are in none."""
 
     def __init__(
         self,
         lines: Sequence[ScriptLine],
-        mine: Collection[str],
+        own_names: Collection[str],
         choices: CompileOptions,
-        left: dict[int, str],
+        left_out: dict[int, str],
     ) -> None:
-        self.lines, self.mine, self.choices, self.left = lines, mine, choices, left
+        self.lines, self.own_names = lines, own_names
+        self.choices, self.left_out = choices, left_out
         spoken = [line for line in lines if line.kind == SPEECH]
-        others = {line.speaker for line in spoken if not self.own(line)}
-        self.answers = any(map(self.own, spoken))
+        others = {line.speaker for line in spoken if not self.is_own(line)}
+        self.answers = any(map(self.is_own, spoken))
         self.named = choices.names == "always" or (choices.names == "auto" and len(others) > 1)
 
-    def own(self, line: ScriptLine) -> bool:
-        """Whether the character says it."""
-        return line.kind == SPEECH and line.speaker.casefold() in self.mine
+    def is_own(self, line: ScriptLine) -> bool:
+        """Whether the character says the line."""
+        return line.kind == SPEECH and line.speaker.casefold() in self.own_names
 
-    def why_not(self, line: ScriptLine) -> str:
-        """Why a line cannot be used, whatever stands around it; "" when it can."""
+    def get_obstacle(self, line: ScriptLine) -> str:
+        """Why a line cannot be used, whatever surrounds it; "" when it can."""
         if line.kind == HEADING:
             return "a scene heading"
         if line.kind not in (SPEECH, DIRECTION):
@@ -162,33 +163,33 @@ class _SceneCompiler:
         """What is said to the character and what it replies, in order."""
         turn = ScriptTurn()
         for line in self.lines:
-            reason = self.why_not(line)
-            if not reason and self.own(line) and not turn.ask:
+            reason = self.get_obstacle(line)
+            if not reason and self.is_own(line) and not turn.ask:
                 reason = "the character speaks before anybody else in the scene"
             if reason:
-                self.left.update(dict.fromkeys(line.numbers, reason))
+                self.left_out.update(dict.fromkeys(line.numbers, reason))
                 continue
-            if not self.own(line) and turn.reply:
+            if not self.is_own(line) and turn.reply:
                 yield turn
                 turn = ScriptTurn()
-            (turn.reply if self.own(line) else turn.ask).append(self.text(line))
+            (turn.reply if self.is_own(line) else turn.ask).append(self.text(line))
             turn.numbers += line.numbers
         if turn.reply:
             yield turn
         else:
             reason = "said after the character's last reply in the scene"
-            self.left.update(dict.fromkeys(turn.numbers, reason))
+            self.left_out.update(dict.fromkeys(turn.numbers, reason))
 
     def text(self, line: ScriptLine) -> str:
-        """A line as it stands in a row."""
-        kept = self.choices.directions == "keep"
-        text = line.text if kept else strip_directions(line.text)
-        speaks = self.named and line.kind == SPEECH and not self.own(line)
-        return f"{line.speaker}：{text}" if speaks else text
+        """A line as it is written in a row."""
+        with_directions = self.choices.directions == "keep"
+        text = line.text if with_directions else strip_directions(line.text)
+        with_name = self.named and line.kind == SPEECH and not self.is_own(line)
+        return f"{line.speaker}：{text}" if with_name else text
 
 
 def _split_turns(turns: list[ScriptTurn], most: int) -> Iterator[list[ScriptTurn]]:
-    """A scene's turns as rows of at most `most` replies."""
+    """A scene's turns in rows of at most `most` replies."""
     size = most or len(turns) or 1
     for start in range(0, len(turns), size):
         yield turns[start : start + size]
@@ -208,7 +209,7 @@ def _build_row(
 
 
 def choose_heldout_scenes(scenes: Sequence[int], choices: CompileOptions) -> set[int]:
-    """Scenes that are not trained on: the share asked for, and one at least where there are two."""
+    """Scenes that are not trained on: the share that `choices` says, and at least one of several."""
     every = sorted(set(scenes))
     if not choices.heldout or len(every) < 2:
         return set()

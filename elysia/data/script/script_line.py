@@ -1,6 +1,4 @@
-"""One line of a script, whatever it was written as: who says what, in which scene. Knows nothing
-of how a script is laid out.
-"""
+"""One line of a script, whatever its layout: who says what, in which scene."""
 
 from __future__ import annotations
 
@@ -17,8 +15,9 @@ _SEVERAL = re.compile(r"[、/&＆+]|和|与| and ", re.I)
 
 @dataclass(frozen=True)
 class ScriptLine:
-    """A part of a script. `numbers` are the lines (or subtitles, or messages) it comes from, from 1;
-    `scene` counts scenes from 1. `reason` says why an OTHER line is no speech.
+    """A part of a script. `kind` is SPEECH, DIRECTION, HEADING or OTHER; `numbers` are the lines (or
+    subtitles, or messages) it comes from, from 1; `scene` counts scenes from 1; `reason` says why an
+    OTHER line is no speech.
     """
 
     kind: str
@@ -30,7 +29,7 @@ class ScriptLine:
 
 
 def normalize_speaker(name: str) -> str:
-    """A speaker's name without directions and marks, in one spelling.
+    """A speaker's name without directions and marks, normalized.
 
     >>> normalize_speaker(" 小满（画外音）"), normalize_speaker("NOVA (V.O.)"), normalize_speaker("【阿砚】")
     ('小满', 'NOVA', '阿砚')
@@ -42,12 +41,12 @@ def normalize_speaker(name: str) -> str:
 
 
 def is_several_speakers(name: str) -> bool:
-    """Whether a name is more than one speaker's: 小满和阿砚, A & B."""
+    """Whether a name stands for more than one speaker: 小满和阿砚, A & B."""
     return bool(_SEVERAL.search(name))
 
 
 def strip_quotes(text: str) -> str:
-    """A line without the quotes around the whole of it.
+    """A line without quotes that enclose the whole of it.
 
     >>> strip_quotes("「早。」"), strip_quotes("“早。”他说")
     ('早。', '“早。”他说')
@@ -60,7 +59,7 @@ def strip_quotes(text: str) -> str:
 
 
 def strip_directions(text: str) -> str:
-    """A speech without what stands in brackets.
+    """A speech without the stage directions in brackets.
 
     >>> strip_directions("（笑）早呀。(她转身)走吧。")
     '早呀。走吧。'

@@ -1,7 +1,4 @@
-"""A script's file as lines of speech: which layout it has, which encoding, how large it may be.
-
-Knows the layouts and nothing of what is made of the lines.
-"""
+"""Read a script's file as script lines: detect its layout and encoding, and parse it."""
 
 from __future__ import annotations
 
@@ -24,9 +21,9 @@ def read_script(
 ) -> tuple[list[ScriptLine], int]:
     """The parts of a script, and how many lines (subtitles, messages) it has.
 
-    layout: one of LAYOUTS, else told by the file's ending and its text. gap: seconds of silence that
-    end a scene of subtitles or chat (0: 8 and 1,800). known: names that speak in a novel.
-    DataError where the file is missing, too large, empty, or not of that layout.
+    layout: one of LAYOUTS; "" to detect it from the file's ending and its text. gap: seconds of
+    silence that end a scene of subtitles or chat (0: 8 and 1,800). known: names of speakers in a
+    novel. DataError where the file is missing, too large, empty, or not of that layout.
     """
     text = _text(path, encoding)
     ending = path.suffix.lower().lstrip(".")
@@ -42,27 +39,26 @@ def read_script(
         else:
             lines = list(parse_play(texts) if layout == "play" else parse_novel(texts, known))
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError("data.script_fault", path=path, reason=error) from None
     return lines, sum(len(line.numbers) for line in lines)
 
 
 def _text(path: Path, encoding: str) -> str:
     if not path.is_file():
-        raise DataError(f"There is no script {path}.")
+        raise DataError("data.script_missing", path=path)
     if path.stat().st_size > LARGEST:
-        raise DataError(f"{path} is larger than {LARGEST >> 20} MB: give its parts one by one.")
+        raise DataError("data.script_too_large", path=path, megabytes=LARGEST >> 20)
     raw = path.read_bytes()
     encoding = encoding or detect_encoding(path)
     try:
         text = raw.decode(encoding)
     except LookupError:
-        raise DataError(f"There is no encoding '{encoding}'.") from None
+        raise DataError("data.unknown_encoding", encoding=encoding) from None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}, line {line}: not {encoding.removesuffix('-sig')}; name its encoding "
-            "with --encoding, or save it as UTF-8."
+            "data.script_encoding", path=path, line=line, encoding=encoding.removesuffix("-sig")
         ) from None
     if not text.strip():
-        raise DataError(f"{path} is empty.")
+        raise DataError("data.script_empty", path=path)
     return text

@@ -1,5 +1,9 @@
-"""Plays and the like: `角色：台词`, `Name: line`, `角色：「台词」`, `角色「台词」`, scene headings, stage
-directions in brackets. Knows nothing of subtitles, novels or chats.
+"""Parse plays, novels and subtitles into script lines.
+
+Plays: `角色：台词`, `Name: line`, `角色：「台词」`, `角色「台词」`, scene headings, stage directions in
+brackets. Novels, best effort: quoted speech whose speaker is named beside it; what is uncertain (a
+pronoun, a quote without a name) is set aside, not guessed. Subtitles (SRT, ASS, SSA, VTT): the speaker
+comes from the event's name field or from the text, and a long silence ends a scene.
 """
 
 from __future__ import annotations
@@ -68,37 +72,37 @@ _LONGEST_NAME = 4  # words
 
 
 def parse_play(texts: Sequence[str]) -> Iterator[ScriptLine]:
-    """The lines of a play. A line that follows a speech at once and names nobody goes on with it."""
-    scene, numbers, speaker, said, open_ = 1, [0], "", [""], False
+    """The lines of a play. A line that directly follows a speech and names nobody continues it."""
+    scene, numbers, speaker, words, is_open = 1, [0], "", [""], False
 
     def flush() -> Iterator[ScriptLine]:
         nonlocal speaker
         if speaker:
-            yield _speech(speaker, "\n".join(said), scene, tuple(numbers))
+            yield _speech(speaker, "\n".join(words), scene, tuple(numbers))
         speaker = ""
 
     begun = False
     for number, text in enumerate(texts, start=1):
         if not text.strip():
-            open_ = False
+            is_open = False
             continue
         if _HEADING.match(text):
             yield from flush()
             scene += begun
             begun = False
             yield ScriptLine(HEADING, text.strip(" \t#"), scene, (number,))
-            open_ = False
+            is_open = False
             continue
-        found = parse_speech(text)
-        if found:
+        speech = parse_speech(text)
+        if speech:
             yield from flush()
-            speaker, said, numbers, open_, begun = found[0], [found[1]], [number], True, True
+            speaker, words, numbers, is_open, begun = speech[0], [speech[1]], [number], True, True
         elif _STAGE_DIRECTION.match(text):
             yield from flush()
             yield ScriptLine(DIRECTION, text.strip(), scene, (number,))
-            open_ = False
-        elif speaker and open_:
-            said.append(text.strip())
+            is_open = False
+        elif speaker and is_open:
+            words.append(text.strip())
             numbers.append(number)
         else:
             yield from flush()
@@ -118,7 +122,7 @@ def _speech(speaker: str, text: str, scene: int, numbers: tuple[int, ...]) -> Sc
 
 
 def parse_speech(text: str) -> tuple[str, str] | None:
-    """(speaker, what is said) of a line that names its speaker, else None.
+    """(speaker, speech) of a line that names its speaker, else None.
 
     >>> parse_speech("小满（笑）：早呀。"), parse_speech("阿砚「走吧。」"), parse_speech("12:30 出发")
     (('小满', '（笑）早呀。'), ('阿砚', '「走吧。」'), None)
@@ -141,7 +145,7 @@ def parse_speech(text: str) -> tuple[str, str] | None:
 
 
 def is_play(texts: Sequence[str]) -> bool:
-    """Whether enough lines name their speaker for the text to be read as a play."""
+    """Whether enough lines (a quarter) name their speaker for the text to be read as a play."""
     full = [text for text in texts if text.strip()]
     return sum(parse_speech(text) is not None for text in full) * 4 >= len(full)
 
@@ -160,7 +164,7 @@ _PRONOUNS = frozenset(["他", "她", "它", "我", "你", "他们", "她们", "�
 
 
 def parse_novel(texts: Sequence[str], known: Collection[str] = ()) -> Iterator[ScriptLine]:
-    """The lines of a novel; `known` are names that speak in it, beyond those it shows itself."""
+    """The lines of a novel; `known` are names of speakers, in addition to those that the text shows."""
     names = sorted({*known, *_find_names(texts)}, key=len, reverse=True)
     scene, begun = 1, False
     for number, text in enumerate(texts, start=1):
@@ -185,22 +189,22 @@ def parse_novel(texts: Sequence[str], known: Collection[str] = ()) -> Iterator[S
 
 
 def _speakers(text: str, names: Sequence[str]) -> set[str]:
-    """Names that stand by a word of speaking outside the quotes."""
+    """Names beside a verb of speaking, outside the quotes."""
     around = _QUOTE.sub("“”", text)
-    found: set[str] = set()
+    speakers: set[str] = set()
     for name in names:
         word, english = re.escape(name), ""
         if name.isascii():  # which may stand in a Chinese sentence, too
             english = rf"\b{word}\b(?: \w+){{0,2}} {_VERB_EN}\b|\b{_VERB_EN} {word}\b|"
             word = rf"(?<![A-Za-z]){word}(?![A-Za-z])"
         says = rf"{english}{word}[^“”。！？，,]{{0,8}}{_VERB}|{word}[^“”。！？]{{0,6}}[:：]\s*“"
-        if re.search(says, around) and not any(name in other for other in found):
-            found.add(name)
-    return found
+        if re.search(says, around) and not any(name in other for other in speakers):
+            speakers.add(name)
+    return speakers
 
 
 def _find_names(texts: Sequence[str]) -> set[str]:
-    """Names that come at least twice right before or after a word of speaking."""
+    """Names that stand at least twice directly before or after a verb of speaking."""
     counts: Counter[str] = Counter()
     for text in texts:
         outside = text if _QUOTE.search(text) else ""
@@ -219,16 +223,17 @@ _BRACKETED = re.compile(r"^\s*[（(【\[]([^（）()【】\[\]]{1,20})[）)】\]
 
 
 def parse_subtitles(text: str, format: str, gap: float = 0.0) -> Iterator[ScriptLine]:
-    """The lines of subtitles; numbers count subtitles as they stand in the file.
+    """The lines of subtitles; numbers count subtitles in the order of the file.
 
-    `format` is srt, ass, ssa or vtt. DataError where they cannot be read.
+    `format` is srt, ass, ssa or vtt; `gap` the seconds of silence that end a scene. DataError where
+    they cannot be read.
     """
     try:
         events = list(pysubs2.SSAFile.from_string(text, format_=format))
-    except Exception as error:  # of any kind: whatever a damaged file leads the parser to
-        raise DataError(f"the subtitles cannot be read as {format} ({error}).") from error
+    except Exception as error:  # of any kind: a damaged file may break the parser anywhere
+        raise DataError("data.subtitles_unreadable", format=format, detail=str(error)) from error
     if not events:
-        raise DataError(f"there are no {format} subtitles in it.")
+        raise DataError("data.no_subtitles", format=format)
     scene, end = 1, None
     order = sorted(range(len(events)), key=lambda index: events[index].start)
     for index in order:
@@ -244,15 +249,15 @@ def parse_subtitles(text: str, format: str, gap: float = 0.0) -> Iterator[Script
 
 
 def _parse_subtitle(words: str, named: str, scene: int, number: tuple[int, ...]) -> ScriptLine:
-    found = (named, words) if named else parse_speech(words)
+    speech = (named, words) if named else parse_speech(words)
     if not words:
         return ScriptLine(OTHER, words, scene, number, reason="the subtitle is empty")
-    if found is None and _STAGE_DIRECTION.match(words):
+    if speech is None and _STAGE_DIRECTION.match(words):
         return ScriptLine(DIRECTION, words, scene, number)
-    if found is None and (match := _BRACKETED.match(words)):
-        found = (normalize_speaker(match.group(1)), match.group(2))
-    if found is None:
+    if speech is None and (match := _BRACKETED.match(words)):
+        speech = (normalize_speaker(match.group(1)), match.group(2))
+    if speech is None:
         return ScriptLine(OTHER, words, scene, number, reason="nobody is named as its speaker")
-    if is_several_speakers(found[0]):
+    if is_several_speakers(speech[0]):
         return ScriptLine(OTHER, words, scene, number, reason="several speak at once")
-    return ScriptLine(SPEECH, strip_quotes(found[1]), scene, number, found[0])
+    return ScriptLine(SPEECH, strip_quotes(speech[1]), scene, number, speech[0])

@@ -70,19 +70,13 @@ def tokenize_source(
     # Without a cache, every process of a training run tokenizes for itself at the same time.
     sharing = 1 if cache else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
+    job = TokenizeJob(converter, options, picklable or tokenizer, tuple(map(str, files)))
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    count = processes or count_useful_processes(size, sharing)
+    pool = ProcessPool(job, 1 if function or not picklable else count)
+
     def build() -> Iterator[TokenizedSource]:
-        job = TokenizeJob(converter, options, picklable or tokenizer, tuple(map(str, files)))
-        size = sum(file.stat().st_size for file in files if file.is_file())
-        useful = processes or count_useful_processes(size, sharing)
-        pool: ProcessPool[RowBatch, TokenizedBatch]
-        pool = ProcessPool(job, 1 if function or not picklable else useful)
-        with _frozen_gc(), pool:
-            if limit:
-                drawn = _read_places(files, converter, _draw_places(files, converter, limit, seed))
-                yield from (batch.tokens for batch in pool.map(split_rows(drawn)))
-            else:
-                rows = (row for file in files for row in converter.rows(file))
-                yield from _log_left_out(pool.map(split_rows(rows)), converter)
+        return _tokenize_files(files, converter, pool, limit, seed)
 
     if not cache or function or not tokenizer_digest:
         return concatenate(list(build()))
@@ -94,6 +88,22 @@ def tokenize_source(
         "tokenizer": tokenizer_digest,
     }
     return load_or_build(key, build, cache)
+
+
+def _tokenize_files(
+    files: Sequence[Path],
+    converter: RowConverter,
+    pool: ProcessPool[RowBatch, TokenizedBatch],
+    limit: int | None,
+    seed: int,
+) -> Iterator[TokenizedSource]:
+    with _frozen_gc(), pool:
+        if limit:
+            drawn = _read_places(files, converter, _draw_places(files, converter, limit, seed))
+            yield from (batch.tokens for batch in pool.map(split_rows(drawn)))
+        else:
+            rows = (row for file in files for row in converter.rows(file))
+            yield from _log_left_out(pool.map(split_rows(rows)), converter)
 
 
 class RowBatch(NamedTuple):

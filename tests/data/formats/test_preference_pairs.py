@@ -71,7 +71,7 @@ def test_messages_are_taken_as_prompt_and_as_replies_with_or_without_the_prompt(
 
 @pytest.mark.parametrize("name", PREFERENCES)
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"rejected": ...}, "the key 'rejected' is missing"),
         ({"chosen": None}, "'chosen' is null"),
@@ -79,20 +79,20 @@ def test_messages_are_taken_as_prompt_and_as_replies_with_or_without_the_prompt(
     ],
     ids=["missing", "null", "same"],
 )
-def test_a_row_that_is_no_pair_is_named_with_its_key(tmp_path, name, change, said):
+def test_a_row_that_is_no_pair_is_named_with_its_key(tmp_path, name, change, message):
     row = dict(ROWS[name])
     for key, value in change.items():
         row[key] = row["chosen"] if value == "same" else value
         if value is ...:
             del row[key]
     path = file_of(tmp_path, ROWS[name], row)
-    if said == "same text" and not name.startswith("preference"):
+    if message == "same text" and not name.startswith("preference"):
         # XTuner's own formats are those of hubs' datasets, whose rows nobody can take out.
         assert [good.row for good, _ in load_pairs(path, name)] == [1]
         with pytest.raises(DataError, match="no row prefers"):
             load_pairs(file_of(tmp_path, row), name)
         return
-    with pytest.raises(DataError, match=rf"pairs.json, row 2: .*{said}"):
+    with pytest.raises(DataError, match=rf"pairs.json, row 2: .*{message}"):
         load_pairs(path, name)
 
 
@@ -135,11 +135,11 @@ def test_the_real_file_is_read_and_its_damaged_rows_are_named(shared_data, tmp_p
 def test_chosen_and_rejected_lie_by_turns_and_only_replies_are_learned(tmp_path, tiny_internlm2):
     tokenizer = load_tokenizer(tiny_internlm2)
     pairs = load_pairs(file_of(tmp_path, ROWS["preference"]), "preference")
-    found = tokenize_samples(
+    tokens = tokenize_samples(
         pairs, get_template("internlm2_chat"), tokenizer, system="S", max_length=200, pairs=True
     )
-    texts = [tokenizer.decode([i for i in labels if i != -100]) for _, labels in found]
-    assert len(found) == 2 and "好" in texts[0] and "坏" in texts[1]
+    texts = [tokenizer.decode([i for i in labels if i != -100]) for _, labels in tokens]
+    assert len(tokens) == 2 and "好" in texts[0] and "坏" in texts[1]
     assert not any("问" in text for text in texts)
 
 
@@ -149,10 +149,10 @@ def test_max_length_is_of_both_together_and_a_pair_is_left_out_whole(tmp_path, t
     pairs = load_pairs(file_of(tmp_path, ROWS["preference"], long), "preference")
     with pytest.raises(DataError, match=r"row 2: chosen and rejected have \d+ tokens together"):
         tokenize_samples(pairs, template, tokenizer, pairs=True, max_length=200)
-    found = tokenize_samples(
+    tokens = tokenize_samples(
         pairs, template, tokenizer, pairs=True, max_length=200, overlong="drop"
     )
-    assert found.dropped == 1 and [row for _, row in found.origin] == [1, 1]
+    assert tokens.dropped == 1 and [row for _, row in tokens.origin] == [1, 1]
 
 
 def test_the_bundled_pairs_prefer_no_length_and_hold_no_probe():

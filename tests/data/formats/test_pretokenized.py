@@ -47,10 +47,10 @@ def test_moss_learns_all_but_the_instruction_and_what_tools_answered(tmp_path, t
 
 def test_moss_rows_that_are_too_long_lose_whole_last_turns(tmp_path, tiny_tokenizer):
     words = loading.load_tokenizer(tiny_tokenizer)
-    one = len(tokens_of(load_ready(moss(tmp_path), "moss_sft"), words).ids)
+    length = len(tokens_of(load_ready(moss(tmp_path), "moss_sft"), words).ids)
     three = load_ready(moss(tmp_path, turns=3), "moss_sft")
-    cut = tokens_of(three, words, max_length=one + 5, overlong="cut")
-    assert len(cut.ids) == one and cut.cut == 1
+    cut = tokens_of(three, words, max_length=length + 5, overlong="cut")
+    assert len(cut.ids) == length and cut.cut == 1
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_tokenized_rows_are_taken_as_they_are(tmp_path, tiny_tokenizer):
     path.write_text('{"tokens": [-20, -21, 30, 31]}\n{"tokens": [-20, 30]}\n')
     samples = load_ready(path, "tokens", min_length=3)
     words = loading.load_tokenizer(tiny_tokenizer)
-    found = tokens_of(samples, words)
-    assert len(found) == 1
-    assert found.ids.tolist() == [20, 21, 30, 31]
-    assert found.labels.tolist() == [IGNORE, IGNORE, 30, 31]
+    tokens = tokens_of(samples, words)
+    assert len(tokens) == 1
+    assert tokens.ids.tolist() == [20, 21, 30, 31]
+    assert tokens.labels.tolist() == [IGNORE, IGNORE, 30, 31]
     with pytest.raises(DataError, match="no row has 9 tokens"):
         load_ready(path, "tokens", min_length=9)
 
@@ -91,8 +91,8 @@ def test_truncating_keeps_the_beginning_and_drops_what_then_teaches_nothing(
     words = loading.load_tokenizer(tiny_tokenizer)
     path = tmp_path / "part.bin"
     path.write_text('{"tokens": [-20, 30, 31, 32]}\n{"tokens": [-20, -21, -22, 30]}\n')
-    found = tokens_of(load_ready(path, "tokens"), words, max_length=3, overlong="truncate")
-    assert found.ids.tolist() == [20, 30, 31] and (found.cut, found.dropped) == (1, 1)
+    tokens = tokens_of(load_ready(path, "tokens"), words, max_length=3, overlong="truncate")
+    assert tokens.ids.tolist() == [20, 30, 31] and (tokens.cut, tokens.dropped) == (1, 1)
 
 
 def test_lines_of_messages_are_conversations(tmp_path):

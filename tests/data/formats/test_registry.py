@@ -96,8 +96,8 @@ def test_a_row_becomes_a_question_and_a_learned_reply_and_stays_as_it_was(name):
     if name not in ("pretrain", "llava_image_only"):
         assert "问" in messages[-2].text
     system = SYSTEM_TEMPLATES[SYSTEMS[name]] if name in SYSTEMS else None
-    found = [m.text for m in messages if m.role == "system"]
-    assert found == ([system] if system else ["S"] if name == "openorca" else [])
+    systems = [m.text for m in messages if m.role == "system"]
+    assert systems == ([system] if system else ["S"] if name == "openorca" else [])
 
 
 @every_format
@@ -109,9 +109,9 @@ def test_a_row_looks_like_its_own_format(name):
 def _break(value, change):
     """A copy of a row with `change` put in the place of the reply."""
     if isinstance(value, dict):
-        return {key: _break(one, change) for key, one in value.items()}
+        return {key: _break(inner, change) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_break(one, change) for one in value]
+        return [_break(item, change) for item in value]
     return change if value == "答" else value
 
 
@@ -202,7 +202,7 @@ def test_native_rows_keep_systems_context_and_empty_inputs():
 
 
 def test_openai_follows_xtuner_on_loss_order_and_loose_ends():
-    said = [
+    talk = [
         {"role": "assistant", "content": "开场"},
         {"role": "system", "content": "S"},
         {"role": "user", "content": "a"},
@@ -212,7 +212,7 @@ def test_openai_follows_xtuner_on_loss_order_and_loose_ends():
         {"role": "assistant", "content": "e", "loss": True},
         {"role": "user", "content": "loose"},
     ]
-    messages = FORMATS["openai"]({"messages": said})
+    messages = FORMATS["openai"]({"messages": talk})
     assert [(m.role, m.text, m.learned) for m in messages] == [
         ("system", "S", False),
         ("user", "ab", False),
@@ -223,7 +223,7 @@ def test_openai_follows_xtuner_on_loss_order_and_loose_ends():
 
 
 def test_openai_takes_lists_of_text_parts_and_loss_weights():
-    said = [
+    talk = [
         {
             "role": "user",
             "content": [{"type": "text", "text": "a"}, {"type": "text", "value": "b"}],
@@ -232,15 +232,15 @@ def test_openai_takes_lists_of_text_parts_and_loss_weights():
         {"role": "user", "content": "d", "loss_weight": 0.0},
         {"role": "assistant", "content": "e", "loss_weight": 1.0},
     ]
-    messages = FORMATS["openai"]({"messages": said})
+    messages = FORMATS["openai"]({"messages": talk})
     assert [m.text for m in messages] == ["ab", "c", "d", "e"]
     assert [m.learned for m in messages] == [False, False, False, True]
 
 
 def test_sharegpt_takes_both_spellings_and_a_system_beside():
-    one = FORMATS["sharegpt"]({"system": "S", "conversations": TALK})
-    said = [{"role": "system", "content": "S"}, *MESSAGES]
-    assert one == FORMATS["sharegpt"]({"conversations": said})
+    beside = FORMATS["sharegpt"]({"system": "S", "conversations": TALK})
+    messages = [{"role": "system", "content": "S"}, *MESSAGES]
+    assert beside == FORMATS["sharegpt"]({"conversations": messages})
 
 
 def test_questions_in_a_row_keep_their_images():
@@ -255,12 +255,12 @@ def test_a_tool_call_becomes_thought_action_response_and_answer():
         '```<|startofexec|>```JSON\n{"r": 2}\n```<|endofexec|>好了'
     )
     tool = '{"name": "bare", "description": "光"} {"name": "calc", "description": "算", "paths": [{"parameters": [{"name": "x", "description": "数"}]}]}'
-    said = [
+    talk = [
         {"from": "system", "value": f"tools: {tool} {{broken"},
         {"from": "user", "value": "1+1?"},
         {"from": "assistant", "value": called},
     ]
-    messages = FORMATS["msagent_react"]({"conversations": str(said)})
+    messages = FORMATS["msagent_react"]({"conversations": str(talk)})
     assert [m.role for m in messages] == ["system", "user", "assistant", "system", "assistant"]
     assert "calc" in messages[0].text and "输入参数: {'x': '数'}" in messages[0].text
     assert messages[2].text.startswith("Thought:想想\nAction:calc\nAction Input:{'x': 1}\n")
@@ -277,18 +277,18 @@ def test_a_tool_call_becomes_thought_action_response_and_answer():
     ],
 )
 def test_a_tool_call_that_cannot_be_read_leaves_the_row_out(reply):
-    said = [{"from": "user", "value": "a"}, {"from": "assistant", "value": reply}]
-    assert FORMATS["msagent_react"]({"conversations": said}) == []
+    talk = [{"from": "user", "value": "a"}, {"from": "assistant", "value": reply}]
+    assert FORMATS["msagent_react"]({"conversations": talk}) == []
 
 
 def test_a_tool_result_without_an_answer_adds_no_turn():
-    said = [
+    talk = [
         {"from": "user", "value": "a"},
         {"from": "assistant", "value": 'b<|startofexec|>{"r": 1}<|endofexec|>'},
         {"from": "user", "value": "c"},
         {"from": "assistant", "value": "d<|startofexec|>not json<|endofexec|>e"},
     ]
-    messages = FORMATS["msagent_react"]({"conversations": said})
+    messages = FORMATS["msagent_react"]({"conversations": talk})
     assert [m.role for m in messages] == ["user", "assistant"] * 2
 
 

@@ -31,7 +31,7 @@ def test_safe_faults_are_mended_and_each_change_is_said(tmp_path):
     rows = [row.value["conversation"][0]["output"] for row in read_rows(path)]
     assert rows == ["早上好。", "你好呀，今天去散步吧", "好的 走。\n等我一下。", "我是{{name}}。"]
     assert (tmp_path / "a.jsonl.orig").read_bytes() == raw
-    told = "\n".join(changes)
+    text = "\n".join(changes)
     for words in (
         "saved as UTF-8",
         "a row a line",
@@ -40,7 +40,7 @@ def test_safe_faults_are_mended_and_each_change_is_said(tmp_path):
         "decoded again",
         "entities",
     ):
-        assert words in told
+        assert words in text
     assert lint_files([path])[0].findings.counts == {"placeholder": 1}
     assert fix_file(path) == []
 

@@ -81,9 +81,9 @@ def test_a_fault_is_found_at_its_line(tmp_path, rule, row):
     path.write_text(
         good + text + good.splitlines(True)[0].replace("第0天", "又一个午后里"), "utf-8"
     )
-    found = rules(path)
-    assert (rule, len(GOOD) + 1, len(GOOD) + 1) in found
-    assert all(line == len(GOOD) + 1 for _, line, _ in found)
+    hits = rules(path)
+    assert (rule, len(GOOD) + 1, len(GOOD) + 1) in hits
+    assert all(line == len(GOOD) + 1 for _, line, _ in hits)
 
 
 def test_a_broken_line_is_found_and_the_rest_is_read(tmp_path):
@@ -166,8 +166,8 @@ def test_a_row_that_is_held_out_is_a_leak(tmp_path):
     held = jsonl(tmp_path / "held.jsonl", [GOOD[0]])
     woven = {"conversation": [*GOOD[3]["conversation"], *GOOD[0]["conversation"]]}
     rows = [GOOD[1], GOOD[0], woven]
-    found = rules(jsonl(tmp_path / "a.jsonl", rows), heldout=[held])
-    assert found == [("leak", 2, 2), ("leak", 3, 3)]
+    hits = rules(jsonl(tmp_path / "a.jsonl", rows), heldout=[held])
+    assert hits == [("leak", 2, 2), ("leak", 3, 3)]
 
 
 def test_another_answer_about_the_character_is_a_contradiction(tmp_path):
@@ -257,12 +257,12 @@ def plant(folder):
             kinds = [*PLANTS, "duplicate", "not-readable"]
             kind = kinds[len(planted) % len(kinds)]
             ask, reply = row["conversation"][0]["input"], row["conversation"][0]["output"]
-            made = {
+            rules_of = {
                 "duplicate": rows[1],
                 "not-readable": '{"conversation": [{"input',
             }.get(kind)
             planted[number + 1] = kind
-            rows.append(made or json.dumps(PLANTS[kind](ask, reply), ensure_ascii=False))
+            rows.append(rules_of or json.dumps(PLANTS[kind](ask, reply), ensure_ascii=False))
             held += [row] if kind == "leak" else []
         else:
             rows.append(json.dumps(row, ensure_ascii=False))
@@ -276,10 +276,10 @@ def test_of_two_hundred_planted_faults_95_percent_are_found_and_2_percent_of_cle
 ):
     path, planted, heldout = plant(tmp_path)
     assert len(planted) == 200 and set(planted.values()) == {*PLANTS, "duplicate", "not-readable"}
-    found = {(line, rule) for rule, line, _ in rules(path, heldout=[heldout])}
-    hit = sum((line, kind) in found for line, kind in planted.items())
-    wrong = {line for line, _ in found if line not in planted}
-    missed = [kind for line, kind in planted.items() if (line, kind) not in found]
+    hits = {(line, rule) for rule, line, _ in rules(path, heldout=[heldout])}
+    hit = sum((line, kind) in hits for line, kind in planted.items())
+    wrong = {line for line, _ in hits if line not in planted}
+    missed = [kind for line, kind in planted.items() if (line, kind) not in hits]
     print(
         f"{hit} of {len(planted)} planted found, {len(wrong)} of 1201 clean rows flagged; missed: {missed}"
     )
@@ -289,13 +289,13 @@ def test_of_two_hundred_planted_faults_95_percent_are_found_and_2_percent_of_cle
 
 def test_lint_finds_what_the_real_files_are_known_for(shared_data):
     instruct, persona = shared_data / "instruct", shared_data / "persona"
-    wanted = {
+    expected = {
         instruct / "lf_dpo_zh_demo.json": {"lost-character": 6, "duplicate": 11},
         instruct / "lf_alpaca_zh_demo.json": {"duplicate": 8},
         instruct / "lf_alpaca_en_demo.json": {"duplicate": 14},
         persona / "emollm_ruozhiba.jsonl": {"wrong-ending": 1},
     }
-    for path, counts in wanted.items():
+    for path, counts in expected.items():
         (report,) = lint_files([path])
         assert {rule: report.findings.counts[rule] for rule in counts} == counts
     (report,) = lint_files([persona / "spc_test_en.csv"])

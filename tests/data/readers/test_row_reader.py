@@ -51,13 +51,13 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path, name, text, encoding):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [("a.jsonl", as_json(), "JSON array, not lines"), ("a.json", as_lines(), "JSON lines")],
 )
-def test_json_under_the_wrong_ending_is_read_with_a_warning(tmp_path, caplog, name, text, said):
+def test_json_under_the_wrong_ending_is_read_with_a_warning(tmp_path, caplog, name, text, message):
     path = write(tmp_path, name, text)
     assert [row.value for row in read_rows(path)] == ROWS
-    assert said in caplog.text and str(path) in caplog.text
+    assert message in caplog.text and str(path) in caplog.text
 
 
 def test_right_files_are_read_without_a_word(tmp_path, caplog):
@@ -259,11 +259,13 @@ def test_every_line_of_a_text_file_is_a_row_and_empty_ones_are_none(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("text", "said"), [("", "the file is empty"), (" \n\n", "holds no rows")])
-def test_a_text_file_of_nothing_is_a_sentence(tmp_path, text, said):
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "the file is empty"), (" \n\n", "holds no rows")]
+)
+def test_a_text_file_of_nothing_is_a_sentence(tmp_path, text, message):
     path = tmp_path / "a.txt"
     path.write_text(text)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         load_conversations(path, "pretrain")
 
 

@@ -56,9 +56,9 @@ def compiled(tmp_path, text, name="script.txt", character="小满", **options):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     lines, total = read_script(path)
-    made = compile_lines(lines, CompileOptions(character, **options), name)
-    assert total == made.total == len(made.used) + len(made.left_out)
-    return made
+    script = compile_lines(lines, CompileOptions(character, **options), name)
+    assert total == script.total == len(script.used) + len(script.left_out)
+    return script
 
 
 def talk(row):
@@ -67,19 +67,19 @@ def talk(row):
 
 def test_sixty_scenes_of_every_layout_are_accounted_for_and_never_mixed(tmp_path):
     lines = big_play()
-    made = compiled(tmp_path, "\n".join(lines), aliases=("满满",))
-    assert made.total == sum(bool(line.strip()) for line in lines)
-    assert made.scenes >= 64
-    rows = [*made.train, *made.heldout]
+    script = compiled(tmp_path, "\n".join(lines), aliases=("满满",))
+    assert script.total == sum(bool(line.strip()) for line in lines)
+    assert script.scenes >= 64
+    rows = [*script.train, *script.heldout]
     assert len(rows) == 64
     for row in rows:
         text = json.dumps(row["conversation"], ensure_ascii=False)
         days = {part.split("天")[0] for part in text.split("第")[1:]}
         assert len(days) == 1, text
         assert xtuner(row)
-    assert not {r["scene"] for r in made.train} & {r["scene"] for r in made.heldout}
-    assert len({r["scene"] for r in made.heldout}) == 6
-    assert set(made.left_out.values()) == {
+    assert not {r["scene"] for r in script.train} & {r["scene"] for r in script.heldout}
+    assert len({r["scene"] for r in script.heldout}) == 6
+    assert set(script.left_out.values()) == {
         "a scene heading", "nobody is named as its speaker", "several speak at once",
         "said after the character's last reply in the scene", "the character says nothing in the scene",
     }  # fmt: skip
@@ -151,16 +151,16 @@ def as_csv():
 def test_sixty_scenes_of_subtitles_novels_and_chats_are_accounted_for_and_never_mixed(
     tmp_path, name, made_by
 ):
-    made = compiled(tmp_path, made_by(), name)  # which holds the account of lines
-    said = sum(who is not None for scene in talks() for who, _ in scene)
+    script = compiled(tmp_path, made_by(), name)  # which holds the account of lines
+    count = sum(who is not None for scene in talks() for who, _ in scene)
     after = sum(scene[-1][1].endswith("再见。") for scene in talks())
-    assert len(made.used) == said - after
-    assert made.scenes == 64 and len(made.train) + len(made.heldout) == 64
-    for row in [*made.train, *made.heldout]:
+    assert len(script.used) == count - after
+    assert script.scenes == 64 and len(script.train) + len(script.heldout) == 64
+    for row in [*script.train, *script.heldout]:
         text = json.dumps(row["conversation"], ensure_ascii=False)
         assert len({part.split("天")[0] for part in text.split("第")[1:]}) == 1, text
-    assert not {r["scene"] for r in made.train} & {r["scene"] for r in made.heldout}
-    assert len({r["scene"] for r in made.heldout}) == 6
+    assert not {r["scene"] for r in script.train} & {r["scene"] for r in script.heldout}
+    assert len({r["scene"] for r in script.heldout}) == 6
 
 
 def test_turns_aliases_names_and_directions(tmp_path):
@@ -179,21 +179,21 @@ def test_turns_aliases_names_and_directions(tmp_path):
 
 
 def test_what_the_character_says_first_has_no_question(tmp_path):
-    made = compiled(tmp_path, "小满：有人吗？\n阿砚：我在。\n小满：太好了。\n")
-    assert talk(made.train[0]) == [("我在。", "太好了。")]
-    assert made.left_out == {1: "the character speaks before anybody else in the scene"}
+    script = compiled(tmp_path, "小满：有人吗？\n阿砚：我在。\n小满：太好了。\n")
+    assert talk(script.train[0]) == [("我在。", "太好了。")]
+    assert script.left_out == {1: "the character speaks before anybody else in the scene"}
 
 
 def test_long_scenes_are_cut_into_rows_of_so_many_replies(tmp_path):
     text = "".join(f"阿砚：第{n}问？\n小满：第{n}答。\n" for n in range(7))
-    made = compiled(tmp_path, text, turns=3)
-    assert [len(row["conversation"]) for row in made.train] == [3, 3, 1]
+    script = compiled(tmp_path, text, turns=3)
+    assert [len(row["conversation"]) for row in script.train] == [3, 3, 1]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16", "utf-16-be"])
 def test_other_encodings_are_told_by_sight(tmp_path, encoding):
-    made = compiled(tmp_path, "阿砚：早上好啊。\n小满：早，今天真暖和。\n".encode(encoding))
-    assert talk(made.train[0]) == [("早上好啊。", "早，今天真暖和。")]
+    script = compiled(tmp_path, "阿砚：早上好啊。\n小满：早，今天真暖和。\n".encode(encoding))
+    assert talk(script.train[0]) == [("早上好啊。", "早，今天真暖和。")]
 
 
 SRT = """1
@@ -236,15 +236,15 @@ Dialogue: 0,0:00:02.00,0:00:03.00,Default,小满,0,0,0,,早呀，\\N今天去哪
 
 
 def test_subtitles_are_split_by_silence(tmp_path):
-    made = compiled(tmp_path, SRT, "a.srt", heldout=0)
-    assert [talk(row) for row in made.train] == [[("早。", "早呀。")], [("晚上了。", "晚安。")]]
-    assert made.left_out == {
+    script = compiled(tmp_path, SRT, "a.srt", heldout=0)
+    assert [talk(row) for row in script.train] == [[("早。", "早呀。")], [("晚上了。", "晚安。")]]
+    assert script.left_out == {
         3: "said after the character's last reply in the scene",
         5: "nobody is named as its speaker",
     }
-    made = compiled(tmp_path, ASS, "a.ass")
-    assert talk(made.train[0]) == [("早。", "早呀，\n今天去哪？")]
-    assert made.left_out == {2: "a comment of the subtitles"}
+    script = compiled(tmp_path, ASS, "a.ass")
+    assert talk(script.train[0]) == [("早。", "早呀，\n今天去哪？")]
+    assert script.left_out == {2: "a comment of the subtitles"}
 
 
 def test_speech_of_a_novel_is_taken_where_its_speaker_is_named(tmp_path):
@@ -257,13 +257,16 @@ def test_speech_of_a_novel_is_taken_where_its_speaker_is_named(tmp_path):
 阿砚问：“你累不累？”
 小满回答：“不累。”
 """
-    made = compiled(tmp_path, text, "n.txt")
-    assert talk(made.train[0]) == [("今天要下雨了。", "我带了伞。两把。"), ("你累不累？", "不累。")]
-    assert sorted(made.left_out.values()) == [
+    script = compiled(tmp_path, text, "n.txt")
+    assert talk(script.train[0]) == [
+        ("今天要下雨了。", "我带了伞。两把。"),
+        ("你累不累？", "不累。"),
+    ]
+    assert sorted(script.left_out.values()) == [
         "a scene heading", "its speaker is uncertain", "its speaker is uncertain", "narration"]  # fmt: skip
     english = '"Where to?" asked Tom.\n"Home," said Nova.\n"Home it is," said Tom.\n"Good," Nova replied.\n'
-    made = compiled(tmp_path, english, "e.txt", character="Nova")
-    assert talk(made.train[0]) == [("Where to?", "Home,"), ("Home it is,", "Good,")]
+    script = compiled(tmp_path, english, "e.txt", character="Nova")
+    assert talk(script.train[0]) == [("Where to?", "Home,"), ("Home it is,", "Good,")]
 
 
 def test_chat_logs_are_split_by_session_and_silence(tmp_path):
@@ -274,14 +277,14 @@ def test_chat_logs_are_split_by_session_and_silence(tmp_path):
         {"from": "阿砚", "text": "吃了吗", "date": "2026-01-01T20:00:00"},
         {"from": "小满", "text": "吃啦", "date": "2026-01-01T20:01:00"},
     ]}  # fmt: skip
-    made = compiled(tmp_path, json.dumps(log), "log.json", heldout=0)
-    assert [talk(r) for r in made.train] == [[("在吗", "在呀")], [("吃了吗", "吃啦")]]
-    assert made.left_out == {3: "the message has not a text"}
-    made = compiled(
+    script = compiled(tmp_path, json.dumps(log), "log.json", heldout=0)
+    assert [talk(r) for r in script.train] == [[("在吗", "在呀")], [("吃了吗", "吃啦")]]
+    assert script.left_out == {3: "the message has not a text"}
+    script = compiled(
         tmp_path, "session,speaker,content\n1,阿砚,早\n1,小满,早呀\n2,小满,晚上好\n", "log.csv"
     )
-    assert talk(made.train[0]) == [("早", "早呀")]
-    assert made.scenes == 2
+    assert talk(script.train[0]) == [("早", "早呀")]
+    assert script.scenes == 2
 
 
 def test_bad_scripts_are_sentences(tmp_path):

@@ -27,20 +27,20 @@ KEY = "sk-very-secret-4711"
 GRID = {"topic": [f"topic {n}" for n in range(30)], "turns": [1]}
 
 
-class Server(ThreadingHTTPServer):
+class FakeServer(ThreadingHTTPServer):
     """Answers with a dialogue about the topic asked for; `plan` says what to do with a request."""
 
     daemon_threads = True
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), FakeHandler)
         self.plan = lambda number: 200
         self.asked, self.keys, self.lock, self.slow = [], [], threading.Lock(), 0.0
         self.at_once = self.most = 0
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
 
-class Handler(BaseHTTPRequestHandler):
+class FakeHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
@@ -59,12 +59,12 @@ class Handler(BaseHTTPRequestHandler):
         text = json.dumps(
             {"turns": [{"user": f"说说{topic}吧", "reply": reply}]}, ensure_ascii=False
         )
-        said = {
+        answer = {
             "model": "small",
             "choices": [{"message": {"content": text}}],
             "usage": {"total_tokens": 100},
         }
-        raw = json.dumps(said if status == 200 else {"error": f"bad key {KEY}"}).encode()
+        raw = json.dumps(answer if status == 200 else {"error": f"bad key {KEY}"}).encode()
         with self.server.lock:
             self.server.at_once -= 1
         self.send_response(status)
@@ -79,12 +79,12 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    server = FakeServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    yield server
+    server.shutdown()
+    server.server_close()
     thread.join()
 
 
@@ -170,20 +170,20 @@ def test_the_key_is_sent_and_told_to_nobody(words, server, tmp_path, capsys, cap
     assert cli.main([*words, "--key-env", "THE_KEY", "--count", "2"]) == 0
     server.plan = lambda number: 401
     assert cli.main([*words, "--key-env", "THE_KEY"]) == 1
-    told = capsys.readouterr()
-    assert "refused with status 401" in told.err
+    output = capsys.readouterr()
+    assert "refused with status 401" in output.err
     assert set(server.keys) == {f"Bearer {KEY}"}
-    everything = told.out + told.err + caplog.text
+    everything = output.out + output.err + caplog.text
     everything += "".join(p.read_text("utf-8") for p in tmp_path.rglob("*") if p.is_file())
     assert KEY not in everything
 
 
 def test_starts_are_spread_over_a_minute(tmp_path, server):
-    wanted = build_prompts(Persona("小满"), 4, GRID, 0)
+    prompts = build_prompts(Persona("小满"), 4, GRID, 0)
     began = time.monotonic()
     CompletionClient(
         server.url, "small", "", tmp_path, RequestLimits(concurrency=4, per_minute=600)
-    ).ask(wanted)
+    ).ask(prompts)
     assert time.monotonic() - began >= 0.3  # three gaps of a tenth
 
 
@@ -220,7 +220,7 @@ def test_bad_answers_are_left_out_for_a_reason():
 
 
 def test_rows_that_say_the_same_are_taken_once():
-    wanted = build_prompts(Persona("小满"), 3, GRID, 0)
+    prompts = build_prompts(Persona("小满"), 3, GRID, 0)
     long = "今天早上我先去花房浇水，又把新到的球根种进盆里，最后坐在门口喝了一杯很甜的桃子茶{}。"
     texts = [long.format(end) for end in ("", "", "啦")]
     answers = {
@@ -229,10 +229,10 @@ def test_rows_that_say_the_same_are_taken_once():
             "model": "m",
             "tokens": 1,
         }
-        for prompt, text in zip(wanted, texts, strict=True)
+        for prompt, text in zip(prompts, texts, strict=True)
     }
-    made, reasons = build_rows(wanted, lambda p: answers[p.id], card="小满", host="h")
-    assert len(made) == 1
+    rows, reasons = build_rows(prompts, lambda p: answers[p.id], card="小满", host="h")
+    assert len(rows) == 1
     assert reasons == {"the same as another row": 1, "nearly the same as another row": 1}
 
 
@@ -241,8 +241,8 @@ def test_mistakes_are_sentences(words, tmp_path, capsys):
     assert cli.main([*words, "--count", "31"]) == 1
     assert cli.main([*words, "--base-url", "ftp://x"]) == 1
     assert cli.main([*words, "--base-url", "http://me:secret@127.0.0.1/v1"]) == 1
-    told = capsys.readouterr().err
-    assert "30 situations" in told and "not the address" in told and "secret" not in told
+    output = capsys.readouterr().err
+    assert "30 situations" in output and "not the address" in output and "secret" not in output
     (tmp_path / "bad.json").write_text('{"topic": "tea"}')
     with pytest.raises(DataError, match="object of lists"):
         load_grid(tmp_path / "bad.json")

@@ -53,13 +53,13 @@ def test_more_rows_than_there_are_start_over_and_say_so(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize(
-    ("name", "author", "rows", "said"),
+    ("name", "author", "rows", "message"),
     [("", "a", 1, "--name"), ("a", "  ", 1, "--author"), ("a", "b", 0, "--repeat"), ("a\ufffd", "b", 1, "--name"), ("a\nb", "b", 1, "--name")],
 )  # fmt: skip
 def test_what_cannot_be_a_name_or_count_is_refused(
-    name: str, author: str, rows: int, said: str
+    name: str, author: str, rows: int, message: str
 ) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         self_cognition_rows(name, author, rows)
 
 

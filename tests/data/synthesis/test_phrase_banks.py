@@ -72,10 +72,10 @@ def test_patterns_and_items_are_used_evenly(tmp_path: Path) -> None:
         _n=[["a", ""], ["b", ""]],
         other={"asks": asks, "take": 8, "over": "_n", "replies": ["不"]},
     )
-    made = generate_turns(path, QuestionFilter(), NAMES, identity=True)["other"]
-    assert len(made) == 8
-    assert min(Counter("a" in turn.ask.lower() for turn in made).values()) >= 3
-    assert min(Counter("是" in turn.ask for turn in made).values()) >= 3
+    turns = generate_turns(path, QuestionFilter(), NAMES, identity=True)["other"]
+    assert len(turns) == 8
+    assert min(Counter("a" in turn.ask.lower() for turn in turns).values()) >= 3
+    assert min(Counter("是" in turn.ask for turn in turns).values()) >= 3
 
 
 def test_asked_again_a_bank_gives_the_next_questions(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_asked_again_a_bank_gives_the_next_questions(tmp_path: Path) -> None:
         tmp_path,
         name={"asks": ["你[是谁|叫什么|叫啥|姓什么]"], "take": 2, "replies": ["我是{name}"]},
     )
-    kept = QuestionFilter()
+    questions = QuestionFilter()
     first, second, third = (
-        generate_turns(path, kept, NAMES, identity=True)["name"] for _ in range(3)
+        generate_turns(path, questions, NAMES, identity=True)["name"] for _ in range(3)
     )
     assert len(first) == len(second) == 2 and third == []
     assert not {t.ask for t in first} & {t.ask for t in second}
@@ -100,10 +100,10 @@ def test_a_character_is_not_asked_whether_it_is_itself_an_assistant_of_its_name(
         _n=[["Claude", ""], ["Siri", ""]],
         other={"asks": ["你是{0}吗"], "take": 9, "over": "_n", "replies": ["不"]},
     )
-    made = generate_turns(path, QuestionFilter(), {**NAMES, "name": "Claude"}, identity=True)[
+    turns = generate_turns(path, QuestionFilter(), {**NAMES, "name": "Claude"}, identity=True)[
         "other"
     ]
-    assert [normalize_question(turn.ask) for turn in made] == ["你是siri吗"]
+    assert [normalize_question(turn.ask) for turn in turns] == ["你是siri吗"]
 
 
 def test_probes_are_read_from_lists_and_objects(tmp_path: Path) -> None:

@@ -56,21 +56,21 @@ def talk(turns: int, system: str = "") -> list[Message]:
 
 
 def golden(shared_data):
-    found = json.loads((shared_data / "golden/xtuner_templates.json").read_text("utf-8"))
-    return found["templates"]
+    golden = json.loads((shared_data / "golden/xtuner_templates.json").read_text("utf-8"))
+    return golden["templates"]
 
 
 def test_text_ids_and_labels_equal_the_golden_file(shared_data, qwen):
     seen = 0
     for name, entry in golden(shared_data).items():
-        for case, wanted in entry["cases"].items():
-            messages = FORMATS["xtuner"]({"conversation": wanted["conversation"]})
+        for case, expected in entry["cases"].items():
+            messages = FORMATS["xtuner"]({"conversation": expected["conversation"]})
             pieces = render_training_pieces(messages, get_template(name))
-            texts = [t[key] for t in wanted["rendered"] for key in ("input", "output", "sep")]
+            texts = [t[key] for t in expected["rendered"] for key in ("input", "output", "sep")]
             assert [p.text for p in pieces if p.text] == [t for t in texts if t], (name, case)
             encoded = encode(pieces, qwen)
-            assert encoded.ids == wanted["input_ids"], (name, case)
-            assert encoded.labels == wanted["labels"], (name, case)
+            assert encoded.ids == expected["input_ids"], (name, case)
+            assert encoded.labels == expected["labels"], (name, case)
             seen += 1
     assert seen == 60
 
@@ -117,13 +117,13 @@ def test_a_special_token_that_is_typed_stays_text(typed, role, tokenizer):
     template = get_template("internlm2_chat")
     plain = [Message("system", "s"), Message("user", "u"), Message("assistant", "r")]
     odd = [Message(m.role, typed, learn=None) if m.role == role else m for m in plain]
-    wanted, found = (
+    expected, ids = (
         encode(render_training_pieces(some, template), tokenizer).ids for some in (plain, odd)
     )
     special = set(tokenizer.all_special_ids) | {tokenizer.convert_tokens_to_ids("<|im_end|>")}
     special |= {tokenizer.convert_tokens_to_ids("<|im_start|>")}
-    assert [i for i in found if i in special] == [i for i in wanted if i in special]
-    assert typed in tokenizer.decode(found)
+    assert [i for i in ids if i in special] == [i for i in expected if i in special]
+    assert typed in tokenizer.decode(ids)
 
 
 def test_a_typed_special_token_changes_nothing_in_other_pieces(tokenizer):
@@ -146,12 +146,12 @@ def test_special_tokens_that_only_the_vocabulary_names_are_guarded_too():
     # As Llama 3 does: its header marks are special in the vocabulary and in no named list.
     marks = ["<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
     tokenizer = bpe(["<s>", *marks], bos_token="<s>")
-    found = encode_prompt([Message("user", "".join(marks))], get_template("llama3_chat"), tokenizer)
-    counts = [found.count(tokenizer.convert_tokens_to_ids(mark)) for mark in marks]
+    ids = encode_prompt([Message("user", "".join(marks))], get_template("llama3_chat"), tokenizer)
+    counts = [ids.count(tokenizer.convert_tokens_to_ids(mark)) for mark in marks]
     assert counts == [1, 2, 2]
 
 
-class Deaf:
+class TokenizerThatIgnoresOptions:
     """A tokenizer that ignores `split_special_tokens`, as some remote code does."""
 
     def __init__(self, inner):
@@ -166,14 +166,14 @@ class Deaf:
 
 def test_a_tokenizer_that_cannot_split_special_tokens_is_split_for(tokenizer):
     pieces = render_prompt_pieces([Message("user", "a<|im_end|>b</s>")], get_template("qwen_chat"))
-    ids = encode(pieces, Deaf(tokenizer)).ids
+    ids = encode(pieces, TokenizerThatIgnoresOptions(tokenizer)).ids
     assert ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
     assert tokenizer.eos_token_id not in ids
     assert "a<|im_end|>b</s>" in tokenizer.decode(ids)
 
 
 def test_chatglm_begins_with_its_two_marks(tokenizer):
-    chatglm = type("ChatGLMTokenizer", (Deaf,), {})(tokenizer)
+    chatglm = type("ChatGLMTokenizer", (TokenizerThatIgnoresOptions,), {})(tokenizer)
     ids = encode(render_training_pieces(talk(1), get_template("internlm2_chat")), chatglm).ids
     assert ids[:2] == [64790, 64792] and tokenizer.bos_token_id not in ids
 
@@ -223,7 +223,7 @@ def test_many_conversations_at_once_are_encoded_as_each_alone(tokenizer):
         for n in range(1, 5)
     ]
     together = ConversationEncoder(tokenizer).encode_many(talks)
-    assert together == [encode(one, tokenizer) for one in talks]
+    assert together == [encode(talk, tokenizer) for talk in talks]
 
 
 def test_no_pieces_give_no_ids(tokenizer):

@@ -61,13 +61,13 @@ def test_real_rows_are_encoded_as_transformers_encodes_their_pieces(
     names = list(TEMPLATES) if "ruozhiba" in file else ["internlm2_chat"]
     for name in names:
         way = TokenizeOptions(get_template(name), 1 << 20, pairs=conversion.pairs)
-        made = TokenizeJob(conversion, way, get_picklable_tokenizer(qwen), (part.file,))(part)
+        batch = TokenizeJob(conversion, way, get_picklable_tokenizer(qwen), (part.file,))(part)
         rows = (DatasetRow(v, part.file, n) for n, v in zip(part.numbers, part.values, strict=True))
         samples = [sample for unit in conversion.convert(rows) for sample in unit]
-        wanted = [by_pieces(sample, way.template, qwen) for sample in samples]
-        assert made.tokens.ids.tolist() == [i for ids, _ in wanted for i in ids]
-        assert made.tokens.labels.tolist() == [i for _, labels in wanted for i in labels]
-        assert made.tokens.lengths.tolist() == [len(ids) for ids, _ in wanted]
+        expected = [by_pieces(sample, way.template, qwen) for sample in samples]
+        assert batch.tokens.ids.tolist() == [i for ids, _ in expected for i in ids]
+        assert batch.tokens.labels.tolist() == [i for _, labels in expected for i in labels]
+        assert batch.tokens.lengths.tolist() == [len(ids) for ids, _ in expected]
 
 
 def test_a_second_sight_of_rows_gives_the_same_ids(shared_data, qwen):
@@ -82,19 +82,19 @@ def test_a_second_sight_of_rows_gives_the_same_ids(shared_data, qwen):
 def test_a_backend_forgets_what_others_set_on_its_tokenizer(qwen):
     backend = get_picklable_tokenizer(qwen)
     texts = ["<|im_end|> a", "b c d"]
-    wanted = qwen(texts, add_special_tokens=False)["input_ids"]
+    expected = qwen(texts, add_special_tokens=False)["input_ids"]
     qwen(texts, padding=True, truncation=True, max_length=2, split_special_tokens=True)
-    assert backend(texts)["input_ids"] == wanted
+    assert backend(texts)["input_ids"] == expected
     split = qwen(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    assert backend(texts, split_special_tokens=True)["input_ids"] == split != wanted
+    assert backend(texts, split_special_tokens=True)["input_ids"] == split != expected
 
 
 def test_a_tokenizer_with_ways_of_its_own_has_no_backend(qwen):
-    class Own(type(qwen)):
+    class OwnTokenizer(type(qwen)):
         def _encode_plus(self, *args, **options):
             return super()._encode_plus(*args, **options)
 
-    own = object.__new__(Own)
+    own = object.__new__(OwnTokenizer)
     own.__dict__ = qwen.__dict__
     assert get_picklable_tokenizer(own) is None and get_picklable_tokenizer(object()) is None
 
@@ -105,8 +105,8 @@ def test_parts_end_with_their_file_and_when_they_are_long(monkeypatch):
     rows = [DatasetRow({}, "a", n, 1) for n in range(1, 5)] + [
         DatasetRow({}, "b", n, 60) for n in range(1, 4)
     ]
-    found = [(part.file, part.numbers) for part in split_rows(rows)]
-    assert found == [("a", [1, 2, 3]), ("a", [4]), ("b", [1, 2]), ("b", [3])]
+    batches = [(part.file, part.numbers) for part in split_rows(rows)]
+    assert batches == [("a", [1, 2, 3]), ("a", [4]), ("b", [1, 2]), ("b", [3])]
 
 
 def test_what_was_read_before_a_fault_comes_before_it():

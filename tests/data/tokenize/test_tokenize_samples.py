@@ -42,17 +42,17 @@ def sample(*words: str, row: int = 1, learn: bool | None = None) -> Sample:
 
 def test_samples_come_back_as_they_were_encoded(tokenizer):
     samples = [sample("a", "bb", row=4), sample("c", "d", "e", "f", row=7)]
-    found = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=200)
-    assert len(found) == 2 and found.origin == (("a.json", 4), ("a.json", 7))
-    for (ids, labels), one in zip(found, samples, strict=True):
-        wanted = encode(render_training_pieces(one.messages, TEMPLATE), tokenizer)
-        assert (ids.tolist(), labels.tolist()) == (wanted.ids, wanted.labels)
-    assert found.ids.dtype == found.labels.dtype == np.int32
-    assert found.lengths.tolist() == [len(ids) for ids, _ in found]
-    assert found.labelled.tolist() == [3, 4]  # the replies' letters and one <|im_end|> each
-    assert found[-1][0].tolist() == found[1][0].tolist()
+    tokens = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=200)
+    assert len(tokens) == 2 and tokens.origin == (("a.json", 4), ("a.json", 7))
+    for (ids, labels), original in zip(tokens, samples, strict=True):
+        expected = encode(render_training_pieces(original.messages, TEMPLATE), tokenizer)
+        assert (ids.tolist(), labels.tolist()) == (expected.ids, expected.labels)
+    assert tokens.ids.dtype == tokens.labels.dtype == np.int32
+    assert tokens.lengths.tolist() == [len(ids) for ids, _ in tokens]
+    assert tokens.labelled.tolist() == [3, 4]  # the replies' letters and one <|im_end|> each
+    assert tokens[-1][0].tolist() == tokens[1][0].tolist()
     with pytest.raises(IndexError):
-        found[2]
+        tokens[2]
 
 
 def test_the_system_goes_before_talks_that_have_none_and_never_before_documents(tokenizer):
@@ -86,18 +86,18 @@ def test_a_row_that_is_too_long_is_refused_with_its_length(tokenizer):
 
 def test_drop_leaves_long_rows_out_and_counts_them(tokenizer, caplog):
     samples = [sample("a", "b"), sample("a", "b" * 100, row=2), sample("c", "d", row=3)]
-    found = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=99, overlong="drop")
-    assert [row for _, row in found.origin] == [1, 3]
-    assert (found.dropped, found.cut) == (1, 0)
+    tokens = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=99, overlong="drop")
+    assert [row for _, row in tokens.origin] == [1, 3]
+    assert (tokens.dropped, tokens.cut) == (1, 0)
     assert "Of 3 rows, 1 were left out" in caplog.text
 
 
 def test_cut_drops_whole_last_turns_until_the_row_fits(tokenizer, caplog):
     long = sample("a", "b", "c", "d", "e", "f" * 100, row=2)
-    found = tokenize_samples([long], TEMPLATE, tokenizer, max_length=110, overlong="cut")
-    wanted = encode(render_training_pieces(long.messages[:4], TEMPLATE), tokenizer)
-    assert found[0][0].tolist() == wanted.ids and found[0][1].tolist() == wanted.labels
-    assert (found.dropped, found.cut) == (0, 1)
+    tokens = tokenize_samples([long], TEMPLATE, tokenizer, max_length=110, overlong="cut")
+    expected = encode(render_training_pieces(long.messages[:4], TEMPLATE), tokenizer)
+    assert tokens[0][0].tolist() == expected.ids and tokens[0][1].tolist() == expected.labels
+    assert (tokens.dropped, tokens.cut) == (0, 1)
     assert "1 lost their last turns" in caplog.text
 
 
@@ -108,8 +108,8 @@ def test_cut_keeps_as_many_turns_as_fit_exactly(tokenizer):
         for n in (2, 4, 6)
     ]
     for turns, length in enumerate(lengths, start=1):
-        found = tokenize_samples([long], TEMPLATE, tokenizer, max_length=length, overlong="cut")
-        assert found.lengths.tolist() == [length] and found.labelled.tolist() == [2 * turns]
+        tokens = tokenize_samples([long], TEMPLATE, tokenizer, max_length=length, overlong="cut")
+        assert tokens.lengths.tolist() == [length] and tokens.labelled.tolist() == [2 * turns]
 
 
 def test_cut_leaves_out_what_would_teach_nothing(tokenizer):
@@ -125,9 +125,9 @@ def test_cut_leaves_out_what_would_teach_nothing(tokenizer):
     )
     one_long_turn = sample("a", "b" * 100, row=3)
     samples = [sample("a", "b"), first_is_context, one_long_turn]
-    found = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=99, overlong="cut")
-    assert [row for _, row in found.origin] == [1]
-    assert (found.dropped, found.cut) == (2, 0)
+    tokens = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=99, overlong="cut")
+    assert [row for _, row in tokens.origin] == [1]
+    assert (tokens.dropped, tokens.cut) == (2, 0)
 
 
 def test_nothing_left_is_refused(tokenizer):
@@ -164,24 +164,24 @@ def test_a_subset_keeps_order_origin_and_counts(tokenizer):
 
 def test_the_hash_follows_what_is_trained_on_and_nothing_else(tokenizer):
     def digest(*samples, template=TEMPLATE, system=""):
-        found = tokenize_samples(samples, template, tokenizer, max_length=200, system=system)
-        return found.sha256()
+        tokens = tokenize_samples(samples, template, tokenizer, max_length=200, system=system)
+        return tokens.sha256()
 
-    one = digest(sample("a", "b"))
-    assert one == digest(sample("a", "b", row=9)) and len(one) == 64
+    first = digest(sample("a", "b"))
+    assert first == digest(sample("a", "b", row=9)) and len(first) == 64
     others = [
         digest(sample("a", "c")),
         digest(sample("a", "b"), sample("a", "b")),
         digest(sample("a", "b"), template=get_template("vicuna")),
         digest(sample("a", "b"), system="S"),
     ]
-    assert len({one, *others}) == 5
+    assert len({first, *others}) == 5
 
 
 def test_the_real_dialogues_are_tokenized_and_two_thirds_learned(shared_data):
     tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers/qwen2")
     samples = load_conversations(shared_data / "persona/emollm_aiwei.json", "xtuner")[:200]
-    found = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=2048)
-    assert len(found) == 200
-    assert 0.4 < found.labelled.sum() / found.lengths.sum() < 0.8
-    assert all((labels[labels != IGNORE] == ids[labels != IGNORE]).all() for ids, labels in found)
+    tokens = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=2048)
+    assert len(tokens) == 200
+    assert 0.4 < tokens.labelled.sum() / tokens.lengths.sum() < 0.8
+    assert all((labels[labels != IGNORE] == ids[labels != IGNORE]).all() for ids, labels in tokens)

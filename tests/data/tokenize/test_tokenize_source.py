@@ -46,11 +46,11 @@ def digest(tokens):
 
 def test_kept_tokens_are_mapped_and_the_same_as_those_in_memory(ask, caplog):
     caplog.set_level("INFO")
-    made, found, plain = ask(), ask(), ask(cache=0)
+    built, cached, plain = ask(), ask(), ask(cache=0)
     assert "kept in" in caplog.messages[0] and "taken from" in caplog.messages[1]
-    assert digest(made) == digest(found) == digest(plain)
-    assert isinstance(found.ids, np.memmap) and not isinstance(plain.ids, np.memmap)
-    assert len(found) == 9 and found.rows.tolist() == list(range(1, 10))
+    assert digest(built) == digest(cached) == digest(plain)
+    assert isinstance(cached.ids, np.memmap) and not isinstance(plain.ids, np.memmap)
+    assert len(cached) == 9 and cached.rows.tolist() == list(range(1, 10))
     assert len(ask.entries()) == 1
 
 
@@ -69,7 +69,7 @@ def test_anything_that_shapes_tokens_makes_another_entry(ask):
 
 @pytest.mark.parametrize("harm", ["cut", "bits", "about", "gone"])
 def test_a_damaged_entry_is_made_anew_with_a_sentence(ask, caplog, harm):
-    wanted = digest(ask())
+    expected = digest(ask())
     (entry,) = ask.entries()
     ids = entry / "ids.i4"
     if harm == "cut":
@@ -81,10 +81,10 @@ def test_a_damaged_entry_is_made_anew_with_a_sentence(ask, caplog, harm):
         (entry / token_cache.ABOUT_FILE).write_text("{")
     else:
         ids.unlink()
-    assert digest(ask()) == wanted
+    assert digest(ask()) == expected
     assert "They are built again." in caplog.text
     caplog.clear()
-    assert digest(ask()) == wanted
+    assert digest(ask()) == expected
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
@@ -108,8 +108,8 @@ def test_of_several_that_ask_at_once_one_makes_the_entry(ask, monkeypatch):
     write = token_cache.write_entry
     monkeypatch.setattr(token_cache, "write_entry", lambda *args: (written.append(1), write(*args)))
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: digest(ask()), range(4)))
-    assert len(set(found)) == 1 and len(written) == 1
+        tokens = list(pool.map(lambda _: digest(ask()), range(4)))
+    assert len(set(tokens)) == 1 and len(written) == 1
 
 
 def test_a_folder_that_cannot_be_written_costs_no_run(ask, tmp_path, monkeypatch, caplog):
@@ -144,8 +144,8 @@ def test_the_least_used_entries_go_when_all_take_more_than_they_may(ask, caplog)
     ask(system="T", cache=2.9 * size / 1e9)
     assert first not in ask.entries() and len(ask.entries()) == 2
     assert str(first) in caplog.text
-    found = ask(system="T", cache=1e-9)
-    assert len(found) == 9 and len(ask.entries()) == 2  # what is taken needs no more room
+    tokens = ask(system="T", cache=1e-9)
+    assert len(tokens) == 9 and len(ask.entries()) == 2  # what is taken needs no more room
     assert len(ask(system="U", cache=1e-9)) == 9 and len(ask.entries()) == 1
 
 
@@ -165,10 +165,10 @@ def test_an_entry_that_was_just_used_stays(ask):
 def test_a_disk_that_becomes_full_costs_no_run(ask, small_disk, caplog):
     many = [row | {"input": str(n)} for n in range(900) for row in ROWS[:1]]
     ask.path.write_text(json.dumps(many), encoding="utf-8")
-    wanted = digest(ask(cache=0))
+    expected = digest(ask(cache=0))
     with small_disk(20_000):
-        found = ask()
-    assert digest(found) == wanted and len(found.ids) > 5_000
+        tokens = ask()
+    assert digest(tokens) == expected and len(tokens.ids) > 5_000
     assert "Tokens are not cached but held in memory" in caplog.text
     assert ask.entries() == [] and not list((ask.path.parent / "cache/tokens").glob(".*"))
 
@@ -178,8 +178,8 @@ def test_of_a_limit_the_same_rows_are_drawn_however_they_are_read(ask, monkeypat
     order = np.sort(np.random.default_rng(7).permutation(9)[:4]) + 1
     assert some.rows.tolist() == order.tolist()
     ends = np.cumsum(every.lengths)
-    wanted = [every.ids[ends[r - 1] - every.lengths[r - 1] : ends[r - 1]] for r in order]
-    assert np.array_equal(some.ids, np.concatenate(wanted))
+    expected = [every.ids[ends[r - 1] - every.lengths[r - 1] : ends[r - 1]] for r in order]
+    assert np.array_equal(some.ids, np.concatenate(expected))
 
 
 def test_left_out_rows_are_not_drawn_and_are_told_once(ask, caplog):
