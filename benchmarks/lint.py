@@ -18,7 +18,7 @@ from pathlib import Path
 CHILD = """
 import os, resource, sys, time
 from pathlib import Path
-from elysia.data.lint.lint_files import lint_files
+from elysia.data.lint.lint_run import lint_files
 wall, load = time.perf_counter(), os.getloadavg()[0]
 (report,) = lint([Path(sys.argv[1])])
 wall = time.perf_counter() - wall

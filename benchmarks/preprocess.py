@@ -41,8 +41,8 @@ def grown(file: Path, folder: Path, megabytes: float) -> Path:
 def prepare(path: Path, tokenizer: Path, format: str, processes: int, folder: Path) -> None:
     """Lay a file's tokens down in a cache; seconds and memory are printed as JSON."""
     from elysia.core.templates import get_template
-    from elysia.data.tokenize.tokenize_samples import TokenizeOptions
-    from elysia.data.tokenize.tokenize_source import tokenize_source
+    from elysia.data.tokenize.sample_tokenizer import TokenizeOptions
+    from elysia.data.tokenize.source_tokenizer import tokenize_source
     from elysia.models import loading
 
     os.environ["ELYSIA_CACHE"] = str(folder / "cache")

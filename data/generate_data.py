@@ -37,7 +37,9 @@ def parser(card: bool) -> argparse.ArgumentParser:
     else:
         arguments.add_argument("--name", required=True, help="what the assistant is called")
         arguments.add_argument("--author", required=True, help="who made it")
-        arguments.add_argument("--repeat", type=int, default=200, help="rows to write (default 200)")
+        arguments.add_argument(
+            "--repeat", type=int, default=200, help="rows to write (default 200)"
+        )
     arguments.add_argument("--output", required=True, help="the file to write (.json)")
     arguments.add_argument("--force", action="store_true", help="replace the file if it exists")
     return arguments

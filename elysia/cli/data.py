@@ -275,7 +275,7 @@ def lint(args: Namespace) -> int:
     require_at_least(args, 0, "--limit")
     from elysia.core.files import write_atomic
     from elysia.data.lint import lint_report as shown
-    from elysia.data.lint.lint_files import lint_files as read
+    from elysia.data.lint.lint_run import lint_files as read
 
     files = [Path(file) for file in args.files]
     if args.fix:

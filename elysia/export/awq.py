@@ -29,7 +29,7 @@ from elysia.core.run_card import RunCard
 from elysia.core.templates import PromptTemplate
 from elysia.data.formats.conversion import load_chosen_conversations
 from elysia.data.schema import Sample
-from elysia.data.tokenize.tokenize_samples import tokenize_samples
+from elysia.data.tokenize.sample_tokenizer import tokenize_samples
 from elysia.evaluate.likelihood import kl_divergence
 from elysia.export.merge import copy_model_files
 from elysia.export.shards import ShardReader, TensorSpec, parse_size, write_shards

@@ -11,7 +11,7 @@ from elysia.core.errors import DataError
 from elysia.core.templates import get_template
 from elysia.data.formats.conversion import load_conversations
 from elysia.data.packing import _order, pack_best_fit
-from elysia.data.tokenize.tokenize_samples import tokenize_samples
+from elysia.data.tokenize.sample_tokenizer import tokenize_samples
 
 
 def random_lengths(seed: int) -> tuple[list[int], int]:

@@ -19,8 +19,8 @@ from elysia.core.errors import DataError, DeviceError
 from elysia.core.templates import get_template
 from elysia.data.process_pool import ProcessPool, count_useful_processes
 from elysia.data.tokenize.arrays import ARRAYS
-from elysia.data.tokenize.tokenize_samples import TokenizeOptions
-from elysia.data.tokenize.tokenize_source import tokenize_source
+from elysia.data.tokenize.sample_tokenizer import TokenizeOptions
+from elysia.data.tokenize.source_tokenizer import tokenize_source
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def tokenizer(tiny_tokenizer):
 @pytest.fixture
 def tokenize_lines(tmp_path, tokenizer, monkeypatch):
     """The tokens of two files of rows, two rows per part, made by so many processes."""
-    monkeypatch.setattr("elysia.data.tokenize.tokenize_source.SAMPLES_PER_BATCH", 2)
+    monkeypatch.setattr("elysia.data.tokenize.source_tokenizer.SAMPLES_PER_BATCH", 2)
     paths = [tmp_path / name for name in ("a.jsonl", "b.jsonl")]
 
     def tokenize_lines(*lines, processes, **more):
@@ -95,7 +95,7 @@ def invert(number):
 
 
 LOADED = (
-    "[__import__('elysia.data.lint.lint_files'), __import__('elysia.data.tokenize.tokenize_source'),"
+    "[__import__('elysia.data.lint.lint_run'), __import__('elysia.data.tokenize.source_tokenizer'),"
     " sorted({'torch', 'transformers'} & set(__import__('sys').modules))][-1]"
 )
 

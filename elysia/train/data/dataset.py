@@ -27,8 +27,8 @@ from elysia.data.packing import pack_best_fit
 from elysia.data.sources import compute_repeats
 from elysia.data.tokenize.arrays import TokenizedSource, select_samples
 from elysia.data.tokenize.encoder import IGNORE
-from elysia.data.tokenize.tokenize_samples import Overlong, TokenizeOptions
-from elysia.data.tokenize.tokenize_source import tokenize_source
+from elysia.data.tokenize.sample_tokenizer import Overlong, TokenizeOptions
+from elysia.data.tokenize.source_tokenizer import tokenize_source
 from elysia.models import loading
 from elysia.train.distributed.sequence_parallel import data_parallel_rank
 

@@ -11,7 +11,7 @@ from elysia.core.errors import DataError
 from elysia.core.templates import get_template
 from elysia.data.formats.conversion import RowConverter, iter_sample_groups
 from elysia.data.formats.preference_pairs import PREFERENCES, detect_pair_format
-from elysia.data.tokenize.tokenize_samples import tokenize_samples
+from elysia.data.tokenize.sample_tokenizer import tokenize_samples
 from elysia.models.loading import load_tokenizer
 
 ROOT = Path(__file__).parents[3]

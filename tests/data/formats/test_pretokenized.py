@@ -6,7 +6,7 @@ from elysia.core.errors import DataError
 from elysia.core.templates import get_template
 from elysia.data.formats.conversion import RowConverter, iter_sample_groups
 from elysia.data.tokenize.encoder import IGNORE
-from elysia.data.tokenize.tokenize_samples import tokenize_samples
+from elysia.data.tokenize.sample_tokenizer import tokenize_samples
 from elysia.models import loading
 
 TURN = {

@@ -6,7 +6,7 @@ import pytest
 
 from elysia.core.errors import DataError
 from elysia.data.lint.autofix import fix_file
-from elysia.data.lint.lint_files import lint_files
+from elysia.data.lint.lint_run import lint_files
 from elysia.data.readers.row_reader import read_rows
 
 

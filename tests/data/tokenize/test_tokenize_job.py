@@ -14,8 +14,8 @@ from elysia.data.formats.conversion import RowConverter
 from elysia.data.readers.row_reader import DatasetRow, read_rows
 from elysia.data.tokenize.arrays import IGNORE
 from elysia.data.tokenize.encoder import get_picklable_tokenizer
-from elysia.data.tokenize.tokenize_samples import TokenizeOptions
-from elysia.data.tokenize.tokenize_source import RowBatch, TokenizeJob, split_rows
+from elysia.data.tokenize.sample_tokenizer import TokenizeOptions
+from elysia.data.tokenize.source_tokenizer import RowBatch, TokenizeJob, split_rows
 
 REAL = {
     "persona/emollm_aiwei.json": "xtuner",
@@ -100,8 +100,8 @@ def test_a_tokenizer_with_ways_of_its_own_has_no_backend(qwen):
 
 
 def test_parts_end_with_their_file_and_when_they_are_long(monkeypatch):
-    monkeypatch.setattr("elysia.data.tokenize.tokenize_source.SAMPLES_PER_BATCH", 3)
-    monkeypatch.setattr("elysia.data.tokenize.tokenize_source.CHARACTERS_PER_BATCH", 100)
+    monkeypatch.setattr("elysia.data.tokenize.source_tokenizer.SAMPLES_PER_BATCH", 3)
+    monkeypatch.setattr("elysia.data.tokenize.source_tokenizer.CHARACTERS_PER_BATCH", 100)
     rows = [DatasetRow({}, "a", n, 1) for n in range(1, 5)] + [
         DatasetRow({}, "b", n, 60) for n in range(1, 4)
     ]

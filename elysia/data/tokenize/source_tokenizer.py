@@ -28,12 +28,12 @@ from elysia.data.readers.row_reader import DatasetRow
 from elysia.data.sources import build_converter, find_files
 from elysia.data.tokenize.arrays import IndexArray, TokenizedSource, concatenate
 from elysia.data.tokenize.encoder import ConversationEncoder, get_picklable_tokenizer
-from elysia.data.tokenize.token_cache import load_or_build
-from elysia.data.tokenize.tokenize_samples import (
+from elysia.data.tokenize.sample_tokenizer import (
     SAMPLES_PER_BATCH,
     TokenizeOptions,
     encode_groups,
 )
+from elysia.data.tokenize.token_cache import load_or_build
 
 # The settings of a source that decide which rows it has and how they are read.
 READ_BY = ("path", "format", "columns", "bot_name", "min_length", "split", "subset", "files", "hub")

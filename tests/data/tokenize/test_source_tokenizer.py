@@ -12,8 +12,8 @@ from elysia.core.errors import DataError
 from elysia.core.templates import get_template
 from elysia.data.tokenize import token_cache
 from elysia.data.tokenize.arrays import select_samples
-from elysia.data.tokenize.tokenize_samples import TokenizeOptions
-from elysia.data.tokenize.tokenize_source import tokenize_source
+from elysia.data.tokenize.sample_tokenizer import TokenizeOptions
+from elysia.data.tokenize.source_tokenizer import tokenize_source
 
 ROWS = [{"input": f"问题 {n}", "output": f"回答 {n}。" * (1 + n % 3)} for n in range(9)]
 
@@ -128,7 +128,7 @@ def test_what_a_function_of_the_users_own_made_is_not_kept(ask):
 
 def test_parts_make_the_same_tokens_as_the_whole(ask, monkeypatch):
     whole = digest(ask(cache=0))
-    monkeypatch.setattr("elysia.data.tokenize.tokenize_source.SAMPLES_PER_BATCH", 2)
+    monkeypatch.setattr("elysia.data.tokenize.source_tokenizer.SAMPLES_PER_BATCH", 2)
     assert digest(ask(cache=0)) == digest(ask()) == whole
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from elysia.core.errors import DataError
 from elysia.data.lint.consistency import parse_fact_value
-from elysia.data.lint.lint_files import lint_files
 from elysia.data.lint.lint_report import format_findings, to_html, to_json
+from elysia.data.lint.lint_run import lint_files
 from elysia.data.lint.located_rows import RowSource
 from elysia.data.lint.text_rules import (
     find_cut_off,
@@ -335,7 +335,7 @@ def test_a_large_file_is_judged_in_processes_and_a_small_one_is_not(tmp_path, mo
             pools.append(processes)
             super().__init__(function, 0)
 
-    monkeypatch.setattr("elysia.data.lint.lint_files.ProcessPool", RecordingPool)
+    monkeypatch.setattr("elysia.data.lint.lint_run.ProcessPool", RecordingPool)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     path = jsonl(tmp_path / "a.jsonl", GOOD)
     lint_files([path])

@@ -13,7 +13,7 @@ from elysia.core.templates import get_template, render_training_pieces
 from elysia.data.formats.conversion import load_conversations
 from elysia.data.schema import IGNORE, Sample
 from elysia.data.tokenize.encoder import encode
-from elysia.data.tokenize.tokenize_samples import tokenize_samples
+from elysia.data.tokenize.sample_tokenizer import tokenize_samples
 
 TEMPLATE = get_template("internlm2_chat")
 
@@ -147,7 +147,7 @@ def test_an_unknown_way_with_long_rows_is_refused(tokenizer):
 def test_more_samples_than_one_batch_are_encoded_alike(tokenizer, monkeypatch):
     samples = [sample("a", "b" * n, row=n) for n in range(1, 8)]
     whole = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=200)
-    monkeypatch.setattr("elysia.data.tokenize.tokenize_samples.SAMPLES_PER_BATCH", 3)
+    monkeypatch.setattr("elysia.data.tokenize.sample_tokenizer.SAMPLES_PER_BATCH", 3)
     parts = tokenize_samples(samples, TEMPLATE, tokenizer, max_length=200)
     assert parts.origin == whole.origin and parts.sha256() == whole.sha256()
 
