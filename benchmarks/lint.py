@@ -20,7 +20,7 @@ import os, resource, sys, time
 from pathlib import Path
 from elysia.data.lint.lint_run import lint_files
 wall, load = time.perf_counter(), os.getloadavg()[0]
-(report,) = lint([Path(sys.argv[1])])
+(report,) = lint_files([Path(sys.argv[1])])
 wall = time.perf_counter() - wall
 this, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 cpu = [used.ru_utime + used.ru_stime for used in (this, others)]
