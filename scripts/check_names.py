@@ -15,9 +15,22 @@ from pathlib import Path
 # They tell the history of a value ("what was found"), not its content ("hits").
 BANNED = {"found", "made", "told", "said", "kept", "one", "wanted"}
 # One-word classes that are the standard term of the field or of a library.
-TERMS: set[str] = set(
-    "Message Conversation Persona Lorebook Engine Sampling Delta Settings Scope Text".split()
-)
+TERMS = {
+    *("Message", "Conversation", "Persona", "Lorebook", "Engine", "Sampling", "Delta", "Settings"),
+    *(
+        "Scope",
+        "Text",
+        "Memory",
+        "Document",
+        "Chunk",
+        "Database",
+        "Embedder",
+        "Fingerprint",
+        "Sample",
+    ),
+    # pydantic shows these to clients of the gateway, in error bodies and in /openapi.json
+    *("Tool", "Function", "Call", "Called", "Named"),
+}
 LONGEST = 50  # lines of a function
 
 

@@ -75,7 +75,9 @@ def test_it_goes_on_to_the_weights_that_the_old_version_reached(old_work_dir):
         assert close.float().mean() > 0.95, name
     before = load_payload(2)
     for payload in (resumed, before):
-        payload["run_card"].pop("metrics")  # a resumed run does not measure the untrained model again
+        payload["run_card"].pop(
+            "metrics"
+        )  # a resumed run does not measure the untrained model again
     assert layout(resumed) == layout(before)
 
 
