@@ -279,7 +279,6 @@ def xtuner(run: Runs, folder: Path, samples: list[Any]) -> Trained:
     from mmengine.runner import Runner
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
-
     from xtuner.dataset.collate_fns import default_collate_fn
     from xtuner.dataset.huggingface import pack_dataset
     from xtuner.engine.runner import TrainLoop

@@ -37,7 +37,7 @@ def postgres() -> Iterator[str]:
             programs / "initdb",
             "-D",
             data,
-            *"-U postgres -A trust -E UTF8 --locale=C".split(),
+            *["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"],
         ]
         subprocess.run(
             [*initdb, "--no-sync"], check=True, capture_output=True, **_as_nobody(folder)
