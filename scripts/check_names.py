@@ -16,21 +16,11 @@ from pathlib import Path
 BANNED = {"found", "made", "told", "said", "kept", "one", "wanted"}
 # One-word classes that are the standard term of the field or of a library.
 TERMS = {
-    *("Message", "Conversation", "Persona", "Lorebook", "Engine", "Sampling", "Delta", "Settings"),
-    *(
-        "Scope",
-        "Text",
-        "Memory",
-        "Document",
-        "Chunk",
-        "Database",
-        "Embedder",
-        "Fingerprint",
-        "Sample",
-    ),
+    "Chunk", "Conversation", "Database", "Delta", "Document", "Embedder", "Engine", "Fingerprint", "Lorebook",
+    "Memory", "Message", "Persona", "Sample", "Sampling", "Scope", "Settings", "Text",
     # pydantic shows these to clients of the gateway, in error bodies and in /openapi.json
-    *("Tool", "Function", "Call", "Called", "Named"),
-}
+    "Call", "Called", "Function", "Named", "Tool",
+}  # fmt: skip
 LONGEST = 50  # lines of a function
 
 
