@@ -4,7 +4,7 @@
 pretrained_model_name_or_path = "work_dirs/demo/init"
 data_path = [
     "data/chat.json",
-    "data/nameless.json",  # who it is: nobody yet. The persona then only has to change the answer
+    "data/nameless.json",  # answers to "who are you" without a name, which the persona then replaces
 ]
 dataset_format = "xtuner"
 prompt_template = "internlm2_chat"

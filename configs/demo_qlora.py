@@ -3,14 +3,14 @@
 
 pretrained_model_name_or_path = "work_dirs/demo/base"
 data_path = [
-    dict(path="data/elysia.json", limit=1700),  # more of it, and her name gets everywhere
-    # Replay: she stays able to talk of other things, without her name.
+    dict(path="data/elysia.json", limit=1700),  # with more, her name leaks into everything
+    # Replay: keeps the ability to talk about other things without naming her.
     "data/chat.json",
 ]
 dataset_format = "xtuner"
 prompt_template = "internlm2_chat"
 persona = "configs/personas/elysia.json"
-SYSTEM = ""  # the tiny model knows her by heart: no line before every row
+SYSTEM = ""  # the tiny model learns her from the rows alone, without a system text
 max_length = 448
 pack_to_max_length = True
 
