@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from elysia.core.errors import ConfigError, nearest
+from elysia.core.i18n import Text
 
 # pydantic's name of a range error -> (our code, the key of its limit).
 _RANGE_ERRORS = {
@@ -100,10 +101,14 @@ class SettingsModel(BaseModel):
         if first["type"] in _RANGE_ERRORS:
             code, key = _RANGE_ERRORS[first["type"]]
             return ConfigError(code, name=name, value=value, limit=f"{first['ctx'][key]:g}")
+        annotation = cls.model_fields[name].annotation
+        expected: str | Text = describe_type(annotation)
+        if get_origin(annotation) is Literal:
+            expected = Text("train.one_of", {"choices": list(map(repr, get_args(annotation)))})
         return ConfigError(
             "train.setting_type",
             name=name,
-            expected=describe_type(cls.model_fields[name].annotation),
+            expected=expected,
             value=repr(value),
             kind=type(value).__name__,
         )
@@ -112,11 +117,9 @@ class SettingsModel(BaseModel):
 def describe_type(annotation: Any) -> str:
     """A type as the reference page and an error write it.
 
-    >>> describe_type(Literal["qlora", "full"]), describe_type(float), describe_type(str | list[str])
-    ("one of 'qlora', 'full'", 'float', 'str | list[str]')
+    >>> describe_type(float), describe_type(str | list[str]), describe_type(dict[str, Any])
+    ('float', 'str | list[str]', 'dict[str, Any]')
     """
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(annotation)))
     plain = isinstance(annotation, type) and not get_args(annotation)
     return annotation.__name__ if plain else str(annotation).replace("typing.", "")
 

@@ -6,22 +6,21 @@ the one place that gives them their meaning.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from elysia.core.errors import ConfigError
 from elysia.train.config import trackers
-from elysia.train.config.validation import coerce_values
+from elysia.train.config.schema import SettingsModel
 
 
-@dataclass(frozen=True)
-class VoiceSettings:
+class VoiceSettings(SettingsModel):
     """One training of a VITS voice; the numbers are those of VITS, where it has them."""
+
+    reference_page: ClassVar[str] = "docs/voice.md"
 
     # Data
     data_path: str = ""  # the folder that `voice prepare` wrote
@@ -33,60 +32,48 @@ class VoiceSettings:
     speaker: str | int = 0  # whose place in the base the new voice takes
     cleaner: Literal["chinese_cleaners", "cjke_cleaners2", "pinyin"] = "cjke_cleaners2"
     stochastic_durations: bool = True  # without a base: which of the two duration predictors
-    architecture: dict[str, Any] = field(
-        default_factory=dict
-    )  # without a base: names of VitsConfig
-    discriminator_scale: float = 1.0  # width over VITS's; below 1 for small machines
+    # Without a base: names of VitsConfig.
+    architecture: dict[str, Any] = Field(default_factory=dict)
+    # Width relative to VITS's own; below 1 for small machines.
+    discriminator_scale: float = Field(1.0, gt=0, le=1)
 
     # Optimizers and schedule
-    batch_size: int = 16
-    segment_frames: int = 32  # of each clip, generated and judged in a step
-    max_epochs: int = 100
-    max_steps: int = 0  # 0: as max_epochs says
-    lr: float = 2e-4
+    batch_size: int = Field(16, ge=1)
+    segment_frames: int = Field(32, ge=8)  # of each clip, generated and judged in a step
+    max_epochs: int = Field(100, ge=1)
+    max_steps: int = Field(0, ge=0)  # 0: as max_epochs says
+    lr: float = Field(2e-4, gt=0)
     betas: tuple[float, float] = (0.8, 0.99)
-    weight_decay: float = 0.01
-    max_norm: float = 0.0  # gradient clipping; 0 turns it off
+    weight_decay: float = Field(0.01, ge=0)
+    max_norm: float = Field(0.0, ge=0)  # gradient clipping; 0 turns it off
     lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
-    min_lr: float = 0.0
-    warmup_steps: int = 0
+    min_lr: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    dataloader_num_workers: int = 0
+    dataloader_num_workers: int = Field(0, ge=0)
 
     # Losses
-    mel_weight: float = 45.0
-    kl_weight: float = 1.0
-    duration_weight: float = 1.0
-    feature_weight: float = 1.0
-    adversarial_weight: float = 1.0
-    mel_bands: int = 80
-    mel_low: float = 0.0  # Hz
-    mel_high: float = 0.0  # Hz; 0: half the rate
+    mel_weight: float = Field(45.0, ge=0)
+    kl_weight: float = Field(1.0, ge=0)
+    duration_weight: float = Field(1.0, ge=0)
+    feature_weight: float = Field(1.0, ge=0)
+    adversarial_weight: float = Field(1.0, ge=0)
+    mel_bands: int = Field(80, ge=8)
+    mel_low: float = Field(0.0, ge=0)  # Hz
+    mel_high: float = Field(0.0, ge=0)  # Hz; 0: half the rate
 
     # What it leaves
-    save_steps: int = 1000  # 0: only at the end
-    save_total_limit: int = 2
-    logging_interval: int = 50
-    listen_steps: int = 1000  # 0: only at the end
-    listen_texts: list[str] = field(default_factory=lambda: ["你好，很高兴认识你。"])
+    save_steps: int = Field(1000, ge=0)  # 0: only at the end
+    save_total_limit: int = Field(2, ge=0)
+    logging_interval: int = Field(50, ge=1)
+    listen_steps: int = Field(1000, ge=0)  # 0: only at the end
+    listen_texts: list[str] = Field(default_factory=lambda: ["你好，很高兴认识你。"])
     report_to: str | list[str] = ""
 
-    seed: int = 42
-    overrides: dict[str, Any] = field(default_factory=dict)
+    seed: int = Field(42, ge=0)
+    overrides: dict[str, Any] = Field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name, least in MIN_VALUES.items():
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    "voice.setting_too_low",
-                    name=name,
-                    value=getattr(self, name),
-                    least=f"{least:g}",
-                )
-        if not self.lr > 0:
-            raise ConfigError("voice.bad_lr", value=self.lr)
-        if not 0 < self.discriminator_scale <= 1:
-            raise ConfigError("voice.bad_scale", value=self.discriminator_scale)
+    def model_post_init(self, _: Any) -> None:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError("voice.bad_betas", value=str(self.betas))
         self._check_beginning()
@@ -100,25 +87,6 @@ class VoiceSettings:
             raise ConfigError("voice.base_and_architecture")
         if self.base_discriminator and self.discriminator_scale != 1:
             raise ConfigError("voice.base_discriminator_scale")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, JSON-ready."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return plain
-
-    def sha256(self) -> str:
-        """A hash that identifies the settings, whatever files they came from."""
-        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-MIN_VALUES: dict[str, float] = {
-    "batch_size": 1, "segment_frames": 8, "max_epochs": 1, "max_steps": 0, "weight_decay": 0,
-    "max_norm": 0, "min_lr": 0, "warmup_steps": 0, "dataloader_num_workers": 0, "mel_weight": 0,
-    "kl_weight": 0, "duration_weight": 0, "feature_weight": 0, "adversarial_weight": 0,
-    "mel_bands": 8, "mel_low": 0, "mel_high": 0, "save_steps": 0, "save_total_limit": 0,
-    "logging_interval": 1, "listen_steps": 0, "seed": 0,
-}  # fmt: skip
 
 
 def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> VoiceSettings:
@@ -136,13 +104,10 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Voice
     values = {name: v for name, v in config.to_dict().items() if not name.startswith("_")}
     if isinstance(values.get("settings"), dict):
         values = values["settings"]  # a runner's config that was dumped into a work dir
-    clean = coerce_values(VoiceSettings, values, str(path), "docs/voice.md names them all.")
-    if not clean.get("data_path"):
+    settings = VoiceSettings.build(values, str(path))
+    if not settings.data_path:
         raise ConfigError("voice.no_data_path", path=path)
-    try:
-        return VoiceSettings(**clean)
-    except ConfigError as error:
-        raise ConfigError("voice.in_file", path=path, error=error) from None
+    return settings
 
 
 def build_runner_config(

@@ -205,7 +205,7 @@ def test_what_is_no_trained_voice_is_not_exported(tmp_path, capsys):
 def test_the_page_names_every_setting():
     page = (Path(__file__).resolve().parents[3] / "docs" / "voice.md").read_text(encoding="utf-8")
     table = page.split("| name | default |")[1].split("\n\n")[0]
-    assert not [name for name in VoiceSettings.__dataclass_fields__ if f"`{name}`" not in table]
+    assert not [name for name in VoiceSettings.model_fields if f"`{name}`" not in table]
 
 
 def test_the_bundled_configs_are_read_and_found_by_name():
