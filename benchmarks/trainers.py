@@ -1,21 +1,21 @@
-"""Whole epochs of the same dialogues: this project's trainer beside TRL's SFTTrainer, run by turns.
+"""Whole epochs of the same dialogues: this project's trainer against TRL's SFTTrainer, alternating.
 
     make bench-train ARGS="--data ROWS.json --tokenizer tokenizer.json"
 
 which is `python benchmarks/trainers.py --peer-python PYTHON --xtuner-python PYTHON` with environments of
 TRL and of XTuner 0.2.0 (requirements/trl.lock, xtuner.lock) on top of this one.
 
-All train the same LoRA on the same ids and labels from the same random base; each run is a process of its
-own. Held-out loss is computed by one function. Cases:
+All train the same LoRA on the same ids and labels from the same random base, each run in its own
+process. Held-out loss is computed by one function. Cases:
 
 - ours: packs, attention by sample, loss at labelled positions; through the runner that `train` uses.
-- fast: TRL at its fastest on a CPU, one dialogue a micro-batch, four accumulated, nothing recomputed.
-- patched: fast, with TRL's chunked loss told to score labelled positions only.
+- fast: TRL at its fastest on a CPU, one dialogue per micro-batch, four accumulated, nothing recomputed.
+- patched: fast, with TRL's chunked loss set to score labelled positions only.
 - packed: TRL's own packing, two rows accumulated.
 - lean: fast with gradient checkpointing, its least memory.
 - xtuner: XTuner 0.2.0's model and loop on MMEngine's runner, packed (its packing does not isolate dialogues).
 
-What each makes before its first step (model, tokens) is not timed. The figures are ratios within this
+What each prepares before its first step (model, tokens) is not timed. The figures are ratios within this
 run; asserts nothing.
 """
 
@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument("--xtuner-python", default=sys.executable)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--dialogues", type=int, default=300)
-    parser.add_argument("--held-out", type=int, default=30, help="dialogues that are only judged")
+    parser.add_argument(
+        "--held-out", type=int, default=30, help="dialogues for the held-out loss alone"
+    )
     parser.add_argument(
         "--vocabulary", type=int, default=0, help="of the model; 0: the tokenizer's"
     )
@@ -75,42 +77,42 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare(args, Path(folder))
         if args.profile:
-            profile(settings_of(args, "ours", folder, 0))
+            profile(build_run(args, "ours", folder, 0))
             return
         results: dict[str, list[Result]] = {case: [] for case in args.cases}
         pythons = {"ours": sys.executable, "xtuner": args.xtuner_python}
         for seed in range(args.seeds):
             for case in args.cases:
                 python = pythons.get(case, args.peer_python)
-                run = settings_of(args, case, folder, seed)
+                run = build_run(args, case, folder, seed)
                 results[case].append(child(python, run))
                 print(case, seed, results[case][-1], file=sys.stderr, flush=True)
         report(results, args)
 
 
-def settings_of(args: argparse.Namespace, case: str, folder: str, seed: int) -> Runs:
-    """One run, as its process is told."""
-    given = {name: getattr(args, name) for name in ("dtype", "nf4", "longest")}
-    return {"case": case, "folder": folder, "seed": seed, **given}
+def build_run(args: argparse.Namespace, case: str, folder: str, seed: int) -> Runs:
+    """The arguments of one run, for its process."""
+    options = {name: getattr(args, name) for name in ("dtype", "nf4", "longest")}
+    return {"case": case, "folder": folder, "seed": seed, **options}
 
 
 def profile(run: Runs) -> None:
-    """Torch's own table of an epoch of ours; watching makes it slower."""
+    """Torch's own table of an epoch of ours; profiling makes it slower."""
     train, _ = ours(run, Path(run["folder"]), [])
-    with torch.profiler.profile() as seen:
+    with torch.profiler.profile() as profiler:
         train()
-    print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
+    print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
 
 
 def child(python: str, run: Runs) -> Result:
     """The figures of one run, in a process of its own."""
     command = [python, __file__, "--child", json.dumps(run)]
-    done = subprocess.run(
+    process = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    lines = [line for line in process.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
-        sys.exit(f"{run['case']} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        sys.exit(f"{run['case']} failed:\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}")
     result: Result = json.loads(lines[0].removeprefix("RESULT "))
     return result
 
@@ -154,17 +156,17 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
     from elysia.train.data.dataset import PackedDataset
 
     if args.tokenizer is None:
-        tiny.train_tokenizer([args.data], 6400, folder / "made")
-    words = PreTrainedTokenizerFast(
-        tokenizer_file=str(args.tokenizer or folder / "made" / "tokenizer.json"),
+        tiny.train_tokenizer([args.data], 6400, folder / "trained")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(args.tokenizer or folder / "trained" / "tokenizer.json"),
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
     )
-    words.save_pretrained(folder / "tokenizer")
+    tokenizer.save_pretrained(folder / "tokenizer")
     tiny.init_model(
         folder / "base", tokenizer=folder / "tokenizer", architecture="llama",
-        vocab_size=args.vocabulary or len(words), **BODY,
+        vocab_size=args.vocabulary or len(tokenizer), **BODY,
     )  # fmt: skip
     rows = json.loads(args.data.read_text(encoding="utf-8"))[: args.dialogues + args.held_out]
     for name, part in (("train", rows[args.held_out :]), ("heldout", rows[: args.held_out])):
@@ -187,9 +189,9 @@ def run_case(run: Runs) -> Result:
     trainers = {"ours": ours, "xtuner": xtuner}
     train, model = trainers.get(run["case"], peer)(run, folder, samples)
     del samples
-    begun, own = time.perf_counter(), time.process_time()
+    start, own = time.perf_counter(), time.process_time()
     train()
-    seconds, own = time.perf_counter() - begun, time.process_time() - own
+    seconds, own = time.perf_counter() - start, time.process_time() - own
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the evaluation
     return {
         "labelled_per_s": labelled / seconds,
