@@ -49,7 +49,7 @@ UNSERVED = {
     "lagent": "cli.no_lagent",
     "offload_folder": "cli.no_offload",
 }
-CHARACTER_ONLY = ("database", "embedder", "new")
+CHARACTER_ONLY = ("model", "database", "embedder", "new")
 # What `--character` takes; any other flag of `chat` does not apply to a character's conversation.
 CHARACTER_FLAGS = {
     "run", "character", "model_name_or_path", "adapter", "engine", "remote_model",
@@ -61,16 +61,21 @@ def chat_parser() -> ArgumentParser:
     """The parser of `elysia chat`."""
     parser = build_parser(
         "chat",
-        "MODEL [--adapter ADAPTER] [options] | [MODEL] --character NAME ...",
+        "MODEL [--adapter ADAPTER] [options] | --character NAME ... [--model MODEL] [options]",
         "Talk to a model, or with --character to a character who remembers (what 'talk' does). Enter "
         "twice sends; RESET forgets the conversation, EXIT leaves, Ctrl-C stops a reply. Template, stop "
         "words and system prompt come from the run card beside the weights.",
         chat,
     )
     add = parser.add_argument
-    add(
+    partner = parser.add_mutually_exclusive_group(required=True)
+    partner.add_argument(
         "model_name_or_path", nargs="?", metavar="MODEL",
         help="a folder, a name on the hub, a .gguf, or the URL of an OpenAI-compatible server",
+    )  # fmt: skip
+    partner.add_argument(
+        "--character", nargs="+", metavar="NAME",
+        help="a bundled character or a card's file; several sit at one table",
     )  # fmt: skip
     add_model_options(parser)
     add_engine_options(parser)
@@ -92,10 +97,7 @@ def chat_parser() -> ArgumentParser:
         add("--" + name.replace("_", "-"), nargs="*", default=None, help=argparse.SUPPRESS)
     group = parser.add_argument_group("with --character")
     add = group.add_argument
-    add(
-        "--character", nargs="+", metavar="NAME",
-        help="a bundled character or a card's file; several sit at one table",
-    )  # fmt: skip
+    add("--model", metavar="MODEL", help="default: ELYSIA_MODEL, else what was merged last")
     add("--new", action="store_true", help="begin a new conversation")
     add("--database", metavar="URL", help="default: work_dirs/chat/elysia.db")
     add("--embedder", metavar="MODEL", help="an embedding model, for recall by meaning")
@@ -109,8 +111,6 @@ def chat(args: Namespace) -> int:
     for name in CHARACTER_ONLY:
         if getattr(args, name):
             raise UsageError("cli.flag_needs_character", flag=f"--{name}")
-    if args.model_name_or_path is None:
-        raise UsageError("cli.chat_needs_model")
     speech = None
     if args.voice:
         from elysia.cli.terminal_speech import open_speech
@@ -142,7 +142,7 @@ def chat_with_character(args: Namespace) -> int:
         if name not in CHARACTER_FLAGS and value != defaults.get_default(name):
             raise UsageError("cli.flag_not_with_character", flag="--" + name.replace("_", "-"))
     shared = {name: getattr(args, name) for name in CHARACTER_FLAGS}
-    return talk(Namespace(**shared, characters=args.character, model=args.model_name_or_path))
+    return talk(Namespace(**shared, characters=args.character))
 
 
 def open_session(args: Namespace) -> ChatSession:

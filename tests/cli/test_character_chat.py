@@ -62,14 +62,15 @@ def test_words_in_capitals_steer(run):
 
 
 def test_chat_with_a_character_is_talk_by_another_name(run):
-    code, out, _ = run("chat", "m", "--character", "elysia", typed="你好\n")
+    code, out, _ = run("chat", "--character", "elysia", "--model", "m", typed="你好\n")
     assert (code, out) == (0, "爱莉希雅: heard: 你好\n")
     assert run("talk", "elysia", "--model", "m", typed="again\n")[0] == 0  # the same conversation
     assert "heard: 你好" in [m.text for m in run.engines[-1].requests[0].messages]
-    code, _, err = run("chat", "m", "--character", "elysia", "--top-k", "5", typed="")
+    code, _, err = run("chat", "--character", "elysia", "--top-k", "5", typed="")
     assert code == 2 and "--top-k" in err
     code, _, err = run("chat", "m", "--new", typed="")
     assert code == 2 and "--new" in err
+    assert run("chat", typed="")[0] == run("chat", "m", "--character", "elysia", typed="")[0] == 2
 
 
 def test_several_answer_in_turn(run):
