@@ -1,9 +1,9 @@
 """`python benchmarks/lint.py [FILE]`: seconds and peak memory of lint on 10 MB and 100 MB of rows.
 
-The rows are those of FILE (a JSON array; without one, the bundled general dialogues, sixteen to a
-row) over and over, each text with marks of its own, so that no two are duplicates. Each size is
-linted by a program of its own; its start is in the CPU, not in the seconds. The machine's load is
-that of all programs, before and after. Asserts nothing.
+The rows of FILE (a JSON array; by default the bundled general dialogues, sixteen to a row) are
+repeated, with some characters of every text changed, so that no two are duplicates. Each size is
+linted by a new process; its start counts in the CPU time, not in the seconds. The load is that of the
+whole machine, before and after. Asserts nothing.
 """
 
 from __future__ import annotations

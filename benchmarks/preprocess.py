@@ -1,13 +1,13 @@
 """How fast rows become tokens on disk, and in how much memory. Asserts nothing.
 
-The file's rows are repeated until there are so many megabytes of JSON. `new text` is the file's own
-rows, none of which was seen before: the tokenizer's speed bounds it. `repeated` is a file of repeats
-(`--mb`, several sizes), start of the processes and the first sight of each row within: of what is
-long, nearly every text was encoded before, and reading, checking, rendering and laying down remain.
+The file's rows are repeated until there are so many megabytes of JSON. `new text` is the file itself,
+whose texts occur for the first time: the tokenizer's speed limits it. `repeated` is a file of repeats
+(`--mb`, several sizes), including the start of the processes: nearly every text was encoded before, and
+what remains is reading, checking, rendering and writing.
 
-Each line is a process of its own. CPU seconds count its children and stand beside wall seconds, since
-others may compute on the machine. Memory is the most that it and its children held at once: of the
-pages of files that the system keeps, none.
+Each line is measured in a new process. CPU seconds include its children; they are given beside wall
+seconds since other programs may use the machine. Memory is the most that it and its children held at
+once, without the system's cache of file pages.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pathlib import Path
 TEMPLATE = "internlm2_chat"
 
 
-def grown(file: Path, folder: Path, megabytes: float) -> Path:
-    """A JSON array of the file's rows again and again."""
+def grow(file: Path, folder: Path, megabytes: float) -> Path:
+    """Write a JSON array that repeats the file's rows."""
     rows = json.dumps(json.loads(file.read_text(encoding="utf-8")), ensure_ascii=False)[1:-1]
     path = folder / f"grown{megabytes:g}.json"
     with path.open("w", encoding="utf-8") as out:
@@ -39,7 +39,7 @@ def grown(file: Path, folder: Path, megabytes: float) -> Path:
 
 
 def prepare(path: Path, tokenizer: Path, format: str, processes: int, folder: Path) -> None:
-    """Lay a file's tokens down in a cache; seconds and memory are printed as JSON."""
+    """Tokenize a file into a cache and print seconds and memory as JSON."""
     from elysia.core.templates import get_template
     from elysia.data.tokenize.sample_tokenizer import TokenizeOptions
     from elysia.data.tokenize.source_tokenizer import tokenize_source
@@ -53,11 +53,11 @@ def prepare(path: Path, tokenizer: Path, format: str, processes: int, folder: Pa
 
     def look() -> None:
         while not done.wait(0.2):
-            most[0] = max(most[0], held(os.getpid()))
+            most[0] = max(most[0], measure_memory(os.getpid()))
 
     watcher = threading.Thread(target=look)
     watcher.start()
-    wall, cpu = time.perf_counter(), used()
+    wall, cpu = time.perf_counter(), measure_cpu()
     tokens = tokenize_source(
         {"path": str(path), "format": format},
         TokenizeOptions(get_template(TEMPLATE), 1 << 20),
@@ -65,20 +65,20 @@ def prepare(path: Path, tokenizer: Path, format: str, processes: int, folder: Pa
         cache=1000,
         processes=processes,
     )
-    wall, cpu = time.perf_counter() - wall, used() - cpu
+    wall, cpu = time.perf_counter() - wall, measure_cpu() - cpu
     done.set()
     watcher.join()
     print(json.dumps({"wall": wall, "cpu": cpu, "peak": most[0], "count": len(tokens.ids)}))
 
 
-def used() -> float:
+def measure_cpu() -> float:
     """CPU seconds of this process and of its children that ended."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in both)
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
-def held(process: int) -> float:
-    """MB of memory of its own, with its children's."""
+def measure_memory(process: int) -> float:
+    """MB of memory that a process and its children use."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
         own = sum(
@@ -88,7 +88,7 @@ def held(process: int) -> float:
         children = [int(c) for t in tasks for c in (t / "children").read_text().split()]
     except (OSError, ValueError):
         return 0.0  # ended meanwhile
-    return own / 1024 + sum(map(held, children))
+    return own / 1024 + sum(map(measure_memory, children))
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for number, megabytes in enumerate([0, *args.mb]):
         with tempfile.TemporaryDirectory() as name:
-            path = grown(args.file, Path(name), megabytes)
+            path = grow(args.file, Path(name), megabytes)
             for processes in args.processes:
                 show("repeated" if number else "new text", path, processes, args)
 
@@ -123,13 +123,13 @@ def show(label: str, path: Path, processes: int, args: argparse.Namespace) -> No
             "--format",
             args.format,
         ]
-        one = ["--one", str(processes), folder]
-        done = subprocess.run([*command, *one], stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+        child = ["--one", str(processes), folder]
+        done = subprocess.run([*command, *child], stdout=subprocess.PIPE, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
     size = path.stat().st_size / 1e6
     print(
-        f"| {label} | {processes} | {size:.1f} | {size / found['wall']:.2f} "
-        f"| {size / found['cpu']:.2f} | {found['peak']:.0f} |",
+        f"| {label} | {processes} | {size:.1f} | {size / result['wall']:.2f} "
+        f"| {size / result['cpu']:.2f} | {result['peak']:.0f} |",
         flush=True,
     )
 

@@ -34,7 +34,7 @@ MIN_ASK_SIMILARITY = 0.7
 MAX_COMPARED = 8  # rows of a group that each further row is compared with
 
 
-class Fingerprint(NamedTuple):
+class RowFingerprint(NamedTuple):
     """A 64-bit hash of a text, and TEXT_BYTES + ASK_BYTES of signature (b"" for a short text)."""
 
     hash: int
@@ -57,14 +57,14 @@ class DuplicatePair(NamedTuple):
     similarity: float
 
 
-def build_fingerprint(text: str, asks: str) -> Fingerprint | None:
+def build_fingerprint(text: str, asks: str) -> RowFingerprint | None:
     """The fingerprint of a row's text and its questions; None where there is no text."""
     text = text.strip()
     if not text:
         return None
     if len(text) < SHORTEST_SIGNED:
-        return Fingerprint(hash_text(text), b"")
-    return Fingerprint(hash_text(text), _sign(text, TEXT_BYTES) + _sign(asks, ASK_BYTES))
+        return RowFingerprint(hash_text(text), b"")
+    return RowFingerprint(hash_text(text), _sign(text, TEXT_BYTES) + _sign(asks, ASK_BYTES))
 
 
 def hash_text(text: str) -> int:
@@ -135,7 +135,7 @@ class NearDuplicateIndex:
         self.signed = array("I")  # numbers of the hashes that have a signature
         self.signatures = bytearray()
 
-    def add(self, fingerprint: Fingerprint | None, location: RowLocation) -> RowLocation | None:
+    def add(self, fingerprint: RowFingerprint | None, location: RowLocation) -> RowLocation | None:
         """Remember a row; the earlier row with the same text, if any."""
         if fingerprint is None:
             return None

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from elysia.data.lint.consistency import StatedFact, extract_facts
 from elysia.data.lint.dedup import (
     SHORTEST_SIGNED,
-    Fingerprint,
     FirstSeenTable,
+    RowFingerprint,
     RowLocation,
     build_fingerprint,
     hash_text,
@@ -43,7 +43,7 @@ class RowResult:
     keys: str = ""
     hits: list[RuleHit] = field(default_factory=list)
     facts: list[StatedFact] = field(default_factory=list)
-    fingerprint: Fingerprint | None = None
+    fingerprint: RowFingerprint | None = None
     heldout: RowLocation | None = None
 
 

@@ -3,9 +3,9 @@
 from elysia.data.lint.dedup import (
     ASK_BYTES,
     TEXT_BYTES,
-    Fingerprint,
     FirstSeenTable,
     NearDuplicateIndex,
+    RowFingerprint,
     RowLocation,
     build_fingerprint,
     hash_text,
@@ -34,7 +34,7 @@ def test_a_row_takes_less_than_two_hundred_bytes():
     index, rows = NearDuplicateIndex(), 20_000
     for number in range(rows):
         signature = hash_text(str(number)).to_bytes(8, "big") * ((TEXT_BYTES + ASK_BYTES) // 8)
-        index.add(Fingerprint(hash_text(str(number)), signature), RowLocation(0, number, number))
+        index.add(RowFingerprint(hash_text(str(number)), signature), RowLocation(0, number, number))
     table = index.exact
     arrays = (table.hashes, table.slots, table.files, table.lines, table.rows, index.signed)
     size = sum(part.itemsize * len(part) for part in arrays) + len(index.signatures)
