@@ -64,8 +64,8 @@ def preference_alpaca(row: Row) -> PreferencePair:
         filter(None, (require_text(row, "instruction"), require_text(row, "input", optional=True)))
     )
     before = [*_system(row), Message("user", question)]
-    replies = [require_reply(row, key) for key in REPLY_KEYS]
-    return _pair(before, *replies, "instruction")
+    good, bad = (require_reply(row, key) for key in REPLY_KEYS)
+    return _pair(before, good, bad, "instruction")
 
 
 def preference_sharegpt(row: Row) -> PreferencePair:
