@@ -341,7 +341,8 @@ def _describe_document(number: int, hit: SearchHit, tokens: int) -> dict[str, An
 
 def _describe_reasons(hit: MemoryHit | SearchHit) -> dict[str, Any]:
     # The English sentence is what versions before stored; a page shows the codes in its own language.
-    return {"why": str(hit.explanation), "reasons": pack_text(hit.explanation)}
+    explanation = hit.explanation
+    return {"why": str(explanation), "reasons": pack_text(explanation)}
 
 
 def _format_day(at: float) -> str:
