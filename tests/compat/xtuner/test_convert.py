@@ -252,3 +252,16 @@ def test_layers_that_transformers_joined_lose_their_adapters_and_it_is_said(conf
     report = convert_config(config(mixtral, targets))
     assert report.values["lora_target_modules"] == ["q_proj"]
     assert "w1, w2: its experts' weights are joined" in report.changes["targets"]
+
+
+def test_a_config_that_an_earlier_version_dumped_is_read_by_its_settings(tmp_path):
+    """It names modules of that version, which are not imported."""
+    values = {"pretrained_model_name_or_path": "owner/base", "data_path": "a.json", "lr": 3e-5}
+    dumped = tmp_path / "run.py"
+    dumped.write_text(
+        "model = {'type': 'elysia.train.sft.SupervisedFinetune', 'llm': {'path': 'base'}}\n"
+        "train_dataloader = {'dataset': {'type': 'elysia.train.dataset.PackedDialogues'}}\n"
+        "custom_hooks = [{'type': 'elysia.train.hooks.plan_hook.PlanHook'}]\n"
+        f"settings = {values!r}\n"
+    )
+    assert load_settings(dumped).non_defaults() == values
