@@ -31,6 +31,10 @@ TOKENS = 96
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = get_template("internlm2_chat")
 TALK = [Message("user", "Hello! 你好呀，今天想聊点什么？")]
+RAW_REQUEST = {  # llama.cpp's own, for the same reply
+    "prompt": render_prompt(TALK, TEMPLATE), "n_predict": TOKENS, "temperature": 1.0, "top_k": 0,
+    "top_p": 1.0, "min_p": 0.0, "cache_prompt": True, "ignore_eos": True,
+}  # fmt: skip
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -144,6 +148,14 @@ def in_pairs(
         )
 
 
+def print_speeds(speeds: dict[str, float]) -> None:
+    """A line an engine, beside transformers where that was measured."""
+    base = speeds.get("transformers bf16")
+    for name, value in speeds.items():
+        ratio = f"   {value / base:.2f}x" if base else ""
+        print(f"{name:30} {value:8.1f} tokens per CPU-second{ratio}", flush=True)
+
+
 def with_gateway(
     file: Path, speeds: dict[str, float], streams: list[int], seconds: float, pairs: int
 ) -> None:
@@ -163,12 +175,7 @@ def with_gateway(
         while not alive(client) and time.monotonic() < until:
             time.sleep(0.2)
         inner = int(Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()[0])
-        raw = {
-            "prompt": render_prompt(TALK, TEMPLATE), "n_predict": TOKENS, "temperature": 1.0, "top_k": 0,
-            "top_p": 1.0, "min_p": 0.0, "cache_prompt": True, "ignore_eos": True,
-        }  # fmt: skip
-
-        body = engine._body(request(), engine._fitted(request())[0], TOKENS)
+        body = engine._build_body(request(), engine._fit_prompt(request())[0], TOKENS)
 
         def bare() -> int:
             with engine.server.events("/completion", body) as events:
@@ -192,11 +199,8 @@ def with_gateway(
         print(
             f"of the CPU-seconds of {pairs} replies, the gateway's own are {share:.1%}", flush=True
         )
-        base = speeds.get("transformers bf16")
-        for name, value in speeds.items():
-            ratio = f"   {value / base:.2f}x" if base else ""
-            print(f"{name:30} {value:8.1f} tokens per CPU-second{ratio}", flush=True)
-        first_tokens(engine, client, raw)
+        print_speeds(speeds)
+        first_tokens(engine, client, RAW_REQUEST)
         for count in streams:
             load(client, count, seconds, gateway.pid, inner)
     finally:
