@@ -175,7 +175,7 @@ def with_gateway(
         while not alive(client) and time.monotonic() < until:
             time.sleep(0.2)
         inner = int(Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()[0])
-        body = engine._build_body(request(), engine._fit_prompt(request())[0], TOKENS)
+        body = engine._build_body(request(), engine._fit_prompt(request())[0], TOKENS, None)
 
         def bare() -> int:
             with engine.server.events("/completion", body) as events:
