@@ -7,21 +7,25 @@ its work dir says where to read on.
 
 from __future__ import annotations
 
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from elysia.core.errors import ConfigError
 from elysia.core.paths import resolve_all_bundled, resolve_bundled
 from elysia.models.hub import resolve_model
 from elysia.models.loading import load_tokenizer
+from elysia.train.config.deepspeed_presets import load_deepspeed_config
 from elysia.train.config.provenance import build_run_card
 from elysia.train.config.settings import Settings
 from elysia.train.config.trackers import build_vis_backends
 from elysia.train.config.validation import check_device, check_liger_model, resolve_tokenizer
 from elysia.train.data.dataset import EpochSampler, PackedDataset, collate_flat, collate_padded
-from elysia.train.distributed.deepspeed_strategy import DeepSpeedStrategy, load_deepspeed_config
+from elysia.train.distributed.deepspeed_strategy import DeepSpeedStrategy
 from elysia.train.distributed.strategy import DDPStrategy, SingleDeviceStrategy
 from elysia.train.engine.loop import TrainLoop
-from elysia.train.engine.optimization import WarmupDecayLR, build_optimizer_config
+from elysia.train.engine.optimization import WarmupDecayLR
 from elysia.train.engine.runner import class_path
 from elysia.train.hooks.checkpoint_hook import CheckpointHook
 from elysia.train.hooks.dpo_reference_hook import DPOReferenceHook
@@ -318,3 +322,22 @@ def _build_persona_hook(settings: Settings, tokenizer: str) -> dict[str, Any]:
         "patience": settings.persona_patience,
         "max_new_tokens": settings.evaluation_max_new_tokens,
     }
+
+
+def build_optimizer_config(settings: Settings, deepspeed: bool) -> dict[str, Any]:
+    """The optimizer's class, `lr`, and those of betas, weight_decay and fused that it accepts; ConfigError
+    when there is no such class."""
+    module, _, name = settings.optimizer.rpartition(".")
+    try:
+        accepted = signature(getattr(import_module(module), name)).parameters
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            "train.unknown_optimizer", name=settings.optimizer, reason=error
+        ) from error
+    arguments: dict[str, Any] = {
+        "betas": settings.betas,
+        "weight_decay": settings.weight_decay,
+        "fused": not deepspeed,  # DeepSpeed replaces the tensors under the optimizer
+    }
+    arguments = {key: value for key, value in arguments.items() if key in accepted}
+    return {"type": settings.optimizer, "lr": settings.lr, **arguments}

@@ -172,7 +172,7 @@ def check_deepspeed(settings: Settings, deepspeed: str | None) -> None:
 
 
 def _get_zero_stage(deepspeed: str) -> int:
-    from elysia.train.distributed.deepspeed_strategy import load_deepspeed_config
+    from elysia.train.config.deepspeed_presets import load_deepspeed_config
 
     return int(load_deepspeed_config(deepspeed).get("zero_optimization", {}).get("stage", 0))
 

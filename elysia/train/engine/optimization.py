@@ -5,16 +5,11 @@ schedule.
 from __future__ import annotations
 
 import math
-from importlib import import_module
-from inspect import signature
 from typing import Any
 
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from torch import nn
-
-from elysia.core.errors import ConfigError
-from elysia.train.config.settings import Settings
 
 
 def lr_factor(
@@ -75,25 +70,6 @@ class WarmupDecayLR(LRSchedulerMixin, _ParamScheduler):  # type: ignore[misc]
         return lr_factor(
             self.last_step, self.total, self.warmup_ratio, self.warmup_steps, self.shape, floor
         )
-
-
-def build_optimizer_config(settings: Settings, deepspeed: bool) -> dict[str, Any]:
-    """The optimizer's class, `lr`, and those of betas, weight_decay and fused that it accepts; ConfigError
-    when there is no such class."""
-    module, _, name = settings.optimizer.rpartition(".")
-    try:
-        accepted = signature(getattr(import_module(module), name)).parameters
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(
-            "train.unknown_optimizer", name=settings.optimizer, reason=error
-        ) from error
-    arguments: dict[str, Any] = {
-        "betas": settings.betas,
-        "weight_decay": settings.weight_decay,
-        "fused": not deepspeed,  # DeepSpeed replaces the tensors under the optimizer
-    }
-    arguments = {key: value for key, value in arguments.items() if key in accepted}
-    return {"type": settings.optimizer, "lr": settings.lr, **arguments}
 
 
 def build_parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[Any]:

@@ -17,8 +17,8 @@ import psutil
 import torch
 
 from elysia.train.config.builder import build_model_config
+from elysia.train.config.deepspeed_presets import load_deepspeed_config
 from elysia.train.config.settings import Settings
-from elysia.train.distributed.deepspeed_strategy import load_deepspeed_config
 from elysia.train.distributed.sequence_parallel import check_heads
 from elysia.train.kernels.chunked_loss import chunk_rows
 from elysia.train.planner import flops

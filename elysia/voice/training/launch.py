@@ -60,7 +60,7 @@ def run_training(settings: VoiceSettings, name: str, work_dir: Path, resume: Pat
     """Train in this process."""
     from elysia.train.engine.runner import RunnerConfig, TrainRunner
     from elysia.voice.training import initialize
-    from elysia.voice.training.settings import build_runner_config
+    from elysia.voice.training.builder import build_runner_config
 
     manifest = ClipManifest.read(Path(settings.data_path))
     folder = work_dir / initialize.START_FOLDER

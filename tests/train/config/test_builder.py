@@ -6,11 +6,10 @@ from elysia.core.errors import ConfigError, DeviceError, ModelError
 from elysia.core.paths import list_bundled_configs
 from elysia.core.templates import TEMPLATES
 from elysia.models import loading
-from elysia.train.config.builder import build_runner_config
+from elysia.train.config.builder import build_optimizer_config, build_runner_config
 from elysia.train.config.provenance import build_run_card
 from elysia.train.config.settings import Settings, build_settings, load_settings
 from elysia.train.config.validation import describe_template_mismatch
-from elysia.train.engine.optimization import build_optimizer_config
 from elysia.train.engine.runner import RunnerConfig
 
 

@@ -18,12 +18,9 @@ import torch
 
 from elysia.core.errors import CheckpointError, ConfigError, DeviceError, ModelError
 from elysia.train import checkpoint
+from elysia.train.config.deepspeed_presets import PRESETS, load_deepspeed_config
 from elysia.train.distributed import comm
-from elysia.train.distributed.deepspeed_strategy import (
-    PRESETS,
-    _refuse_stale_lock,
-    load_deepspeed_config,
-)
+from elysia.train.distributed.deepspeed_strategy import _refuse_stale_lock
 from elysia.train.launch import train
 
 pytest.importorskip("deepspeed")
