@@ -82,11 +82,11 @@ def test_a_checkpoint_holds_the_adapter_and_not_the_base(done, tiny_internlm2):
     assert card.base_model == str(tiny_internlm2) and card.template["name"] == "internlm2_chat"
 
 
-def test_the_dumped_recipe_runs_again(done, tmp_path):
-    recipe = next(done.glob("run.py"))
+def test_the_dumped_config_runs_again(done, tmp_path):
+    dumped = next(done.glob("run.py"))
     assert (
         train(
-            str(recipe),
+            str(dumped),
             work_dir=str(tmp_path / "again"),
             cfg_options={"max_steps": 1, "heldout": 0},
         )

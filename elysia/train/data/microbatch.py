@@ -5,6 +5,7 @@ preference pair stay together.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -67,6 +68,12 @@ def chunk_by_size(sizes: list[int], limit: int) -> list[int]:
     return [*cuts, len(sizes)]
 
 
+def split_samples(batch: Batch, name: str = "labels") -> Sequence[torch.Tensor]:
+    """A tensor of a micro-batch, (1, t) flat or (b, t) padded, as a row per sample."""
+    rows: torch.Tensor = batch[name]
+    return rows[0].split(batch["segments"]) if "segments" in batch else tuple(rows)
+
+
 def _get_sample_lengths(batch: Batch) -> list[int]:
     """Tokens of each sample, padding included."""
     if "segments" in batch:
@@ -82,9 +89,7 @@ def _get_group_size(batch: Batch) -> int:
 
 def _count_learned_pairs(batch: Batch) -> int:
     """Pairs with a labelled token; those of a dummy pack have none."""
-    labels = batch["labels"]
-    samples = labels[0].split(_get_sample_lengths(batch)) if "segments" in batch else labels
-    return sum(bool((sample != IGNORE).any()) for sample in samples[::2])
+    return sum(bool((labels != IGNORE).any()) for labels in split_samples(batch)[::2])
 
 
 def _slice_groups(batch: Batch, begin: int, end: int) -> Batch:

@@ -21,6 +21,7 @@ from elysia.core.errors import CheckpointError
 from elysia.train import checkpoint
 from elysia.train.distributed.comm import all_gather_object, barrier
 from elysia.train.engine import rng
+from elysia.train.hooks.evaluation_hooks import build_collate
 
 REFERENCE_FILE = "reference.safetensors"
 
@@ -31,10 +32,7 @@ class DPOReferenceHook(Hook):  # type: ignore[misc]
     priority = "HIGH"  # before anything that measures a loss
 
     def __init__(self, collate: Any) -> None:
-        from mmengine.registry import FUNCTIONS
-
-        self.collate: Any = FUNCTIONS.get(collate["type"])
-        self.collate_args = {k: v for k, v in collate.items() if k != "type"}
+        self.collate = build_collate(collate)
 
     def before_train(self, runner: Any) -> None:
         path = Path(runner.work_dir) / REFERENCE_FILE
@@ -61,7 +59,7 @@ class DPOReferenceHook(Hook):  # type: ignore[misc]
             for index in range(runner.rank, -(-len(data) // world) * world, world):
                 # ZeRO-3 gathers weights together: a process without a pack runs a dummy one.
                 pack = data[index if index < len(data) else ~0]
-                scores = model(self.collate([pack], **self.collate_args), scores_only=True)
+                scores = model(self.collate([pack]), scores_only=True)
                 if index < len(data):
                     own |= dict(zip(data.packs[index], scores.tolist(), strict=True))
         model.train()

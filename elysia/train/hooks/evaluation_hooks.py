@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import FUNCTIONS
 
 from elysia.core.errors import DataError
 from elysia.core.messages import Conversation, Message
@@ -23,7 +25,7 @@ from elysia.data.readers.row_reader import read_rows
 from elysia.data.tokenize.encoder import encode_prompt
 from elysia.models import loading
 from elysia.models.batch_generate import generate_batch
-from elysia.train.data.dataset import PackedDataset
+from elysia.train.data.dataset import Pack, PackedDataset
 from elysia.train.distributed.comm import all_gather_object, all_reduce_sum
 from elysia.train.engine import rng
 from elysia.train.engine.loop import count_units
@@ -54,6 +56,12 @@ class EvaluationHook(Hook, ABC):  # type: ignore[misc]
         """Measure the model after `step` steps and log it; every process calls it."""
 
 
+def build_collate(config: dict[str, Any]) -> Callable[[list[Pack]], dict[str, Any]]:
+    """The training's collate function from its config: `type`, a dotted path, and arguments."""
+    arguments = {name: value for name, value in config.items() if name != "type"}
+    return partial(FUNCTIONS.get(config["type"]), **arguments)
+
+
 def generate_replies(
     model: Any,
     tokenizer: Any,
@@ -82,12 +90,9 @@ class EvalLossHook(EvaluationHook):
     priority = "ABOVE_NORMAL"
 
     def __init__(self, interval: int, dataset: dict[str, Any], collate: Any) -> None:
-        from mmengine.registry import FUNCTIONS
-
         self.interval = interval
         self.data = PackedDataset(**dataset)
-        self.collate: Any = FUNCTIONS.get(collate["type"])
-        self.collate_args = {k: v for k, v in collate.items() if k != "type"}
+        self.collate = build_collate(collate)
 
     def evaluate(self, runner: Any, step: int) -> None:
         loss, metrics = self._measure(runner)
@@ -112,7 +117,7 @@ class EvalLossHook(EvaluationHook):
             for index in range(runner.rank, -(-len(self.data) // world) * world, world):
                 # ZeRO-3 gathers weights together: a process without a pack runs a dummy one.
                 pack = self.data[index if index < len(self.data) else ~0]
-                batch = self.collate([pack], **self.collate_args)
+                batch = self.collate([pack])
                 loss_sum += float(model(batch))
                 units += count_units(batch)
                 sums.update(runner.strategy.unwrapped_model.metrics)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from elysia.core.errors import ModelError
 from elysia.data.tokenize.encoder import IGNORE
+from elysia.train.data.microbatch import split_samples
 from elysia.train.kernels.chunked_loss import log_probs
 from elysia.train.methods.sft import Batch, ModelInputs, SupervisedFinetune
 
@@ -156,6 +157,4 @@ def reward_metrics(rewards: Tensor) -> dict[str, float]:
 
 def _count_learned_tokens(batch: Batch) -> list[int]:
     """Learned tokens of each sample, in order."""
-    labels = batch["labels"]
-    samples = labels[0].split(batch["segments"]) if "segments" in batch else labels
-    return [int((sample != IGNORE).sum()) for sample in samples]
+    return [int((labels != IGNORE).sum()) for labels in split_samples(batch)]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from elysia.data.tokenize.encoder import IGNORE
+from elysia.train.data.microbatch import split_samples
 from elysia.train.methods.preference import reward_metrics
 from elysia.train.methods.sft import Batch, ModelInputs, SupervisedFinetune
 
@@ -95,9 +96,8 @@ class RewardFinetune(SupervisedFinetune):
             hidden = select_hidden_states(self.causal, inputs, rows, positions)
         # Outside of autocast: differences of rewards are finer than 16 bits.
         rewards = compute_rewards(self.causal.score, hidden)
-        labels = batch["labels"]
-        samples = labels[0].split(batch["segments"]) if "segments" in batch else labels
-        is_labelled = torch.tensor([bool((sample != IGNORE).any()) for sample in samples][::2])
+        chosen = split_samples(batch)[::2]
+        is_labelled = torch.tensor([bool((labels != IGNORE).any()) for labels in chosen])
         rewards = rewards[is_labelled.to(rewards.device)]
         self.metrics = reward_metrics(rewards.detach())
         losses = reward_losses(rewards, self.objective["loss_type"])
@@ -109,12 +109,9 @@ class RewardFinetune(SupervisedFinetune):
 
     def _find_last_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(row, position) of the last token of each sample that is not the padding token."""
-        ids, pad = batch["input_ids"], self.causal.config.pad_token_id
-        if "segments" in batch:
-            samples = ids[0].split(batch["segments"])
-            starts = torch.tensor([0, *batch["segments"][:-1]]).cumsum(0)
-        else:
-            samples, starts = tuple(ids), torch.zeros(len(ids), dtype=torch.long)
-        ends = [int(torch.nonzero(sample != pad).max()) for sample in samples]
-        rows = torch.zeros_like(starts) if "segments" in batch else torch.arange(len(ids))
-        return rows, starts + torch.tensor(ends)
+        pad, samples = self.causal.config.pad_token_id, split_samples(batch, "input_ids")
+        ends = torch.tensor([int(torch.nonzero(sample != pad).max()) for sample in samples])
+        if "segments" not in batch:
+            return torch.arange(len(samples)), ends
+        starts = torch.tensor([0, *batch["segments"][:-1]]).cumsum(0)
+        return torch.zeros_like(starts), starts + ends

@@ -14,7 +14,7 @@ from elysia.train.engine.runner import RunnerConfig
 
 
 @pytest.mark.parametrize("name", sorted(list_bundled_configs()))
-def test_every_bundled_config_becomes_a_recipe_and_a_card(name, tiny_internlm2, tmp_path):
+def test_every_bundled_config_becomes_a_runner_config_and_a_card(name, tiny_internlm2, tmp_path):
     settings = load_settings(name, {"pretrained_model_name_or_path": str(tiny_internlm2)})
     config = build_runner_config(settings, name=name, work_dir=str(tmp_path))
     assert config["model"]["llm"]["bits"] == (4 if settings.method == "qlora" else None)
@@ -61,7 +61,7 @@ def test_an_optimizer_gets_what_it_takes_and_an_unknown_one_is_refused(plain_set
             build_optimizer_config(build_settings(plain_settings | {"optimizer": name}, "c"), False)
 
 
-def test_what_a_setting_says_is_what_the_recipe_does(plain_settings, tmp_path, monkeypatch):
+def test_what_a_setting_says_is_what_the_runner_config_does(plain_settings, tmp_path, monkeypatch):
     monkeypatch.setattr("elysia.train.config.builder.check_device", lambda settings: None)
     settings = build_settings(
         plain_settings | {"dtype": "float16", "max_norm": 0.5, "attention": "sdpa"}, "c"
@@ -108,7 +108,7 @@ def test_the_card_names_the_bases_weights(plain_settings, tiny_internlm2, tiny_l
     assert first["sha256"] != second["sha256"]
 
 
-def test_a_recipe_is_written_as_a_file_that_reads_back_equal(plain_settings, tmp_path):
+def test_a_runner_config_is_written_as_a_file_that_reads_back_equal(plain_settings, tmp_path):
     settings = Settings(**plain_settings, SYSTEM="你是'爱莉'，\n\"她\"。" * 40, weight_decay=1e-9)
     content = build_runner_config(settings, name="x", work_dir=str(tmp_path))
     RunnerConfig(content).dump(tmp_path / "x.py")

@@ -118,7 +118,7 @@ def test_the_hash_follows_the_values_and_not_the_file(tmp_path):
     assert first.sha256() != load_settings(write(tmp_path, "c.py", BASE + "seed = 1\n")).sha256()
 
 
-def test_an_expanded_recipe_can_be_read_again(tmp_path):
+def test_an_expanded_config_can_be_read_again(tmp_path):
     dumped = write(
         tmp_path,
         "d.py",
@@ -133,7 +133,7 @@ def test_an_xtuner_config_without_its_parts_is_told_what_it_lacks(tmp_path):
         load_settings(write(tmp_path, "x.py", "model = dict()\ntrain_dataloader = dict()\n"))
 
 
-@pytest.mark.parametrize("name", ["tokens", "moss_sft", "/a/theirs.py:mapped", "pretrain"])
+@pytest.mark.parametrize("name", ["tokens", "moss_sft", "/a/own.py:mapped", "pretrain"])
 def test_replies_may_be_of_any_format_but_pairs(name):
     source = {"path": "d.json", "format": name, "repeat": 0.5}
     assert build_settings(LEAST | {"data_path": [source]}, "c").sources[0]["format"] == name

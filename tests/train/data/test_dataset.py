@@ -96,7 +96,7 @@ def test_training_on_the_prompt_learns_every_token_but_the_first_of_a_sample(dia
     assert (item["labels"][starts] == -100).all()
 
 
-def test_a_silent_pack_teaches_nothing(dialogues):
+def test_a_dummy_pack_teaches_nothing(dialogues):
     data = dialogues()
     assert np.array_equal(data[~2]["ids"], data[2]["ids"])
     assert (data[~2]["labels"] == -100).all() and (data[2]["labels"] != -100).any()

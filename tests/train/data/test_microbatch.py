@@ -48,7 +48,7 @@ def test_a_cpu_takes_whole_samples_as_far_as_there_is_room(rows_file, tiny_token
     assert microbatch.split_by_tokens(padded, 150) == [padded]
 
 
-def test_pairs_stay_together_and_silent_ones_do_not_count(pairs_file, tiny_tokenizer):
+def test_pairs_stay_together_and_dummy_ones_do_not_count(pairs_file, tiny_tokenizer):
     first, second = packs(pairs_file, tiny_tokenizer, format="preference_sharegpt", pairs=True)
     count = first["pairs"]
     second = {**second, "pairs": 0, "labels": second["labels"] * 0 - 100}

@@ -1,4 +1,4 @@
-"""One process of a crew that trains what it is told, run after run: started once, it imports torch and
+"""One process of a group that carries out training requests, run after run: started once, it imports torch and
 DeepSpeed once, which takes longer than the trainings of a test do.
 
     RANK=0 LOCAL_RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 python crew.py FOLDER pytorch

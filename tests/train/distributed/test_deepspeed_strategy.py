@@ -56,11 +56,11 @@ class Crew:
         """Train to the end."""
         self.count += 1
         values = {"config": written(tmp_path, settings), "work_dir": str(work_dir)}
-        asked = self.folder / f"{self.count}.json"
-        asked.with_suffix(".new").write_text(
+        request = self.folder / f"{self.count}.json"
+        request.with_suffix(".new").write_text(
             json.dumps(values | {"deepspeed": deepspeed, "resume": resume})
         )
-        asked.with_suffix(".new").rename(asked)
+        request.with_suffix(".new").rename(request)
         answers = [self.folder / f"{self.count}.{rank}" for rank in range(self.size)]
         while not all(answer.exists() for answer in answers):
             ended = [member.poll() for member in self.members]

@@ -11,7 +11,7 @@ def draw():
 
 
 def test_every_generator_continues_where_it_was():
-    np.random.randn()  # leaves a cached second gaussian, which must be kept too
+    np.random.randn()  # leaves a cached second gaussian, which must be restored too
     before = rng.get_rng_state()
     first = draw()
     rng.set_rng_state(before)

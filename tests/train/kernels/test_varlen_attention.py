@@ -1,4 +1,4 @@
-"""torch's varlen kernel: how it is asked, and that it is only used where it gives the right numbers.
+"""torch's varlen kernel: how it is called, and that it is only used where it gives the right numbers.
 
 The kernel itself runs on GPUs alone; elsewhere a stand-in with its signature takes its place.
 """

@@ -39,7 +39,7 @@ def build(folder, objective=DPO, adapter=LORA, bits=None, trained=True, **kwargs
     return model
 
 
-def pack_of(pairs=3, seed=0, silent=False):
+def pack_of(pairs=3, seed=0, dummy=False):
     """`pairs` pairs of random samples, whose first few tokens are the prompt."""
     rng = np.random.default_rng(seed)
     ids = [rng.integers(20, 500, n) for n in rng.integers(8, 60, 2 * pairs)]
@@ -47,9 +47,9 @@ def pack_of(pairs=3, seed=0, silent=False):
     joined = np.concatenate(labels)
     return {
         "ids": np.concatenate(ids),
-        "labels": np.full_like(joined, -100) if silent else joined,
+        "labels": np.full_like(joined, -100) if dummy else joined,
         "lengths": [len(row) for row in ids],
-        "pairs": 0 if silent else pairs,
+        "pairs": 0 if dummy else pairs,
     }
 
 
@@ -95,10 +95,10 @@ def gradients(model, loss):
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
 
 
-def agree(ours, theirs, tolerance=2e-4):
-    assert ours.keys() == theirs.keys() and any(g.abs().max() > 1e-3 for g in theirs.values())
-    for name, grad in theirs.items():
-        torch.testing.assert_close(ours[name], grad, rtol=tolerance, atol=tolerance)
+def agree(actual, expected, tolerance=2e-4):
+    assert actual.keys() == expected.keys() and any(g.abs().max() > 1e-3 for g in expected.values())
+    for name, grad in expected.items():
+        torch.testing.assert_close(actual[name], grad, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -116,29 +116,29 @@ def agree(ours, theirs, tolerance=2e-4):
 def test_dpo_loss_and_gradients_are_the_plain_ones(fixture, objective, request):
     model = build(request.getfixturevalue(fixture), objective).train()
     pack = pack_of()
-    ours = model(collate_flat([pack]))
-    actual = gradients(model, ours)
+    loss = model(collate_flat([pack]))
+    actual = gradients(model, loss)
     with torch.no_grad(), model.llm.disable_adapter():
         reference, _ = plain_scores(model.causal, pack)
     policy, tokens = plain_scores(model.causal, pack)
-    theirs = plain_dpo(policy, reference, tokens, objective)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    agree(actual, gradients(model, theirs))
+    expected = plain_dpo(policy, reference, tokens, objective)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+    agree(actual, gradients(model, expected))
 
 
 def test_orpo_loss_and_gradients_are_the_plain_ones(tiny_internlm2):
     model = build(tiny_internlm2, ORPO).train()
     pack = pack_of()
-    ours = model(collate_flat([pack]))
-    actual = gradients(model, ours)
+    loss = model(collate_flat([pack]))
+    actual = gradients(model, loss)
     policy, tokens = plain_scores(model.causal, pack)
-    theirs = 0.0
+    expected = 0.0
     for mean in policy / tokens:
         p = mean.exp()
         odds = p / (1 - p)
-        theirs = theirs - mean[0] - 0.4 * torch.log(torch.sigmoid(torch.log(odds[0] / odds[1])))
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    agree(actual, gradients(model, theirs))
+        expected = expected - mean[0] - 0.4 * torch.log(torch.sigmoid(torch.log(odds[0] / odds[1])))
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+    agree(actual, gradients(model, expected))
     assert model.metrics["nll"] == pytest.approx(
         float(-(policy / tokens)[:, 0].sum().detach()), rel=1e-4
     )
@@ -162,12 +162,12 @@ def test_pairs_packed_padded_and_alone_give_the_same_loss_and_gradients(tiny_int
 
 
 @pytest.mark.parametrize("objective", [DPO, ORPO], ids=["dpo", "orpo"])
-def test_a_silent_pack_adds_nothing_alone_or_beside_a_real_one(tiny_internlm2, objective):
+def test_a_dummy_pack_adds_nothing_alone_or_beside_a_real_one(tiny_internlm2, objective):
     model = build(tiny_internlm2, objective).train()
     real = model(collate_flat([pack_of(2)]))
     names = set(model.metrics)
-    torch.testing.assert_close(model(collate_flat([pack_of(2), pack_of(1, 5, silent=True)])), real)
-    alone = model(collate_flat([pack_of(1, 5, silent=True)]))
+    torch.testing.assert_close(model(collate_flat([pack_of(2), pack_of(1, 5, dummy=True)])), real)
+    alone = model(collate_flat([pack_of(1, 5, dummy=True)]))
     assert all(float(g.abs().max()) == 0 for g in gradients(model, alone).values())
     assert float(alone) == 0 and set(model.metrics) == names  # summed over processes by name
 
@@ -213,13 +213,13 @@ def test_full_tuning_takes_its_reference_from_the_batch(tiny_internlm2):
         reference = model(collate_flat([pack]), scores_only=True)
         for p in model.parameters():
             p.add_(0.01 * torch.randn_like(p))
-    ours = model(collate_flat([pack | {"reference": reference}]))
-    theirs_reference, _ = plain_scores(before, pack)
+    loss = model(collate_flat([pack | {"reference": reference}]))
+    expected_reference, _ = plain_scores(before, pack)
     policy, tokens = plain_scores(model.causal, pack)
-    theirs = plain_dpo(policy, theirs_reference.detach(), tokens, DPO)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    actual = gradients(model, ours)
-    agree(actual, gradients(model, theirs), 1e-3)
+    expected = plain_dpo(policy, expected_reference.detach(), tokens, DPO)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+    actual = gradients(model, loss)
+    agree(actual, gradients(model, expected), 1e-3)
 
 
 def test_losses_of_certain_and_hopeless_replies_are_finite():

@@ -51,12 +51,12 @@ def plain_rewards(model, data, pack):
 @pytest.mark.parametrize("adapter", [LORA, None], ids=["lora", "full"])
 def test_the_loss_is_that_of_transformers_own_rewards(fixture, adapter, request, data):
     model = build(request.getfixturevalue(fixture), adapter).train()
-    ours = model(collate_flat([data[0]]))
+    actual = model(collate_flat([data[0]]))
     rewards = plain_rewards(model.causal, data, 0)
-    theirs = -torch.log(torch.sigmoid(rewards[:, 0] - rewards[:, 1])).sum()
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    expected = -torch.log(torch.sigmoid(rewards[:, 0] - rewards[:, 1])).sum()
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
     assert model.metrics["rewards/accuracies"] == float((rewards[:, 0] > rewards[:, 1]).sum())
-    ours.backward()
+    actual.backward()
     trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     heads = [grad for name, grad in trained.items() if "score" in name]
     assert len(heads) == 1 and heads[0].abs().max() > 0 and len(trained) > 10
@@ -93,21 +93,21 @@ def test_loss_and_penalty_are_what_the_settings_say(tiny_llama, data):
     objective = {"loss_type": "focal", "penalty": "l2", "penalty_weight": 0.5}
     model = build(tiny_llama, objective=objective)
     rewards = plain_rewards(model.causal, data, 0)
-    theirs = reward_losses(rewards, "focal").sum() + 0.5 * rewards.square().sum()
-    torch.testing.assert_close(model(collate_flat([data[0]])), theirs, rtol=1e-4, atol=1e-5)
+    expected = reward_losses(rewards, "focal").sum() + 0.5 * rewards.square().sum()
+    torch.testing.assert_close(model(collate_flat([data[0]])), expected, rtol=1e-4, atol=1e-5)
     assert model.metrics["penalty"] == pytest.approx(
         float(rewards.detach().square().sum()), rel=1e-4
     )
 
 
-def test_packed_padded_and_beside_a_silent_pack_it_is_the_same(tiny_internlm2, data):
+def test_packed_padded_and_beside_a_dummy_pack_it_is_the_same(tiny_internlm2, data):
     flat, padded = build(tiny_internlm2), build(tiny_internlm2, attention="sdpa")
     expected = flat(collate_flat([data[0]]))
     torch.testing.assert_close(padded(collate_padded([data[0]], 0)), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(flat(collate_flat([data[0], data[~1]])), expected)
-    silent = flat(collate_flat([data[~1]]))
-    silent.backward()
-    assert float(silent.detach()) == 0
+    dummy = flat(collate_flat([data[~1]]))
+    dummy.backward()
+    assert float(dummy.detach()) == 0
 
 
 @pytest.mark.parametrize(("method", "choice"), [("lora", "original"), ("qlora", "as-trained")])

@@ -74,9 +74,9 @@ def test_the_loss_is_that_of_transformers_own_loss_function(tiny_internlm2):
     model = build(tiny_internlm2).eval()
     pack = samples((40,))[0]
     ids, labels = (torch.from_numpy(pack[k])[None] for k in ("ids", "labels"))
-    theirs = model.causal(input_ids=ids, labels=labels).loss
+    expected = model.causal(input_ids=ids, labels=labels).loss
     count = (labels != -100).sum()
-    torch.testing.assert_close(model(collate_flat([pack])) / count, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(collate_flat([pack])) / count, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_samples_of_a_pack_would_disturb_each_other_without_segments(tiny_internlm2):
@@ -93,7 +93,7 @@ def test_samples_of_a_pack_would_disturb_each_other_without_segments(tiny_intern
     assert abs(float(apart - model(joined))) > 1e-3
 
 
-def test_a_silent_pack_has_no_loss_and_no_gradient_but_can_be_backpropagated(tiny_internlm2):
+def test_a_dummy_pack_has_no_loss_and_no_gradient_but_can_be_backpropagated(tiny_internlm2):
     pack = samples((12,))[0]
     pack["labels"][:] = -100
     loss, grads = gradients(build(tiny_internlm2).train(), [collate_flat([pack])])
