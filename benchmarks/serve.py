@@ -197,7 +197,8 @@ def with_gateway(
             through()
         share = (cpu(gateway.pid) - own) / (cpu(gateway.pid, inner) - total)
         print(
-            f"of the CPU-seconds of {pairs} replies, the gateway's own are {share:.1%}", flush=True
+            f"the gateway's own share of the CPU-seconds of {pairs} replies: {share:.1%}",
+            flush=True,
         )
         print_speeds(speeds)
         first_tokens(engine, client, RAW_REQUEST)
