@@ -171,9 +171,7 @@ def with_gateway(
     try:
         assert gateway.stdout is not None and "Serving" in gateway.stdout.readline()
         client = httpx.Client(base_url="http://127.0.0.1:23399", timeout=300, trust_env=False)
-        until = time.monotonic() + 60
-        while not alive(client) and time.monotonic() < until:
-            time.sleep(0.2)
+        wait_until_alive(client)
         inner = int(Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()[0])
         body = engine._build_body(request(), engine._fit_prompt(request())[0], TOKENS, None)
 
@@ -208,6 +206,13 @@ def with_gateway(
         gateway.terminate()
         gateway.wait(60)
         engine.close()
+
+
+def wait_until_alive(client: httpx.Client) -> None:
+    """Until the gateway is ready, for a minute at most."""
+    until = time.monotonic() + 60
+    while not alive(client) and time.monotonic() < until:
+        time.sleep(0.2)
 
 
 def alive(client: httpx.Client) -> bool:
