@@ -14,7 +14,7 @@ def get_translator(language: str) -> Callable[..., str]:
 
     >>> t = get_translator("en")
     >>> t("seat"), t("start_group", count=2)
-    ('Seat', 'Sit down, 2 of you')
+    ('Add to the group', 'Start a group chat (2)')
     """
 
     def translate(key: str, **values: object) -> str:

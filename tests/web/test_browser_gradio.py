@@ -53,10 +53,10 @@ def test_talk_retry_undo_and_another_session_apart(look, gradio_page):
     expect(bot.last).to_contain_text("(1)")
     assert page.evaluate("window.pwned") is None
     assert page.locator('[data-testid="bot"] p img, [data-testid="user"] p img').count() == 0
-    page.get_by_role("button", name="Answer anew").click()
+    page.get_by_role("button", name="Regenerate").click()
     expect(bot.last).to_contain_text("(2)")
     expect(bot).to_have_count(2)
-    page.get_by_label("She speaks").check()
+    page.get_by_label("Speak replies aloud").check()
     box.fill("aloud, please")
     box.press("Enter")
     expect(bot.last).to_contain_text("heard: aloud, please")

@@ -37,7 +37,7 @@ def test_two_people_talk_at_once_and_nothing_crosses(look, people):
         assert f"secret of {other}" not in page.locator("body").inner_text()
     # A talk of somebody else is as one that is not there.
     pages["bela"].goto(f"{people}/?talk={talks['anna']}")
-    pages["bela"].get_by_text("There is no such talk").wait_for()
+    pages["bela"].get_by_text("There is no such chat").wait_for()
     assert pages["bela"].locator(MESSAGE).count() == 0
     pages["anna"].locator("a.log-out").click()
     pages["anna"].wait_for_selector("#password")
@@ -83,7 +83,7 @@ def test_a_model_that_is_not_there_is_told_in_a_sentence(tmp_path):
     """The product's own start, with no model behind it."""
     arguments = ("--model", str(tmp_path / "none"), "--database", str(tmp_path / "chat.db"))
     with served(tmp_path, script="web_demo/app.py", wait=False, arguments=arguments) as url:
-        answer = wait_for_sentence(url, "Nobody can talk yet")
+        answer = wait_for_sentence(url, "The chat is not ready")
         assert answer.status_code == 503 and "none" in answer.text
         assert "Traceback" not in answer.text
 

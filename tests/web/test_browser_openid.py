@@ -66,7 +66,7 @@ def test_two_people_talk_hear_her_and_see_nothing_of_each_other(look, place):
     anna.wait_for_selector(MESSAGE)
     assert texts(anna)[-1] == "heard: the secret of anna"
     bela.goto(f"{url}/?talk={talks['anna']}")
-    bela.get_by_text("There is no such talk").wait_for()
+    bela.get_by_text("There is no such chat").wait_for()
     assert "secret of anna" not in bela.locator("body").inner_text()
     sound = hear(anna)
     assert sound.path.startswith(f"/voice/{talks['anna']}/")
