@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO: the five presets by name, and the strategy that runs them, on CUDA or CPU.
+"""DeepSpeed ZeRO: the strategy that runs it, on CUDA or CPU.
 
 A checkpoint is a folder: `weights.safetensors` (trainable weights, whole, from the float32 masters),
 `shared.pth`, and `rank_R.pth` with each process's part of the optimizer. Plain values only: DeepSpeed's

@@ -1,7 +1,7 @@
-"""The settings of a voice's training, checked once, and the runner's config that is built from them.
+"""The settings of a voice's training, checked once.
 
-Configs of `voice train` set these flat names, like those of the language model. `build_runner_config` is
-the one place that gives them their meaning.
+Configs of `voice train` set these flat names, like those of the language model; `builder.py` is the one
+place that gives them their meaning.
 """
 
 from __future__ import annotations
