@@ -122,7 +122,7 @@ class ConversationEncoder:
     ) -> EncodedBatch:
         """As `encode_many`, end to end; `pretokenized[i]`, where it is set, replaces conversation i."""
         pieces = list(chain.from_iterable(conversations))
-        runs = self._ids_of(pieces)
+        runs = self._get_or_encode_ids(pieces)
         sizes = np.fromiter(map(len, runs), np.int64, len(runs))
         ids = np.concatenate([np.zeros(0, np.int32), *runs])
         learned = np.repeat(np.array([piece.learn for piece in pieces], bool), sizes)
@@ -133,7 +133,7 @@ class ConversationEncoder:
             return _insert_pretokenized(ids, labels, offsets, pretokenized)
         return EncodedBatch(ids, labels, np.diff(offsets).astype(np.int32), offsets)
 
-    def _ids_of(self, pieces: Sequence[TextPiece]) -> list[IdArray]:
+    def _get_or_encode_ids(self, pieces: Sequence[TextPiece]) -> list[IdArray]:
         """Ids of each piece. Pieces of earlier calls are cached, since system prompts, questions of
         pairs and repeated rows occur again and again."""
         hits = list(map(self._cache.get, pieces))
