@@ -7,8 +7,9 @@ their prompts.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from elysia.core.lazy_imports import build_getattr
 
 if TYPE_CHECKING:
     from elysia.chat.accounts import AccountStore
@@ -48,9 +49,5 @@ _HOMES = {
     "import_conversation": "transcript",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # Imported on first use: a session in the terminal does without the database behind the service.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Imported on first use: a session in the terminal does without the database behind the service.
+__getattr__ = build_getattr(__name__, _HOMES)

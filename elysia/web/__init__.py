@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from elysia.core.lazy_imports import build_getattr
 
 if TYPE_CHECKING:
     from elysia.web.app_state import AppState, open_app_state
@@ -16,9 +17,5 @@ __all__ = ["AppState", "app_options", "open_app_state"]
 
 _HOMES = {"AppState": "app_state", "app_options": "middleware", "open_app_state": "app_state"}
 
-
-def __getattr__(name: str) -> Any:
-    # Imported on first use: Starlette, Streamlit and Gradio are optional.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Imported on first use: Starlette, Streamlit and Gradio are optional.
+__getattr__ = build_getattr(__name__, _HOMES)
