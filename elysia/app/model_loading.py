@@ -167,15 +167,17 @@ def connect_remote(config: ModelConfig) -> tuple[Engine, ChatFormat]:
 
 
 def load_gguf(config: ModelConfig, file: Path) -> tuple[Engine, ChatFormat]:
-    """A GGUF in llama.cpp, with the chat format of the run card beside it or inside it."""
+    """A GGUF in llama.cpp, with the chat format of the run card beside it or inside it, else its own."""
     from elysia.engines import llama_cpp
     from elysia.models.gguf.gguf_reader import read_gguf_header
+    from elysia.models.own_template import read_gguf_template
 
     header = read_gguf_header(file)
     chat_format = resolve_chat_format(
         read_gguf_run_card(file, header),
         model_type=str(header.get("general.architecture", "")),
         name=str(file),
+        own=read_gguf_template(header),
         prompt_template=config.prompt_template,
         system=config.system,
         stop_words=config.stop_words,
@@ -207,6 +209,7 @@ def load_model_folder(config: ModelConfig) -> tuple[TransformersEngine, ChatForm
     """A model folder in transformers, perhaps with an adapter."""
     from elysia.export.lora_deltas import check_base_fingerprint
     from elysia.models.loading import read_config, resolve_model
+    from elysia.models.own_template import read_own_template
 
     model = resolve_model(config.model, config.hub)
     adapter = resolve_model(config.adapter, config.hub) if config.adapter else None
@@ -218,6 +221,7 @@ def load_model_folder(config: ModelConfig) -> tuple[TransformersEngine, ChatForm
         card or RunCard.read(model),
         model_type=read_config(model)["model_type"],
         name=config.model,
+        own=read_own_template(model),
         prompt_template=config.prompt_template,
         system=config.system,
         stop_words=config.stop_words,

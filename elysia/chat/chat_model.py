@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from elysia.core.messages import Message
-from elysia.core.templates import PromptTemplate
+from elysia.core.templates import ChatTemplate
 from elysia.engines.base import Engine
 from elysia.models.chat_format import ChatFormat
 
@@ -28,7 +28,7 @@ class ChatModel:
         object.__setattr__(self, "_count_cached", cached)
 
     @property
-    def template(self) -> PromptTemplate:
+    def template(self) -> ChatTemplate:
         """The prompt template."""
         return self.chat_format.template
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from elysia.chat.prompt.character_state import CharacterState, PromptFrame, TokenBudget, fit_history
 from elysia.core.errors import EngineError
 from elysia.core.messages import Message
-from elysia.core.templates import PromptTemplate
+from elysia.core.templates import ChatTemplate
 from elysia.engines.base import Delta, Engine, GenerationRequest, Sampling
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class ChatSession:
     def __init__(
         self,
         engine: Engine,
-        template: PromptTemplate,
+        template: ChatTemplate,
         *,
         system: str = "",
         stop: Sequence[str] = (),

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from elysia.core.errors import TemplateError, nearest
+from elysia.core.messages import Conversation
+from elysia.core.turn_rendering import TextPiece, render_turn_prompt, render_turn_training
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,19 @@ class PromptTemplate:
             )
         if self.suffix_as_eos and not self.suffix:
             raise TemplateError("core.template_needs_suffix", name=self.name)
+
+    def get_stop_words(self) -> tuple[str, ...]:
+        """The stop words, and the suffix where it is not among them."""
+        words = (*self.stop_words, self.suffix)
+        return tuple(dict.fromkeys(word for word in words if word))
+
+    def render_training(self, conversation: Conversation) -> list[list[TextPiece]]:
+        """See ChatTemplate; always one sample."""
+        return render_turn_training(conversation, self)
+
+    def render_prompt(self, conversation: Conversation) -> list[TextPiece]:
+        """See ChatTemplate."""
+        return render_turn_prompt(conversation, self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for a run card."""

@@ -1,176 +1,103 @@
-"""Rendering of conversations: which text a model is trained on, what of it is learned, and the chat prompt.
+"""Prompt templates: which text a model is trained on, what of it is learned, and the chat prompt.
 
-`render_training_pieces` and `render_prompt_pieces` share one function, so that a prompt is always a prefix
-of the training text. What people wrote is inserted by position: braces in it stay as they are, and every
-piece tells markup from content, so that a typed `<|im_end|>` can be kept from becoming a control token.
+A template is an entry of the table (`PromptTemplate`, rendered by `turn_rendering`) or a model's own
+(`elysia.models.jinja_template`). Whichever it is, a chat prompt is the beginning of the training text.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Protocol
 
-from elysia.core.errors import TemplateError
-from elysia.core.messages import Conversation, Message
+from elysia.core.messages import Conversation
 from elysia.core.template_table import SYSTEM_TEMPLATES, TEMPLATES, PromptTemplate, get_template
+from elysia.core.turn_rendering import TextPiece, is_document, render_document
 
 __all__ = [
     "SYSTEM_TEMPLATES",
     "TEMPLATES",
+    "ChatTemplate",
     "PromptTemplate",
     "TextPiece",
     "get_stop_words",
     "get_template",
     "is_document",
+    "render_document",
     "render_prompt",
     "render_prompt_pieces",
     "render_training_pieces",
+    "render_training_samples",
     "suggest_templates",
 ]
 
 
-class TextPiece(NamedTuple):
-    """A run of text that is tokenized as one, and whether it is learned.
+class ChatTemplate(Protocol):
+    """What training and chat ask of a template: `PromptTemplate`, or a model's own in Jinja.
 
-    A `special` piece stands for the tokenizer's bos or eos token and has the text "". `content` holds the
-    (start, end) spans of `text`, in characters, that people wrote; the rest is the template's markup. A
-    named tuple, because millions are created and used as cache keys.
+    A model's own is `elysia.models.jinja_template.JinjaTemplate`.
     """
 
-    text: str
-    learn: bool
-    special: Literal["bos", "eos"] | None = None
-    content: tuple[tuple[int, int], ...] = ()
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def stop_words(self) -> tuple[str, ...]:
+        """Texts that end a reply, beside the template's own end of a reply."""
+
+    def get_stop_words(self) -> tuple[str, ...]:
+        """All texts that end a reply."""
+
+    def render_training(self, conversation: Conversation) -> list[list[TextPiece]]:
+        """The samples to learn from a conversation, at least one; the last one holds its last reply."""
+
+    def render_prompt(self, conversation: Conversation) -> list[TextPiece]:
+        """The chat prompt; TemplateError when the last message is a reply."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for a run card."""
 
 
-_BOS = TextPiece("", False, "bos")
+def render_training_samples(
+    conversation: Conversation, template: ChatTemplate
+) -> list[list[TextPiece]]:
+    """The training samples of a conversation: one, or one a reply where the template, as Qwen3's, writes
+    earlier replies in another way once later ones follow.
 
-
-class _PromptTurn(NamedTuple):
-    """The system text and input before one reply, and the reply (None at the end of a prompt)."""
-
-    system: str | None
-    input: str
-    reply: Message | None
-
-
-def render_training_pieces(conversation: Conversation, template: PromptTemplate) -> list[TextPiece]:
-    """The training text: bos, prompt, learned reply, eos and separator, turn by turn.
-
-    A reply without a message before it (or right after another reply) answers an empty input. A
-    conversation of one assistant message alone is a document (`is_document`), learned as it is, without a
-    template. Messages after the last reply are rendered as in a prompt, without being learned.
+    A conversation of one assistant message alone is a document (`is_document`), learned as it is, without a
+    template.
     """
-    if is_document(conversation):
-        return _render_document(conversation[0])
-    return _render_turns(_group_turns(conversation), template)
+    return template.render_training(conversation)
 
 
-def render_prompt_pieces(conversation: Conversation, template: PromptTemplate) -> list[TextPiece]:
+def render_training_pieces(conversation: Conversation, template: ChatTemplate) -> list[TextPiece]:
+    """The training text with the last reply: prompt, learned reply and its end, turn by turn.
+
+    Where a conversation is several samples, the last of them.
+    """
+    return template.render_training(conversation)[-1]
+
+
+def render_prompt_pieces(conversation: Conversation, template: ChatTemplate) -> list[TextPiece]:
     """The chat prompt, which ends where the assistant's reply begins.
 
     Raises TemplateError when the last message is a reply.
     """
-    if conversation and conversation[-1].role == "assistant":
-        raise TemplateError("core.nothing_to_answer")
-    turns = _group_turns(conversation)
-    if not turns or turns[-1].reply is not None:
-        turns.append(_PromptTurn(None, "", None))
-    return _render_turns(turns, template)
+    return template.render_prompt(conversation)
 
 
-def render_prompt(conversation: Conversation, template: PromptTemplate) -> str:
+def render_prompt(conversation: Conversation, template: ChatTemplate) -> str:
     """The chat prompt as text, without the bos and eos tokens that `render_prompt_pieces` marks."""
     return "".join(piece.text for piece in render_prompt_pieces(conversation, template))
 
 
-def is_document(conversation: Conversation) -> bool:
-    """Whether this is plain text to learn as a whole (pretraining): one assistant message alone."""
-    return len(conversation) == 1 and conversation[0].role == "assistant"
-
-
-def get_stop_words(template: PromptTemplate) -> tuple[str, ...]:
-    """The texts that end a reply: the template's stop words, and its suffix where it is not among them.
+def get_stop_words(template: ChatTemplate) -> tuple[str, ...]:
+    """The texts that end a reply: the template's stop words, and its end of a reply where not among them.
 
     >>> get_stop_words(get_template("internlm2_chat"))
     ('<|im_end|>',)
     """
-    words = [*template.stop_words, template.suffix]
-    return tuple(dict.fromkeys(word for word in words if word))
-
-
-def _render_document(message: Message) -> list[TextPiece]:
-    learn = message.learned
-    return [
-        _BOS,
-        TextPiece(message.text, learn, content=((0, len(message.text)),)),
-        TextPiece("", learn, "eos"),
-    ]
-
-
-def _group_turns(conversation: Conversation) -> list[_PromptTurn]:
-    """The messages grouped into turns; several system or input messages of a turn are joined by newlines."""
-    turns: list[_PromptTurn] = []
-    system: list[str] = []
-    inputs: list[str] = []
-    for message in conversation:
-        role = message.role
-        if role == "assistant":
-            turns.append(_PromptTurn("\n".join(system) or None, "\n".join(inputs), message))
-            system, inputs = [], []
-        elif message.learned:
-            raise TemplateError("core.role_cannot_be_learned", role=role)
-        elif role == "system":
-            system.append(message.text)
-        else:  # user and tool: a template has no markup of its own for what a tool returned
-            inputs.append(message.text)
-    if system or inputs:
-        turns.append(_PromptTurn("\n".join(system) or None, "\n".join(inputs), None))
-    return turns
-
-
-def _render_turns(turns: list[_PromptTurn], template: PromptTemplate) -> list[TextPiece]:
-    pieces: list[TextPiece] = []
-    needs_bos = True
-    instruction = _split_pattern(template.instruction)
-    with_system = _split_pattern(template.system) + instruction
-    for number, (system, input, reply) in enumerate(turns, start=1):
-        if needs_bos:
-            pieces.append(_BOS)
-        values = {"system": system or "", "input": input, "round": str(number)}
-        pieces.append(_fill_pattern(instruction if system is None else with_system, values))
-        if reply is None:
-            break
-        learn, text = reply.learned, reply.text
-        pieces.append(TextPiece(text + template.suffix, learn, None, ((0, len(text)),)))
-        if not template.suffix_as_eos:
-            pieces.append(TextPiece("", learn, "eos"))
-        # After an eos token the next turn is a new sequence for the model, so it gets its own bos.
-        needs_bos = not template.suffix_as_eos
-        if template.sep:
-            pieces.append(TextPiece(template.sep, False))
-    return pieces
-
-
-def _fill_pattern(plan: tuple[tuple[str, str], ...], values: dict[str, str]) -> TextPiece:
-    """One piece that is not learned, from the markup and fields of `plan`, with its content spans."""
-    text, spans = "", []
-    for markup, field in plan:
-        text += markup
-        if field:
-            before = len(text)
-            text += values[field]
-            if field != "round":
-                spans.append((before, len(text)))
-    return TextPiece(text, False, None, tuple(spans))
-
-
-@lru_cache(maxsize=256)
-def _split_pattern(pattern: str) -> tuple[tuple[str, str], ...]:
-    """A pattern as (markup, the field after it): "a{input}b" becomes ("a", "input"), ("b", "")."""
-    parts = [*re.split(r"\{(system|input|round)\}", pattern), ""]
-    return tuple(zip(parts[::2], parts[1::2], strict=True))
+    return template.get_stop_words()
 
 
 # Searched in order: the first rule decides whose patterns match the model type and the name. Llama models

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from elysia.core.errors import ContextError, EngineError
 from elysia.core.i18n import Text
 from elysia.core.messages import Conversation
-from elysia.core.templates import PromptTemplate
+from elysia.core.templates import ChatTemplate
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -70,7 +70,7 @@ class GenerationRequest:
     """
 
     messages: Conversation
-    template: PromptTemplate
+    template: ChatTemplate
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     text: str | None = None
@@ -143,7 +143,7 @@ class Engine(Protocol):
     def context_length(self) -> int:
         """Tokens that prompt and reply may take together."""
 
-    def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
+    def count_tokens(self, messages: Conversation, template: ChatTemplate) -> int:
         """Tokens of the chat prompt for `messages`."""
 
     def stream(

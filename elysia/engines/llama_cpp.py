@@ -14,7 +14,7 @@ from typing import Any
 
 from elysia.core.errors import EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
-from elysia.core.templates import PromptTemplate, render_prompt_pieces
+from elysia.core.templates import ChatTemplate, render_prompt_pieces
 from elysia.data.tokenize.encoder import SERVING_CACHED_TOKENS, ConversationEncoder
 from elysia.engines.base import (
     Capability,
@@ -86,7 +86,7 @@ class LlamaCppEngine:
         self.slots = server.slots
         self._encoder = ConversationEncoder(tokenizer, cached_tokens=SERVING_CACHED_TOKENS)
 
-    def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
+    def count_tokens(self, messages: Conversation, template: ChatTemplate) -> int:
         """Tokens of the chat prompt."""
         return len(self._encode(messages, template))
 
@@ -148,7 +148,7 @@ class LlamaCppEngine:
         """End the child."""
         self.server.close()
 
-    def _encode(self, messages: Conversation, template: PromptTemplate) -> list[int]:
+    def _encode(self, messages: Conversation, template: ChatTemplate) -> list[int]:
         return self._encoder.encode_many(
             [render_prompt_pieces(render_tool_messages(messages), template)]
         )[0].ids

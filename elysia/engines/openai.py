@@ -17,7 +17,7 @@ import httpx
 from elysia.core.errors import EngineError, RequestError
 from elysia.core.messages import Conversation, Message
 from elysia.core.sse import iter_lines
-from elysia.core.templates import PromptTemplate
+from elysia.core.templates import ChatTemplate
 from elysia.engines.base import (
     Capability,
     Delta,
@@ -101,7 +101,7 @@ class OpenAIEngine:
         # OpenAI itself refuses unknown fields; every server of open models accepts these two.
         self._takes_hf_sampling = not host.endswith("openai.com")
 
-    def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
+    def count_tokens(self, messages: Conversation, template: ChatTemplate) -> int:
         """An estimate on the safe side: a token per three bytes of UTF-8, and four per message."""
         return sum(4 + len(message.text.encode()) // 3 for message in messages)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from elysia.core.errors import EngineError
 from elysia.core.messages import Conversation
-from elysia.core.templates import PromptTemplate, render_prompt
+from elysia.core.templates import ChatTemplate, render_prompt
 from elysia.engines.base import Capability, Delta, GenerationRequest, TokenUsage, count_room
 from elysia.models.streaming_text import StopTextFilter
 
@@ -35,7 +35,7 @@ class ScriptedEngine:
         self.context_length = context_length
         self.requests: list[GenerationRequest] = []
 
-    def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
+    def count_tokens(self, messages: Conversation, template: ChatTemplate) -> int:
         """Characters of the chat prompt."""
         return len(render_prompt(messages, template))
 

@@ -16,7 +16,7 @@ import torch
 
 from elysia.core.errors import EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
-from elysia.core.templates import PromptTemplate
+from elysia.core.templates import ChatTemplate
 from elysia.data.tokenize.encoder import encode_prompt
 from elysia.engines.base import (
     Capability,
@@ -83,7 +83,7 @@ class TransformersEngine:
         # transformers writes a huge number where a tokenizer has no limit.
         return int(length) if 0 < length < 10**7 else UNKNOWN_CONTEXT
 
-    def count_tokens(self, messages: Conversation, template: PromptTemplate) -> int:
+    def count_tokens(self, messages: Conversation, template: ChatTemplate) -> int:
         """Tokens of the chat prompt."""
         return len(encode_prompt(render_tool_messages(messages), template, self.tokenizer))
 

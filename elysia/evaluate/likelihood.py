@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from elysia.core.messages import Conversation, Message
-from elysia.core.templates import PromptTemplate, render_training_pieces
+from elysia.core.templates import ChatTemplate, render_training_pieces
 from elysia.data.tokenize.encoder import IGNORE, EncodedSample, encode
 from elysia.models.batch_generate import pad_left, supports_logits_to_keep
 
@@ -65,7 +65,7 @@ class ReplyScorer:
         self,
         model: Any,
         tokenizer: Any,
-        template: PromptTemplate,
+        template: ChatTemplate,
         *,
         system: str = "",
         longest: int = 2048,

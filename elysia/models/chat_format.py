@@ -1,37 +1,61 @@
 """How a model expects to be spoken to: prompt template, stop texts, system prompt.
 
-`resolve_chat_format` decides it from the run card beside the weights and from what the user asks for.
+`resolve_chat_format` decides it: what the user asks for, else the run card beside the weights, else the
+template that the model itself carries, else the one that its family uses.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from elysia.core import templates
 from elysia.core.errors import UsageError
-from elysia.core.i18n import Text
 from elysia.core.run_card import RunCard
-from elysia.core.templates import PromptTemplate
+from elysia.core.templates import ChatTemplate, PromptTemplate
+from elysia.models.jinja_template import JinjaTemplate
+from elysia.models.own_template import read_gguf_template as read_gguf_template
+from elysia.models.own_template import read_own_template as read_own_template
 
 log = logging.getLogger(__name__)
+
+AUTO = "auto"  # a template's name: the model's own
+
+
+def load_template(values: str | Mapping[str, Any]) -> ChatTemplate:
+    """The template that a name of the table, or a run card's `template`, means.
+
+    Raises TemplateError for an unknown name, and a missing or wrong field.
+    """
+    if isinstance(values, Mapping) and "jinja" in values:
+        return JinjaTemplate.from_dict(values)
+    return templates.get_template(values)
 
 
 @dataclass(frozen=True)
 class ChatFormat:
     """A model's prompt template, its default system prompt ('' for none) and the texts that end a reply."""
 
-    template: PromptTemplate
+    template: ChatTemplate
     system: str = ""
     stop: tuple[str, ...] = ()
+
+    @property
+    def thinking(self) -> bool | None:
+        """Whether the template asks for thoughts before a reply; None for one that cannot be asked."""
+        template = self.template
+        if isinstance(template, JinjaTemplate) and template.takes_thinking:
+            return bool(template.thinking)
+        return None
 
     @classmethod
     def from_run_card(cls, card: RunCard | None) -> ChatFormat | None:
         """The format that a model was trained with; None without a card, or for one without a template."""
         if card is None or not card.template:
             return None
-        template = PromptTemplate.from_dict(card.template)
+        template = load_template(card.template)
         words = [*templates.get_stop_words(template), *card.stop_words]
         return cls(template, card.system, tuple(dict.fromkeys(words)))
 
@@ -41,40 +65,54 @@ def resolve_chat_format(
     *,
     model_type: str,
     name: str,
+    own: JinjaTemplate | None = None,
     prompt_template: str | None = None,
     system: str | None = None,
     stop_words: Sequence[str] = (),
+    thinking: bool | None = None,
 ) -> ChatFormat:
-    """The chat format that was asked for, else the run card's.
+    """The chat format that was asked for, else the run card's, else the model's own, else its family's.
 
-    `model_type` is that of config.json, `name` the model's, for messages. UsageError without a template,
-    naming those that would suit the model where that is known. A template that contradicts the card, or
-    belongs to another model family, is warned of with both names.
+    `model_type` is that of config.json, `name` the model's, for messages; `own` the template that the
+    model carries (`models.own_template`). `thinking` asks a template that takes it for thoughts, or for
+    none. UsageError without a template; TemplateError for an own one that cannot be used. A template that
+    contradicts the card, or belongs to another model family, is warned of with both names.
     """
     suitable = templates.suggest_templates(model_type, name)
     trained = ChatFormat.from_run_card(card)
-    if prompt_template:
+    template: ChatTemplate
+    if prompt_template and prompt_template != AUTO:
         template = templates.get_template(prompt_template)
-        warn_about_mismatch(template, trained.template if trained else None, suitable, model_type)
+        if trained or own is None:
+            warn_about_mismatch(
+                template, trained.template if trained else None, suitable, model_type
+            )
     elif trained:
         template = trained.template
+    elif own:
+        own.check()
+        template = own
+    elif suitable:
+        template = templates.get_template(suitable[0])
+        log.warning(
+            "%s carries no chat template; '%s', which %s models use, is taken.",
+            name, template.name, model_type,
+        )  # fmt: skip
     else:
-        hint: Text | str = ""
-        if suitable:
-            params = {"model_type": model_type, "templates": list(suitable)}
-            hint = Text("models.suitable_templates", params)
-        raise UsageError("models.unknown_chat_format", model=name, hint=hint)
+        raise UsageError("models.unknown_chat_format", model=name)
     # A card's further stop words say nothing about another template.
     is_trained = trained is not None and template == trained.template
-    own = trained.stop if trained and is_trained else templates.get_stop_words(template)
+    if isinstance(template, JinjaTemplate):
+        template = template.with_thinking(thinking)
+    own_words = trained.stop if trained and is_trained else templates.get_stop_words(template)
     if system is None:
         system = card.system if card else ""
-    return ChatFormat(template, system, tuple(dict.fromkeys([*own, *stop_words])))
+    return ChatFormat(template, system, tuple(dict.fromkeys([*own_words, *stop_words])))
 
 
 def warn_about_mismatch(
     template: PromptTemplate,
-    trained: PromptTemplate | None,
+    trained: ChatTemplate | None,
     suitable: Sequence[str],
     model_type: str,
 ) -> None:

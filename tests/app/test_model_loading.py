@@ -11,6 +11,7 @@ from elysia.app import refuse_lone_adapter, resolve_chat_format
 from elysia.core.errors import ModelError, RunCardError, TemplateError, UsageError
 from elysia.core.run_card import RunCard
 from elysia.core.templates import get_template
+from elysia.models.jinja_template import JinjaTemplate
 
 
 def card(name="internlm2_chat", **values):
@@ -76,9 +77,26 @@ def test_a_fitting_template_is_no_reason_to_warn(caplog):
     assert caplog.text == ""
 
 
-def test_without_a_card_the_template_must_be_named_and_is_suggested():
-    with pytest.raises(UsageError, match=r"--prompt-template.*internlm2_chat"):
-        resolve_chat_format(None, model_type="internlm2", name="m")
+OWN = JinjaTemplate(
+    "own", "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}", "", "</s>"
+)
+
+
+def test_without_a_card_the_model_speaks_by_its_own_template():
+    manner = resolve_chat_format(None, model_type="internlm2", name="m", own=OWN)
+    assert manner.template == OWN
+    assert manner.stop == ("</s>",)
+    assert resolve_chat_format(card(), model_type="", name="m", own=OWN).template.name != "own"
+    chosen = resolve_chat_format(
+        None, model_type="internlm2", name="m", own=OWN, prompt_template="qwen_chat"
+    )
+    assert chosen.template.name == "qwen_chat"
+
+
+def test_without_a_card_or_a_template_of_its_own_the_family_decides(caplog):
+    manner = resolve_chat_format(None, model_type="internlm2", name="m")
+    assert manner.template.name == "internlm2_chat"
+    assert "carries no chat template" in caplog.text
     with pytest.raises(UsageError, match="--prompt-template"):
         resolve_chat_format(None, model_type="nosuch", name="m")
 

@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from elysia.core.errors import ModelError
 from elysia.core.messages import Conversation
-from elysia.core.templates import PromptTemplate, TextPiece, render_prompt_pieces
+from elysia.core.templates import ChatTemplate, TextPiece, render_prompt_pieces
 from elysia.data.schema import IGNORE as IGNORE
 from elysia.data.schema import EncodedSample as EncodedSample
 from elysia.data.tokenize.arrays import IdArray
@@ -84,9 +84,7 @@ def encode(pieces: Sequence[TextPiece], tokenizer: Any) -> EncodedSample:
     return ConversationEncoder(tokenizer).encode_many([pieces])[0]
 
 
-def encode_prompt(
-    conversation: Conversation, template: PromptTemplate, tokenizer: Any
-) -> list[int]:
+def encode_prompt(conversation: Conversation, template: ChatTemplate, tokenizer: Any) -> list[int]:
     """Ids of the chat prompt: a prefix of the ids that training sees for the answered conversation."""
     return encode(render_prompt_pieces(conversation, template), tokenizer).ids
 

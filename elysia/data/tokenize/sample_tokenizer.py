@@ -15,7 +15,7 @@ import numpy as np
 
 from elysia.core.errors import DataError
 from elysia.core.messages import Conversation, Message
-from elysia.core.templates import PromptTemplate, TextPiece, is_document, render_training_pieces
+from elysia.core.templates import ChatTemplate, TextPiece, is_document, render_training_pieces
 from elysia.data.schema import IGNORE, EncodedSample, Sample, SampleGroup
 from elysia.data.tokenize.arrays import (
     DROPPED,
@@ -47,7 +47,7 @@ class TokenizeOptions:
     overlong pair is refused or left out whole: a cut would remove the very reply that is compared.
     """
 
-    template: PromptTemplate
+    template: ChatTemplate
     max_length: int
     system: str = ""
     overlong: Overlong = "error"
@@ -67,7 +67,7 @@ class TokenizeOptions:
 
 def tokenize_samples(
     groups: Sequence[Sample | SampleGroup],
-    template: PromptTemplate,
+    template: ChatTemplate,
     tokenizer: Any,
     *,
     max_length: int,
@@ -190,9 +190,7 @@ def _fit_group(
     return [(np.array(fits.ids, np.int32), np.array(fits.labels, np.int32))] if fits else []
 
 
-def _get_pieces(
-    sample: Sample, talk: Conversation, template: PromptTemplate
-) -> Sequence[TextPiece]:
+def _get_pieces(sample: Sample, talk: Conversation, template: ChatTemplate) -> Sequence[TextPiece]:
     """What there is to encode of a row: its own markup, else its conversation in the template."""
     if sample.encoded or sample.turns:
         return [piece for turn in sample.turns for piece in turn]
@@ -252,7 +250,7 @@ def _none_if_unlearned(encoded: EncodedSample) -> EncodedSample | None:
 def _drop_last_turns(
     sample: Sample,
     talk: Conversation,
-    template: PromptTemplate,
+    template: ChatTemplate,
     encoder: ConversationEncoder,
     max_length: int,
 ) -> EncodedSample | None:

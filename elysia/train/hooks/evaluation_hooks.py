@@ -19,7 +19,7 @@ from mmengine.registry import FUNCTIONS
 
 from elysia.core.errors import DataError
 from elysia.core.messages import Conversation, Message
-from elysia.core.templates import PromptTemplate, get_stop_words, get_template
+from elysia.core.templates import ChatTemplate, get_stop_words, get_template
 from elysia.data.formats.fields import require_text
 from elysia.data.readers.row_reader import read_rows
 from elysia.data.tokenize.encoder import encode_prompt
@@ -65,7 +65,7 @@ def build_collate(config: dict[str, Any]) -> Callable[[list[Pack]], dict[str, An
 def generate_replies(
     model: Any,
     tokenizer: Any,
-    template: PromptTemplate,
+    template: ChatTemplate,
     chats: Sequence[Conversation],
     max_new_tokens: int,
 ) -> list[str]:
