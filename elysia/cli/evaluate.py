@@ -302,7 +302,9 @@ def measure(args: Namespace, label: str, material: EvaluationData) -> PersonaSco
 
 
 def get_card_template(args: Namespace) -> str | None:
-    """The template in the run card of the model, which its base is prompted with as well."""
+    """The template in the run card of the model, which its base is prompted with as well; None for a base's
+    own, which the base carries itself."""
     card = RunCard.read(args.adapter or args.model_name_or_path)
-    name = card.template.get("name") if card and card.template else None
+    is_named = card is not None and card.template and "jinja" not in card.template
+    name = card.template.get("name") if card and is_named else None
     return str(name) if name else None

@@ -28,7 +28,8 @@ from elysia.core.files import write_atomic
 from elysia.core.messages import Message
 from elysia.core.paths import resolve_bundled
 from elysia.core.run_card import RunCard
-from elysia.core.templates import PromptTemplate, render_prompt
+from elysia.core.templates import render_prompt
+from elysia.models.chat_format import load_template
 
 if TYPE_CHECKING:
     from elysia.train.verify.packing_proof import PackingProof
@@ -274,6 +275,6 @@ def get_training_prompts(adapter: Path, count: int) -> list[str]:
     texts = texts[:: max(1, len(texts) // count)][:count] or ["你好!", "你是谁?", "Hello!"]
     if not (card and card.template):
         return texts
-    template = PromptTemplate.from_dict(card.template)
+    template = load_template(card.template)
     system = [Message("system", card.system)] if card.system else []
     return [render_prompt([*system, Message("user", text)], template) for text in texts]

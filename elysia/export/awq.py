@@ -26,7 +26,6 @@ from elysia.core.files import staged_folder
 from elysia.core.i18n import Text
 from elysia.core.paths import resolve_bundled
 from elysia.core.run_card import RunCard
-from elysia.core.templates import PromptTemplate
 from elysia.data.formats.conversion import load_chosen_conversations
 from elysia.data.schema import Sample
 from elysia.data.tokenize.sample_tokenizer import tokenize_samples
@@ -36,6 +35,7 @@ from elysia.export.shards import ShardReader, TensorSpec, parse_size, write_shar
 from elysia.export.verify_gguf import MAX_PROMPT_TOKENS, choose_texts
 from elysia.models import loading
 from elysia.models.architectures.internlm2 import FUSED_QKV, fuse_wqkv, get_stored_name
+from elysia.models.chat_format import load_template
 from elysia.models.quantization import AWQ_BITS, AWQ_GROUP_SIZE, VALUES_PER_WORD
 from elysia.models.saving import rewrite_json
 
@@ -156,7 +156,7 @@ def build_calibration_rows(model: Path, tokenizer: Any, count: int, length: int)
     random.Random(0).shuffle(samples)
     ids = tokenize_samples(
         samples[: count * length // MIN_CONVERSATION_TOKENS + 1],
-        PromptTemplate.from_dict(card.template),
+        load_template(card.template),
         tokenizer,
         system=card.system,
         max_length=2**31 - 1,

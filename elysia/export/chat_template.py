@@ -47,7 +47,10 @@ def write_chat_template(template: Mapping[str, Any], folder: Path) -> None:
 
 
 def render_chat_template(template: Mapping[str, Any]) -> str:
-    """Jinja for `apply_chat_template`, from a run card's template (`PromptTemplate.to_dict()`)."""
+    """Jinja for `apply_chat_template`, from a run card's template (`ChatTemplate.to_dict()`); a model's own
+    as it is."""
+    if "jinja" in template:
+        return str(template["jinja"])
     ends_itself = bool(template.get("suffix_as_eos"))
     values = {
         "SYSTEM": _to_jinja(template["system"]),

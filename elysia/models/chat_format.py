@@ -6,9 +6,11 @@ template that the model itself carries, else the one that its family uses.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from elysia.core import templates
@@ -32,6 +34,42 @@ def load_template(values: str | Mapping[str, Any]) -> ChatTemplate:
     if isinstance(values, Mapping) and "jinja" in values:
         return JinjaTemplate.from_dict(values)
     return templates.get_template(values)
+
+
+def resolve_base_template(
+    chosen: str | Mapping[str, Any],
+    tokenizer: Path,
+    model: Path,
+    *,
+    name: str,
+    thinking: bool | None = None,
+) -> ChatTemplate:
+    """The template that a base model is trained with: `chosen`, or for "auto" that of its run card, else
+    its own, else its family's.
+
+    `tokenizer` and `model` are folders, often the same; `name` is the model's, for messages. Raises as
+    `resolve_chat_format`.
+    """
+    if chosen != AUTO:
+        template = load_template(chosen)
+        if isinstance(template, JinjaTemplate):
+            return template.with_thinking(thinking)
+        return template
+    return resolve_chat_format(
+        RunCard.read(model) or RunCard.read(tokenizer),
+        model_type=_read_model_type(model) or _read_model_type(tokenizer),
+        name=name,
+        own=read_own_template(tokenizer) or read_own_template(model),
+        thinking=thinking,
+    ).template
+
+
+def _read_model_type(folder: Path) -> str:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,10 @@ class _ChatEnvironment(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return attr not in _STRETCHING and super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """None: `str.format` is not offered at all, since a width makes any length."""
+        return None
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" or (operator == "%" and isinstance(left, str)):
             raise jinja2.exceptions.SecurityError(f"the operator {operator} is not offered")

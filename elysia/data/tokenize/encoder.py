@@ -159,6 +159,8 @@ class ConversationEncoder:
     def _special(self, special: Literal["bos", "eos"] | None) -> list[int]:
         kind = getattr(self.tokenizer, "kind", type(self.tokenizer).__name__)
         if special == "bos":
+            if not _adds_bos(self.tokenizer):
+                return []
             if kind.lower().startswith("qwen"):
                 return []  # Qwen has a bos id in some configs and was never trained with one
             if kind == "ChatGLMTokenizer":
@@ -211,6 +213,14 @@ class ConversationEncoder:
         return [i for some in self._texts([part for part in parts if part]) for i in some]
 
 
+def _adds_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer's makers put a bos in front; yes, unless they say no (`add_bos_token`)."""
+    stated = getattr(tokenizer, "adds_bos", None)
+    if stated is None:
+        stated = getattr(tokenizer, "init_kwargs", {}).get("add_bos_token")
+    return stated is not False
+
+
 @dataclass
 class PicklableTokenizer:
     """The part of a fast transformers tokenizer that makes ids: the same ids for less work, and
@@ -228,6 +238,7 @@ class PicklableTokenizer:
     added_tokens_decoder: dict[int, AddedToken]
     split_special_tokens: bool
     size: int
+    adds_bos: bool = True
 
     def __len__(self) -> int:
         """Tokens."""
@@ -270,4 +281,5 @@ def get_picklable_tokenizer(tokenizer: Any) -> PicklableTokenizer | None:
         dict(tokenizer.added_tokens_decoder),
         bool(tokenizer.split_special_tokens),
         len(tokenizer),
+        _adds_bos(tokenizer),
     )

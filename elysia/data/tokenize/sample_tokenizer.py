@@ -15,7 +15,13 @@ import numpy as np
 
 from elysia.core.errors import DataError
 from elysia.core.messages import Conversation, Message
-from elysia.core.templates import ChatTemplate, TextPiece, is_document, render_training_pieces
+from elysia.core.templates import (
+    ChatTemplate,
+    PromptTemplate,
+    TextPiece,
+    is_document,
+    render_training_pieces,
+)
 from elysia.data.schema import IGNORE, EncodedSample, Sample, SampleGroup
 from elysia.data.tokenize.arrays import (
     DROPPED,
@@ -28,6 +34,7 @@ from elysia.data.tokenize.arrays import (
     select_samples,
 )
 from elysia.data.tokenize.encoder import ConversationEncoder, EncodedBatch, count_learned
+from elysia.data.tokenize.reply_samples import ReplySamples, encode_talk, is_encoded_whole
 
 Overlong = Literal["error", "drop", "cut", "truncate"]
 
@@ -98,6 +105,33 @@ def encode_groups(
     names: tuple[str, ...],
 ) -> TokenizedSource:
     """Some groups as arrays. `names`: the files of the source, among them those of the groups."""
+    if isinstance(options.template, PromptTemplate):
+        return _encode_groups(groups, options, encoder, names)
+    if options.pairs:  # the last reply is compared, in whatever way the earlier ones are written
+        groups = [tuple(_encode_last(s, options, encoder) for s in group) for group in groups]
+        return _encode_groups(groups, options, encoder, names)
+    replies = ReplySamples()
+    limit = options.max_length if options.overlong == "cut" else None
+    for (sample,) in groups:
+        talk = _with_system(sample.messages, options.system)
+        replies.add(sample, talk, options.template, encoder, limit)
+    source = _encode_groups([(sample,) for sample in replies.samples], options, encoder, names)
+    return replies.fold(source) if groups else source
+
+
+def _encode_last(sample: Sample, options: TokenizeOptions, encoder: ConversationEncoder) -> Sample:
+    talk = _with_system(sample.messages, options.system)
+    if not is_encoded_whole(sample, talk, options.template):
+        return sample
+    return sample._replace(encoded=encode_talk(talk, options.template, encoder)[-1])
+
+
+def _encode_groups(
+    groups: Sequence[SampleGroup],
+    options: TokenizeOptions,
+    encoder: ConversationEncoder,
+    names: tuple[str, ...],
+) -> TokenizedSource:
     samples = [sample for group in groups for sample in group]
     talks = [_with_system(sample.messages, options.system) for sample in samples]
     batch = encoder.encode_batch(

@@ -34,6 +34,8 @@ _CODE = (
     "data/readers/*.py",
     "data/tokenize/*.py",
     "core/template*.py",
+    "core/turn_rendering.py",
+    "models/jinja_*.py",
 )
 
 

@@ -112,6 +112,8 @@ class GgufTokenizer:
         self._adds_bos = bool(header.get("tokenizer.ggml.add_bos_token", False))
         self._special = special
         source = header.get(TOKENIZER_KEY)
+        # A file of ours was trained with what its run card says; others say it in their metadata.
+        self.adds_bos = bool(source) or header.get("tokenizer.ggml.add_bos_token") is not False
         self._encode = _build_embedded_encoder(source) if source else _build_server_encoder(server)
 
     def __call__(

@@ -14,10 +14,11 @@ from typing import Any
 
 from elysia.core.errors import ConfigError
 from elysia.core.paths import resolve_all_bundled, resolve_bundled
+from elysia.models.chat_format import AUTO
 from elysia.models.hub import resolve_model
 from elysia.models.loading import load_tokenizer
 from elysia.train.config.deepspeed_presets import load_deepspeed_config
-from elysia.train.config.provenance import build_run_card
+from elysia.train.config.provenance import build_run_card, resolve_settings_template
 from elysia.train.config.settings import Settings
 from elysia.train.config.trackers import build_vis_backends
 from elysia.train.config.validation import check_device, check_liger_model, resolve_tokenizer
@@ -146,6 +147,13 @@ def _build_objective(settings: Settings) -> dict[str, Any]:
     return {"type": class_path(PreferenceFinetune), "objective": objective}
 
 
+def _describe_template(settings: Settings, tokenizer: str) -> str | dict[str, Any]:
+    """The prompt template as a config holds it: as the settings have it, or what "auto" turned out to be."""
+    if isinstance(settings.prompt_template, str) and settings.prompt_template != AUTO:
+        return settings.prompt_template
+    return resolve_settings_template(settings, tokenizer).to_dict()
+
+
 def build_dataset_config(settings: Settings, tokenizer: str) -> dict[str, Any]:
     """The arguments of PackedDataset, for training and for the verbs that show the data.
     `tokenizer` is a folder."""
@@ -156,7 +164,7 @@ def build_dataset_config(settings: Settings, tokenizer: str) -> dict[str, Any]:
         "tokenizer": tokenizer,
         "eos_token": settings.eos_token,
         "hub": settings.hub,
-        "template": settings.prompt_template,
+        "template": _describe_template(settings, tokenizer),
         "system": settings.load_system_text(),
         "max_length": settings.max_length,
         "overlong": settings.overlong,
@@ -281,7 +289,7 @@ def _build_custom_hooks(
                 "hub": settings.hub,
                 "evaluation_inputs": settings.evaluation_inputs,
                 "every_n_iters": settings.evaluation_freq,
-                "prompt_template": settings.prompt_template,
+                "prompt_template": _describe_template(settings, tokenizer),
                 "system": settings.load_evaluation_system(),
                 "eos_token": settings.eos_token,
                 "max_new_tokens": settings.evaluation_max_new_tokens,
@@ -311,7 +319,7 @@ def _build_persona_hook(settings: Settings, tokenizer: str) -> dict[str, Any]:
         "tokenizer": tokenizer,
         "hub": settings.hub,
         "eos_token": settings.eos_token,
-        "prompt_template": settings.prompt_template,
+        "prompt_template": _describe_template(settings, tokenizer),
         "system": settings.load_system_text(),
         "persona": resolve_bundled(settings.persona or ""),
         "heldout": resolve_bundled(settings.persona_heldout),

@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 
 import elysia
+from elysia.core.errors import ConfigError, UsageError
 from elysia.core.files import compute_sha256
 from elysia.core.paths import resolve_bundled
 from elysia.core.run_card import RunCard
-from elysia.core.templates import get_stop_words, get_template
+from elysia.core.templates import ChatTemplate, get_stop_words
+from elysia.models.chat_format import resolve_base_template
 from elysia.models.fingerprint import compute_fingerprint
 from elysia.train.config.settings import Settings
+from elysia.train.config.validation import resolve_tokenizer
 
 _PACKAGES = ("transformers", "peft", "bitsandbytes", "deepspeed", "mmengine-lite")
 
@@ -23,7 +26,7 @@ _PACKAGES = ("transformers", "peft", "bitsandbytes", "deepspeed", "mmengine-lite
 def build_run_card(settings: Settings, folder: str) -> RunCard:
     """What later stages must know of a run on the base model in `folder`. Metrics and row counts are added as
     they become known."""
-    template = get_template(settings.prompt_template)
+    template = resolve_settings_template(settings, resolve_tokenizer(settings, folder))
     return RunCard(
         stage="train",
         base_model=settings.pretrained_model_name_or_path,
@@ -50,6 +53,24 @@ def build_run_card(settings: Settings, folder: str) -> RunCard:
             }
         },
     )
+
+
+def resolve_settings_template(settings: Settings, tokenizer: str) -> ChatTemplate:
+    """The prompt template of a run whose tokenizer is in the folder `tokenizer`.
+
+    ConfigError where "auto" finds none; TemplateError for a template that cannot be used.
+    """
+    name = settings.pretrained_model_name_or_path
+    try:
+        return resolve_base_template(
+            settings.prompt_template,
+            Path(tokenizer),
+            Path(name),
+            name=name,
+            thinking=settings.thinking,
+        )
+    except UsageError as error:
+        raise ConfigError("train.no_prompt_template", model=name) from error
 
 
 def _describe_datasets(settings: Settings) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from elysia.core.errors import ConfigError
 from elysia.core.paths import find_config, resolve_bundled
-from elysia.core.templates import get_template
+from elysia.models.chat_format import AUTO, load_template
 from elysia.train.config.schema import SettingsModel
 from elysia.train.config.validation import check_consistency
 
@@ -50,10 +50,14 @@ class Settings(SettingsModel):
     """What a row looks like: `xtuner list-dataset-format`; or `FILE.py:NAME`, a map function of
     your own, which returns XTuner's `conversation` (for pairs: `prompt`, `chosen`, `rejected`). A
     source's own `format` wins."""
-    prompt_template: str | dict[str, Any] = "internlm2_chat"
-    """How a conversation becomes text: [templates.md](templates.md); or a template written out,
-    `dict(name=…, system=…, instruction=…, suffix=…, …)`. It travels in the run card, so chat
-    needs no flag."""
+    prompt_template: str | dict[str, Any] = "auto"
+    """How a conversation becomes text: "auto" takes what the base was trained with (its run card, else
+    its own chat template, else its family's); or a name of [templates.md](templates.md); or a template
+    written out, `dict(name=…, system=…, instruction=…, suffix=…, …)`. It travels in the run card, so
+    chat needs no flag."""
+    thinking: bool | None = None
+    """Whether a template that takes `enable_thinking` writes prompts for replies that think first.
+    None: no."""
     SYSTEM: str | None = None
     """The system prompt, put before rows that have none. None: what the persona's card says; '':
     none."""
@@ -222,7 +226,8 @@ class Settings(SettingsModel):
     """Merged last into the expanded MMEngine config; nested keys as `a.b`."""
 
     def model_post_init(self, _: Any) -> None:
-        get_template(self.prompt_template)
+        if self.prompt_template != AUTO:
+            load_template(self.prompt_template)
         check_consistency(self)
 
     def non_defaults(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from elysia.core.i18n import Text
 from elysia.core.templates import suggest_templates
 from elysia.data.formats.preference_pairs import PREFERENCES
 from elysia.evaluate.early_stopping import MEASURE_NAMES
+from elysia.models.chat_format import AUTO
 from elysia.train.config.trackers import parse_trackers
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def resolve_tokenizer(settings: Settings, folder: str) -> str:
 def describe_template_mismatch(settings: Settings, model_type: str) -> Text | None:
     """A warning when the prompt template belongs to another family of models than the base."""
     fitting = suggest_templates(model_type, settings.pretrained_model_name_or_path)
-    if not fitting or settings.prompt_template in fitting:
+    if not fitting or settings.prompt_template in (AUTO, *fitting):
         return None
     if not isinstance(settings.prompt_template, str):
         return None  # written out by the user, who will know why

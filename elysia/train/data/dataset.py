@@ -22,7 +22,6 @@ from elysia.compat.xtuner.map_functions import (
     load_pair_function,
 )
 from elysia.core.errors import DataError
-from elysia.core.templates import get_template
 from elysia.data.packing import pack_best_fit
 from elysia.data.sources import compute_repeats
 from elysia.data.tokenize.arrays import TokenizedSource, select_samples
@@ -30,6 +29,7 @@ from elysia.data.tokenize.encoder import IGNORE
 from elysia.data.tokenize.sample_tokenizer import Overlong, TokenizeOptions
 from elysia.data.tokenize.source_tokenizer import tokenize_source
 from elysia.models import loading
+from elysia.models.chat_format import load_template
 from elysia.train.distributed.sequence_parallel import data_parallel_rank
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class PackedDataset(Dataset[Pack]):
     ) -> None:
         self.tokenizer = loading.load_tokenizer(loading.resolve_model(tokenizer, hub))
         loading.set_eos_token(self.tokenizer, eos_token)
-        self.template = get_template(template)
+        self.template = load_template(template)
         options = TokenizeOptions(self.template, max_length, system, overlong, pairs)
         parts = [
             _read_source(source, options, self.tokenizer, seed, cache, processes)

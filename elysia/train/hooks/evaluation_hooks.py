@@ -19,12 +19,13 @@ from mmengine.registry import FUNCTIONS
 
 from elysia.core.errors import DataError
 from elysia.core.messages import Conversation, Message
-from elysia.core.templates import ChatTemplate, get_stop_words, get_template
+from elysia.core.templates import ChatTemplate, get_stop_words
 from elysia.data.formats.fields import require_text
 from elysia.data.readers.row_reader import read_rows
 from elysia.data.tokenize.encoder import encode_prompt
 from elysia.models import loading
 from elysia.models.batch_generate import generate_batch
+from elysia.models.chat_format import load_template
 from elysia.train.data.dataset import Pack, PackedDataset
 from elysia.train.distributed.comm import all_gather_object, all_reduce_sum
 from elysia.train.engine import rng
@@ -149,7 +150,7 @@ class EvaluateChatHook(EvaluationHook):
         self.tokenizer = loading.load_tokenizer(loading.resolve_model(tokenizer, hub))
         loading.set_eos_token(self.tokenizer, eos_token)
         self.inputs, self.interval = evaluation_inputs, every_n_iters
-        self.template, self.system = get_template(prompt_template), system
+        self.template, self.system = load_template(prompt_template), system
         self.max_new_tokens = max_new_tokens
 
     def evaluate(self, runner: Any, step: int) -> None:

@@ -21,7 +21,6 @@ from elysia.core.errors import CheckpointError
 from elysia.core.files import write_atomic
 from elysia.core.messages import Conversation, Message
 from elysia.core.persona import Persona
-from elysia.core.templates import get_template
 from elysia.data.tokenize.encoder import IGNORE
 from elysia.evaluate.early_stopping import (
     DEFAULT_WEIGHTS,
@@ -35,6 +34,7 @@ from elysia.evaluate.eval_data import read_reply_examples
 from elysia.evaluate.likelihood import ReplyScorer
 from elysia.evaluate.scorecard import EvaluationData, compare_to_base, quick_eval
 from elysia.models import loading
+from elysia.models.chat_format import load_template
 from elysia.train.distributed.comm import all_gather_object, barrier
 from elysia.train.engine import rng
 from elysia.train.hooks.evaluation_hooks import EvaluationHook, generate_replies
@@ -70,7 +70,7 @@ class PersonaHook(EvaluationHook):
     ) -> None:
         self.tokenizer = loading.load_tokenizer(loading.resolve_model(tokenizer, hub))
         loading.set_eos_token(self.tokenizer, eos_token)
-        self.template, self.system = get_template(prompt_template), system
+        self.template, self.system = load_template(prompt_template), system
         self.interval, self.patience = interval, patience
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         self.weights = dict(tradeoff or DEFAULT_WEIGHTS)
