@@ -9,6 +9,7 @@ Contract: https://huggingface.co/docs/transformers/chat_templating_writing
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
@@ -19,6 +20,7 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, LoopControlExtension
+from jinja2.filters import do_indent
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -29,6 +31,7 @@ from elysia.core.errors import TemplateError
 MAX_STEPS = 500_000  # iterations and calls of one rendering
 MAX_LENGTH = 16_000_000  # characters of any text that a template puts together
 MAX_SOURCE = 1_000_000
+MAX_INDENT = 64
 
 _steps_left: ContextVar[int] = ContextVar("steps_left", default=MAX_STEPS)
 # They make a long text of a short one.
@@ -109,8 +112,11 @@ class _ChatEnvironment(ImmutableSandboxedEnvironment):
         return attr not in _STRETCHING and super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """None: `str.format` is not offered at all, since a width makes any length."""
-        return None
+        """`str.format` for fields without a width, which makes any length of a short text."""
+        owner = getattr(value, "__self__", None)
+        if isinstance(owner, str) and re.search(r"\{[^{}]*(?::[^{}]*[\d{]|\{)", owner):
+            return None
+        return super().wrap_str_format(value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" or (operator == "%" and isinstance(left, str)):
@@ -153,6 +159,20 @@ def _join_texts(items: Iterable[Any], separator: Any = "", attribute: str | None
     return str(separator).join(texts)
 
 
+def _format_text(text: Any, *values: Any, **named: Any) -> str:
+    """The filter `format`, for fields without a width."""
+    if re.search(r"%[^a-zA-Z%]*[\d*]", str(text)):
+        raise jinja2.exceptions.SecurityError("the filter format takes no width here")
+    return str(text) % (named or values)
+
+
+def _indent_text(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    if isinstance(width, int) and width > MAX_INDENT:
+        raise _BoundExceededError
+    rest = _limit_length(do_indent(str(text), width, first, blank))
+    return str(rest)
+
+
 def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
     """JSON without HTML's escapes, as transformers writes it."""
     options = {"ensure_ascii": False, **options}
@@ -173,7 +193,7 @@ def _build_environment() -> _ChatEnvironment:
     environment.globals.pop("lipsum", None)
     filters: dict[str, Callable[..., Any]] = {
         "tojson": _to_json, "count_items": _count_items, "limit_length": _limit_length,
-        "replace": _replace_text, "join": _join_texts,
+        "replace": _replace_text, "join": _join_texts, "format": _format_text, "indent": _indent_text,
     }  # fmt: skip
     environment.filters.update(filters)
     environment.globals["raise_exception"] = _refuse

@@ -172,20 +172,23 @@ class _TemplateAbilities:
 
 def _render(template: JinjaTemplate, messages: Iterable[Message], generate: bool) -> str:
     thinking = bool(template.thinking)
-    return render_jinja(
-        template.name,
-        template.source,
-        {
-            "messages": [{"role": m.role, "content": m.text} for m in messages],
-            "tools": None,
-            "documents": None,
-            "add_generation_prompt": generate,
-            "bos_token": template.bos_token,
-            "eos_token": template.eos_token,
-            "enable_thinking": thinking,
-            "thinking": thinking,
-        },
-    )
+    values: dict[str, Any] = {
+        "messages": [{"role": m.role, "content": m.text} for m in messages],
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": generate,
+        "bos_token": template.bos_token,
+        "eos_token": template.eos_token,
+        "enable_thinking": thinking,
+        "thinking": thinking,
+    }
+    try:
+        return render_jinja(template.name, template.source, values)
+    except TemplateError as error:
+        if error.code != "models.jinja_fails":
+            raise
+        # Some templates for tools run over them without a look at whether there are any.
+        return render_jinja(template.name, template.source, values | {"tools": [], "documents": []})
 
 
 def _holds_texts(template: JinjaTemplate, *messages: Message) -> bool:
@@ -221,11 +224,13 @@ def _probe(template: JinjaTemplate) -> _TemplateAbilities:
         gap = closed[len(prompt) :].split(_REPLY, 1)[0]
         header = gap if _CONTROL.search(_ORDINARY.sub("", gap)) else ""
     return _TemplateAbilities(
-        end=_find_end(template, closed.split(_REPLY, 1)[1]) or _find_end(template, after),
+        end=_find_end(template, closed.split(_REPLY, 1)[1])
+        or _find_end(template, after)
+        or template.eos_token,
         system=_holds_texts(template, system, first),
         late_system=_holds_texts(template, first, reply, system, following),
         repeated_users=_holds_texts(template, first, following),
-        reply_first=_holds_texts(template, reply, following),
+        reply_first=_holds_texts(template, reply) and _holds_texts(template, reply, following),
         needs_user=not _holds_texts(template, system),
         generation_prompt=header,
     )
