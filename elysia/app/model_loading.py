@@ -23,6 +23,7 @@ from elysia.core.persona import UserPersona
 from elysia.core.run_card import FILE, RunCard
 from elysia.engines.base import Sampling
 from elysia.models.chat_format import ChatFormat, resolve_chat_format
+from elysia.models.template_marks import describe_unknown_marks
 
 if TYPE_CHECKING:
     from elysia.engines.base import Engine
@@ -190,7 +191,16 @@ def load_gguf(config: ModelConfig, file: Path) -> tuple[Engine, ChatFormat]:
         threads=config.threads,
         gpu_layers=config.gpu_layers,
     )
+    _warn_about_marks(config, chat_format, engine.tokenizer)
     return engine, chat_format
+
+
+def _warn_about_marks(config: ModelConfig, chat_format: ChatFormat, tokenizer: Any) -> None:
+    """Warn of a template that was asked for and that the model's tokenizer does not know."""
+    if config.prompt_template:
+        warning = describe_unknown_marks(chat_format.template, tokenizer)
+        if warning:
+            log.warning("%s", warning)
 
 
 def read_gguf_run_card(file: Path, header: dict[str, Any]) -> RunCard | None:
@@ -232,6 +242,7 @@ def load_model_folder(config: ModelConfig) -> tuple[TransformersEngine, ChatForm
     engine = transformers.build_engine(
         model, adapter=adapter, dtype=config.dtype, device=config.device, bits=config.bits
     )
+    _warn_about_marks(config, chat_format, engine.tokenizer)
     return engine, chat_format
 
 

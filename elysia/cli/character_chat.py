@@ -65,7 +65,7 @@ def add_service_options(parser: ArgumentParser) -> None:
     add("--adapter", metavar="DIR", help="an adapter folder to put on the model")
     add("--engine", choices=ENGINES, help="default: what suits MODEL")
     add("--remote-model", metavar="NAME", help="which of a URL's models (default: its first)")
-    add("--prompt-template", metavar="NAME", help="default: the run card's")
+    add("--prompt-template", metavar="NAME", help="default: the run card's, else its own")
     add(
         "--database",
         metavar="URL",

@@ -49,7 +49,7 @@ def add_model_options(parser: ArgumentParser) -> None:
     add("--bits", type=int, choices=[4, 8], help="load quantized: NF4 or int8")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--hub", choices=HUBS, default="huggingface", help="where names lead")
-    add("--prompt-template", metavar="NAME", help="default: the run card's; needed without one")
+    add("--prompt-template", metavar="NAME", help="default: the run card's, else the model's own")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--system", metavar="TEXT", help="default: the run card's")
     group.add_argument("--system-template", metavar="NAME", help="one of XTuner's system prompts")

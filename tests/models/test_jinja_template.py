@@ -1,5 +1,6 @@
 """A model's own chat template: what is learned, and that a prompt is the beginning of the training text."""
 
+import json
 import re
 
 import pytest
@@ -14,14 +15,18 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from elysia.core.errors import TemplateError
+from elysia.core.errors import ModelError, TemplateError
 from elysia.core.messages import Message
+from elysia.core.run_card import RunCard
 from elysia.core.templates import render_training_samples
 from elysia.data.schema import IGNORE, Sample
 from elysia.data.tokenize import encode_prompt, tokenize_samples
 from elysia.data.tokenize.encoder import ConversationEncoder
 from elysia.data.tokenize.reply_samples import encode_talk
+from elysia.models.chat_format import load_template, resolve_base_template
 from elysia.models.jinja_template import JinjaTemplate
+from elysia.models.own_template import read_gguf_template, read_own_template
+from elysia.models.template_marks import describe_unknown_marks
 from tests.models.chat_templates import CHAT_TEMPLATES
 
 TALKS = {
@@ -204,3 +209,67 @@ def test_a_run_card_keeps_the_template_and_its_thinking():
     assert "<think>" in build_template("qwen3").render_prompt([Message("user", "a")])[0].text
     with pytest.raises(TemplateError):
         JinjaTemplate.from_dict({"jinja": " "})
+
+
+def test_marks_that_are_no_tokens_are_warned_of_with_both_counts(tokenizer):
+    assert describe_unknown_marks(build_template("smollm2"), tokenizer) is None
+    source = CHAT_TEMPLATES["smollm2"][0].replace("im_start", "new_start")
+    warning = describe_unknown_marks(JinjaTemplate("t", source), tokenizer)
+    assert warning.params["unknown"] == ["<|new_start|>"]
+    assert warning.params["tokens"] > warning.params["marks"] == 6
+
+
+def write_folder(folder, **files):
+    for name, content in files.items():
+        name = name.replace("__", ".")
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def test_a_folders_own_template_is_found_with_all_its_end_tokens(tmp_path):
+    assert read_own_template(tmp_path) is None
+    named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "in config"}]
+    special = {"bos_token": {"content": "<s>"}, "eos_token": "<|eot|>"}
+    write_folder(
+        tmp_path,
+        tokenizer_config__json={"chat_template": named, **special},
+        tokenizer__json={"added_tokens": [{"id": 5, "content": "<|eom|>"}]},
+        generation_config__json={"eos_token_id": [4, 5]},
+    )
+    template = read_own_template(tmp_path)
+    assert (template.source, template.bos_token, template.eos_token) == (
+        "in config",
+        "<s>",
+        "<|eot|>",
+    )
+    assert template.stop_words == ("<|eom|>",)
+    write_folder(tmp_path, chat_template__jinja="in its own file")
+    assert read_own_template(tmp_path).source == "in its own file"
+    write_folder(tmp_path, tokenizer_config__json="{")
+    with pytest.raises(ModelError):
+        read_own_template(tmp_path)
+
+
+def test_a_ggufs_own_template_comes_from_its_metadata():
+    header = {
+        "tokenizer.chat_template": "x",
+        "tokenizer.ggml.tokens": ["a", "<s>", "</s>", "<|eot|>"],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.eot_token_id": 3,
+    }
+    template = read_gguf_template(header)
+    assert (template.bos_token, template.eos_token) == ("<s>", "</s>")
+    assert template.stop_words == ("<|eot|>",)
+    assert read_gguf_template({}) is None
+
+
+def test_auto_takes_the_run_card_before_the_bases_own_template(tmp_path):
+    folder = write_folder(tmp_path, chat_template__jinja=CHAT_TEMPLATES["phi4"][0])
+    assert resolve_base_template("auto", folder, folder, name="m").name == "own"
+    assert resolve_base_template("qwen_chat", folder, folder, name="m").name == "qwen_chat"
+    own = build_template("qwen3").to_dict()
+    RunCard("base", "b", template=own).write(folder)
+    taken = resolve_base_template("auto", folder, folder, name="m", thinking=True)
+    assert taken == build_template("qwen3").with_thinking(True)
+    assert load_template(own) == build_template("qwen3")

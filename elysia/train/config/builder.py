@@ -7,6 +7,7 @@ its work dir says where to read on.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -17,6 +18,7 @@ from elysia.core.paths import resolve_all_bundled, resolve_bundled
 from elysia.models.chat_format import AUTO
 from elysia.models.hub import resolve_model
 from elysia.models.loading import load_tokenizer
+from elysia.models.template_marks import describe_unknown_marks
 from elysia.train.config.deepspeed_presets import load_deepspeed_config
 from elysia.train.config.provenance import build_run_card, resolve_settings_template
 from elysia.train.config.settings import Settings
@@ -38,6 +40,8 @@ from elysia.train.methods.preference import PreferenceFinetune
 from elysia.train.methods.reward import RewardFinetune
 from elysia.train.methods.sft import SupervisedFinetune
 
+log = logging.getLogger(__name__)
+
 FLAT_ATTENTION = ("auto", "segments", "flash_attention_2")  # takes samples end to end, unpadded
 
 
@@ -58,6 +62,7 @@ def build_runner_config(
     folder = str(resolve_model(settings.pretrained_model_name_or_path, settings.hub))
     check_liger_model(settings, folder)
     tokenizer = resolve_tokenizer(settings, folder)
+    _warn_about_marks(settings, tokenizer)
     collate = _build_collate(settings, tokenizer)
     data = build_dataset_config(settings, tokenizer)
     return {
@@ -152,6 +157,16 @@ def _describe_template(settings: Settings, tokenizer: str) -> str | dict[str, An
     if isinstance(settings.prompt_template, str) and settings.prompt_template != AUTO:
         return settings.prompt_template
     return resolve_settings_template(settings, tokenizer).to_dict()
+
+
+def _warn_about_marks(settings: Settings, tokenizer: str) -> None:
+    """Warn of a template that was asked for and that the tokenizer does not know."""
+    if settings.prompt_template == AUTO:
+        return
+    template = resolve_settings_template(settings, tokenizer)
+    warning = describe_unknown_marks(template, load_tokenizer(Path(tokenizer)))
+    if warning:
+        log.warning("%s", warning)
 
 
 def build_dataset_config(settings: Settings, tokenizer: str) -> dict[str, Any]:
