@@ -15,7 +15,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from elysia.core.errors import ModelError, TemplateError
+from elysia.core.errors import DataError, ModelError, TemplateError
 from elysia.core.messages import Message
 from elysia.core.run_card import RunCard
 from elysia.core.templates import render_training_samples
@@ -273,3 +273,27 @@ def test_auto_takes_the_run_card_before_the_bases_own_template(tmp_path):
     taken = resolve_base_template("auto", folder, folder, name="m", thinking=True)
     assert taken == build_template("qwen3").with_thinking(True)
     assert load_template(own) == build_template("qwen3")
+
+
+def test_a_pair_compares_the_last_reply_and_an_overlong_row_is_refused(tokenizer):
+    good, bad = build_messages("plain"), [*build_messages("plain")[:3], Message("assistant", "no")]
+    pair = (Sample(good, "f", 1), Sample(bad, "f", 1))
+    pairs = tokenize_samples([pair], build_template("qwen3"), tokenizer, max_length=999, pairs=True)
+    (chosen, chosen_labels), (rejected, rejected_labels) = pairs
+    start = int((chosen_labels != IGNORE).argmax())
+    assert start == int((rejected_labels != IGNORE).argmax())
+    assert chosen[:start].tolist() == rejected[:start].tolist()
+    assert chosen[start:].tolist() != rejected[start:].tolist()
+    with pytest.raises(DataError, match="f"):
+        tokenize_samples([pair[0]], build_template("qwen3"), tokenizer, max_length=8)
+
+
+def test_a_document_takes_no_template(tokenizer):
+    tokenizer.eos_token = "</s>"
+    document = [Message("assistant", "Once upon a time <|im_end|>.")]
+    ((ids, labels),) = tokenize_samples(
+        [Sample(document, "f", 1)], build_template("qwen3"), tokenizer, max_length=999
+    )
+    control = ConversationEncoder(tokenizer).special_ids
+    assert [i for i in ids.tolist() if i in control][-1:] == [tokenizer.eos_token_id]
+    assert (labels[-1:] == ids[-1:]).all()

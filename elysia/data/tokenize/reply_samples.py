@@ -30,16 +30,36 @@ def encode_talk(
     conversation: Conversation, template: ChatTemplate, encoder: ConversationEncoder
 ) -> list[EncodedSample]:
     """The samples of a conversation: one, or one a reply. The last one ends with the last reply."""
-    return [
-        sample
-        for pieces in render_training_samples(conversation, template)
-        for sample in encode_sample(pieces, encoder)
-    ]
+    return encode_talks([conversation], template, encoder)[0]
 
 
-def encode_sample(pieces: Sequence[TextPiece], encoder: ConversationEncoder) -> list[EncodedSample]:
-    """The pieces of one text as one sample, or as one for each learned piece."""
-    apart, whole = encoder.encode_many([pieces, [merge_pieces(pieces)]])
+def encode_talks(
+    conversations: Sequence[Conversation], template: ChatTemplate, encoder: ConversationEncoder
+) -> list[list[EncodedSample]]:
+    """`encode_talk` of each; their texts are encoded in one batch."""
+    talks = [render_training_samples(talk, template) for talk in conversations]
+    texts = [pieces for talk in talks for pieces in talk]
+    wholes = [[merge_pieces(pieces)] for pieces in texts]
+    encoded = encoder.encode_many([*texts, *wholes])
+    samples = iter(
+        [
+            _join_pieces(pieces, apart, whole, encoder)
+            for pieces, apart, whole in zip(
+                texts, encoded[: len(texts)], encoded[len(texts) :], strict=True
+            )
+        ]
+    )
+    return [[sample for _ in talk for sample in next(samples)] for talk in talks]
+
+
+def _join_pieces(
+    pieces: Sequence[TextPiece],
+    apart: EncodedSample,
+    whole: EncodedSample,
+    encoder: ConversationEncoder,
+) -> list[EncodedSample]:
+    """The pieces of one text as one sample, or as one for each learned piece; `apart` and `whole` are its
+    ids by piece and together."""
     if apart.ids == whole.ids:
         return [apart]
     replies = [number for number, piece in enumerate(pieces) if piece.learn]
@@ -72,35 +92,35 @@ def merge_pieces(pieces: Sequence[TextPiece]) -> TextPiece:
 
 
 class ReplySamples:
-    """Some units of one source while their talks are encoded here: each becomes one or several samples.
+    """Some units of one source whose talks are encoded here: each becomes one or several samples.
 
-    `samples` are what the units became, `counts` how many each, `shortened` the units that were cut.
+    `samples` are what the units became, `counts` how many each, `shortened` the units that were cut: with
+    a `limit`, tokens above it are cut back to the end of a reply, where one is below it.
     """
 
-    def __init__(self) -> None:
-        self.samples: list[Sample] = []
-        self.counts: list[int] = []
-        self.shortened: set[int] = set()
-
-    def add(
+    def __init__(
         self,
-        sample: Sample,
-        talk: Conversation,
+        units: Sequence[tuple[Sample, Conversation]],
         template: ChatTemplate,
         encoder: ConversationEncoder,
         limit: int | None,
     ) -> None:
-        """Add a unit. Tokens above `limit` are cut back to the end of a reply, where one is below it."""
-        if not is_encoded_whole(sample, talk, template):
-            self.samples.append(sample)
-            self.counts.append(1)
-            return
-        encoded = encode_talk(talk, template, encoder)
-        parts = [cut_to_replies(part, limit) if limit else part for part in encoded]
-        if parts != encoded:
-            self.shortened.add(len(self.counts))
-        self.samples += [sample._replace(encoded=part) for part in parts]
-        self.counts.append(len(parts))
+        talks = [talk for sample, talk in units if is_encoded_whole(sample, talk, template)]
+        encoded = iter(encode_talks(talks, template, encoder))
+        self.samples: list[Sample] = []
+        self.counts: list[int] = []
+        self.shortened: set[int] = set()
+        for unit, (sample, talk) in enumerate(units):
+            if not is_encoded_whole(sample, talk, template):
+                self.samples.append(sample)
+                self.counts.append(1)
+                continue
+            whole = next(encoded)
+            parts = [cut_to_replies(part, limit) if limit else part for part in whole]
+            if parts != whole:
+                self.shortened.add(unit)
+            self.samples += [sample._replace(encoded=part) for part in parts]
+            self.counts.append(len(parts))
 
     def fold(self, source: TokenizedSource) -> TokenizedSource:
         """`source`, of one unit a sample, with the units that were added."""

@@ -110,11 +110,9 @@ def encode_groups(
     if options.pairs:  # the last reply is compared, in whatever way the earlier ones are written
         groups = [tuple(_encode_last(s, options, encoder) for s in group) for group in groups]
         return _encode_groups(groups, options, encoder, names)
-    replies = ReplySamples()
+    units = [(sample, _with_system(sample.messages, options.system)) for (sample,) in groups]
     limit = options.max_length if options.overlong == "cut" else None
-    for (sample,) in groups:
-        talk = _with_system(sample.messages, options.system)
-        replies.add(sample, talk, options.template, encoder, limit)
+    replies = ReplySamples(units, options.template, encoder, limit)
     source = _encode_groups([(sample,) for sample in replies.samples], options, encoder, names)
     return replies.fold(source) if groups else source
 

@@ -14,13 +14,17 @@ from elysia.core.errors import ConfigError, UsageError
 from elysia.core.files import compute_sha256
 from elysia.core.paths import resolve_bundled
 from elysia.core.run_card import RunCard
-from elysia.core.templates import ChatTemplate, get_stop_words
+from elysia.core.templates import ChatTemplate, get_stop_words, get_template
 from elysia.models.chat_format import resolve_base_template
 from elysia.models.fingerprint import compute_fingerprint
 from elysia.train.config.settings import Settings
 from elysia.train.config.validation import resolve_tokenizer
 
 _PACKAGES = ("transformers", "peft", "bitsandbytes", "deepspeed", "mmengine-lite")
+
+
+# Dataset formats whose rows take no template.
+_WITHOUT_TALKS = ("pretrain", "tokens")
 
 
 def build_run_card(settings: Settings, folder: str) -> RunCard:
@@ -70,6 +74,8 @@ def resolve_settings_template(settings: Settings, tokenizer: str) -> ChatTemplat
             thinking=settings.thinking,
         )
     except UsageError as error:
+        if all(source["format"] in _WITHOUT_TALKS for source in settings.sources):
+            return get_template("default")  # nothing is rendered with it
         raise ConfigError("train.no_prompt_template", model=name) from error
 
 

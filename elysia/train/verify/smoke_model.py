@@ -16,6 +16,7 @@ from typing import Any
 
 from elysia.core.errors import DataError, nearest
 from elysia.models import loading, tiny
+from elysia.models.chat_format import AUTO
 
 SettingValues = dict[str, Any]
 
@@ -91,6 +92,8 @@ def substitute_tiny_model(values: SettingValues, folder: Path) -> SettingValues:
         "sequence_parallel_size": 1,
         "evaluation_max_new_tokens": 2,
     }
+    if values.get("prompt_template", AUTO) == AUTO:  # the tiny model carries no template
+        changed["prompt_template"] = "internlm2_chat"
     if values.get("mmlu_path"):
         changed["mmlu_path"] = str(_write_rows(folder / "mmlu.json", [_MMLU] * 3))
     return values | changed
