@@ -20,6 +20,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 def settings_for(base: Path, **changes: Any) -> Settings:
     values: dict[str, Any] = {
         "data_path": "rows.json",
+        "prompt_template": "internlm2_chat",
         "method": "lora",
         "lora_r": 4,
         "lora_alpha": 8,

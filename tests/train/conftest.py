@@ -44,6 +44,7 @@ def plain_settings(tiny_internlm2, rows_file):
     return {
         "pretrained_model_name_or_path": str(tiny_internlm2),
         "data_path": str(rows_file),
+        "prompt_template": "internlm2_chat",
         "method": "lora",
         "lora_r": 4,
         "lora_dropout": 0.2,
