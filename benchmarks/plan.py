@@ -87,7 +87,8 @@ def compare(args: argparse.Namespace, model: str, method: str) -> dict[str, Any]
     values = build_method_settings(set(method.split("+")), args) | {
         "pretrained_model_name_or_path": str(Path(model).resolve()),
         "lora_r": 16, "lora_alpha": 32, "max_length": args.tokens,
-        "overlong": "drop", "accumulative_counts": args.micro, "max_steps": args.steps,
+        "prompt_template": "internlm2_chat", "overlong": "drop",
+        "accumulative_counts": args.micro, "max_steps": args.steps,
         "max_epochs": 1, "gradient_checkpointing": args.recompute, "save_steps": 0,
     }  # fmt: skip
     os.environ["NPROC_PER_NODE"] = str(values["sequence_parallel_size"])
