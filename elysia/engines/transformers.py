@@ -54,10 +54,10 @@ def build_engine(
 
 def load_adapter(model: Any, adapter: Path) -> Any:
     """`model` with a folder's PEFT adapter; ModelError when that is damaged or of another base."""
-    from peft import PeftModel
+    from elysia.models import adapters
 
     try:
-        return PeftModel.from_pretrained(model, str(adapter)).eval()
+        return adapters.load_adapter(model, adapter).eval()
     except (RuntimeError, ValueError, OSError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         raise ModelError("engines.adapter_unfit", adapter=adapter, reason=reason[:200]) from error

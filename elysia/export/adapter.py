@@ -19,13 +19,13 @@ from torch import Tensor
 from elysia.core.errors import CheckpointError, ModelError
 from elysia.core.files import staged_folder
 from elysia.core.run_card import RunCard
+from elysia.export.adapter_targets import AdapterTargets, read_targets
 from elysia.export.full_model import write_full_model
 from elysia.export.lora_deltas import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     DORA_MAGNITUDE,
     PEFT_PREFIX,
-    SCORE_KEY,
 )
 from elysia.export.model_card import render_adapter_readme
 from elysia.export.shards import parse_size
@@ -185,7 +185,7 @@ def _write_adapter(
     if dtype is None and settings.dtype != "auto":
         dtype = getattr(torch, settings.dtype)
     named = {_get_peft_name(name): tensor for name, tensor in weights.items()}
-    targets = _get_target_modules(settings, named, pth)
+    targets = read_targets(settings, named, pth, card.extra["training"].get("model_type", ""))
     scaling = {}
     # No shape would reveal another alpha, only the replies: what was trained counts.
     for name in ("lora_alpha", "use_rslora"):
@@ -215,7 +215,7 @@ def _get_peft_name(name: str) -> str:
 
 
 def build_adapter_config(
-    settings: Settings, base: str, scaling: dict[str, Any], targets: list[str]
+    settings: Settings, base: str, scaling: dict[str, Any], targets: AdapterTargets
 ) -> dict[str, Any]:
     """adapter_config.json as PEFT reads it; `scaling` holds `lora_alpha` and `use_rslora`."""
     from peft import LoraConfig
@@ -228,57 +228,12 @@ def build_adapter_config(
         modules_to_save=["score"] if is_reward else None,
         inference_mode=True,
         r=settings.lora_r,
-        lora_dropout=settings.lora_dropout,
-        target_modules=targets,
+        # PEFT accepts no dropout beside parameters; it is of no use after training.
+        lora_dropout=0.0 if targets.parameters else settings.lora_dropout,
+        target_modules=sorted(targets.modules),
+        target_parameters=sorted(targets.parameters) or None,
         use_dora=settings.use_dora,
         **scaling,
     ).to_dict()
     plain = {k: getattr(v, "value", v) for k, v in config.items()}
     return {k: sorted(v) if isinstance(v, set) else v for k, v in plain.items()}
-
-
-def _get_target_modules(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> list[str]:
-    """The modules that carry LoRA, by their last name; CheckpointError when the config's differ."""
-    targets = set()
-    _check_dora(settings, named, pth)
-    if (SCORE_KEY in named) != (settings.objective == "reward"):
-        code = "export.reward_head" if SCORE_KEY in named else "export.no_reward_head_trained"
-        raise CheckpointError(code, path=pth, objective=settings.objective)
-    for name, tensor in named.items():
-        if name.endswith(DORA_MAGNITUDE) or name == SCORE_KEY:
-            continue
-        module, _, part = name.partition(".lora_")
-        side = part.split(".")[0].split("_")[-1]
-        if side not in ("A", "B"):
-            raise CheckpointError("export.no_lora_weight", path=pth, name=name)
-        targets.add(module.rpartition(".")[2])
-        rank = tensor.shape[0 if side == "A" else 1]
-        if rank != settings.lora_r:
-            raise CheckpointError(
-                "export.other_rank", path=pth, name=name, rank=rank, expected=settings.lora_r
-            )
-        tag = "lora_embedding_" if part.startswith("embedding") else "lora_"
-        other = {"A": "B", "B": "A"}[side]
-        if name.replace(f".{tag}{side}", f".{tag}{other}") not in named:
-            raise CheckpointError("export.half_missing", path=pth, name=name)
-    expected = settings.lora_target_modules
-    if not isinstance(expected, str):
-        allowed = {name.rpartition(".")[2] for name in expected}
-        if not targets <= allowed:
-            raise CheckpointError(
-                "export.other_targets", path=pth, targets=sorted(targets), expected=sorted(expected)
-            )
-    return sorted(targets)
-
-
-def _check_dora(settings: Settings, named: Mapping[str, Tensor], pth: Path) -> None:
-    has_dora = any(name.endswith(DORA_MAGNITUDE) for name in named)
-    if has_dora != settings.use_dora:
-        code = "export.dora_trained" if has_dora else "export.lora_trained"
-        raise CheckpointError(code, path=pth, use_dora=settings.use_dora)
-    if not has_dora:
-        return
-    for name in named:
-        magnitude = name.replace("lora_A.weight", DORA_MAGNITUDE)
-        if name.endswith(".lora_A.weight") and magnitude not in named:
-            raise CheckpointError("export.magnitude_missing", path=pth, name=name)

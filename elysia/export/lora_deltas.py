@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ from elysia.core.errors import ExportError
 from elysia.core.i18n import Text
 from elysia.core.run_card import RunCard
 from elysia.export.shards import ShardReader
+from elysia.export.stored_names import ModuleSlice, StoredNames
 from elysia.models import loading
-from elysia.models.architectures import internlm2
+from elysia.models.adapters import EXPERT_PARAMETERS
 
 PEFT_PREFIX = "base_model.model."
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SCORE_KEY = f"{PEFT_PREFIX}score.weight"  # a reward model's head
+WRAPPED = ".base_layer"  # at the end of a module's name: the inner of two wrappers around experts
 DORA_MAGNITUDE = "lora_magnitude_vector"
 _MAGNITUDE_PARTS = ("magnitude_vector", "magnitude_vector.weight")  # PEFT itself writes the first
 _TIED_MODULES = ("lm_head", "embed_tokens", "tok_embeddings", "output")
@@ -42,7 +44,8 @@ class LoraPair:
     """The two factors of one module: `a` of (rank, in) and `b` of (out, rank), on the CPU.
 
     For DoRA also `magnitude` (out,), the trained lengths of the weight's rows. `transposed` says that
-    the base stores this weight as (in, out).
+    the base stores this weight as (in, out). With `experts` above 1 they are the factors of that many
+    matrices, as PEFT lays them out: `a` (experts * rank, in), `b` (out, rank * experts).
     """
 
     a: Tensor
@@ -50,15 +53,28 @@ class LoraPair:
     scaling: float
     transposed: bool = False
     magnitude: Tensor | None = None
+    experts: int = 1
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, ...]:
         """The shape of the weight that the delta is added to."""
         out, into = self.b.shape[0], self.a.shape[1]
-        return (into, out) if self.transposed else (out, into)
+        shape = (into, out) if self.transposed else (out, into)
+        return shape if self.experts == 1 else (self.experts, *shape)
+
+    def take_expert(self, part: ModuleSlice) -> LoraPair:
+        """The pair of one expert, or of the rows of it that `part` is."""
+        if part.expert is None:
+            return self
+        a = self.a.reshape(self.experts, -1, self.a.shape[1])[part.expert]
+        b = self.b.reshape(self.b.shape[0], -1, self.experts)[..., part.expert]
+        return replace(self, a=a, b=b.chunk(part.shares)[part.share], experts=1)
 
     def delta(self, device: torch.device) -> Tensor:
-        """The float32 matrix to add."""
+        """The float32 matrix to add, or for several experts (experts, …)."""
+        if self.experts > 1:
+            parts = (ModuleSlice("", expert=number) for number in range(self.experts))
+            return torch.stack([self.take_expert(part).delta(device) for part in parts])
         product = self.b.to(device, torch.float32) @ self.a.to(device, torch.float32)
         return self.scaling * (product.T if self.transposed else product)
 
@@ -72,14 +88,6 @@ class LoraPair:
         trained = self.magnitude.to(weight.device, torch.float32).unsqueeze(across)
         scaled: Tensor = directed * (trained / lengths)
         return scaled
-
-
-@dataclass(frozen=True)
-class ModuleSlice:
-    """The part of a stored tensor that is one module's weight: all of it, or some rows."""
-
-    module: str
-    rows: Tensor | None = None  # int64 indices, in the order of the module's own rows
 
 
 def read_reward_head(folder: Path) -> Tensor | None:
@@ -114,7 +122,8 @@ def read_adapter(folder: Path) -> dict[str, LoraPair]:
         if not is_lora or part.split(".")[0].split("_")[-1] not in ("A", "B"):
             raise ExportError("export.more_than_lora", path=path, name=name)
         if part in ("A.weight", "embedding_A"):
-            pairs[module] = _read_pair(config, weights, name, part, path)
+            pair = _read_pair(config, weights, name, part, path)
+            pairs[_get_weight_name(module, weights)] = pair
     if not pairs:
         raise ExportError("export.no_lora", path=path)
     return pairs
@@ -127,17 +136,41 @@ def _read_pair(
     other = name.removesuffix(part) + part.replace("A", "B")
     if other not in weights:
         raise ExportError("export.half_of_pair", path=path, name=name, other=other)
-    rank = weights[name].shape[0]
-    if weights[other].ndim != 2 or weights[other].shape[1] != rank:
-        raise ExportError("export.ranks_differ", path=path, name=name, other=other)
+    rank, rows = _get_rank(config, name), weights[name].shape[0]
     module = name.removeprefix(PEFT_PREFIX).partition(".lora_")[0]
+    is_experts = _get_weight_name(module, weights) != module
+    if not is_experts or rows % rank:
+        rank = rows
+    if weights[other].ndim != 2 or weights[other].shape[1] != rows:
+        raise ExportError("export.ranks_differ", path=path, name=name, other=other)
     return LoraPair(
         weights[name],
         weights[other],
         get_scaling(config, module, rank),
         transposed=part.startswith("embedding") or bool(config.get("fan_in_fan_out")),
         magnitude=_read_magnitude(config, weights, name, part, path),
+        experts=rows // rank,
     )
+
+
+def _get_weight_name(module: str, weights: Mapping[str, Tensor]) -> str:
+    """The module that LoRA on `module` changes; for the two wrappers around a layer of experts, the
+    parameter."""
+    layer = module.removesuffix(WRAPPED)
+    if layer != module:
+        return f"{layer}.{EXPERT_PARAMETERS[0]}"
+    if f"{PEFT_PREFIX}{module}{WRAPPED}.lora_A.weight" in weights:
+        return f"{layer}.{EXPERT_PARAMETERS[1]}"
+    return module
+
+
+def _get_rank(config: Mapping[str, Any], name: str) -> int:
+    """The rank that the adapter's config gives to a module."""
+    module = name.removeprefix(PEFT_PREFIX).partition(".lora_")[0]
+    for pattern, own in (config.get("rank_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            return int(own)
+    return int(config.get("r") or 1)
 
 
 def _read_magnitude(
@@ -173,51 +206,26 @@ def get_scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
     return float(alpha) / (sqrt(rank) if config.get("use_rslora") else float(rank))
 
 
-def match_slices(name: str, config: Any, pairs: Mapping[str, LoraPair]) -> list[ModuleSlice]:
-    """As `get_module_slices`, but the stored tensor's own name comes first.
+def match_slices(name: str, names: StoredNames, pairs: Mapping[str, LoraPair]) -> list[ModuleSlice]:
+    """As `StoredNames.get_slices`, but the stored tensor's own name comes first.
 
     Adapters that XTuner trained on InternLM2 name the stored modules.
     """
     stem = name.removesuffix(".weight")
-    return [ModuleSlice(stem)] if stem in pairs else get_module_slices(name, config)
-
-
-def get_module_slices(name: str, config: Any) -> list[ModuleSlice]:
-    """The modules whose weight is in the stored tensor `name`, for a model with this config.
-
-    >>> from types import SimpleNamespace
-    >>> config = SimpleNamespace(model_type="internlm2")
-    >>> [part.module for part in get_module_slices("model.layers.0.feed_forward.w1.weight", config)]
-    ['model.layers.0.mlp.gate_proj']
-    """
-    stem = name.removesuffix(".weight")
-    if stem == name:
-        return []
-    if config.model_type != internlm2.MODEL_TYPE:
-        return [ModuleSlice(stem)]
-    fused, modules = internlm2.FUSED_QKV
-    if stem.endswith(fused):
-        head = stem.removesuffix(fused)
-        rows = get_fused_rows(config)
-        return [ModuleSlice(head + module, own) for module, own in zip(modules, rows, strict=True)]
-    return [ModuleSlice(internlm2.get_memory_name(name).removesuffix(".weight"))]
-
-
-def get_fused_rows(config: Any) -> tuple[Tensor, ...]:
-    """Indices of the rows of query, key and value in InternLM2's `wqkv`."""
-    heads, groups = config.num_attention_heads, config.num_key_value_heads
-    rows = torch.arange((heads + 2 * groups) * config.head_dim)
-    return internlm2.split_wqkv(rows, heads, groups, config.head_dim)
+    return [ModuleSlice(stem)] if stem in pairs else names.get_slices(name)
 
 
 def get_module_shapes(
-    shards: ShardReader, slices: Mapping[str, list[ModuleSlice]]
+    shards: ShardReader, slices: Mapping[str, list[ModuleSlice]], names: StoredNames
 ) -> dict[str, tuple[int, ...]]:
     """The shape of each module's weight."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, own in slices.items():
         shape = shards.spec(name).shape
         for part in own:
+            if part.expert is not None:
+                shapes[part.module] = names.get_shape(part.module) or shape
+                continue
             shapes[part.module] = shape if part.rows is None else (len(part.rows), *shape[1:])
     return shapes
 

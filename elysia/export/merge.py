@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,6 @@ from elysia.core.run_card import RunCard
 from elysia.export.chat_template import write_chat_template
 from elysia.export.lora_deltas import (
     LoraPair,
-    ModuleSlice,
     check_base_fingerprint,
     check_shapes,
     check_tied_embeddings,
@@ -33,6 +32,7 @@ from elysia.export.lora_deltas import (
     read_reward_head,
 )
 from elysia.export.shards import ShardReader, TensorSpec, parse_size, write_shards
+from elysia.export.stored_names import ModuleSlice, StoredNames
 from elysia.models import loading
 from elysia.models.quantization import QuantizationDrift, get_quantized_modules, round_trip_nf4
 from elysia.models.saving import rewrite_json
@@ -182,7 +182,7 @@ class _MergePlan:
         result = weight.float() if weight.dtype != torch.float32 else weight.clone()
         for part in touched:
             rows = slice(None) if part.rows is None else part.rows.to(self.device)
-            result[rows] = self._merge_module(weight[rows], part.module)
+            result[rows] = self._merge_module(weight[rows], part)
         return result.to(self._dtype(name))
 
     def _loaded(self, weight: Tensor) -> Tensor:
@@ -190,7 +190,8 @@ class _MergePlan:
         is_rounded = self.as_trained and weight.is_floating_point()
         return weight.to(self.trained_dtype) if is_rounded else weight
 
-    def _merge_module(self, weight: Tensor, module: str) -> Tensor:
+    def _merge_module(self, weight: Tensor, part: ModuleSlice) -> Tensor:
+        module = part.module
         merged = self._loaded(weight).float()
         if module in self.quantized:
             restored = round_trip_nf4(weight, self.trained_dtype, self.double_quant)
@@ -198,7 +199,7 @@ class _MergePlan:
             if self.as_trained:
                 merged = restored.float()
         if module in self.pairs:
-            merged = self.pairs[module].merged(merged)
+            merged = self.pairs[module].take_expert(part).merged(merged)
         return merged
 
     def drifts(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -229,8 +230,15 @@ def _plan_merge(
         raise ExportError("export.base_quantized", base=base)
     shards = ShardReader(base)
     check_base_fingerprint(card, base, adapter)
-    slices = {name: match_slices(name, config, pairs) for name in shards}
-    check_shapes(pairs, get_module_shapes(shards, slices), base, adapter, card)
+    names = StoredNames(config)
+    slices = {name: match_slices(name, names, pairs) for name in shards}
+    pairs = {
+        module: replace(pair, transposed=True)
+        if pair.experts > 1 and names.is_transposed(module)
+        else pair
+        for module, pair in pairs.items()
+    }
+    check_shapes(pairs, get_module_shapes(shards, slices, names), base, adapter, card)
     check_tied_embeddings(pairs, config, base, adapter)
     nf4 = card is not None and card.method == "qlora"
     if base_weights == "as-trained" and not nf4:

@@ -95,9 +95,12 @@ def load_config(folder: str | Path) -> Any:
 
 
 def get_head_dim(config: Any) -> int:
-    """The width of one attention head."""
-    own = getattr(config, "head_dim", None)
-    return int(own or config.hidden_size // config.num_attention_heads)
+    """The width of one attention head; of the widest, where layers differ (Gemma 4)."""
+    layers = getattr(config, "per_layer_config", None) or [config]
+    return max(
+        int(getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+        for layer in (layers.values() if isinstance(layers, dict) else layers)
+    )
 
 
 def load_tokenizer(folder: str | Path) -> Any:

@@ -108,6 +108,7 @@ def build_model_config(settings: Settings, folder: str, dtype: str) -> dict[str,
             "targets": settings.lora_target_modules,
             "dora": settings.use_dora,
             "rslora": settings.use_rslora,
+            "experts": settings.lora_experts,
         }
     return {
         **_build_objective(settings),

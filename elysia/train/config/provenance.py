@@ -17,6 +17,7 @@ from elysia.core.run_card import RunCard
 from elysia.core.templates import ChatTemplate, get_stop_words, get_template
 from elysia.models.chat_format import resolve_base_template
 from elysia.models.fingerprint import compute_fingerprint
+from elysia.models.loading import read_config
 from elysia.train.config.settings import Settings
 from elysia.train.config.validation import resolve_tokenizer
 
@@ -54,6 +55,7 @@ def build_run_card(settings: Settings, folder: str) -> RunCard:
                 "use_rslora": settings.use_rslora,
                 "objective": settings.objective,
                 "hub": settings.hub,
+                "model_type": read_config(Path(folder))["model_type"],
             }
         },
     )

@@ -97,9 +97,14 @@ class Settings(SettingsModel):
     lora_dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout between base and adapter, in training only."""
     lora_target_modules: str | list[str] = "all-linear"
-    """`'all-linear'` is every linear layer but the head; or a list of layer names."""
+    """`'all-linear'` is every linear layer but the head, and experts; or a list of layer names."""
+    lora_experts: bool = True
+    """Whether `'all-linear'` includes the experts of a mixture (Mixtral, Qwen3 MoE, DeepSeek, …), each
+    with factors of rank `lora_r`; False leaves them as they are, which takes far less memory. A list
+    of names has them where it names `experts`."""
     use_dora: bool = False
-    """DoRA: the length of each weight row trains apart from its direction. Slower; not under ZeRO-3."""
+    """DoRA: the length of each weight row trains apart from its direction. Slower; not under ZeRO-3, not
+    on experts."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(r) instead: a high rank keeps its strength."""
     loraplus_lr_ratio: float = Field(1.0, ge=1)

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from elysia.core.errors import ModelError
 from elysia.train.distributed import sequence_parallel
 from elysia.train.kernels import cpu_attention
 
@@ -35,6 +35,58 @@ IMPLEMENTATION = "elysia_segments"
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, list[int], float | None, int | None], Tensor]
 PROBE_LENGTHS = (37, 64, 1, 90)  # sample lengths above and below a block of the kernel
 _packed: ContextVar[bool] = ContextVar("packed", default=False)
+
+
+@dataclass(frozen=True)
+class SoftmaxVariant:
+    """What some models do to attention scores, which fused kernels cannot: `cap` bounds them by
+    cap * tanh(score / cap) (Gemma 2, https://arxiv.org/abs/2408.00118); `sinks`, (heads,), are scores of a
+    position without a value, which takes weight from the others (gpt-oss)."""
+
+    cap: float | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the ordinary softmax."""
+        return self.cap is None and self.sinks is None
+
+    def take_heads(self, rank: int, parts: int) -> SoftmaxVariant:
+        """The variant for one of `parts` equal shares of the heads."""
+        sinks = None if self.sinks is None else self.sinks.chunk(parts)[rank]
+        return SoftmaxVariant(self.cap, sinks)
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float | None,
+        mask: Tensor,
+        dropout: float,
+    ) -> Tensor:
+        """Attention of (n, heads, t, d) to keys of as many heads or fewer: (n, heads, t, d).
+
+        mask: True, or 0, where a row may look; it broadcasts to (n, heads, t, s).
+        """
+        shared = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(shared, 1) for x in (key, value))
+        scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if self.cap is not None:
+            scores = self.cap * torch.tanh(scores / self.cap)
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + mask
+        if self.sinks is not None:
+            sinks = self.sinks.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+            scores = torch.cat([scores, sinks.to(scores.dtype)], -1)
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
+        weights = F.dropout(weights[..., : key.shape[2]], dropout)
+        return weights @ value
+
+
+PLAIN = SoftmaxVariant()
 
 
 class OpaqueArg:
@@ -91,22 +143,33 @@ def segment_attention(
     """
     segments = segments.value if isinstance(segments, OpaqueArg) else segments
     group = sequence_group.value if isinstance(sequence_group, OpaqueArg) else sequence_group
+    softmax = SoftmaxVariant(kwargs.get("softcap"), kwargs.get("s_aux"))
     if segments is None:
-        out: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-        return out
-    if kwargs.get("softcap") is not None:
-        raise ModelError("train.attention_softcap")
+        if softmax.is_plain:
+            out: tuple[Tensor, None] = sdpa_attention_forward(
+                module,
+                query,
+                key,
+                value,
+                attention_mask,
+                dropout=dropout,
+                scaling=scaling,
+                **kwargs,
+            )
+            return out
+        mask = _build_causal_mask(query, key) if attention_mask is None else attention_mask
+        return softmax.attend(query, key, value, scaling, mask, dropout).transpose(1, 2), None
     window = kwargs.get("sliding_window")
     if group is not None:
         key, value = sequence_parallel.repeat_kv_heads(query, key, value, group.size())
         query, key, value = (sequence_parallel.scatter_heads(x, group) for x in (query, key, value))
+        softmax = softmax.take_heads(group.rank(), group.size())
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if not dropout and query.is_cuda and _can_use_varlen(query, key, window):
+    is_plain = softmax.is_plain and not dropout
+    if is_plain and query.is_cuda and _can_use_varlen(query, key, window):
         whole = attend_varlen(q, k, v, segments, scaling, window)[None]
     else:
-        whole = _attend_by_sample(q, k, v, segments, scaling, window, dropout)[None]
+        whole = _attend_by_sample(q, k, v, segments, scaling, window, dropout, softmax)[None]
     return (whole if group is None else sequence_parallel.gather_heads(whole, group)), None
 
 
@@ -125,17 +188,19 @@ def _attend_by_sample(
     scale: float | None,
     window: int | None,
     dropout: float = 0.0,
+    softmax: SoftmaxVariant = PLAIN,
 ) -> Tensor:
     """Attention of each sample by itself, those of equal length in one call: (t, heads, d)."""
     if len(segments) == 1 and (query.device.type != "cpu" or segments[0] % 64 == 0):
         # The row is the sample: there is nothing to take apart.
         sample = [x[None] for x in (query, key, value)]
-        return _attend(sample, scale, dropout, window)[0].transpose(0, 1)
+        return _attend(sample, scale, dropout, window, softmax)[0].transpose(0, 1)
     # The extra last row, zeros, is what padding points to.
     dense = [F.pad(x, (0, 0, 0, 0, 0, 1)) for x in (query, key, value)]
     groups, order = _group_by_length(tuple(segments), query.device)
     outputs = [
-        _attend([_take_rows(x, index) for x in dense], scale, dropout, window) for index in groups
+        _attend([_take_rows(x, index) for x in dense], scale, dropout, window, softmax)
+        for index in groups
     ]
     # Every position of every group, end to end; `order` finds the row's positions among them.
     concatenated = torch.cat([out.transpose(1, 2).flatten(0, 1) for out in outputs])
@@ -176,13 +241,22 @@ def clear_cache() -> None:
     _group_by_length.cache_clear()
 
 
-def _attend(qkv: list[Tensor], scale: float | None, dropout: float, window: int | None) -> Tensor:
+def _attend(
+    qkv: list[Tensor],
+    scale: float | None,
+    dropout: float,
+    window: int | None,
+    softmax: SoftmaxVariant,
+) -> Tensor:
     """Causal attention of n samples of equal length: (n, length, heads, d) to (n, heads, length, d)."""
     q, k, v = (x.transpose(1, 2) for x in qkv)
     length = q.shape[2]
     mask = None
     if window is not None and length > window:
         mask = _build_window_mask(length, window, q.device)
+    if not softmax.is_plain:
+        mask = _build_causal_mask(q, k) if mask is None else mask
+        return softmax.attend(q, k, v, scale, mask, dropout)
     if mask is None and not dropout and cpu_attention.is_faster(q, v):
         return cpu_attention.attend(q, k, v, scale)
     return F.scaled_dot_product_attention(
@@ -202,6 +276,13 @@ def _build_window_mask(length: int, window: int, device: torch.device) -> Tensor
     rows = torch.arange(length, device=device)
     distance = rows[:, None] - rows[None, :]
     return (distance >= 0) & (distance < window)
+
+
+def _build_causal_mask(query: Tensor, key: Tensor) -> Tensor:
+    """(t, s), True where a row may look, for t rows that are the last of s positions."""
+    rows, positions = query.shape[2], key.shape[2]
+    ones = torch.ones(rows, positions, dtype=torch.bool, device=query.device)
+    return ones.tril(positions - rows)
 
 
 def attend_varlen(

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import torch
 
+from elysia.models import loading
 from elysia.train.config.builder import build_model_config
 from elysia.train.config.deepspeed_presets import load_deepspeed_config
 from elysia.train.config.settings import Settings
@@ -73,11 +74,12 @@ class DecoderShape:
         """From transformers' config. A mixture of experts counts the experts that a token meets."""
         config = config.get_text_config()
         hidden, heads = config.hidden_size, config.num_attention_heads
-        size = getattr(config, "head_dim", None) or hidden // heads
+        size = loading.get_head_dim(config)
         experts = getattr(config, "num_experts_per_tok", None) or 1
         mlp = getattr(config, "moe_intermediate_size", None) if experts > 1 else None
         mlp = mlp or getattr(config, "intermediate_size", None) or 4 * hidden
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        layer = next(iter(getattr(config, "per_layer_config", None) or [config]))
+        kv_heads = getattr(layer, "num_key_value_heads", None) or heads
         return cls(
             hidden=hidden, mlp=experts * mlp, query=heads * size, key_value=kv_heads * size, heads=heads,
             layers=config.num_hidden_layers, vocabulary=config.vocab_size,

@@ -12,9 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
 from elysia.data.tokenize.arrays import IGNORE
+from elysia.models import loading
+from elysia.models.adapters import EXPERT_PARAMETERS, find_expert_layers
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,10 @@ def count_token_work(causal: Any, **options: bool) -> TokenWork:
     """
     body, head = causal.get_decoder(), causal.get_output_embeddings()
     linears = list(_iter_linear_weights(body))
+    linears += _iter_expert_weights(body, causal.config.get_text_config())
     head_linears = list(_iter_linear_weights(head)) if head is not None else []
     config = causal.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = loading.get_head_dim(config)
     return TokenWork(
         frozen=sum(count for count, trains in linears if not trains),
         trained=sum(count for count, trains in linears if trains),
@@ -114,12 +118,32 @@ def count_token_work(causal: Any, **options: bool) -> TokenWork:
 
 def _iter_linear_weights(module: nn.Module) -> Iterator[tuple[int, bool]]:
     """(weights, whether they train) of each linear layer; 4-bit ones by their real size."""
+    adapters = {
+        id(factor)
+        for part in module.modules()
+        if isinstance(part, ParamWrapper)
+        for factors in (part.lora_A, part.lora_B)
+        for factor in factors.values()
+    }
     for part in module.modules():
+        if id(part) in adapters:
+            continue
         if isinstance(part, nn.Linear):
             yield part.in_features * part.out_features, part.weight.requires_grad
         elif type(part).__name__ == "Conv1D":  # GPT-2's, a transposed linear layer
             weight: Any = part.weight
             yield weight.numel(), weight.requires_grad
+
+
+def _iter_expert_weights(body: nn.Module, config: Any) -> Iterator[tuple[int, bool]]:
+    """(weights, whether they train) of the experts that a token meets, of each mixture; of their
+    adapters nothing, since those are multiplied out once a pass and not once a token."""
+    chosen = getattr(config, "num_experts_per_tok", None) or getattr(config, "top_k_experts", 1)
+    for name in find_expert_layers(body):
+        layer: Any = body.get_submodule(name)
+        for part in EXPERT_PARAMETERS:
+            weight = getattr(layer, part)
+            yield weight.numel() // weight.shape[0] * chosen, weight.requires_grad
 
 
 def count_batch_load(batch: dict[str, Any], device: str, segments: bool = True) -> BatchLoad:
