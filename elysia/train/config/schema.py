@@ -36,6 +36,9 @@ class SettingsModel(BaseModel):
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
     reference_page: ClassVar[str] = "docs/settings.md"
+    # Settings that came after the first release: at their default they mean what their absence meant, and
+    # must not change the hash by which a run of an older version knows its config.
+    later_settings: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, **values: Any) -> None:
         self.refuse_unknown(values)
@@ -74,8 +77,14 @@ class SettingsModel(BaseModel):
         return plain
 
     def sha256(self) -> str:
-        """Identifies the values, whatever files they came from."""
-        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
+        """Identifies the values, whatever files they came from and whichever version wrote them."""
+        values = {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in self.later_settings
+            or getattr(self, name) != type(self).model_fields[name].default
+        }
+        text = json.dumps(values, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @field_validator("*", mode="before")

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 class Settings(SettingsModel):
     """One fine-tune, under the names that XTuner's configs open with. Lengths are in tokens."""
 
+    later_settings = frozenset({"thinking", "lora_experts"})
+
     # Model
     pretrained_model_name_or_path: str
     """A local folder, or `owner/name` on the hub."""
