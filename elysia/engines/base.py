@@ -66,7 +66,8 @@ class GenerationRequest:
     `text`, when given, replaces both: plain text to be continued. Only engines with the capability of
     that name honour `logprobs` (how many likely alternatives to report for each token), `json_schema`
     ({} is any object), `tools` (OpenAI's values: tools, tool_choice, parallel_tool_calls) and messages
-    with images.
+    with images. `thinking` and `reasoning_effort` are for servers that apply a template of their own;
+    elsewhere the template itself says it (`models.chat_format.ask_for_thinking`).
     """
 
     messages: Conversation
@@ -77,14 +78,17 @@ class GenerationRequest:
     logprobs: int | None = None
     json_schema: Mapping[str, Any] | None = None
     tools: Mapping[str, Any] | None = None
+    thinking: bool | None = None
+    reasoning_effort: str | None = None
 
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Tokens of the prompt and of the reply, its stop token included."""
+    """Tokens of the prompt and of the reply, its stop token and its thoughts included."""
 
     prompt_tokens: int
     reply_tokens: int
+    reasoning_tokens: int = 0  # of the reply's, those of thoughts
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,18 @@ def parse_logprobs(entries: Iterable[Mapping[str, Any]]) -> tuple[TokenLogprob, 
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of the reply. The last one of a reply, and only it, has `finish` and `usage`."""
+    """A piece of the reply. The last one of a reply, and only it, has `finish` and `usage`.
+
+    `reasoning` is what the model thinks before it replies. It is no part of the reply: nothing shows,
+    speaks, remembers or measures it unless it was asked for.
+    """
 
     text: str
     finish: FinishReason | None = None
     usage: TokenUsage | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     tool_calls: tuple[Mapping[str, Any], ...] = ()
+    reasoning: str = ""
 
 
 def count_room(sampling: Sampling, prompt_tokens: int, context: int) -> int:

@@ -7,14 +7,14 @@ child gets token ids. So a control token that a user types stays text, whatever 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from elysia.core.errors import EngineError, ModelError, RequestError
 from elysia.core.messages import Conversation
-from elysia.core.templates import ChatTemplate, render_prompt_pieces
+from elysia.core.templates import ChatTemplate, TextPiece, render_prompt_pieces
 from elysia.data.tokenize.encoder import SERVING_CACHED_TOKENS, ConversationEncoder
 from elysia.engines.base import (
     Capability,
@@ -29,7 +29,7 @@ from elysia.engines.json_grammar import build_json_grammar, check_grammar
 from elysia.engines.tool_calling import get_tool_set, render_tool_messages
 from elysia.models.gguf.gguf_reader import GgufTokenizer, read_gguf_header
 from elysia.models.gguf.llama_server import LlamaServer
-from elysia.models.streaming_text import StopTextFilter
+from elysia.models.streaming_text import MARK_TOKENS, ReplyFilter
 
 # Tokens, unless asked for more: every slot's cache is allocated at the start.
 MAX_DEFAULT_CONTEXT = 8192
@@ -84,6 +84,8 @@ class LlamaCppEngine:
         self.tokenizer = tokenizer
         self.context_length = context
         self.slots = server.slots
+        ids = {tokenizer.find_control_token(text): text for text in MARK_TOKENS}
+        self._marks = {token: text for token, text in ids.items() if token is not None}
         self._encoder = ConversationEncoder(tokenizer, cached_tokens=SERVING_CACHED_TOKENS)
 
     def count_tokens(self, messages: Conversation, template: ChatTemplate) -> int:
@@ -107,10 +109,12 @@ class LlamaCppEngine:
     def _stream(
         self, request: GenerationRequest, cancel: threading.Event | None, grammar: str | None
     ) -> Iterator[Delta]:
-        ids, room = self._fit_prompt(request)
-        stops, stop_ids = StopTextFilter(request.stop), self._find_stop_ids(request.stop)
+        ids, room, end = self._fit_prompt(request)
+        is_raw = request.text is not None or grammar is not None
+        pieces = ReplyFilter(request.stop, end, raw=is_raw)
+        stop_ids = self._find_stop_ids(request.stop)
         finish: FinishReason = "length"
-        count = 0
+        count = thought = 0
         last: dict[str, Any] = {}
         with self.server.events(
             "/completion", self._build_body(request, ids, room, grammar)
@@ -122,12 +126,14 @@ class LlamaCppEngine:
                 if not stop_ids.isdisjoint(tokens):
                     finish = "stop"
                     break
-                text = stops.push(event.get("content", ""))
+                was_thinking = pieces.thinking
+                piece = pieces.push(self._read_text(event, tokens, pieces))
+                thought += len(tokens) if was_thinking or pieces.thinking else 0
                 entries = () if request.logprobs is None else event.get(LOGPROBS_KEY, ())
                 logprobs = parse_logprobs(entries)
-                if text or logprobs:
-                    yield Delta(text, logprobs=logprobs)
-                if stops.stopped or (
+                if any(piece) or logprobs:
+                    yield Delta(piece.text, logprobs=logprobs, reasoning=piece.reasoning)
+                if pieces.stopped or (
                     event.get("stop") and event.get("stop_type") in ("eos", "word")
                 ):
                     finish = "stop"
@@ -138,7 +144,18 @@ class LlamaCppEngine:
         count = max(count, int(last.get("tokens_predicted", 0)))
         if not last.get("stop") and finish == "length":
             raise EngineError("engines.llama_ended_early")
-        yield Delta(stops.rest(), finish, TokenUsage(len(ids), count))
+        rest = pieces.rest()
+        usage = TokenUsage(len(ids), count, thought)
+        yield Delta(rest.text, finish, usage, reasoning=rest.reasoning)
+
+    def _read_text(
+        self, event: Mapping[str, Any], tokens: Sequence[int], pieces: ReplyFilter
+    ) -> str:
+        """An event's text, with the control tokens that mark thoughts, for which llama.cpp has none."""
+        text: str = event.get("content", "")
+        if pieces.expects_mark and not self._marks.keys().isdisjoint(tokens):
+            text = "".join(self._marks.get(token, "") for token in tokens) + text
+        return text
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """Not offered: a server that embeds does not generate."""
@@ -149,18 +166,23 @@ class LlamaCppEngine:
         self.server.close()
 
     def _encode(self, messages: Conversation, template: ChatTemplate) -> list[int]:
-        return self._encoder.encode_many(
-            [render_prompt_pieces(render_tool_messages(messages), template)]
-        )[0].ids
+        return self._encode_pieces(render_prompt_pieces(render_tool_messages(messages), template))
 
-    def _fit_prompt(self, request: GenerationRequest) -> tuple[list[int], int]:
+    def _encode_pieces(self, pieces: Sequence[TextPiece]) -> list[int]:
+        return self._encoder.encode_many([pieces])[0].ids
+
+    def _fit_prompt(self, request: GenerationRequest) -> tuple[list[int], int, str]:
+        """The prompt's ids, the tokens that the reply may have, and the end of the prompt's text."""
+        end = ""
         if request.text is not None:
             ids = self.tokenizer.encode_with_bos(request.text)
         else:
-            ids = self._encode(request.messages, request.template)
+            messages = render_tool_messages(request.messages)
+            parts = render_prompt_pieces(messages, request.template)
+            ids, end = self._encode_pieces(parts), parts[-1].text[-64:]
         if not ids:
             raise RequestError("engines.empty_prompt")
-        return ids, count_room(request.sampling, len(ids), self.context_length)
+        return ids, count_room(request.sampling, len(ids), self.context_length), end
 
     def _find_stop_ids(self, stop: Sequence[str]) -> frozenset[int]:
         """Ids of the stop texts that are one control token, for which llama.cpp returns no text."""

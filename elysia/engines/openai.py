@@ -26,7 +26,7 @@ from elysia.engines.base import (
     TokenUsage,
     parse_logprobs,
 )
-from elysia.models.streaming_text import StopTextFilter
+from elysia.models.streaming_text import ReplyFilter
 
 FINAL_STATUSES = (400, 413, 422)  # the same request would fail again
 ROLE_ALIASES = {"tool": "user"}  # many servers refuse a tool's message without the id of its call
@@ -36,7 +36,12 @@ DEFAULT_CONTEXT = 8192  # tokens, when the server does not say
 
 
 def build_engine(
-    url: str, *, model: str | None = None, key: str | None = None, context: int | None = None
+    url: str,
+    *,
+    model: str | None = None,
+    key: str | None = None,
+    context: int | None = None,
+    thinking: bool | None = None,
 ) -> OpenAIEngine:
     """Connect to `url` (…/v1, or a host alone) and ask which models it has.
 
@@ -44,6 +49,7 @@ def build_engine(
         model: a name that the server lists; its first when None.
         key: sent as a Bearer token.
         context: tokens; when None what the server says, else DEFAULT_CONTEXT.
+        thinking: whether requests that do not say it ask for thoughts; None leaves it to the server.
 
     Raises EngineError when nobody answers, the key is refused or the server lacks the model.
     """
@@ -67,7 +73,8 @@ def build_engine(
         client.close()
         raise
     stated = chosen.get("max_model_len") or (chosen.get("meta") or {}).get("n_ctx")
-    return OpenAIEngine(client, str(chosen["id"]), context or int(stated or DEFAULT_CONTEXT))
+    length = context or int(stated or DEFAULT_CONTEXT)
+    return OpenAIEngine(client, str(chosen["id"]), length, thinking)
 
 
 def _list_models(client: httpx.Client, base: str) -> list[dict[str, Any]]:
@@ -93,8 +100,11 @@ class OpenAIEngine:
     )
     slots = 64
 
-    def __init__(self, client: httpx.Client, model: str, context: int) -> None:
+    def __init__(
+        self, client: httpx.Client, model: str, context: int, thinking: bool | None = None
+    ) -> None:
         self._client = client
+        self._thinking = thinking
         self.model = model
         self.context_length = context
         host = client.base_url.host
@@ -110,7 +120,7 @@ class OpenAIEngine:
     ) -> Iterator[Delta]:
         """Generate one reply on the server. See Engine.stream."""
         path, body = self._build_body(request)
-        stops = StopTextFilter(request.stop)
+        pieces = ReplyFilter(request.stop, raw=request.text is not None)
         finish: FinishReason = "stop"
         usage = TokenUsage(0, 0)
         try:
@@ -120,14 +130,12 @@ class OpenAIEngine:
                 raise_for_status(answer, str(self._client.base_url))
                 for event in iter_events(answer):
                     if counts := event.get("usage"):
-                        usage = TokenUsage(
-                            counts.get("prompt_tokens", 0), counts.get("completion_tokens", 0)
-                        )
+                        usage = _parse_usage(counts)
                     for choice in event.get("choices", ())[:1]:
                         reason = choice.get("finish_reason")
                         finish = FINISH_REASONS.get(reason, "stop") if reason else finish
-                        yield from self._parse_choice(choice, stops)
-                    if stops.stopped:
+                        yield from self._parse_choice(choice, pieces)
+                    if pieces.stopped:
                         break
                     if cancel is not None and cancel.is_set():
                         finish = "cancelled"
@@ -135,7 +143,8 @@ class OpenAIEngine:
         except httpx.HTTPError as error:
             url, reason = self._client.base_url, type(error).__name__
             raise EngineError("engines.connection_lost", url=str(url), reason=reason) from error
-        yield Delta(stops.rest(), finish, usage)
+        rest = pieces.rest()
+        yield Delta(rest.text, finish, usage, reasoning=rest.reasoning)
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """The server's own embeddings."""
@@ -168,11 +177,16 @@ class OpenAIEngine:
             "seed": sampling.seed,
             "presence_penalty": sampling.presence_penalty or None,
             "frequency_penalty": sampling.frequency_penalty or None,
+            "reasoning_effort": request.reasoning_effort,
             **dict(request.tools or {}),
         }
         if self._takes_hf_sampling:
             body["top_k"] = sampling.top_k or None
             body["repetition_penalty"] = sampling.repetition_penalty
+            thinking = self._thinking if request.thinking is None else request.thinking
+            if thinking is not None and request.text is None:
+                # Qwen's templates read the first name, DeepSeek's the second.
+                body["chat_template_kwargs"] = {"enable_thinking": thinking, "thinking": thinking}
         if request.json_schema is not None:
             body["response_format"] = build_response_format(request.json_schema)
         if request.text is not None:
@@ -185,13 +199,25 @@ class OpenAIEngine:
         return path, {name: value for name, value in body.items() if value is not None}
 
     @staticmethod
-    def _parse_choice(choice: Mapping[str, Any], stops: StopTextFilter) -> Iterator[Delta]:
+    def _parse_choice(choice: Mapping[str, Any], pieces: ReplyFilter) -> Iterator[Delta]:
         delta = choice.get("delta") or {}
-        text = stops.push(delta.get("content") or choice.get("text") or "")
+        # DeepSeek, llama.cpp, SGLang and LMDeploy call it reasoning_content, newer vLLM and Ollama reasoning.
+        thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        text, reasoning = pieces.push(delta.get("content") or choice.get("text") or "")
+        reasoning = (thought if isinstance(thought, str) else "") + reasoning
         logprobs = parse_logprobs((choice.get("logprobs") or {}).get("content") or ())
         calls = tuple(delta.get("tool_calls") or ())
-        if text or logprobs or calls:
-            yield Delta(text, logprobs=logprobs, tool_calls=calls)
+        if text or reasoning or logprobs or calls:
+            yield Delta(text, logprobs=logprobs, tool_calls=calls, reasoning=reasoning)
+
+
+def _parse_usage(counts: Mapping[str, Any]) -> TokenUsage:
+    details = counts.get("completion_tokens_details") or {}
+    return TokenUsage(
+        counts.get("prompt_tokens", 0),
+        counts.get("completion_tokens", 0),
+        details.get("reasoning_tokens") or counts.get("reasoning_tokens") or 0,
+    )
 
 
 def _to_openai_message(message: Message) -> dict[str, Any]:

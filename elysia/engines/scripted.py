@@ -12,8 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from elysia.core.errors import EngineError
 from elysia.core.messages import Conversation
 from elysia.core.templates import ChatTemplate, render_prompt
-from elysia.engines.base import Capability, Delta, GenerationRequest, TokenUsage, count_room
-from elysia.models.streaming_text import StopTextFilter
+from elysia.engines.base import (
+    Capability,
+    Delta,
+    FinishReason,
+    GenerationRequest,
+    TokenUsage,
+    count_room,
+)
+from elysia.models.streaming_text import ReplyFilter
 
 
 class ScriptedEngine:
@@ -50,18 +57,22 @@ class ScriptedEngine:
         reply = next(self._replies, None)
         if reply is None:
             raise EngineError("engines.script_exhausted")
-        stops = StopTextFilter(request.stop)
-        count = 0
-        while count < min(len(reply), room) and not stops.stopped:
+        pieces = ReplyFilter(request.stop, _get_prompt_end(request), raw=request.text is not None)
+        count = thought = 0
+        finish: FinishReason = "length"
+        while count < min(len(reply), room) and not pieces.stopped:
             if cancel is not None and cancel.is_set():
-                yield Delta(stops.rest(), "cancelled", TokenUsage(used, count))
-                return
-            piece = reply[count : min(count + self._piece, room)]
-            count += len(piece)
-            if text := stops.push(piece):
-                yield Delta(text)
-        is_whole = stops.stopped or len(reply) <= room
-        yield Delta(stops.rest(), "stop" if is_whole else "length", TokenUsage(used, count))
+                finish = "cancelled"
+                break
+            new = reply[count : min(count + self._piece, room)]
+            count += len(new)
+            thought += len(new) if pieces.thinking else 0
+            if any(piece := pieces.push(new)):
+                yield Delta(piece.text, reasoning=piece.reasoning)
+        if finish != "cancelled" and (pieces.stopped or len(reply) <= room):
+            finish = "stop"
+        last = pieces.rest()
+        yield Delta(last.text, finish, TokenUsage(used, count, thought), reasoning=last.reasoning)
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """Not offered."""
@@ -69,3 +80,10 @@ class ScriptedEngine:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def _get_prompt_end(request: GenerationRequest) -> str:
+    """The end of the chat prompt, which may open a thought."""
+    return (
+        "" if request.text is not None else render_prompt(request.messages, request.template)[-64:]
+    )

@@ -61,7 +61,7 @@ class ToolSet:
         held: list[Delta] = []
         text, is_plain = "", False
         for delta in deltas:
-            if is_plain:
+            if is_plain or (delta.reasoning and not delta.text and not delta.finish):
                 yield delta
                 continue
             held.append(delta)

@@ -92,20 +92,22 @@ class TransformersEngine:
     ) -> Iterator[Delta]:
         """Generate one reply. See Engine.stream."""
         prompt, room = self.fit_prompt(request)
-        decoder = self.new_decoder(request)
+        decoder = self.new_decoder(request, prompt)
         with self._acquire(cancel) as acquired:
             tokens = self._generate_tokens(prompt, request.sampling) if acquired else iter(())
             finish: FinishReason = "length" if acquired else "cancelled"
             for token in tokens:
-                if text := decoder.push(token):
-                    yield Delta(text)
+                if any(piece := decoder.push(token)):
+                    yield Delta(piece.text, reasoning=piece.reasoning)
                 if decoder.finished or decoder.tokens >= room:
                     finish = "stop" if decoder.finished else "length"
                     break
                 if cancel is not None and cancel.is_set():
                     finish = "cancelled"
                     break
-            yield Delta(decoder.rest(), finish, TokenUsage(len(prompt), decoder.tokens))
+            last = decoder.rest()
+            usage = TokenUsage(len(prompt), decoder.tokens, decoder.reasoning_tokens)
+            yield Delta(last.text, finish, usage, reasoning=last.reasoning)
 
     def generate_batch(
         self, requests: Sequence[GenerationRequest], *, batch: int = 16
@@ -157,9 +159,10 @@ class TransformersEngine:
     def close(self) -> None:
         """Nothing outside of this process to release."""
 
-    def new_decoder(self, request: GenerationRequest) -> ReplyDecoder:
+    def new_decoder(self, request: GenerationRequest, prompt: Sequence[int]) -> ReplyDecoder:
         """A decoder that finishes at the model's end tokens and at the request's stop texts."""
-        return ReplyDecoder(self.tokenizer, request.stop, self.stop_ids(request.stop))
+        before = prompt if request.text is None else None
+        return ReplyDecoder(self.tokenizer, request.stop, self.stop_ids(request.stop), before)
 
     def stop_ids(self, stop: Sequence[str]) -> frozenset[int]:
         """The tokens that end a reply: see `find_stop_ids`."""

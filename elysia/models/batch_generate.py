@@ -27,7 +27,8 @@ def generate_batch(
     batch: int = 32,
     refuse_nan: bool = False,
 ) -> list[str]:
-    """The greedy reply to every prompt, in order, each as it would be if decoded alone.
+    """The greedy reply to every prompt, in order, each as it would be if decoded alone. Thoughts are no
+    part of it.
 
     Args:
         prompts: token ids.
@@ -42,7 +43,7 @@ def generate_batch(
     for start in range(0, len(order), batch):
         indices = order[start : start + batch]
         decoders = [
-            ReplyDecoder(tokenizer, stops[i], find_stop_ids(model, tokenizer, stops[i]))
+            ReplyDecoder(tokenizer, stops[i], find_stop_ids(model, tokenizer, stops[i]), prompts[i])
             for i in indices
         ]
         texts = _decode_side_by_side(
@@ -85,9 +86,9 @@ def _decode_side_by_side(
         tokens = (check_finite(logits) if refuse_nan else logits).argmax(-1)
         for row, (decoder, token) in enumerate(zip(decoders, tokens.tolist(), strict=True)):
             if not decoder.finished:
-                texts[row] += decoder.push(token)
+                texts[row] += decoder.push(token).text
                 if not decoder.finished and decoder.tokens >= limits[row]:
-                    texts[row] += decoder.rest()
+                    texts[row] += decoder.rest().text
                     decoder.finished = True
         if all(decoder.finished for decoder in decoders):
             return texts

@@ -80,18 +80,37 @@ def test_equal_seeds_draw_equal_replies_and_nobody_elses_dice_are_touched(engine
 def test_a_stop_word_that_is_one_token_ends_the_reply_unseen(engine):
     """Special tokens have no text: only their id can end a reply."""
     end = engine.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    decoder = engine.new_decoder(REQUEST)
+    decoder = engine.new_decoder(REQUEST, [])
     ids = engine.tokenizer.encode("你好", add_special_tokens=False)
-    shown = "".join(decoder.push(token) for token in [*ids, end])
+    shown = "".join(decoder.push(token).text for token in [*ids, end])
     assert (shown, decoder.finished, decoder.tokens) == ("你好", True, len(ids) + 1)
     assert "<|im_end|>" not in shown
 
 
 def test_other_special_tokens_are_not_shown(engine):
-    decoder = engine.new_decoder(replace(REQUEST, stop=()))
+    decoder = engine.new_decoder(replace(REQUEST, stop=()), [])
     word = engine.tokenizer.encode("好", add_special_tokens=False)
     token = engine.tokenizer.convert_tokens_to_ids("<|plugin|>")
-    assert "".join(decoder.push(i) for i in [*word, token, *word]) + decoder.rest() == "好好"
+    shown = "".join(decoder.push(i).text for i in [*word, token, *word]) + decoder.rest().text
+    assert shown == "好好"
+
+
+def test_thoughts_and_their_control_tokens_are_apart(engine):
+    """Magistral's marks are control tokens, which have no text; a prompt may have opened the thought."""
+    engine.tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+
+    def encode(text):
+        return engine.tokenizer.encode(text, add_special_tokens=False)
+
+    for prompt, reply in (
+        ("", "[THINK]Hm.[/THINK]Hello"),
+        ("<|im_end|>[THINK]\n", "Hm.[/THINK]Hello"),
+    ):
+        decoder = engine.new_decoder(REQUEST, encode(prompt))
+        pieces = [*map(decoder.push, encode(reply)), decoder.rest()]
+        assert "".join(piece.text for piece in pieces) == "Hello"
+        assert "".join(piece.reasoning for piece in pieces) == "Hm."
+        assert decoder.reasoning_tokens == decoder.tokens - len(encode("Hello"))
 
 
 def test_a_stop_text_that_is_said_in_one_token_is_never_shown(engine):

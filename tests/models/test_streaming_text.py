@@ -1,10 +1,16 @@
-"""Tokens to shown text: whole characters only, stop texts never."""
+"""Tokens to shown text: whole characters only, stop texts never, thoughts apart."""
 
 import random
 
 import pytest
 
-from elysia.models.streaming_text import StopTextFilter, StreamingDetokenizer
+from elysia.models.streaming_text import (
+    THOUGHT_MARKS,
+    ReasoningFilter,
+    ReplyFilter,
+    StopTextFilter,
+    StreamingDetokenizer,
+)
 
 TEXT = "你好🌸, Elysia!\n café — 爱莉希雅"
 
@@ -97,3 +103,96 @@ def test_the_first_of_two_stop_texts_wins():
 
 def test_without_stop_texts_everything_passes_at_once():
     assert StopTextFilter(["", ""]).push("abc") == "abc"
+
+
+def separate(filter_, reply, draw):
+    """(text, reasoning) of a reply that comes in random pieces."""
+    text = thought = ""
+    while reply:
+        cut = draw.randint(1, 7)
+        piece, reply = filter_.push(reply[:cut]), reply[cut:]
+        text, thought = text + piece.text, thought + piece.reasoning
+    rest = filter_.rest()
+    return text + rest.text, thought + rest.reasoning
+
+
+MARKED = [
+    (
+        f"{lead}{mark}\nHm, <b> a </ tag.\n{close}\n\nHello, dear!",
+        "",
+        "Hello, dear!",
+        "Hm, <b> a </ tag.",
+    )
+    for mark, close in THOUGHT_MARKS.items()
+    for lead in ("", "\n ")
+]
+
+
+@pytest.mark.parametrize(
+    ("reply", "prompt_end", "text", "thought"),
+    [
+        *MARKED,
+        # gpt-oss
+        (
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi",
+            "<|start|>assistant", "Hi", "Hm.",
+        ),
+        ("<|channel|>final<|message|>Hi", "<|start|>assistant", "Hi", ""),
+        # Sky-T1
+        (
+            "<|begin_of_thought|>\n\nHm.<|end_of_thought|>\n\n<|begin_of_solution|>\n\nHi!\n\n"
+            "<|end_of_solution|>",
+            "", "Hi!", "Hm.",
+        ),
+        # The prompt has opened the thought, and some models open it again.
+        ("Hm.\n</think>\n\nHi", "<|Assistant|><think>\n", "Hi", "Hm."),
+        ("<think>\nHm.</think>Hi", "<think>\n", "Hi", "Hm."),
+        ("</think>Hi", "<think>", "Hi", ""),
+        # ... or has closed an empty one.
+        ("Hi", "<think>\n\n</think>\n\n", "Hi", ""),
+        ("<think>Hm.</think> Hi", "<think>\n\n</think>\n\n", "Hi", "Hm."),
+        # Never closed, cut within the mark, two thoughts, nothing at all.
+        ("<think>Hm, and then </thin", "", "", "Hm, and then </thin"),
+        ("<think>One.</think>\n<think>Two.</think>\nHi", "", "Hi", "One.Two."),
+        ("<think>\n\n</think>\n\nHi", "", "Hi", ""),
+        ("<think>Hm.</think>", "", "", "Hm."),
+        ("<thi", "", "<thi", ""),
+        ("", "", "", ""),
+        ("  \n", "", "  \n", ""),
+        # Text that speaks of tags.
+        ("  Use <think>a</think> here.", "", "  Use <think>a</think> here.", ""),
+        ("```\n<think>a</think>\n```", "", "```\n<think>a</think>\n```", ""),
+        ("`<think>` opens it.", "", "`<think>` opens it.", ""),
+        ("<thinker> [THIN] </think>", "", "<thinker> [THIN] </think>", ""),
+        (
+            "<think>a</think>A tag:\n```\n<think>b</think>\n```", "",
+            "A tag:\n```\n<think>b</think>\n```", "a",
+        ),
+    ],
+)  # fmt: skip
+def test_thoughts_are_separated_however_they_arrive(reply, prompt_end, text, thought):
+    for seed in range(12):
+        result = separate(ReasoningFilter(prompt_end), reply, random.Random(seed))
+        assert result == (text, thought)
+
+
+def test_a_stop_text_ends_the_reply_and_not_the_thought():
+    reply = "<think>What would\nUser: say?</think>Hello.\nUser: hi"
+    for seed in range(12):
+        filter_ = ReplyFilter(["\nUser:"])
+        result = separate(filter_, reply, random.Random(seed))
+        assert (*result, filter_.stopped) == ("Hello.", "What would\nUser: say?", True)
+
+
+def test_thoughts_and_text_pass_without_delay():
+    filter_ = ReplyFilter(["<|im_end|>"])
+    pieces = [
+        filter_.push(piece) for piece in ("<think>", "a", " b", "</think>", "\n", "Hi", " you")
+    ]
+    assert [piece.reasoning for piece in pieces] == ["", "a", " b", "", "", "", ""]
+    assert [piece.text for piece in pieces] == ["", "", "", "", "", "Hi", " you"]
+
+
+def test_plain_text_that_is_continued_holds_no_thoughts():
+    filter_ = ReplyFilter([], raw=True)
+    assert separate(filter_, "<think>a</think>b", random.Random(0)) == ("<think>a</think>b", "")
