@@ -6,8 +6,9 @@ imported when they are first used, so that `import elysia` stays light.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from elysia.core.lazy_imports import build_getattr
 
 if TYPE_CHECKING:
     from elysia.app.chat_service import ChatServiceConfig, build_chat_service
@@ -27,22 +28,22 @@ __version__ = "0.1.0"
 
 # Where each name is defined. The imports above say the same to type checkers; a test compares them.
 _MODULES = {
-    "ChatPipeline": "elysia.app.pipeline",
-    "ChatService": "elysia.chat.service",
-    "ChatServiceConfig": "elysia.app.chat_service",
-    "ElysiaError": "elysia.core.errors",
-    "ModelConfig": "elysia.app.model_loading",
-    "PipelineReply": "elysia.app.pipeline",
-    "Sampling": "elysia.engines.base",
-    "Settings": "elysia.train.config.settings",
-    "build_chat_service": "elysia.app.chat_service",
-    "load_settings": "elysia.train.config.settings",
-    "merge_adapter": "elysia.export.merge",
-    "pipeline": "elysia.app.pipeline",
-    "pth_to_hf": "elysia.export.adapter",
-    "run_training": "elysia.train.launch",
-    "verify_merge": "elysia.export.verify_merge",
-    "verify_packing": "elysia.train.verify.packing_proof",
+    "ChatPipeline": "app.pipeline",
+    "ChatService": "chat.service",
+    "ChatServiceConfig": "app.chat_service",
+    "ElysiaError": "core.errors",
+    "ModelConfig": "app.model_loading",
+    "PipelineReply": "app.pipeline",
+    "Sampling": "engines.base",
+    "Settings": "train.config.settings",
+    "build_chat_service": "app.chat_service",
+    "load_settings": "train.config.settings",
+    "merge_adapter": "export.merge",
+    "pipeline": "app.pipeline",
+    "pth_to_hf": "export.adapter",
+    "run_training": "train.launch",
+    "verify_merge": "export.verify_merge",
+    "verify_packing": "train.verify.packing_proof",
 }
 
 __all__ = [
@@ -65,11 +66,7 @@ __all__ = [
     "verify_packing",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'elysia' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+__getattr__ = build_getattr(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from elysia.app.model_loading import (
     ModelConfig,
@@ -11,6 +11,7 @@ from elysia.app.model_loading import (
     load_engine,
     refuse_lone_adapter,
 )
+from elysia.core.lazy_imports import build_getattr
 from elysia.models.chat_format import ChatFormat, resolve_chat_format
 
 if TYPE_CHECKING:
@@ -28,11 +29,6 @@ __all__ = [
     "resolve_chat_format",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # The chat service brings the database and the indexes, which a plain `chat` does without.
-    if name in ("ChatServiceConfig", "build_chat_service"):
-        from elysia.app import chat_service
-
-        return getattr(chat_service, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Imported on first use: the service brings the database and the indexes; a plain `chat` needs neither.
+_MODULES = {"ChatServiceConfig": "chat_service", "build_chat_service": "chat_service"}
+__getattr__ = build_getattr(__name__, _MODULES)

@@ -35,7 +35,7 @@ __all__ = [
     "import_conversation",
 ]
 
-_HOMES = {
+_MODULES = {
     "AccountStore": "accounts",
     "CharacterRegistry": "characters",
     "ChatMessage": "message_tree",
@@ -50,4 +50,4 @@ _HOMES = {
 }
 
 # Imported on first use: a session in the terminal does without the database behind the service.
-__getattr__ = build_getattr(__name__, _HOMES)
+__getattr__ = build_getattr(__name__, _MODULES)

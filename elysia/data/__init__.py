@@ -8,8 +8,7 @@ make new rows.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from elysia.core.lazy_imports import build_getattr
 
 # Imported on first use: whoever detects an encoding needs neither numpy nor a tokenizer.
 _MODULES = {
@@ -29,25 +28,5 @@ _MODULES = {
     "tokenize_source": "tokenize",
 }
 
-__all__ = [
-    "FORMATS",
-    "IGNORE",
-    "PREFERENCES",
-    "DatasetRow",
-    "EncodedSample",
-    "Sample",
-    "SampleGroup",
-    "TokenizeOptions",
-    "TokenizedSet",
-    "load_conversations",
-    "pack_best_fit",
-    "read_rows",
-    "tokenize_samples",
-    "tokenize_source",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__all__ = list(_MODULES)
+__getattr__ = build_getattr(__name__, _MODULES)

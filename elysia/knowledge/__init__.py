@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from elysia.core.lazy_imports import build_getattr
 from elysia.knowledge.base import Document, KnowledgeBase, SearchHit
 
 if TYPE_CHECKING:
@@ -14,11 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Document", "DocumentStore", "KnowledgeBase", "SearchHit", "open_document_store"]
 
-
-def __getattr__(name: str) -> Any:
-    # The child process that reads a file imports this package and must stay small; see `sandbox`.
-    if name in ("DocumentStore", "open_document_store"):
-        from elysia.knowledge import document_store
-
-        return getattr(document_store, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Imported on first use: the child process that reads a file must stay small; see `sandbox`.
+_MODULES = {"DocumentStore": "document_store", "open_document_store": "document_store"}
+__getattr__ = build_getattr(__name__, _MODULES)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from elysia.core.lazy_imports import build_getattr
 from elysia.memory.base import (
     Memory,
     MemoryHit,
@@ -34,11 +35,6 @@ __all__ = [
     "open_memory",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Prompts need the types alone; the store behind `open_memory` imports tantivy and SQLAlchemy.
-    if name in ("LongTermMemory", "open_memory"):
-        from elysia.memory import long_term
-
-        return getattr(long_term, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Imported on first use: prompts need the types alone; the store imports tantivy and SQLAlchemy.
+_MODULES = {"LongTermMemory": "long_term", "open_memory": "long_term"}
+__getattr__ = build_getattr(__name__, _MODULES)

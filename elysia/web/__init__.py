@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AppState", "app_options", "open_app_state"]
 
-_HOMES = {"AppState": "app_state", "app_options": "middleware", "open_app_state": "app_state"}
+_MODULES = {"AppState": "app_state", "app_options": "middleware", "open_app_state": "app_state"}
 
 # Imported on first use: Starlette, Streamlit and Gradio are optional.
-__getattr__ = build_getattr(__name__, _HOMES)
+__getattr__ = build_getattr(__name__, _MODULES)

@@ -4,8 +4,7 @@ OpenAI-compatible endpoint.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from elysia.core.lazy_imports import build_getattr
 
 # Imported on first use: rows from a card need none of the packages that filter a model's answers.
 _MODULES = {
@@ -20,20 +19,5 @@ _MODULES = {
     "write_rows": "persona_rows",
 }
 
-__all__ = [
-    "CompletionClient",
-    "RequestLimits",
-    "ScenarioPrompt",
-    "build_prompts",
-    "build_rows",
-    "example_rows",
-    "identity_rows",
-    "self_cognition_rows",
-    "write_rows",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__all__ = list(_MODULES)
+__getattr__ = build_getattr(__name__, _MODULES)

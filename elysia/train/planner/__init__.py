@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from elysia.core.lazy_imports import build_getattr
 
 if TYPE_CHECKING:
     from elysia.train.planner.hardware import DeviceRates, TargetDevice, resolve_target
@@ -11,13 +13,14 @@ if TYPE_CHECKING:
 __all__ = [
     "PLAN_FILE", "DeviceRates", "TargetDevice", "TrainingPlan", "build_plan", "resolve_target",
 ]  # fmt: skip
-_HARDWARE = ("DeviceRates", "TargetDevice", "resolve_target")
 
-
-def __getattr__(name: str) -> Any:
-    # Late: the throughput hook needs hardware.py alone, while a plan imports the whole of training.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from elysia.train.planner import hardware, training_plan
-
-    return getattr(hardware if name in _HARDWARE else training_plan, name)
+# Imported on first use: the throughput hook needs `hardware` alone; a plan imports all of training.
+_MODULES = {
+    "PLAN_FILE": "training_plan",
+    "DeviceRates": "hardware",
+    "TargetDevice": "hardware",
+    "TrainingPlan": "training_plan",
+    "build_plan": "training_plan",
+    "resolve_target": "hardware",
+}
+__getattr__ = build_getattr(__name__, _MODULES)
