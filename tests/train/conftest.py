@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.preloaded import preloaded
+
 # A program of its own, which imports what only some machines have; --doctest-modules would, too.
 collect_ignore = ["kernels/interpreted.py"]
 
@@ -16,6 +18,13 @@ QUESTIONS = [
     "What is this",
     "Tell me a joke",
 ]
+
+
+@pytest.fixture(scope="session")
+def preloaded_python():
+    """A Python that has imported what training needs; see tests/preloaded.py."""
+    with preloaded() as python:
+        yield python
 
 
 @pytest.fixture(scope="session")

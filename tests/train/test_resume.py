@@ -1,11 +1,7 @@
 """A run that was killed and resumed ends as the run that was never killed: bit for bit, on a CPU."""
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -130,44 +126,43 @@ def test_weights_without_the_state_of_a_run_are_not_resumed(tmp_path, plain_sett
         )
 
 
-def kill_and_resume(tmp_path: Path, settings: dict, kills: int) -> None:
+def kill_and_resume(python, tmp_path: Path, settings: dict, kills: int) -> None:
     """Kill -9 at random moments, resume each time, compare with the run that was left alone."""
     run = config(tmp_path, settings)
-    command = [sys.executable, "-m", "elysia", "train", run, "--work-dir"]
-    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    start = time.monotonic()
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, env=env)
-    usual = time.monotonic() - start
+    log = tmp_path / "log"
+
+    def start(*words):
+        return python.start("-m", "elysia", "train", run, "--work-dir", *words, output=log)
+
+    began = time.monotonic()
+    assert start(str(tmp_path / "whole")).wait() == 0, log.read_text()
+    usual = time.monotonic() - began
     work_dir = tmp_path / "killed"
     moments = random.Random(0)
     seen = []
     for _ in range(kills):
-        child = subprocess.Popen(
-            [*command, str(work_dir), "--resume"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=env,
-        )
+        child = start(str(work_dir), "--resume")
         time.sleep(usual * (0.3 + 0.6 * moments.random()))
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.wait()
         last = checkpoint.last_checkpoint(work_dir) if work_dir.exists() else None
         seen.append(checkpoint.load(last)["progress"]["step"] if last else 0)  # always readable
     assert seen == sorted(seen)
-    done = subprocess.run(
-        [*command, str(work_dir), "--resume"], capture_output=True, text=True, env=env
-    )
-    assert done.returncode == 0, done.stderr
+    assert start(str(work_dir), "--resume").wait() == 0, log.read_text()
     first, second = final(tmp_path / "whole"), final(work_dir)
     for part in STATE:
         assert same(first[part], second[part]), (part, json.dumps(seen))
 
 
-def test_two_kills_at_random_moments_change_nothing(tmp_path, plain_settings):
-    kill_and_resume(tmp_path, plain_settings | {"max_epochs": 6, "save_steps": 1}, kills=2)
+def test_two_kills_at_random_moments_change_nothing(preloaded_python, tmp_path, plain_settings):
+    kill_and_resume(
+        preloaded_python, tmp_path, plain_settings | {"max_epochs": 6, "save_steps": 1}, kills=2
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_ten_kills_at_random_moments_change_nothing(tmp_path, plain_settings):
-    kill_and_resume(tmp_path, plain_settings | {"max_epochs": 20, "save_steps": 1}, kills=10)
+def test_ten_kills_at_random_moments_change_nothing(preloaded_python, tmp_path, plain_settings):
+    kill_and_resume(
+        preloaded_python, tmp_path, plain_settings | {"max_epochs": 20, "save_steps": 1}, kills=10
+    )

@@ -2,8 +2,7 @@
 
 Starting a run takes ten times what its steps do here, so most runs are done one after another by a crew
 of processes (crew.py) that is started once. That a run resumes in processes that never saw the first, and
-all that torchrun adds, is for the runs of the command line (`run`), and for the slow proofs of
-test_resume_proof.py.
+all that torchrun adds, is for the runs of the command line, and for the slow proofs of test_resume_proof.py.
 """
 
 import json
@@ -37,20 +36,18 @@ def written(tmp_path, settings):
 class Crew:
     """Processes that carry out trainings together, one after another."""
 
-    def __init__(self, folder, size):
+    def __init__(self, python, folder, size):
         self.folder, self.count, self.size = folder, 0, size
-        env = os.environ | {"OMP_NUM_THREADS": "1", "WORLD_SIZE": str(size)}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(comm.find_free_port())}
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(comm.find_free_port())}
         script = str(Path(__file__).with_name("crew.py"))
-        command = [sys.executable, script, str(folder), "pytorch" if size > 1 else "none"]
-        with (folder / "log").open("w") as log:
-            self.members = [
-                subprocess.Popen(
-                    command, stdout=log, stderr=log,
-                    env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                )
-                for rank in range(size)
-            ]  # fmt: skip
+        command = [script, str(folder), "pytorch" if size > 1 else "none"]
+        self.members = [
+            python.start(
+                *command, output=folder / f"log-{rank}",
+                env=env | {"WORLD_SIZE": str(size), "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(size)
+        ]  # fmt: skip
 
     def train(self, tmp_path, settings, work_dir, deepspeed=None, resume=None):
         """Train to the end."""
@@ -64,9 +61,12 @@ class Crew:
         answers = [self.folder / f"{self.count}.{rank}" for rank in range(self.size)]
         while not all(answer.exists() for answer in answers):
             ended = [member.poll() for member in self.members]
-            assert ended == [None] * self.size, (self.folder / "log").read_text()[-3000:]
+            assert ended == [None] * self.size, self.logs()
             time.sleep(0.02)
         assert [answer.read_text() for answer in answers] == [""] * self.size
+
+    def logs(self):
+        return "\n".join(path.read_text()[-3000:] for path in self.folder.glob("log-*"))
 
     def end(self):
         for member in self.members:
@@ -75,24 +75,24 @@ class Crew:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    crew = Crew(tmp_path_factory.mktemp("alone"), 1)
+def alone(preloaded_python, tmp_path_factory):
+    crew = Crew(preloaded_python, tmp_path_factory.mktemp("alone"), 1)
     yield crew
     crew.end()
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    crew = Crew(tmp_path_factory.mktemp("pair"), 2)
+def pair(preloaded_python, tmp_path_factory):
+    crew = Crew(preloaded_python, tmp_path_factory.mktemp("pair"), 2)
     yield crew
     crew.end()
 
 
-def run(tmp_path, settings, work_dir, *flags, processes=1, code=0):
-    """`elysia train` from the command line, in processes of its own."""
-    words = ["train", written(tmp_path, settings), "--work-dir", str(work_dir), *flags]
+def run_by_torchrun(tmp_path, settings, work_dir, *, code=0):
+    """`elysia train` from the command line, which starts two processes."""
+    words = ["train", written(tmp_path, settings), "--work-dir", str(work_dir)]
     command = [sys.executable, "-m", "elysia", *words]
-    env = os.environ | {"NPROC_PER_NODE": str(processes), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=280)
     assert (done.returncode == 0) == (code == 0), done.stdout[-3000:] + done.stderr[-3000:]
     return done
@@ -146,14 +146,17 @@ def test_a_resumed_zero2_run_ends_with_the_same_weights(alone, tmp_path, setting
 
 
 def test_a_zero3_run_that_is_resumed_by_the_command_line_ends_with_the_same_weights(
-    alone, tmp_path, settings
+    alone, preloaded_python, tmp_path, settings
 ):
     """It goes on in a process that knows of the first only what the work dir holds."""
     alone.train(tmp_path, settings, tmp_path / "w", "deepspeed_zero3")
     whole = final(tmp_path / "w")
     assert all(t.dtype == torch.float32 for t in whole.values())
     forget_after(tmp_path / "w", 2)
-    run(tmp_path, settings, tmp_path / "w", "--deepspeed", "deepspeed_zero3", "--resume")
+    words = ["train", written(tmp_path, settings), "--work-dir", str(tmp_path / "w")]
+    words += ["--deepspeed", "deepspeed_zero3", "--resume"]
+    child = preloaded_python.start("-m", "elysia", *words, output=tmp_path / "log")
+    assert child.wait(280) == 0, (tmp_path / "log").read_text()[-3000:]
     assert same(whole, final(tmp_path / "w"))
 
 
@@ -162,7 +165,7 @@ def test_two_processes_with_and_without_zero_learn_what_one_does(pair, tmp_path,
     settings = settings | {"lora_dropout": 0.0, "dtype": "float32", "lr": 1e-3}
     double = settings | {"accumulative_counts": 1}
     train(written(tmp_path, settings | {"accumulative_counts": 2}), work_dir=str(tmp_path / "one"))
-    run(tmp_path, double, tmp_path / "ddp", processes=2)  # by torchrun
+    run_by_torchrun(tmp_path, double, tmp_path / "ddp")
     pair.train(tmp_path, double, tmp_path / "zero2", "deepspeed_zero2")
     for other in ("ddp", "zero2"):
         close(final(tmp_path / "one"), final(tmp_path / other), 2e-4)
@@ -273,7 +276,7 @@ def test_dora_and_lora_plus_resume_under_zero2_and_dora_is_refused_under_zero3(
 
 def test_a_childs_exit_code_comes_through_torchrun(tmp_path, settings):
     settings = settings | {"lr": 1e30}  # the loss explodes in the children, after they met
-    done = run(tmp_path, settings | {"max_steps": 30}, tmp_path / "w", processes=2, code=1)
+    done = run_by_torchrun(tmp_path, settings | {"max_steps": 30}, tmp_path / "w", code=1)
     assert "The loss became" in done.stdout + done.stderr
 
 
