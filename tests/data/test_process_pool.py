@@ -13,7 +13,6 @@ import time
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
 
 from elysia.core.errors import DataError, DeviceError
 from elysia.core.templates import get_template
@@ -25,6 +24,8 @@ from elysia.data.tokenize.source_tokenizer import tokenize_source
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_tokenizer):
+    from transformers import AutoTokenizer  # late: the processes of a pool import this file, too
+
     return AutoTokenizer.from_pretrained(tiny_tokenizer)
 
 

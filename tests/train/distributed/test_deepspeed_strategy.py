@@ -185,6 +185,8 @@ def test_two_processes_with_compiled_layers_learn_what_one_without_does(
     pair, tmp_path, settings, deepspeed, share
 ):
     settings = settings | {"lora_dropout": 0.0, "dtype": "float32", "lr": 1e-3}
+    # An adapter before attention and one behind it: most of the time goes to reading each adapter's code.
+    settings["lora_target_modules"] = ["wqkv", "w2"]
     train(written(tmp_path, settings), work_dir=str(tmp_path / "one"))
     settings |= {
         "torch_compile": True,

@@ -63,16 +63,20 @@ def gradients(model, batch):
 
 
 def agree(folder, backend, monkeypatch, packs=PACKS, collate=collate_flat, tolerance=1e-5, **how):
-    """Losses and gradients of `packs` with and without; returns how many graphs were made."""
+    """Losses and gradients of `packs` with and without, and the names of the weights, which a compiled model
+    keeps; returns how many graphs were made.
+    """
     monkeypatch.setattr(layer_compile, "BACKEND", backend)
     plain, compiled = (build(folder, way, **how) for way in (False, True))
     assert not counters["stats"]["unique_graphs"]
+    names = list(plain.state_dict()), list(plain.trainable_state())
     for lengths in packs:
         expected, actual = (
             gradients(model, batch(lengths, collate)) for model in (plain, compiled)
         )
         for name, value in expected.items():
             torch.testing.assert_close(actual[name], value, rtol=tolerance, atol=tolerance)
+    assert (list(compiled.state_dict()), list(compiled.trainable_state())) == names
     return counters["stats"]["unique_graphs"]
 
 
@@ -137,14 +141,6 @@ def test_what_runs_without_gradients_is_not_compiled(tiny_internlm2, monkeypatch
     assert not counters["frames"]
 
 
-def test_weights_keep_their_names(tiny_internlm2, monkeypatch):
-    monkeypatch.setattr(layer_compile, "BACKEND", "eager")
-    plain, compiled = (build(tiny_internlm2, way) for way in (False, True))
-    gradients(compiled, batch([40]))
-    assert list(compiled.state_dict()) == list(plain.state_dict())
-    assert list(compiled.trainable_state()) == list(plain.trainable_state())
-
-
 def test_a_run_that_chats_and_is_resumed_ends_with_the_weights_of_a_plain_one(
     plain_settings, tmp_path, monkeypatch
 ):
@@ -156,6 +152,8 @@ def test_a_run_that_chats_and_is_resumed_ends_with_the_weights_of_a_plain_one(
             "evaluation_inputs": ["你好"],
             "heldout": 3,
             "torch_compile": compile,
+            # One before attention, one behind it: most of the time goes to reading each adapter's code.
+            "lora_target_modules": ["wqkv", "w2"],
         }
         config = tmp_path / f"{name}.py"
         config.write_text("".join(f"{n} = {v!r}\n" for n, v in values.items()))
