@@ -81,7 +81,7 @@ def test_two_watchers_see_the_same(make):
     for watcher in watchers:
         watcher.start()
     for watcher in watchers:
-        watcher.join(20)
+        watcher.join(60)
     assert seen == ["heard: " + "x" * 60] * 4
 
 

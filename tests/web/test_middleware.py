@@ -50,7 +50,7 @@ def test_while_the_model_loads_the_page_waits_and_looks_again(tmp_path):
     loaded = threading.Event()
 
     def slow():
-        loaded.wait(20)
+        loaded.wait(60)
         return open_stand_in(tmp_path)
 
     with door(slow) as client:
@@ -58,7 +58,7 @@ def test_while_the_model_loads_the_page_waits_and_looks_again(tmp_path):
         assert answer.status_code == 503 and 'http-equiv="refresh"' in answer.text
         assert "正在醒来" in answer.text
         loaded.set()
-        app_state.get_startup_task().result(20)
+        app_state.get_startup_task().result(60)
         assert client.get("/voice/nothing/here").status_code == 404
         assert client.get("/login").status_code == 200
 

@@ -25,7 +25,7 @@ def test_a_conversation_bears_one_turn_at_a_time_and_another_does_not_wait():
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     assert most == [1] * 300
     assert scheduler._locks == {}
     scheduler.close()
