@@ -42,17 +42,21 @@ Could you tell me a story about the sea and the stars?
 """.splitlines()
 
 
-# Files whose tests start several processes each: first, so that they are not what a run waits for at its end.
+# The files that take the longest, by what they measured: first, so that they are not what a run waits for at
+# its end, and so that the processes that two of them share are started by one worker.
 HEAVY = (
     "test_deepspeed_strategy.py",
     "test_resume.py",
-    "test_resume_proof.py",
-    "test_gguf_writer.py",
+    "test_layer_compile.py",
+    "test_browser_talk.py",
+    "test_browser_things.py",
+    "test_browser_voice.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in HEAVY)
+    order = {name: number for number, name in enumerate(HEAVY)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session")
