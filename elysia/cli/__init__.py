@@ -91,6 +91,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.data:generate_parser",
         "let a model behind an endpoint write dialogues",
     ),
+    "data persona": (
+        "elysia.cli.character_rows:persona_parser",
+        "write the rows that make a character of a model that can talk",
+    ),
     "data lint": ("elysia.cli.data:lint_parser", "find faults in dataset files"),
     "check-configs": (
         "elysia.cli.configs:check_configs_parser",
