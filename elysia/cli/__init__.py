@@ -106,6 +106,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "train a small tokenizer from text",
     ),
     "init-model": ("elysia.cli.new_model:init_model_parser", "create a model with random weights"),
+    "import gguf": (
+        "elysia.cli.new_model:import_gguf_parser",
+        "turn a GGUF into a model folder that can be trained",
+    ),
     "probe": (
         "elysia.cli.evaluate:probe_parser",
         "ask a model who it is, and whether the persona leaks",

@@ -1,4 +1,4 @@
-"""`elysia train-tokenizer` and `elysia init-model`: a small new model for demos and tests."""
+"""`elysia train-tokenizer` and `init-model`: a small new model for demos and tests; `import gguf`: a base."""
 
 from __future__ import annotations
 
@@ -98,4 +98,51 @@ def init_model(args: Namespace) -> int:
         overwrite=args.overwrite,
     )
     say(f"Wrote a model with random weights to {args.output}")
+    return 0
+
+
+def import_gguf_parser() -> ArgumentParser:
+    """The parser of `elysia import gguf`."""
+    parser = build_parser(
+        "import gguf",
+        "FILE.gguf DIR [options]",
+        "Turn a GGUF, as Ollama and llama.cpp use them, into a model folder that can be trained: weights "
+        "without their quantization, tokenizer and chat template. The folder is compared with llama.cpp "
+        "on the file, and deleted if they differ.",
+        import_gguf,
+    )
+    parser.add_argument("file", metavar="FILE.gguf", help="the model")
+    parser.add_argument("output", metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto",
+        help="default: the file's own, and bfloat16 for a quantized file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-check", action="store_true", help="do not compare the folder with llama.cpp"
+    )
+    return parser
+
+
+def import_gguf(args: Namespace) -> int:
+    """Import and compare, and print what was written."""
+    from elysia.export.verify_gguf import ImportVerification, verify_import
+    from elysia.models.gguf import import_gguf as importing
+
+    file = Path(args.file)
+    proofs: list[ImportVerification] = []
+
+    def check(folder: Path) -> None:
+        proofs.append(verify_import(folder, file))
+
+    imported = importing.import_gguf(
+        file, Path(args.output), dtype=args.dtype, check=None if args.no_check else check
+    )
+    say(f"architecture                      {imported.model_type}")
+    say(f"parameters                        {imported.parameters:,} in {imported.dtype}")
+    say(f"a reply ends at                   {' '.join(imported.end_tokens)}")
+    say(f"chat template                     {'its own' if imported.has_template else 'none'}")
+    for proof in proofs:
+        say(f"KL(folder, llama.cpp)             {proof.kl:.3g} nats")
+        say(f"texts with the same token ids     {proof.lines_equal} of {proof.lines}")
+    say(f"Wrote {args.output}")
     return 0

@@ -40,10 +40,32 @@ _JINJA_FRAME = """\
 
 
 def write_chat_template(template: Mapping[str, Any], folder: Path) -> None:
-    """Write a run card's template into a model folder; nothing for a card without one."""
+    """Write a run card's template into a model folder, and the tokens that end its replies into
+    generation_config.json; nothing for a card without one.
+    """
     if template:
         text = render_chat_template(template)
         (folder / TEMPLATE_FILE).write_text(text, encoding="utf-8")
+        _name_end_tokens(template, folder)
+
+
+def _name_end_tokens(template: Mapping[str, Any], folder: Path) -> None:
+    """Add the template's stop words that are tokens to the `eos_token_id` of a model folder.
+
+    Without them plain `generate()`, vLLM and LMDeploy go on past the end of a reply.
+    """
+    from elysia.models import loading  # with torch, which only those who write a model need
+    from elysia.models.chat_format import load_template
+
+    tokenizer = loading.load_tokenizer(folder)
+    vocabulary = tokenizer.get_vocab()
+    ends = [vocabulary.get(word) for word in load_template(template).get_stop_words()]
+    path = folder / "generation_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    named = config.get("eos_token_id", tokenizer.eos_token_id)
+    ids = [*(named if isinstance(named, list) else [named]), *ends]
+    config["eos_token_id"] = [end for end in dict.fromkeys(ids) if end is not None]
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def render_chat_template(template: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from elysia.core.messages import Message
 from elysia.core.templates import TEMPLATES, get_template, render_prompt_pieces
-from elysia.export.chat_template import render_chat_template
+from elysia.export.chat_template import render_chat_template, write_chat_template
 from elysia.models.loading import load_tokenizer
 
 CONVERSATIONS = {
@@ -48,3 +50,19 @@ def test_jinja_writes_the_same_prompt(
         add_generation_prompt=True,
     )
     assert rendered == expected
+
+
+@pytest.mark.parametrize("has_generation_config", [True, False])
+def test_the_folder_names_every_token_that_ends_a_reply(
+    tiny_tokenizer: Path, tmp_path: Path, tokenizer: Any, has_generation_config: bool
+) -> None:
+    folder = Path(shutil.copytree(tiny_tokenizer, tmp_path / "model"))
+    config = folder / "generation_config.json"
+    config.unlink(missing_ok=True)
+    if has_generation_config:
+        config.write_text(json.dumps({"eos_token_id": tokenizer.eos_token_id, "top_k": 7}))
+    write_chat_template(get_template("internlm2_chat").to_dict(), folder)
+    written = json.loads(config.read_text())
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert written.pop("eos_token_id") == [tokenizer.eos_token_id, end]
+    assert written == ({"top_k": 7} if has_generation_config else {})

@@ -1,4 +1,4 @@
-"""Reading a GGUF: its metadata, without its weights, and its tokenizer.
+"""Reading a GGUF: its metadata and table of tensors, without its weights, and its tokenizer.
 
 The metadata is read without running anything. The file may come from a stranger, so every length is
 checked against the file's own size before it is used. The tokenizer has the interface that
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -27,10 +28,25 @@ STRING_TYPE, ARRAY_TYPE = 8, 9
 VALUE_FORMATS = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
+DEFAULT_ALIGNMENT = 32  # bytes, of the weights in a file that does not say
+MAX_DIMENSIONS = 4  # of a tensor in ggml
 TOKENIZER_KEY = "tokenizer.huggingface.json"
 CONTROL_TOKEN = 3  # GGUF's type of tokens that stand for no text
 
 EncodeFunction = Callable[[str, bool], list[int]]  # (text, whether special tokens are recognised)
+
+
+class GgufTensorInfo(NamedTuple):
+    """One entry of a GGUF's table of tensors.
+
+    `shape` is in torch's order, `kind` the number of its type in ggml, `offset` counts bytes from the
+    beginning of the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
 
 
 def read_gguf_header(path: Path) -> dict[str, Any]:
@@ -38,16 +54,31 @@ def read_gguf_header(path: Path) -> dict[str, Any]:
 
     Raises ModelError for a file that cannot be read, is no GGUF, or ends before its metadata does.
     """
+    with _open_header(path) as reader:
+        return reader.read_header()
+
+
+def read_gguf_tensors(path: Path) -> list[GgufTensorInfo]:
+    """The table of a GGUF's tensors. Raises as `read_gguf_header`."""
+    with _open_header(path) as reader:
+        alignment = int(reader.read_header().get("general.alignment", DEFAULT_ALIGNMENT))
+        table = [reader.read_tensor_info() for _ in range(reader.tensor_count)]
+        start = -(-reader.offset // alignment) * alignment
+        return [info._replace(offset=start + info.offset) for info in table]
+
+
+@contextmanager
+def _open_header(path: Path) -> Iterator[_HeaderReader]:
     try:
         with open(path, "rb") as stream:
             if stream.read(4) != GGUF_MAGIC:
                 raise ModelError("models.not_gguf", path=path)
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _HeaderReader(data).read_header()
+                yield _HeaderReader(data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelError("models.file_unreadable", path=path, reason=reason) from error
-    except (struct.error, IndexError, KeyError, UnicodeDecodeError) as error:
+    except (struct.error, IndexError, KeyError, UnicodeDecodeError, ZeroDivisionError) as error:
         raise ModelError("models.gguf_damaged", path=path) from error
 
 
@@ -57,12 +88,21 @@ class _HeaderReader:
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         self.offset = 4
+        self.tensor_count = 0
 
     def read_header(self) -> dict[str, Any]:
-        version, _, count = self.read_numbers("<IQQ")
+        version, self.tensor_count, count = self.read_numbers("<IQQ")
         if version not in (2, 3):
             raise KeyError(version)
         return {self.read_text(): self.read_value(self.read_numbers("<I")[0]) for _ in range(count)}
+
+    def read_tensor_info(self) -> GgufTensorInfo:
+        name = self.read_text()
+        (dimensions,) = self.read_numbers("<I")
+        if dimensions > MAX_DIMENSIONS:
+            raise IndexError(dimensions)
+        shape = self.read_numbers(f"<{dimensions}Q")  # ggml counts the fastest dimension first
+        return GgufTensorInfo(name, shape[::-1], *self.read_numbers("<IQ"))
 
     def read_numbers(self, form: str) -> tuple[Any, ...]:
         numbers = struct.unpack_from(form, self.data, self.offset)
