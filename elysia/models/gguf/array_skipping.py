@@ -12,7 +12,11 @@ from typing import Any
 import gguf
 import numpy as np
 from gguf import GGUFValueType
-from transformers import modeling_gguf_pytorch_utils as loader
+from transformers import modeling_gguf_pytorch_utils
+
+# Any, since their types forbid to set what `skip_long_arrays` sets.
+package: Any = gguf
+loader: Any = modeling_gguf_pytorch_utils
 
 LONG = 4096  # entries from which an array is part of a vocabulary
 
@@ -44,7 +48,7 @@ class ArraySkippingReader(gguf.GGUFReader):
         return end - orig_offs, [kind, count, empty], entries, types
 
     def _find_end_of_strings(self, start: int, count: int) -> int:
-        data, offset = memoryview(self.data), start
+        data, offset = memoryview(self.data), start  # type: ignore[arg-type]  # a memmap is a buffer
         for _ in range(count):
             offset += 8 + int.from_bytes(data[offset : offset + 8], "little")
         return offset
@@ -53,12 +57,12 @@ class ArraySkippingReader(gguf.GGUFReader):
 @contextmanager
 def skip_long_arrays() -> Iterator[None]:
     """Let transformers read GGUFs with `ArraySkippingReader`, and without a progress bar, inside."""
-    reader, bar = gguf.GGUFReader, loader.tqdm
-    gguf.GGUFReader, loader.tqdm = ArraySkippingReader, _skip_bar
+    reader, bar = package.GGUFReader, loader.tqdm
+    package.GGUFReader, loader.tqdm = ArraySkippingReader, _skip_bar
     try:
         yield
     finally:
-        gguf.GGUFReader, loader.tqdm = reader, bar
+        package.GGUFReader, loader.tqdm = reader, bar
 
 
 def _skip_bar(items: Any, **_: Any) -> Any:

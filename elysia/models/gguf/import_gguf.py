@@ -25,7 +25,7 @@ from transformers import (
     GgufConfig,
     PreTrainedTokenizerFast,
 )
-from transformers.integrations.gguf import GGUF_ARCHS
+from transformers.integrations.gguf.gguf_conversion_mapping import GGUF_ARCHS
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from elysia.core.errors import ModelError
@@ -165,9 +165,7 @@ def _check_weights(file: Path, tensors: list[GgufTensorInfo]) -> None:
     """ModelError for a tensor that lies beyond the file's end, or has a type without a formula."""
     size = file.stat().st_size
     for info in tensors:
-        count = 1
-        for width in info.shape:
-            count *= width
+        count = math.prod(info.shape)
         try:
             kind = gguf.GGMLQuantizationType(info.kind)
             block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
@@ -202,6 +200,7 @@ def _load_tokenizer(file: Path, header: Mapping[str, Any]) -> Any:
     the vocabulary, without the tokens that it appends.
     """
     tokens = header["tokenizer.ggml.tokens"]
+    tokenizer: Any
     try:
         if embedded := header.get(TOKENIZER_KEY):
             tokenizer = _wrap_tokenizer(embedded, header)
@@ -256,7 +255,8 @@ def _check_claims(file: Path, tensors: list[GgufTensorInfo]) -> None:
 def _load_model(file: Path, dtype: torch.dtype) -> Any:
     try:
         with quiet_transformers():
-            model, loading_info = AutoModelForCausalLM.from_pretrained(
+            # With output_loading_info it returns two values, of which its types know nothing.
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 file.parent,
                 gguf_file=file.name,
                 dtype=dtype,
@@ -265,6 +265,7 @@ def _load_model(file: Path, dtype: torch.dtype) -> Any:
             )
     except Exception as error:
         raise ModelError("models.gguf_not_imported", path=file, reason=_describe(error)) from error
+    model, loading_info = loaded
     missing = sorted(loading_info["missing_keys"])
     if missing:
         raise ModelError("models.weights_missing", folder=file, count=len(missing), name=missing[0])
@@ -285,10 +286,7 @@ def _check_size(file: Path, model: Any, tensors: list[GgufTensorInfo]) -> None:
     for info in tensors:
         if info.name in EXTRA_TENSORS or ".nextn." in info.name:
             continue
-        count = 1
-        for width in info.shape:
-            count *= width
-        stored += count
+        stored += math.prod(info.shape)
         if info.name.endswith(".bias"):
             unknown = unknown or info.name
     if stored > taken:
