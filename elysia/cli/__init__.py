@@ -75,8 +75,8 @@ VERBS: dict[str, tuple[str, str]] = {
         "elysia.cli.export:awq_parser",
         "write 4-bit weights for LMDeploy, and check them",
     ),
-    "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs"),
-    "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy a bundled config to edit it"),
+    "list-cfg": ("elysia.cli.configs:list_cfg_parser", "list the bundled configs and XTuner's"),
+    "copy-cfg": ("elysia.cli.configs:copy_cfg_parser", "copy one of them to edit it"),
     "list-dataset-format": (
         "elysia.cli.dataset:list_dataset_format_parser",
         "list the dataset formats",

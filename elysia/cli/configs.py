@@ -1,5 +1,5 @@
-"""`elysia list-cfg` and `copy-cfg`, about the bundled configs, and `check-configs` and `migrate`, about
-configs written for XTuner.
+"""`elysia list-cfg` and `copy-cfg`, about configs by name, and `check-configs` and `migrate`, about configs
+written for XTuner.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 def list_cfg_parser() -> ArgumentParser:
     """The parser of `elysia list-cfg`."""
-    parser = build_parser("list-cfg", "[-p PATTERN]", "List the bundled configs.", list_cfg)
+    about = (
+        "List the bundled configs, then those of XTuner 0.2.0 that can be trained here, by name; with a "
+        "pattern also those that cannot, and why."
+    )
+    parser = build_parser("list-cfg", "[-p PATTERN]", about, list_cfg)
     parser.add_argument("-p", "--pattern", default="", help="only names that contain this text")
     return parser
 
@@ -30,24 +34,39 @@ def list_cfg_parser() -> ArgumentParser:
 def copy_cfg_parser() -> ArgumentParser:
     """The parser of `elysia copy-cfg`."""
     parser = build_parser(
-        "copy-cfg", "NAME DIR", "Copy a bundled config to DIR/NAME_copy.py, to edit it.", copy_cfg
-    )
+        "copy-cfg", "NAME DIR", "Copy a config that list-cfg shows to DIR/NAME_copy.py, to edit it.",
+        copy_cfg,
+    )  # fmt: skip
     parser.add_argument("config_name", metavar="NAME", help="a name that list-cfg shows")
     parser.add_argument("save_dir", metavar="DIR", help="created when it does not exist")
     return parser
 
 
 def list_cfg(args: Namespace) -> int:
-    """Print the names, a line each. A pattern that matches none is an error."""
+    """Print the names, a line each: ours, then XTuner's. A pattern that matches none is an error."""
+    from elysia.compat.xtuner.shipped_configs import list_shipped_configs, list_unsupported_configs
     from elysia.core.paths import list_bundled_configs
 
-    names = [
-        name for name in sorted(list_bundled_configs()) if args.pattern.lower() in name.lower()
-    ]
+    pattern = args.pattern.lower()
+    own = sorted(list_bundled_configs())
+    shipped = [name for name in list_shipped_configs() if name not in own]
+    names = [name for name in [*own, *shipped] if pattern in name.lower()]
+    unsupported = list_unsupported_configs()
+    matching = {name: why for name, why in unsupported.items() if pattern in name.lower()}
+    if not names and not matching:
+        raise ConfigError("cli.no_config_named_like", pattern=args.pattern)
     for name in names:
         say(name)
-    if not names:
-        raise ConfigError("cli.no_bundled_config", pattern=args.pattern)
+    if not pattern:
+        say(
+            paint(
+                f"\n{len(matching)} more of XTuner's cannot be trained here; -p shows why.", "dim"
+            )
+        )
+    elif matching:
+        say(paint("\nXTuner's that cannot be trained here:", "bold"))
+        for name, why in matching.items():
+            say(f"{name}: {why}")
     return 0
 
 
@@ -57,19 +76,36 @@ def copy_cfg(args: Namespace) -> int:
 
     configs = list_bundled_configs()
     name = args.config_name.removeprefix("configs/").removesuffix(".py")
-    if name not in configs:
-        hint = nearest(name, configs)
-        raise ConfigError("cli.no_such_bundled_config", name=args.config_name, hint=hint)
     folder = Path(args.save_dir)
-    target = folder / f"{configs[name].stem}_copy.py"
+    target = folder / f"{name}_copy.py"
+    text = with_absolute_base(configs[name]) if name in configs else render_shipped(name, target)
     if folder.exists() and not folder.is_dir():
         raise ConfigError("core.target_is_file", path=folder)
     if target.exists():
         raise ConfigError("cli.config_copy_exists", path=target)
     folder.mkdir(parents=True, exist_ok=True)
-    target.write_text(with_absolute_base(configs[name]), encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
     say(f"Copied to {target}")
     return 0
+
+
+def render_shipped(name: str, target: Path) -> str:
+    """The flat config of one that ships with XTuner, for the file `target`; ConfigError for a name that
+    is none of them or cannot be trained."""
+    from elysia.compat.xtuner import shipped_configs
+    from elysia.compat.xtuner.report import render_flat_config
+    from elysia.core.paths import list_bundled_configs
+
+    report = shipped_configs.read_shipped_config(name)
+    if report is None:
+        if reason := shipped_configs.list_unsupported_configs().get(name):
+            raise ConfigError("cli.config_not_trainable", path=name, reasons=[reason])
+        known = [*list_bundled_configs(), *shipped_configs.list_shipped_configs()]
+        raise ConfigError("cli.no_such_bundled_config", name=name, hint=nearest(name, known))
+    from elysia.train.config.settings import build_settings
+
+    values = build_settings(report.values, name).non_defaults()
+    return render_flat_config(report, values, f"XTuner 0.2.0's {name}", str(target))
 
 
 def with_absolute_base(config: Path) -> str:

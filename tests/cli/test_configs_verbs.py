@@ -5,6 +5,9 @@ import pytest
 from elysia import cli
 from elysia.core import paths
 
+LLAVA = "llava_internlm2_chat_7b_clip_vit_large_p14_336_e1_gpu8_pretrain"
+ORPO = "internlm2_chat_7b_orpo_qlora_varlenattn_ultrafeedback_e5"
+
 
 @pytest.fixture
 def configs(tmp_path, monkeypatch):
@@ -17,15 +20,54 @@ def configs(tmp_path, monkeypatch):
     return folder
 
 
-def test_configs_are_listed_without_their_bases(configs, capsys):
+def test_our_configs_are_listed_first_and_without_their_bases(configs, capsys):
     assert cli.main(["list-cfg"]) == 0
-    assert capsys.readouterr().out.split() == ["large", "small"]
+    names = capsys.readouterr().out.split("\n\n")[0].split()
+    assert names[:2] == ["large", "small"]
+    assert len(names) == 2 + 529 and "internlm2_1_8b_qlora_alpaca_e3" in names[2:]
 
 
 def test_a_pattern_narrows_the_list_and_exits_1_when_nothing_fits(configs, capsys):
-    assert cli.main(["list-cfg", "-p", "LAR"]) == 0
-    assert capsys.readouterr().out.split() == ["large"]
+    assert cli.main(["list-cfg", "-p", "SMALL"]) == 0
+    assert capsys.readouterr().out.split() == ["small"]
+    assert cli.main(["list-cfg", "-p", "internlm2_1_8b"]) == 0
+    names = capsys.readouterr().out.split()
+    assert {"internlm2_1_8b_full_alpaca_e3", "internlm2_1_8b_qlora_alpaca_e3"} <= set(names)
     assert cli.main(["list-cfg", "-p", "nosuch"]) == 1
+
+
+def test_a_config_that_cannot_be_trained_is_listed_and_refused_with_its_reason(
+    configs, tmp_path, capsys
+):
+    assert cli.main(["list-cfg", "-p", LLAVA]) == 0
+    assert f"{LLAVA}: it trains on images" in capsys.readouterr().out
+    assert cli.main(["copy-cfg", LLAVA, str(tmp_path / "x")]) == 1
+    assert "it trains on images" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["internlm2_1_8b_qlora_alpaca_e3", ORPO])
+def test_the_copy_of_a_config_of_xtuner_trains_as_its_name_does(configs, tmp_path, name):
+    pytest.importorskip("mmengine")
+    from elysia.train.config.settings import load_settings
+
+    assert cli.main(["copy-cfg", name, str(tmp_path)]) == 0
+    settings = load_settings(tmp_path / f"{name}_copy.py")
+    assert settings == load_settings(name)
+    assert load_settings(name, {"lr": 1e-5}).lr == 1e-5 != settings.lr
+
+
+def test_a_config_of_xtuner_has_its_values():
+    pytest.importorskip("mmengine")
+    from elysia.train.config.settings import load_settings
+
+    settings = load_settings("internlm2_1_8b_qlora_alpaca_e3")
+    assert settings.pretrained_model_name_or_path == "internlm/internlm2-1_8b"
+    assert settings.data_path == [
+        {"path": "tatsu-lab/alpaca", "split": "train", "format": "alpaca"}
+    ]
+    assert (settings.method, settings.lora_r, settings.lr) == ("qlora", 64, 2e-4)
+    assert (settings.max_length, settings.max_epochs, settings.accumulative_counts) == (2048, 3, 16)
 
 
 def test_a_copy_means_the_same_elsewhere(configs, tmp_path):

@@ -78,7 +78,7 @@ def convert_tree(
         report.refuse(f"{UNSUPPORTED_MODELS[kind]} ({kind})")
         return report
     refuse_unknown_symbols({key: tree[key] for key in CONFIG_OBJECTS if key in tree}, report)
-    MODEL_CONVERTERS.get(kind, _convert_sft)(tree, path, _has_cuda(device), report)
+    MODEL_CONVERTERS.get(kind, _convert_sft)(tree, path, has_cuda(device), report)
     report.values.update(settings)
     return report
 
@@ -148,7 +148,8 @@ def _split_options(
     return settings, objects
 
 
-def _has_cuda(device: str) -> bool:
+def has_cuda(device: str) -> bool:
+    """Whether `device` is a CUDA device; "auto" asks this machine."""
     if device != "auto":
         return device.startswith("cuda")
     from elysia.models.device import pick_device

@@ -12,15 +12,18 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from elysia.core.errors import ConfigError
-from elysia.core.paths import find_config, resolve_bundled
+from elysia.core.paths import find_config, list_bundled_configs, resolve_bundled
 from elysia.models.chat_format import AUTO, load_template
 from elysia.train.config.schema import SettingsModel
 from elysia.train.config.validation import check_consistency
+
+if TYPE_CHECKING:
+    from elysia.compat.xtuner.report import ConversionReport
 
 log = logging.getLogger(__name__)
 
@@ -282,10 +285,12 @@ class Settings(SettingsModel):
 
 
 def load_settings(config: str | Path, cfg_options: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of a config file, or of a bundled config by name.
+    """The settings of a config file, of a bundled config by name, or of one that ships with XTuner.
 
     Raises ConfigError for a file that is missing or does not run, an unknown name, a wrong type.
     """
+    if (shipped := _read_shipped(str(config), dict(cfg_options or {}))) is not None:
+        return build_settings(shipped, str(config))
     path = find_config(str(config))
     values, xtuner_tree = _read_config(path, dict(cfg_options or {}))
     if xtuner_tree is not None:
@@ -302,6 +307,27 @@ def build_settings(values: Mapping[str, Any], where: str) -> Settings:
     return Settings.build(values, where)
 
 
+def _read_shipped(name: str, options: dict[str, Any]) -> dict[str, Any] | None:
+    """The settings of a config that ships with XTuner, its changes logged; None when `name` is none of
+    them, or leads to a file or to a bundled config. ConfigError for one that cannot be trained."""
+    from mmengine.config import Config
+
+    from elysia.compat.xtuner import shipped_configs
+
+    if Path(name).exists() or name in list_bundled_configs():
+        return None
+    if reason := shipped_configs.list_unsupported_configs().get(name):
+        raise ConfigError("train.xtuner_refused", path=name, reasons=reason)
+    report = shipped_configs.read_shipped_config(name)
+    if report is None:
+        return None
+    _log_changes(name, report)
+    config = Config(report.values)
+    _merge_options(config, options, name)
+    values: dict[str, Any] = config.to_dict()
+    return values
+
+
 def _convert_xtuner(tree: dict[str, Any], path: Path, options: dict[str, Any]) -> dict[str, Any]:
     """The settings that an XTuner config amounts to, its changes logged; ConfigError when it cannot be
     trained."""
@@ -310,10 +336,23 @@ def _convert_xtuner(tree: dict[str, Any], path: Path, options: dict[str, Any]) -
     report = convert_tree(tree, path, options, setting_names=list(Settings.model_fields))
     if report.reasons:
         raise ConfigError("train.xtuner_refused", path=path, reasons="; ".join(report.reasons))
+    _log_changes(path.name, report)
+    return report.values
+
+
+def _log_changes(name: str, report: ConversionReport) -> None:
+    """Say once, in the first process, what trains otherwise than in XTuner."""
     if os.environ.get("RANK", "0") == "0":
         for text in report.changes.values():
-            log.info("%s: %s.", path.name, text)
-    return report.values
+            log.info("%s: %s.", name, text)
+
+
+def _merge_options(config: Any, options: dict[str, Any], where: str | Path) -> None:
+    """Put --cfg-options into MMEngine's Config; ConfigError for those that do not fit."""
+    try:
+        config.merge_from_dict(options)
+    except (TypeError, KeyError) as error:
+        raise ConfigError("train.cfg_options_do_not_fit", path=where, error=error) from error
 
 
 def _read_config(
@@ -330,9 +369,6 @@ def _read_config(
         if not isinstance(tree.get("settings"), Mapping):
             return {}, tree
         config = Config(dict(config.settings))  # an expanded config of ours, from a work dir
-    try:
-        config.merge_from_dict(options)
-    except (TypeError, KeyError) as error:
-        raise ConfigError("train.cfg_options_do_not_fit", path=path, error=error) from error
+    _merge_options(config, options, path)
     values = config.to_dict()
     return {k: v for k, v in values.items() if not k.startswith("_")}, None
