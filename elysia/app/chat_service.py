@@ -24,6 +24,7 @@ from elysia.store.database import Database, get_database_folder, open_database
 log = logging.getLogger(__name__)
 
 PREFIX = "ELYSIA_"
+SWITCH_VALUES = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 SLOTS = 2  # replies at the same time, where an engine can
 
 
@@ -41,6 +42,7 @@ class ChatServiceConfig:
     prompt_template: str | None = None
     context: int | None = None
     threads: int | None = None
+    thinking: bool | None = None
     database: str = CHAT_DATABASE
     personas: str | None = None
     knowledge_base: str | None = None
@@ -51,19 +53,25 @@ class ChatServiceConfig:
     def from_environment(
         cls, environ: Mapping[str, str] = os.environ, **overrides: object
     ) -> ChatServiceConfig:
-        """From the environment, except for `overrides` that are not empty. UsageError for a value that
-        must be a number and is none.
+        """From the environment, except for `overrides` that are given. UsageError for a value that must be
+        a number, or true or false, and is none.
         """
         values: dict[str, object] = {}
         for name in cls.__dataclass_fields__:
-            value = overrides.get(name) or environ.get(PREFIX + name.upper())
+            value = overrides.get(name)
+            if value in (None, ""):
+                value = environ.get(PREFIX + name.upper())
+            if name == "thinking" and isinstance(value, str) and value:
+                if value.lower() not in SWITCH_VALUES:
+                    raise UsageError("app.not_a_switch", variable=f"{PREFIX}THINKING", value=value)
+                value = SWITCH_VALUES[value.lower()]
             if value and name in ("context", "threads"):
                 if not str(value).isdigit():
                     raise UsageError(
                         "app.not_a_number", variable=f"{PREFIX}{name.upper()}", value=str(value)
                     )
                 value = int(str(value))
-            if value:
+            if value not in (None, ""):
                 values[name] = value
         return cls(**values)  # type: ignore[arg-type]
 
@@ -92,6 +100,7 @@ def build_chat_service(config: ChatServiceConfig) -> ChatService:
                 name, adapter=config.adapter, engine=config.engine,
                 remote_model=config.remote_model, prompt_template=config.prompt_template,
                 context=config.context, threads=config.threads, slots=SLOTS,
+                thinking=config.thinking,
             )
         )  # fmt: skip
     except BaseException:

@@ -55,6 +55,9 @@ class ModelConfig:
     persona: str | None = None  # a card's file; None: no character
     user: UserPersona = field(default_factory=UserPersona)
     greeting: int = 0
+    thinking: bool | None = (
+        None  # whether a template that takes it asks for thoughts before a reply
+    )
 
 
 ENGINES = ("llama_cpp", "transformers", "openai")
@@ -162,6 +165,7 @@ def connect_remote(config: ModelConfig) -> tuple[Engine, ChatFormat]:
         model=config.remote_model,
         key=os.environ.get(KEY_VARIABLE),
         context=config.context,
+        thinking=config.thinking,
     )
     template = templates.get_template(config.prompt_template or "default")
     return engine, ChatFormat(template, config.system or "", config.stop_words)
@@ -182,6 +186,7 @@ def load_gguf(config: ModelConfig, file: Path) -> tuple[Engine, ChatFormat]:
         prompt_template=config.prompt_template,
         system=config.system,
         stop_words=config.stop_words,
+        thinking=config.thinking,
     )
     log.info("Loading %s", file)
     engine = llama_cpp.build_engine(
@@ -235,6 +240,7 @@ def load_model_folder(config: ModelConfig) -> tuple[TransformersEngine, ChatForm
         prompt_template=config.prompt_template,
         system=config.system,
         stop_words=config.stop_words,
+        thinking=config.thinking,
     )
     from elysia.engines import transformers
 

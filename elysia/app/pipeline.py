@@ -18,12 +18,14 @@ Prompt = str | Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True)
 class PipelineReply:
-    """One reply. `finish_reason` is "stop" or "length"; counts are in tokens."""
+    """One reply. `finish_reason` is "stop" or "length"; counts are in tokens. `reasoning` is what the model
+    thought before it replied."""
 
     text: str
     prompt_tokens: int
     reply_tokens: int
     finish_reason: str | None
+    reasoning: str = ""
 
 
 class ChatPipeline:
@@ -59,6 +61,7 @@ class ChatPipeline:
             prompt_tokens=usage.prompt_tokens if usage else 0,
             reply_tokens=usage.reply_tokens if usage else 0,
             finish_reason=last.finish,
+            reasoning="".join(delta.reasoning for delta in deltas),
         )
 
     def _build_request(self, prompt: Prompt, sampling: Sampling | None) -> GenerationRequest:

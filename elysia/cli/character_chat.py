@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elysia.cli.options import ENGINES
+from elysia.cli.options import ENGINES, add_thinking
 from elysia.cli.output import build_parser, paint, say, warn
 from elysia.cli.terminal import (
     catch_interrupts,
@@ -66,6 +66,7 @@ def add_service_options(parser: ArgumentParser) -> None:
     add("--engine", choices=ENGINES, help="default: what suits MODEL")
     add("--remote-model", metavar="NAME", help="which of a URL's models (default: its first)")
     add("--prompt-template", metavar="NAME", help="default: the run card's, else its own")
+    add_thinking(parser)
     add(
         "--database",
         metavar="URL",
@@ -79,7 +80,8 @@ def build_service_config(args: Namespace) -> Any:
     from elysia.app.chat_service import ChatServiceConfig
 
     names = (
-        "model", "adapter", "engine", "remote_model", "prompt_template", "database", "embedder",
+        "model", "adapter", "engine", "remote_model", "prompt_template", "thinking", "database",
+        "embedder",
     )  # fmt: skip
     return ChatServiceConfig.from_environment(**{name: getattr(args, name) for name in names})
 

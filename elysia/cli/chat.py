@@ -53,7 +53,7 @@ CHARACTER_ONLY = ("model", "database", "embedder", "new")
 # What `--character` takes; any other flag of `chat` does not apply to a character's conversation.
 CHARACTER_FLAGS = {
     "run", "character", "model_name_or_path", "adapter", "engine", "remote_model",
-    "prompt_template", "user", "temperature", "top_p", "max_new_tokens", "seed", *CHARACTER_ONLY,
+    "prompt_template", "thinking", "user", "temperature", "top_p", "max_new_tokens", "seed", *CHARACTER_ONLY,
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,17 @@ def add_hub(parser: ArgumentParser, help: str = "where names lead") -> None:
     parser.add_argument("--hub", choices=HUBS, default=None, help=help)
 
 
+def add_thinking(parser: ArgumentParser) -> None:
+    """The flags --thinking and --no-thinking."""
+    parser.add_argument(
+        "--thinking",
+        action=BooleanOptionalAction,
+        default=None,
+        help="whether the model thinks before it replies, where its template can be asked (default: as "
+        "the run card says, else no)",
+    )
+
+
 def add_model_options(parser: ArgumentParser) -> None:
     """The flags about what is loaded and how it is prompted; `build_model_config` reads them."""
     add = parser.add_argument
@@ -50,6 +61,7 @@ def add_model_options(parser: ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--hub", choices=HUBS, default="huggingface", help="where names lead")
     add("--prompt-template", metavar="NAME", help="default: the run card's, else the model's own")
+    add_thinking(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--system", metavar="TEXT", help="default: the run card's")
     group.add_argument("--system-template", metavar="NAME", help="one of XTuner's system prompts")
@@ -81,6 +93,7 @@ def build_model_config(
         bits=args.bits,
         device=args.device,
         prompt_template=args.prompt_template,
+        thinking=args.thinking,
         system=get_system_text(args),
         stop_words=stop,
         sampling=sampling,

@@ -23,6 +23,7 @@ from elysia.gateway.schemas import (
     SamplingFields,
     SimpleRequest,
 )
+from elysia.models.chat_format import ask_for_thinking
 
 ROLE_ALIASES = {"developer": "system"}
 
@@ -42,12 +43,14 @@ async def build_chat_request(
     )
     request = GenerationRequest(
         with_persona(messages, served),
-        served.chat_format.template,
+        ask_for_thinking(served.chat_format.template, ask.thinks(), ask.effort()),
         (*served.chat_format.stop, *ask.stops()),
         build_sampling(ask, defaults, limit),
         logprobs=(ask.top_logprobs or 0) if ask.logprobs else None,
         json_schema=schema,
         tools=tools if ask.tools else None,
+        thinking=ask.thinks(),
+        reasoning_effort=ask.effort(),
     )
     _refuse_unable(request, served)
     await _refuse_overlong(request, served)

@@ -22,6 +22,7 @@ class ReplyChoice:
     """One reply as far as it has come; `finish` is OpenAI's finish_reason."""
 
     texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
     scores: list[TokenLogprob] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
     finish: str | None = None
@@ -31,6 +32,7 @@ class ReplyChoice:
         """Add what has come."""
         for delta in deltas:
             self.texts.append(delta.text)
+            self.thoughts.append(delta.reasoning)
             self.scores += delta.logprobs
             merge_tool_calls(self.calls, delta.tool_calls)
             if delta.finish:
@@ -92,6 +94,8 @@ class ResponseBuilder:
             message: dict[str, Any] = {
                 "role": "assistant", "content": choice.text, "refusal": None, "annotations": [],
             }  # fmt: skip
+            if thought := "".join(choice.thoughts):
+                message["reasoning_content"] = thought
             if choice.calls:
                 message |= {"tool_calls": choice.calls, "content": choice.text or None}
             body = {"message": message}
@@ -102,11 +106,13 @@ class ResponseBuilder:
     ) -> bytes:
         """A server-sent event with what has come of choice `index`."""
         text = "".join(delta.text for delta in deltas)
+        thought = "".join(delta.reasoning for delta in deltas)
         scores = [score for delta in deltas for score in delta.logprobs]
         calls = [dict(call) for delta in deltas for call in delta.tool_calls]
         choice: dict[str, Any] = {"index": index, "finish_reason": finish}
         if self.chat:
             delta: dict[str, Any] = {"role": "assistant", "content": ""} if first else {}
+            delta |= {"reasoning_content": thought} if thought else {}
             delta |= {"content": text} if text else {}
             delta |= {"tool_calls": calls} if calls else {}
             logprobs: Any = {"content": chat_logprobs(scores), "refusal": None} if scores else None
@@ -132,13 +138,16 @@ def encode_event(body: dict[str, Any]) -> bytes:
     return f"data: {_JSON.encode(body).translate(LINE_BREAKS)}\n\n".encode()
 
 
-def count_usage(choices: Sequence[ReplyChoice]) -> dict[str, int]:
-    """The tokens of the prompt, counted once, and of all replies."""
+def count_usage(choices: Sequence[ReplyChoice]) -> dict[str, Any]:
+    """The tokens of the prompt, counted once, and of all replies; of these, those of thoughts."""
     prompt = max((choice.usage.prompt_tokens for choice in choices), default=0)
     reply = sum(choice.usage.reply_tokens for choice in choices)
-    return {
+    usage: dict[str, Any] = {
         "prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply,
     }  # fmt: skip
+    if thought := sum(choice.usage.reasoning_tokens for choice in choices):
+        usage["completion_tokens_details"] = {"reasoning_tokens": thought}
+    return usage
 
 
 def chat_logprobs(scores: Sequence[TokenLogprob]) -> list[dict[str, Any]]:

@@ -178,6 +178,23 @@ class SamplingFields(RequestModel):
         return self
 
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+
+
+class TemplateOptions(RequestModel):
+    """What a chat template may be asked for, as vLLM and SGLang take it. Either name means the same."""
+
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+    reasoning_effort: Effort | None = None
+
+
+class ThinkingMode(RequestModel):
+    """Whether to think before the reply, as DeepSeek's API takes it."""
+
+    type: Literal["enabled", "disabled"]
+
+
 class ChatRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
@@ -189,6 +206,23 @@ class ChatRequest(SamplingFields):
     tools: list[Tool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    chat_template_kwargs: TemplateOptions | None = None
+    reasoning_effort: Effort | None = None
+    thinking: ThinkingMode | None = None
+
+    def thinks(self) -> bool | None:
+        """Whether the model is to think before it replies; None when the client does not say."""
+        options = self.chat_template_kwargs or TemplateOptions()
+        if options.enable_thinking is not None:
+            return options.enable_thinking
+        if options.thinking is not None:
+            return options.thinking
+        return None if self.thinking is None else self.thinking.type == "enabled"
+
+    def effort(self) -> Effort | None:
+        """How much the model is to think; None when the client does not say."""
+        options = self.chat_template_kwargs or TemplateOptions()
+        return self.reasoning_effort or options.reasoning_effort
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatRequest:

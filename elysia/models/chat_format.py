@@ -64,6 +64,15 @@ def resolve_base_template(
     ).template
 
 
+def ask_for_thinking(
+    template: ChatTemplate, thinking: bool | None, effort: str | None = None
+) -> ChatTemplate:
+    """`template`, asked for thoughts or for none, where it is one that can be asked; None changes nothing."""
+    if isinstance(template, JinjaTemplate):
+        return template.with_thinking(thinking, effort)
+    return template
+
+
 def _read_model_type(folder: Path) -> str:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -21,6 +21,7 @@ from elysia.core.errors import TemplateError
 from elysia.core.messages import Conversation, Message
 from elysia.core.templates import TextPiece, is_document, render_document
 from elysia.models.jinja_sandbox import render_jinja
+from elysia.models.streaming_text import THOUGHT_MARKS, find_open_thought, separate_thoughts
 
 _MARK = "\U000f1a5e"  # a private-use character; one that people typed is removed first
 # What tokenizers call their control tokens, and what may become one beside a template's markup.
@@ -30,6 +31,8 @@ _CONTROL = re.compile(
 )
 # Templates look for these in a message, and tokenizers have them as ordinary tokens.
 _ORDINARY = re.compile(r"</?(?:think|thinking|tool_call|tool_response|tools)>")
+# Templates know three efforts, OpenAI's API more.
+_EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high"}
 _REPLY, _NEXT, _FIRST, _SYSTEM = "Zqreplyzq", "Zqnextzq", "Zqfirstzq", "Zqsystemzq"
 
 
@@ -39,7 +42,8 @@ class JinjaTemplate:
 
     `bos_token`, `eos_token`: the texts that the template may insert. `stop_words`: further texts that end
     a reply. `thinking`: whether the template is asked for a reply that thinks first, where it takes
-    `enable_thinking` or `thinking`; None is no.
+    `enable_thinking` or `thinking`; None is no. `reasoning_effort`: how long, where it takes that; "" is as
+    the template says.
     """
 
     name: str
@@ -48,6 +52,7 @@ class JinjaTemplate:
     eos_token: str = ""
     stop_words: tuple[str, ...] = ()
     thinking: bool | None = None
+    reasoning_effort: str = ""
 
     @property
     def takes_thinking(self) -> bool:
@@ -68,8 +73,19 @@ class JinjaTemplate:
         """Render a talk of two messages. Raises TemplateError for a template that cannot be used."""
         _probe(self)
 
-    def with_thinking(self, thinking: bool | None) -> JinjaTemplate:
-        """The same template, asked for thoughts or not; None changes nothing."""
+    def with_thinking(self, thinking: bool | None, effort: str | None = None) -> JinjaTemplate:
+        """The same template, asked for thoughts or not, and with what effort; None changes nothing.
+
+        Where a template knows only whether to think, the effort "none" is no, and any other is yes.
+        """
+        if effort and "reasoning_effort" in self.source:
+            return replace(
+                self,
+                reasoning_effort=_EFFORTS.get(effort, effort),
+                thinking=self.thinking if thinking is None else thinking,
+            )
+        if effort and thinking is None:
+            thinking = effort != "none"
         return self if thinking is None else replace(self, thinking=thinking)
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,9 +134,12 @@ class JinjaTemplate:
 
     def render_training(self, conversation: Conversation) -> list[list[TextPiece]]:
         """The training samples of a conversation: one, or one a reply where the template writes earlier
-        messages in another way once there are later ones."""
+        messages in another way once there are later ones. Thoughts in the replies are left out unless
+        `thinking` is set."""
         if is_document(conversation):
             return [render_document(conversation[0])]
+        if not self.thinking:
+            conversation = [_leave_out_thoughts(message) for message in conversation]
         for message in conversation:
             if message.role != "assistant" and message.learned:
                 raise TemplateError("core.role_cannot_be_learned", role=message.role)
@@ -151,10 +170,28 @@ class JinjaTemplate:
         text = _render(self, talk, False)
         if not text.startswith(prompt):
             # The prompt has more (an empty thought) than the talk: the reply follows it as it is.
-            return prompt, talk[-1].text.strip() + probe.end
+            return prompt, _close_thought(prompt, talk[-1].text.strip()) + probe.end
         reply = text[len(prompt) :]
         at = reply.find(probe.end) if probe.end else -1
         return prompt, reply + probe.end if at < 0 else reply[: at + len(probe.end)]
+
+
+def _leave_out_thoughts(message: Message) -> Message:
+    text = separate_thoughts(message.text).text if message.role == "assistant" else message.text
+    return message if text == message.text else replace(message, text=text)
+
+
+def _close_thought(prompt: str, reply: str) -> str:
+    """The reply behind a prompt that may have opened a thought: that is closed before the reply begins.
+
+    Else a model such as DeepSeek-R1 would learn to reply inside its thought.
+    """
+    mark = find_open_thought(prompt)
+    if not mark:
+        return reply
+    if reply.startswith(mark):
+        return reply[len(mark) :].lstrip("\n")
+    return f"\n{THOUGHT_MARKS[mark]}\n\n{reply}"
 
 
 @dataclass(frozen=True)
@@ -182,6 +219,8 @@ def _render(template: JinjaTemplate, messages: Iterable[Message], generate: bool
         "enable_thinking": thinking,
         "thinking": thinking,
     }
+    if template.reasoning_effort:
+        values["reasoning_effort"] = template.reasoning_effort
     try:
         return render_jinja(template.name, template.source, values)
     except TemplateError as error:

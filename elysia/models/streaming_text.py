@@ -134,10 +134,8 @@ ReplyPiece(text='Hello, <think>er!', reasoning=''))
         self._thinking = False
         self._at_start = True  # where a mark may come
         self._has_mark = self._is_thought_begun = False
-        end = prompt_end.rstrip()
-        for mark, close in THOUGHT_MARKS.items():
-            if end.endswith(mark):
-                self._begin_thought(close)
+        if mark := find_open_thought(prompt_end):
+            self._begin_thought(THOUGHT_MARKS[mark])
 
     @property
     def thinking(self) -> bool:
@@ -221,6 +219,24 @@ ReplyPiece(text='Hello, <think>er!', reasoning=''))
         certain = self._held[: len(self._held) - held].rstrip()
         self._held = self._held[len(certain) :]
         return certain
+
+
+def find_open_thought(prompt: str) -> str:
+    """The mark with which `prompt` ends by opening a thought; "" for most prompts.
+
+    >>> find_open_thought("<|im_start|>assistant\\n<think>\\n")
+    '<think>'
+    """
+    end = prompt.rstrip()
+    return next((mark for mark in THOUGHT_MARKS if end.endswith(mark)), "")
+
+
+def separate_thoughts(reply: str) -> ReplyPiece:
+    """A whole reply's text and thoughts. One that is a thought alone, without an end, is taken for text."""
+    filter_ = ReasoningFilter()
+    piece, rest = filter_.push(reply), filter_.rest()
+    text, reasoning = piece.text + rest.text, piece.reasoning + rest.reasoning
+    return ReplyPiece(text, reasoning) if text else ReplyPiece(reply)
 
 
 class ReplyFilter:

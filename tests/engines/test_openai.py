@@ -1,12 +1,16 @@
 """Another server behind the protocol: here, our own gateway."""
 
 import io
+import json
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("fastapi", reason="requirements/serve.lock is not installed")
+
+import httpx
 
 from elysia.app import ModelConfig, load_engine
 from elysia.cli import main
@@ -57,6 +61,38 @@ def test_characters_that_some_take_for_line_ends_come_through(engine):
 def test_stop_texts_beyond_what_servers_take_are_watched_here(engine):
     stops = ("1", "2", "3", "4", "你")
     assert "".join(d.text for d in engine.stream(ask("Hello 你好", stops))) == "Hello "
+
+
+def test_thoughts_of_the_server_are_apart(engine):
+    *pieces, last = engine.stream(ask("<think>Hm.</think>Hi"))
+    assert "".join(piece.text for piece in [*pieces, last]) == "Hi"
+    assert "".join(piece.reasoning for piece in [*pieces, last]) == "Hm."
+    assert last.usage.reasoning_tokens == 11
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning_content": "Hm.", "content": "Hi"},
+        {"reasoning": "Hm.", "content": "Hi"},
+        {"content": "<think>Hm.</think>Hi"},
+    ],
+)
+def test_thoughts_come_under_any_of_their_names(delta):
+    def answer(request):
+        bodies.append(json.loads(request.content))
+        event = {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}
+        return httpx.Response(200, text=f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
+
+    bodies = []
+    client = httpx.Client(base_url="http://there/v1", transport=httpx.MockTransport(answer))
+    engine = openai.OpenAIEngine(client, "m", 512, thinking=False)
+    pieces = list(engine.stream(replace(ask("x"), thinking=True, reasoning_effort="low")))
+    assert "".join(piece.text for piece in pieces) == "Hi"
+    assert "".join(piece.reasoning for piece in pieces) == "Hm."
+    list(engine.stream(ask("x")))
+    assert [body["chat_template_kwargs"]["enable_thinking"] for body in bodies] == [True, False]
+    assert bodies[0]["reasoning_effort"] == "low" and "reasoning_effort" not in bodies[1]
 
 
 def test_limits_and_cancelling(engine, parrot):

@@ -15,7 +15,7 @@ from elysia.core.templates import get_template
 from elysia.engines.base import Delta, GenerationRequest, TokenUsage
 from elysia.engines.scripted import ScriptedEngine
 from elysia.gateway import server
-from elysia.models.streaming_text import StopTextFilter
+from elysia.models.streaming_text import ReplyFilter
 
 MANNER = ChatFormat(get_template("internlm2_chat"), "你是爱莉希雅。", ("<|im_end|>",))
 KEY = "a-key-for-the-tests-of-the-gateway"
@@ -56,7 +56,7 @@ class ParrotEngine(ScriptedEngine):
         text = request.text or request.messages[-1].text
         if text == "wait":
             self.gate.wait(120)
-        stops, count = StopTextFilter(request.stop), 0
+        stops, count, thought = ReplyFilter(request.stop, raw=request.text is not None), 0, 0
         while count < request.sampling.max_new_tokens and not stops.stopped:
             if cancel.is_set():
                 self.cancelled += 1
@@ -70,11 +70,14 @@ class ParrotEngine(ScriptedEngine):
                 break
             if text == "forever":
                 time.sleep(0.005)
-            if shown := stops.push(text[count % len(text)]):
-                yield Delta(shown)
+            if any(piece := stops.push(text[count % len(text)])):
+                yield Delta(piece.text, reasoning=piece.reasoning)
             count += 1
+            thought += stops.thinking
         over = stops.stopped or count >= len(text)
-        yield Delta(stops.rest(), "stop" if over else "length", TokenUsage(len(text), count))
+        usage = TokenUsage(len(text), count, thought)
+        rest = stops.rest()
+        yield Delta(rest.text, "stop" if over else "length", usage, reasoning=rest.reasoning)
 
     def close(self) -> None:
         self.closed = True

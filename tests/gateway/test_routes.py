@@ -1,11 +1,20 @@
 """OpenAI's endpoints: what a well-meaning client gets."""
 
+import asyncio
 import base64
 import json
 
 import openai
 import pytest
 
+from elysia.app import ChatFormat
+from elysia.core.templates import render_prompt
+from elysia.engines.base import Sampling
+from elysia.gateway.admission_queue import AdmissionQueue
+from elysia.gateway.model_registry import ServedModel
+from elysia.gateway.request_mapping import build_chat_request
+from elysia.gateway.schemas import ChatRequest
+from elysia.models.jinja_template import JinjaTemplate
 from tests.gateway.parrot import MANNER, ParrotEngine, running
 
 ASK = {"model": "parrot", "messages": [{"role": "user", "content": "Hello 你好🌸"}]}
@@ -51,6 +60,61 @@ def test_characters_that_some_take_for_line_ends_are_escaped_in_events(client):
     stream_events, _ = events(answer)
     texts = [c["delta"].get("content", "") for event in stream_events for c in event["choices"]]
     assert "".join(texts) == odd
+
+
+THOUGHT = [{"role": "user", "content": "<think>Hm, 你.</think>\n\nHi <think>"}]
+
+
+def test_thoughts_are_reasoning_content_and_counted(client):
+    body = chat(client, messages=THOUGHT).json()
+    message = body["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("Hi <think>", "Hm, 你.")
+    assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": 14}
+    stream_events, _ = events(chat(client, messages=THOUGHT, stream=True))
+    deltas = [choice["delta"] for event in stream_events for choice in event["choices"]]
+    assert "".join(delta.get("content", "") for delta in deltas) == "Hi <think>"
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Hm, 你."
+    assert "reasoning_content" not in chat(client).json()["choices"][0]["message"]
+
+
+QWEN3, GPT_OSS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n" + ending + "{% endif %}"
+    for ending in (
+        "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}",
+        "Reasoning: {{ reasoning_effort or 'medium' }}",
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "asked", "end"),
+    [
+        (QWEN3, {}, "</think>\n\n"),
+        (QWEN3, {"chat_template_kwargs": {"enable_thinking": True}}, "assistant\n"),
+        (QWEN3, {"chat_template_kwargs": {"thinking": True}}, "assistant\n"),
+        (QWEN3, {"chat_template_kwargs": {"enable_thinking": False}}, "</think>\n\n"),
+        (QWEN3, {"thinking": {"type": "enabled"}}, "assistant\n"),
+        (QWEN3, {"reasoning_effort": "low"}, "assistant\n"),
+        (QWEN3, {"reasoning_effort": "none"}, "</think>\n\n"),
+        (GPT_OSS, {}, "Reasoning: medium"),
+        (GPT_OSS, {"reasoning_effort": "high"}, "Reasoning: high"),
+        (GPT_OSS, {"chat_template_kwargs": {"reasoning_effort": "minimal"}}, "Reasoning: low"),
+    ],
+)
+def test_a_request_asks_the_template_for_thoughts(source, asked, end):
+    body = ChatRequest(**ASK, **asked)
+    template = JinjaTemplate("own", source, "", "<|im_end|>")
+    served = ServedModel("parrot", ParrotEngine(), ChatFormat(template), AdmissionQueue(1, 1))
+    request = asyncio.run(build_chat_request(body, served, Sampling()))
+    assert render_prompt(request.messages, request.template).endswith(end)
+
+
+def test_a_wrong_way_to_ask_for_thoughts_is_named(client):
+    answer = chat(client, chat_template_kwargs={"enable_thinking": "maybe"})
+    assert answer.status_code == 400 and "enable_thinking" in answer.text
+    answer = chat(client, reasoning_effort="huge")
+    assert answer.status_code == 400 and "reasoning_effort" in answer.text
 
 
 def test_a_stop_text_and_a_limit_end_the_reply(client):

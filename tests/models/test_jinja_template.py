@@ -91,9 +91,9 @@ def tokenizer(request):
 
 @pytest.mark.parametrize("name", CHAT_TEMPLATES)
 def test_a_prompt_is_the_beginning_of_the_training_text_token_for_token(name, tokenizer):
-    template = build_template(name)
     encoder = ConversationEncoder(tokenizer)
     for talk in TALKS:
+        template = build_template(name).with_thinking(talk == "thoughts")  # else they are left out
         messages = build_messages(talk)
         ends = [i for i, message in enumerate(messages) if message.role == "assistant"]
         samples = encode_talk(messages, template, encoder)
@@ -153,10 +153,40 @@ def test_a_system_text_that_a_template_refuses_goes_in_front_of_the_first_messag
 
 
 def test_a_template_that_rewrites_earlier_replies_gives_a_sample_for_each():
-    first, second = build_template("qwen3").render_training(build_messages("thoughts"))
-    assert first[-1].text == "<think>\nhm\n</think>\n\nb<|im_end|>" or first[-1].learn
-    assert "hm" not in second[0].text and second[-1].text == "d<|im_end|>"
+    template = build_template("qwen3").with_thinking(True)
+    first, second = template.render_training(build_messages("thoughts"))
+    assert first[-1].text == "<think>\nhm\n</think>\n\nb<|im_end|>" and first[-1].learn
+    assert "hm" not in second[0].text and second[-1].text == "<think>\n\n</think>\n\nd<|im_end|>"
     assert len(build_template("qwen2.5").render_training(build_messages("thoughts"))) == 1
+
+
+THOUGHTFUL = [
+    Message("user", "1?"), Message("assistant", "<think>\nHm.\n</think>\n\nA"),
+    Message("user", "2?"), Message("assistant", "<think>Oh.</think>B"),
+]  # fmt: skip
+OPENED = "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\n' }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("name", "thinking", "learned"),
+    [
+        ("qwen3", None, ["A<|im_end|>", "B<|im_end|>"]),
+        ("qwen3", True, ["<think>\nHm.\n</think>\n\nA<|im_end|>", "<think>\nOh.\n</think>\n\nB<|im_end|>"]),
+        ("qwen2.5", False, ["A<|im_end|>", "B<|im_end|>"]),
+        # DeepSeek-R1's prompt opens the thought, which the reply must close.
+        ("deepseek-r1", None, ["\n</think>\n\nA<｜end▁of▁sentence｜>", "\n</think>\n\nB<｜end▁of▁sentence｜>"]),
+        ("deepseek-r1", True, ["Hm.\n</think>\n\nA<｜end▁of▁sentence｜>", "Oh.</think>B<｜end▁of▁sentence｜>"]),
+    ],
+)  # fmt: skip
+def test_thoughts_in_rows_are_learned_on_request_alone(name, thinking, learned):
+    if name == "deepseek-r1":
+        source, bos, eos = CHAT_TEMPLATES["deepseek-v3"]
+        source = source[: source.rindex("{% if add_generation_prompt %}")] + OPENED
+    else:
+        source, bos, eos = CHAT_TEMPLATES[name]
+    template = JinjaTemplate(name, source, bos, eos, thinking=thinking)
+    pieces = [piece for sample in render_training_samples(THOUGHTFUL, template) for piece in sample]
+    assert [piece.text for piece in pieces if piece.learn] == learned
 
 
 def test_rows_become_samples_and_a_cut_ends_with_a_whole_reply(tokenizer):
