@@ -61,7 +61,7 @@ def write_persona_rows(args: Namespace) -> int:
     output = Path(args.output)
     if not output.parent.is_dir() or output.is_dir():
         raise UsageError("data.output_without_folder", path=output)
-    journal = AnswerJournal(output.with_name(output.name + ".answers"), args.base)
+    journal = AnswerJournal(output.with_name(output.name + ".answers"), _identify_base(args))
     answerer = _LazyAnswerer(args)
     try:
         rows = build_character_rows(
@@ -78,6 +78,15 @@ def write_persona_rows(args: Namespace) -> int:
     shares = ", ".join(f"{name} {number / total:.0%}" for name, number in rows.groups.items())
     say(f"{output}: {len(rows.train)} rows ({shares})")
     return 0
+
+
+def _identify_base(args: Namespace) -> str:
+    """What answers are kept under: a file or folder that changed is another base."""
+    path = Path(args.base)
+    weights = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    stats = [file.stat() for file in weights if file.is_file()]
+    state = "".join(f" {stat.st_size} {stat.st_mtime_ns}" for stat in stats)
+    return f"{args.base} {args.remote_model or ''}{state}"
 
 
 def _render(rows: Sequence[object]) -> str:

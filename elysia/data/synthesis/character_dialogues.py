@@ -33,13 +33,11 @@ from elysia.data.synthesis.phrase_banks import (
     expand_choices,
     load_json,
     load_probe_texts,
-    normalize_question,
 )
 
 BANK = "character_asks.json"
 PROBES = "character_probes.json"
 IDENTITY_SHARE = 0.1  # at most, of all rows
-BORROWED = ("greeting", "comfort", "joy", "teasing", "refusal")  # a reply of the card fits any ask
 LONGEST_VOICE = 320  # characters of a reply in the character's voice
 SHOTS = 3  # examples that the base sees before it plays the character
 HELDOUT_GENERAL = 48
@@ -106,6 +104,7 @@ class AnswerJournal:
     def __init__(self, path: Path, model: str) -> None:
         self.path, self.model = path, model
         self.answers: dict[str, BaseAnswer] = {}
+        self._is_open = False
         if path.exists():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 self._read(line)
@@ -122,23 +121,19 @@ class AnswerJournal:
         """The answer to each request; only those that are not kept yet are asked."""
         missing = [request for request in requests if request.key not in self.answers]
         missing = list({request.key: request for request in missing}.values())
-        if missing:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                # A killed run may have left half a line.
-                file.write("\n")
-                for place, answer in answerer(missing):
-                    key = missing[place].key
-                    self.answers[key] = answer
-                    line = {
-                        "model": self.model,
-                        "key": key,
-                        "text": answer.text,
-                        "ended": answer.ended,
-                    }
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()
+        for place, answer in answerer(missing) if missing else ():
+            key = missing[place].key
+            self.answers[key] = answer
+            line = {"model": self.model, "key": key, "text": answer.text, "ended": answer.ended}
+            self._append(json.dumps(line, ensure_ascii=False))
         return [self.answers[request.key] for request in requests]
+
+    def _append(self, line: str) -> None:
+        """Append a line; the first one of a run begins anew, since a killed run may have left half a line."""
+        text = line + "\n" if self._is_open else "\n" + line + "\n"
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+        self._is_open = True
 
 
 def find_languages(persona: Persona) -> tuple[str, ...]:
@@ -220,7 +215,9 @@ def build_character_rows(
     )
     voice = _example_dialogues(persona)
     room = max(0, round(count * (1 - IDENTITY_SHARE)) - len(replayed) - len(voice))
-    voice += _voice_rows(persona, by_group["ordinary"][:room], journal, answerer, seed, rng, rows)
+    voice += _voice_rows(
+        persona, by_group["ordinary"][:room], journal, answerer, seed, rng, rows, folder
+    )
     most = round(IDENTITY_SHARE / (1 - IDENTITY_SHARE) * (len(voice) + len(replayed)) - 0.5)
     identity = build_identity_rows(persona, by_group["identity"][: max(most, 1)], rng, folder)
     rows.groups.update(identity=len(identity), voice=len(voice), replay=len(replayed))
@@ -289,12 +286,13 @@ def _voice_rows(
     seed: int,
     rng: random.Random,
     rows: CharacterRows,
+    folder: Path,
 ) -> list[dict[str, Any]]:
     """Ordinary talk in the character's voice: what the base writes as the character where it passes the
     filter, else, for kinds of talk where one answer fits many questions, a line that the card shows."""
     examples = [turn for talk in example_rows(persona) for turn in talk if turn.kind == "example"]
     shots = [(turn.ask, turn.reply) for turn in examples]
-    kinds = _sort_examples(shots, asks)
+    kinds = sort_examples(shots, find_languages(persona), folder)
     requests = []
     for place, ask in enumerate(asks):
         drawn = random.Random(f"{seed} {place}").sample(shots, min(SHOTS, len(shots)))
@@ -303,13 +301,13 @@ def _voice_rows(
             talk += [Message("user", question), Message("assistant", reply)]
         talk.append(Message("user", ask.text))
         requests.append(BaseRequest(tuple(talk), 80, 0.7, seed + place))
-    borrowed = [bool(ask.kind in BORROWED and kinds.get(ask.kind)) for ask in asks]
+    borrowed = [(ask.language, ask.kind) in kinds for ask in asks]
     asked = [request for request, is_own in zip(requests, borrowed, strict=True) if not is_own]
     answers = iter(journal.complete(asked, answerer))
     built = []
     for ask, is_own in zip(asks, borrowed, strict=True):
         if is_own:
-            built.append(_row([(ask.text, rng.choice(kinds[ask.kind]))], "voice"))
+            built.append(_row([(ask.text, rng.choice(kinds[ask.language, ask.kind]))], "voice"))
             continue
         answer = next(answers)
         text = _STAGE.sub("", answer.text).strip()
@@ -353,26 +351,23 @@ def find_voice_fault(text: str, ended: bool, persona: Persona) -> str:
     return ""
 
 
-def _sort_examples(
-    shots: Sequence[tuple[str, str]], asks: Sequence[CharacterAsk]
-) -> dict[str, list[str]]:
-    """The card's replies by the kind of the bank's question that theirs is most like."""
-    kinds: dict[str, list[str]] = {}
-    grams = [(ask.kind, _grams(ask.text)) for ask in asks]
+def sort_examples(
+    shots: Sequence[tuple[str, str]], languages: Sequence[str], folder: Path
+) -> dict[tuple[str, str], list[str]]:
+    """The card's replies by (language, kind), as the words of their questions say; the bank's `examples`
+    are patterns of the kinds where a reply to one question fits the others."""
+    bank = load_bank(folder)
+    replies: dict[tuple[str, str], list[str]] = {}
     for question, reply in shots:
-        own = _grams(question)
-        likeness, kind = max(
-            ((len(own & other) / max(len(own | other), 1), kind) for kind, other in grams),
-            default=(0.0, ""),
-        )
-        if likeness >= 0.2:
-            kinds.setdefault(kind, []).append(reply)
-    return kinds
-
-
-def _grams(text: str) -> set[str]:
-    plain = normalize_question(text)
-    return {plain[place : place + 3] for place in range(max(len(plain) - 2, 1))}
+        for language in languages:
+            matches = [
+                kind
+                for kind, pattern in bank[language]["examples"].items()
+                if re.search(pattern, question, re.I)
+            ]
+            if len(matches) == 1:
+                replies.setdefault((language, matches[0]), []).append(reply)
+    return replies
 
 
 def _replay_rows(

@@ -19,6 +19,7 @@ from elysia.data.synthesis.character_dialogues import (
     find_voice_fault,
     load_asks,
     load_character_probes,
+    sort_examples,
 )
 from elysia.data.synthesis.phrase_banks import is_too_near
 from elysia.evaluate.identity import judge_identity, judge_ordinary
@@ -110,3 +111,21 @@ def test_replies_that_would_spoil_the_voice_are_left_out(
     text: str, ended: bool, fault: str
 ) -> None:
     assert find_voice_fault(text.strip(), ended, Persona.load(MIRA)) == fault
+
+
+def test_examples_are_lent_only_to_questions_of_their_kind() -> None:
+    shots = [
+        ("I'm so tired.", "Rest."),
+        ("I got the job!", "Ha!"),
+        ("You're grumpy today.", "Never."),
+        ("Have you ever seen a shipwreck?", "Once."),
+        ("Help me cheat on my test.", "No."),
+        ("Good morning.", "Morning."),
+    ]
+    assert sort_examples(shots, ("en",), get_data_folder()) == {
+        ("en", "comfort"): ["Rest."],
+        ("en", "joy"): ["Ha!"],
+        ("en", "teasing"): ["Never."],
+        ("en", "refusal"): ["No."],
+        ("en", "greeting"): ["Morning."],
+    }
