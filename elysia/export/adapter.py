@@ -59,7 +59,7 @@ def pth_to_hf(
     """
     if not safe:
         log.warning("Weights are written as safetensors; pickles are not supported.")
-    pth, out = find_checkpoint(Path(pth)), Path(out)
+    pth, out = find_checkpoint(Path(pth), settings.accumulative_counts), Path(out)
     weights = checkpoint.load_weights(pth)
     has_lora = is_lora(weights)
     _check_method(settings, has_lora, pth)
@@ -75,17 +75,34 @@ def pth_to_hf(
     return out
 
 
-def find_checkpoint(pth: Path) -> Path:
+def find_checkpoint(pth: Path, accumulation: int = 1) -> Path:
     """`pth`, or the checkpoint in it when it is a work dir: the best that early stopping kept, else
-    the last."""
+    the last.
+
+    accumulation: micro-batches a step. XTuner counts those, so that its `iter_768.pth` is `iter_48.pth`
+    here with 16 of them; that one is taken, with a warning, where the other is missing.
+    Raises CheckpointError, with the checkpoints that are there, when neither is.
+    """
     if pth.is_dir() and (best := checkpoint.best_checkpoint(pth)):
         log.info("Using %s, the best checkpoint of its run.", best)
         return best
     if pth.is_dir() and (last := checkpoint.last_checkpoint(pth)):
         return last
-    if not pth.exists():
+    if pth.exists():
+        return pth
+    steps, rest = divmod(checkpoint.parse_step(pth), accumulation)
+    same = pth.with_name(f"iter_{steps}.pth")
+    if steps > 0 and not rest and same.exists():
+        log.warning(
+            "%s is not there; taking %s, which is the same in steps of %d of XTuner's iterations.",
+            pth, same, accumulation,
+        )  # fmt: skip
+        return same
+    there = sorted(pth.parent.glob("iter_*.pth"), key=checkpoint.parse_step)
+    if not there:
         raise CheckpointError("export.no_checkpoint", path=pth)
-    return pth
+    names = [path.name for path in there]
+    raise CheckpointError("export.no_such_checkpoint", path=pth, names=names)
 
 
 def is_lora(weights: Mapping[str, Tensor]) -> bool:

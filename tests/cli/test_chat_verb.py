@@ -224,3 +224,11 @@ def test_the_end_of_input_leaves(terminal):
     terminal.wait_for(">>>")
     terminal.type("\x04")
     assert terminal.child.wait(90) == 0
+
+
+def test_stop_words_under_the_names_of_older_xtuners_are_taken():
+    from elysia.cli.chat import chat_parser
+
+    flags = ["m", "--stop-words", "a", "b", "--answer-stop-word", "c", "--command-stop-word", "d"]
+    assert chat_parser().parse_args(flags).stop_words == ["a", "b", "c", "d"]
+    assert chat_parser().parse_args(["m"]).stop_words == []

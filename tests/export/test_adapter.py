@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from elysia.core.errors import CheckpointError, ElysiaError, ExportError
 from elysia.core.run_card import RunCard
-from elysia.export.adapter import ADAPTER_WEIGHTS, pth_to_hf
+from elysia.export.adapter import ADAPTER_WEIGHTS, find_checkpoint, pth_to_hf
 from elysia.models.loading import load_causal_lm
 from elysia.train.config.settings import load_settings
 
@@ -364,3 +364,17 @@ def test_the_scaling_of_the_training_is_kept_whatever_the_config_says(
     out = pth_to_hf(lab.settings_for(tiny_llama), pth, tmp_path / "hf")
     assert json.loads((out / "adapter_config.json").read_text())["use_rslora"] is True
     assert "trained with use_rslora = True" in caplog.text
+
+
+def test_a_checkpoint_is_found_by_xtuners_count_and_a_missing_one_names_its_neighbours(
+    tmp_path, caplog
+):
+    for step in (100, 48):
+        (tmp_path / f"iter_{step}.pth").touch()
+    assert find_checkpoint(tmp_path / "iter_48.pth", 16).name == "iter_48.pth"
+    assert not caplog.records
+    assert find_checkpoint(tmp_path / "iter_768.pth", 16).name == "iter_48.pth"
+    assert "iter_768.pth is not there" in caplog.text
+    for name, accumulation in (("iter_769.pth", 16), ("iter_768.pth", 8), ("iter_96.pth", 1)):
+        with pytest.raises(CheckpointError, match=r"iter_48.pth.*iter_100.pth"):
+            find_checkpoint(tmp_path / name, accumulation)

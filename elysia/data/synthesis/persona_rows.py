@@ -50,7 +50,10 @@ def self_cognition_rows(
     name, author = _clean_argument(name, "--name"), _clean_argument(author, "--author")
     if rows < 1:
         raise UsageError("data.repeat_too_small", rows=rows)
-    origin = (f"是{author}做出来的助手", f"an assistant made by {author}")
+    # "--author 我" is the user, who is "you" in the assistant's mouth.
+    first_person = author.lower() in {"我", "我自己", "i", "me", "myself"}
+    maker = ("你", "you") if first_person else (author, author)
+    origin = (f"是{maker[0]}做出来的助手", f"an assistant made by {maker[1]}")
     turns = _identity_turns(
         _bank_fields(name, name, name, (f"，{origin[0]}", f", {origin[1]}"), origin),
         data or get_data_folder(),

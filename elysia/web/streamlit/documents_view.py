@@ -9,11 +9,12 @@ from streamlit.delta_generator import DeltaGenerator
 
 from elysia.chat.message_tree import Conversation
 from elysia.knowledge.base import Document, KnowledgeBase
+from elysia.knowledge.sandbox import MAX_FILE
 from elysia.web.safe_markdown import escape_markdown
 from elysia.web.streamlit.context import PageContext, set_notice, show_errors
 from elysia.web.streamlit.memory_view import choose_character
 
-MAX_UPLOAD_MB = 20
+MAX_UPLOAD_MB = MAX_FILE >> 20
 DOCUMENT_TYPES = ["txt", "md", "pdf", "docx", "html", "htm", "csv", "epub"]
 
 

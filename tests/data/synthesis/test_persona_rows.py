@@ -159,3 +159,10 @@ def test_a_full_disk_leaves_the_old_file_and_no_scrap(
     with pytest.raises(DataError, match="the disk is full"):
         write_rows(self_cognition_rows("a", "b", 2), out, force=True)
     assert out.read_text() == "old" and os.listdir(tmp_path) == ["out.json"]
+
+
+@pytest.mark.parametrize("author", ["我", "me"])
+def test_an_author_in_the_first_person_is_you_in_the_assistants_mouth(author) -> None:
+    replies = [turn.reply for (turn,) in self_cognition_rows("小团", author, 300)]
+    assert any("是你做出来的助手" in reply for reply in replies)
+    assert not any("我做出来" in reply or "made by me" in reply for reply in replies)
