@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from elysia.cli import main
 from elysia.core.errors import DataError
 from elysia.core.paths import get_data_folder
 from elysia.core.persona import Persona
@@ -129,3 +130,10 @@ def test_examples_are_lent_only_to_questions_of_their_kind() -> None:
         ("en", "refusal"): ["No."],
         ("en", "greeting"): ["Morning."],
     }
+
+
+@pytest.mark.parametrize("base", ["absent.gguf", "http://127.0.0.1:9/v1"])
+def test_a_base_that_cannot_be_reached_leaves_nothing_behind(tmp_path: Path, base: str) -> None:
+    rows = str(tmp_path / "rows.jsonl")
+    assert main(["data", "persona", str(MIRA), "-o", rows, "--base", base]) == 1
+    assert not list(tmp_path.iterdir())
