@@ -16,12 +16,16 @@ HUB_TIMEOUT = 20.0  # seconds to wait for a hub's first answer
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def resolve_model(name_or_path: str | Path, hub: str = "huggingface") -> Path:
+def resolve_model(
+    name_or_path: str | Path, hub: str = "huggingface", *, weights: bool = True
+) -> Path:
     """The local folder of a model or adapter, downloaded from `hub` when it is not on this machine.
 
     Args:
         name_or_path: an existing folder, or a hub's `owner/name`.
         hub: "huggingface" or "modelscope".
+        weights: False asks the hub for the configuration and the tokenizer alone; weights that are
+            on this machine already are in the folder even so.
 
     Raises ModelError when it is in neither place or the hub cannot be reached.
     """
@@ -35,26 +39,31 @@ def resolve_model(name_or_path: str | Path, hub: str = "huggingface") -> Path:
         raise ModelError("models.file_not_folder", path=text)
     if not _REPO_ID.fullmatch(text) or text.startswith("."):
         raise ModelError("models.no_model_folder", path=text)
-    return _fetch_from_modelscope(text) if hub == "modelscope" else _fetch_from_huggingface(text)
+    patterns = [p for p in DOWNLOAD_PATTERNS if weights or p != "*.safetensors"]
+    if hub == "modelscope":
+        return _fetch_from_modelscope(text, {} if weights else {"allow_patterns": patterns})
+    return _fetch_from_huggingface(text, patterns)
 
 
-def _fetch_from_huggingface(name: str) -> Path:
+def _fetch_from_huggingface(name: str, patterns: list[str]) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     hub = "Hugging Face"
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=DOWNLOAD_PATTERNS, local_files_only=True)
-        )
+        local = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+        # A plan or a look at the data may have left a folder without weights.
+        if offline or "*.safetensors" not in patterns or any(local.glob("*.safetensors")):
+            return local
     except Exception:  # the cache lacks it; the client has many exceptions for that
-        if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        if offline:
             reason = "HF_HUB_OFFLINE is set"
             raise ModelError("models.not_fetched", name=name, hub=hub, reason=reason) from None
     try:
         # Asked with a time limit, which snapshot_download does not have: a silent network hangs it.
         commit = HfApi().model_info(name, timeout=HUB_TIMEOUT).sha
-        return Path(snapshot_download(name, revision=commit, allow_patterns=DOWNLOAD_PATTERNS))
+        return Path(snapshot_download(name, revision=commit, allow_patterns=patterns))
     except GatedRepoError as error:
         raise ModelError("models.licence_not_accepted", name=name) from error
     except RepositoryNotFoundError as error:
@@ -65,13 +74,13 @@ def _fetch_from_huggingface(name: str) -> Path:
         raise ModelError("models.not_fetched", name=name, hub=hub, reason=reason) from error
 
 
-def _fetch_from_modelscope(name: str) -> Path:
+def _fetch_from_modelscope(name: str, options: dict[str, list[str]]) -> Path:
     try:
         modelscope = importlib.import_module("modelscope")
     except ImportError as error:
         raise ModelError("models.modelscope_missing", name=name) from error
     try:
-        return Path(modelscope.snapshot_download(name))
+        return Path(modelscope.snapshot_download(name, **options))
     except Exception as error:
         reason = _get_reason(error)
         raise ModelError(

@@ -84,6 +84,30 @@ def test_a_model_is_fetched_once_the_hub_answers(
     assert "*.bin" not in hub.DOWNLOAD_PATTERNS
 
 
+def test_a_plan_asks_for_no_weights_and_a_training_asks_for_those_that_it_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_hub = FakeHub(monkeypatch, None, tmp_path)
+    hub.resolve_model(NAME, weights=False)
+    patterns = fake_hub.calls[-1]["allow_patterns"]
+    assert "*.json" in patterns and "*.model" in patterns and "*.safetensors" not in patterns
+
+    def download(name: str, **options: object) -> str:  # the cache now holds what the plan fetched
+        fake_hub.calls.append(options)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    fake_hub.calls.clear()
+    hub.resolve_model(NAME, weights=False)
+    assert [call.get("revision") for call in fake_hub.calls] == [None]
+    hub.resolve_model(NAME)
+    assert fake_hub.calls[-1]["revision"] == "c0ffee"
+    assert "*.safetensors" in fake_hub.calls[-1]["allow_patterns"]
+    (tmp_path / "model.safetensors").touch()
+    hub.resolve_model(NAME)
+    assert "revision" not in fake_hub.calls[-1]
+
+
 def _refusal(kind: str) -> Exception:
     from huggingface_hub import errors
 

@@ -75,7 +75,9 @@ class PackedDataset(Dataset[Pack]):
         cache: float = 0,
         processes: int = 0,
     ) -> None:
-        self.tokenizer = loading.load_tokenizer(loading.resolve_model(tokenizer, hub))
+        self.tokenizer = loading.load_tokenizer(
+            loading.resolve_model(tokenizer, hub, weights=False)
+        )
         loading.set_eos_token(self.tokenizer, eos_token)
         self.template = load_template(template)
         options = TokenizeOptions(self.template, max_length, system, overlong, pairs)

@@ -64,7 +64,8 @@ class TrainingPlan:
 def build_plan(settings: Settings, target: TargetDevice) -> TrainingPlan:
     """The plan; `advice` names the first setting to change when the memory does not suffice."""
     replicas = data_parallel_rank(settings.sequence_parallel_size, 0, target.world)[1]
-    folder = resolve_model(settings.pretrained_model_name_or_path, settings.hub)
+    base = settings.pretrained_model_name_or_path
+    folder = resolve_model(base, settings.hub, weights=False)
     loading.load_config(folder)  # complaints about the model come before those about the data
     epoch = load_shapes(settings, str(folder))
     epoch.notes.extend(
