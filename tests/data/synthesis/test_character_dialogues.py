@@ -26,7 +26,7 @@ from elysia.data.synthesis.phrase_banks import is_too_near
 from elysia.evaluate.identity import judge_identity, judge_ordinary
 
 ROOT = Path(__file__).resolve().parents[3]
-MIRA = ROOT / "configs" / "personas" / "mira.json"
+MIRA = ROOT / "data" / "source" / "mira.json"
 
 
 class EchoBase:
