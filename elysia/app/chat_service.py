@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,19 +61,28 @@ class ChatServiceConfig:
             value = overrides.get(name)
             if value in (None, ""):
                 value = environ.get(PREFIX + name.upper())
-            if name == "thinking" and isinstance(value, str) and value:
-                if value.lower() not in SWITCH_VALUES:
-                    raise UsageError("app.not_a_switch", variable=f"{PREFIX}THINKING", value=value)
-                value = SWITCH_VALUES[value.lower()]
-            if value and name in ("context", "threads"):
-                if not str(value).isdigit():
-                    raise UsageError(
-                        "app.not_a_number", variable=f"{PREFIX}{name.upper()}", value=str(value)
-                    )
-                value = int(str(value))
             if value not in (None, ""):
-                values[name] = value
+                parse = PARSERS.get(name)
+                values[name] = parse(PREFIX + name.upper(), str(value)) if parse else value
         return cls(**values)  # type: ignore[arg-type]
+
+
+def _parse_number(variable: str, value: str) -> int:
+    if not value.isdigit():
+        raise UsageError("app.not_a_number", variable=variable, value=value)
+    return int(value)
+
+
+def _parse_switch(variable: str, value: str) -> bool:
+    if value.lower() not in SWITCH_VALUES:
+        raise UsageError("app.not_a_switch", variable=variable, value=value)
+    return SWITCH_VALUES[value.lower()]
+
+
+# How the settings that are no texts are read.
+PARSERS: Mapping[str, Callable[[str, str], object]] = {
+    "context": _parse_number, "threads": _parse_number, "thinking": _parse_switch,
+}  # fmt: skip
 
 
 def find_newest_model(work_dirs: Path = Path("work_dirs")) -> str | None:

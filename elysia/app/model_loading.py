@@ -55,9 +55,7 @@ class ModelConfig:
     persona: str | None = None  # a card's file; None: no character
     user: UserPersona = field(default_factory=UserPersona)
     greeting: int = 0
-    thinking: bool | None = (
-        None  # whether a template that takes it asks for thoughts before a reply
-    )
+    thinking: bool | None = None  # whether a template that takes it asks for thoughts
 
 
 ENGINES = ("llama_cpp", "transformers", "openai")

@@ -14,6 +14,7 @@ from typing import Any
 from elysia.chat.message_tree import MessageState
 from elysia.chat.service import ChatService
 from elysia.core.errors import DataError
+from elysia.core.files import render_json_lines
 
 FORMAT, VERSION = "elysia-chat", 1
 # Nobody goes on writing a reply that was being written when the file was made.
@@ -43,7 +44,7 @@ def export_conversation(service: ChatService, user: str, id: str) -> bytes:
         if message.state != MessageState.COMPLETE:
             row["state"] = message.state.value
         rows.append(row)
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return render_json_lines(rows).encode()
 
 
 def import_conversation(service: ChatService, user: str, guests: list[str], content: bytes) -> str:

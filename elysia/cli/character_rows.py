@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from elysia.cli.output import build_parser, say
 from elysia.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from elysia.data.synthesis.character_dialogues import BaseAnswer, BaseRequest
+    from elysia.data.synthesis.answer_journal import BaseAnswer, BaseRequest
     from elysia.engines.base import Engine
     from elysia.models.chat_format import ChatFormat
 
@@ -53,9 +52,10 @@ def write_persona_rows(args: Namespace) -> int:
     require_at_least(args, 1, "--parallel")
     if not 0 <= args.replay <= 0.8:
         raise UsageError("cli.replay_out_of_range", value=args.replay)
-    from elysia.core.files import write_atomic
+    from elysia.core.files import render_json_lines, write_atomic
     from elysia.core.persona import Persona
-    from elysia.data.synthesis.character_dialogues import AnswerJournal, build_character_rows
+    from elysia.data.synthesis.answer_journal import AnswerJournal
+    from elysia.data.synthesis.character_dialogues import build_character_rows
 
     persona = Persona.load(args.card)
     output = Path(args.output)
@@ -69,9 +69,9 @@ def write_persona_rows(args: Namespace) -> int:
         )
     finally:
         answerer.close()
-    write_atomic(output, _render(rows.train))
+    write_atomic(output, render_json_lines(rows.train))
     if args.heldout:
-        write_atomic(Path(args.heldout), _render(rows.general_heldout))
+        write_atomic(Path(args.heldout), render_json_lines(rows.general_heldout))
     for reason, number in rows.refused.most_common():
         say(f"{number:>7}  left out: {reason}")
     total = sum(rows.groups.values())
@@ -87,10 +87,6 @@ def _identify_base(args: Namespace) -> str:
     stats = [file.stat() for file in weights if file.is_file()]
     state = "".join(f" {stat.st_size} {stat.st_mtime_ns}" for stat in stats)
     return f"{args.base} {args.remote_model or ''}{state}"
-
-
-def _render(rows: Sequence[object]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 class _LazyAnswerer:
@@ -140,7 +136,7 @@ def ask_engine(
     """(place, answer) as they come, as many at a time as the engine has slots."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
-    from elysia.data.synthesis.character_dialogues import BaseAnswer
+    from elysia.data.synthesis.answer_journal import BaseAnswer
     from elysia.engines.base import GenerationRequest, Sampling
 
     def ask(request: BaseRequest) -> BaseAnswer:

@@ -84,12 +84,9 @@ def chat_parser() -> ArgumentParser:
     add("--greeting", type=int, default=0, metavar="N", help="its N-th (default: 0)")
     add("--bot-name", default="BOT", help="shown before replies (default: BOT)")
     add("--no-streamer", action="store_true", help="show replies when complete")
-    names = (
-        "--stop-words",
-        "--answer-stop-word",
-        "--command-stop-word",
-    )  # the last two: XTuner 0.1
-    add(*names, action="extend", nargs="+", default=[], help="more texts that end a reply")
+    # The last two names are those of XTuner 0.1.
+    add("--stop-words", "--answer-stop-word", "--command-stop-word", action="extend", nargs="+",
+        default=[], help="more texts that end a reply")  # fmt: skip
     add("--max-new-tokens", type=int, metavar="N", help="default: 2048")
     add("--temperature", type=float, metavar="T", help="0 is greedy (default: 0.1)")
     add("--top-k", type=int, metavar="K", help="0 is no limit (default: 40)")

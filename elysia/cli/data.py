@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from elysia.cli.options import require_at_least
 from elysia.cli.output import build_parser, paint, say, warn
 from elysia.core.errors import DataError, UsageError
+from elysia.core.files import render_json_lines
 
 if TYPE_CHECKING:
     from elysia.data.synthesis.scenario_prompts import ScenarioPrompt
@@ -132,7 +133,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write rows, a line each."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    path.write_text(render_json_lines(rows), "utf-8")
 
 
 def generate_parser() -> ArgumentParser:
@@ -210,7 +211,7 @@ def generate(args: Namespace) -> int:
         host=host,
         ours=load_character_names(args.card),
     )
-    write_atomic(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(output, render_json_lines(rows))
     say(
         f"{spent.cached} answers from earlier runs, {spent.requests} requests, {spent.retried} retried"
     )

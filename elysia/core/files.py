@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from elysia.core.errors import ElysiaError, ExportError
 
@@ -119,6 +120,11 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     return any(words in str(error) for words in _FULL_WORDS)
+
+
+def render_json_lines(rows: Iterable[Any]) -> str:
+    """Rows as JSON, a line each, as .jsonl files hold them."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def compute_sha256(path: str | Path) -> str:

@@ -98,10 +98,9 @@ def find_checkpoint(pth: Path, accumulation: int = 1) -> Path:
             pth, same, accumulation,
         )  # fmt: skip
         return same
-    there = sorted(pth.parent.glob("iter_*.pth"), key=checkpoint.parse_step)
-    if not there:
+    names = [path.name for path in checkpoint.list_checkpoints(pth.parent)]
+    if not names:
         raise CheckpointError("export.no_checkpoint", path=pth)
-    names = [path.name for path in there]
     raise CheckpointError("export.no_such_checkpoint", path=pth, names=names)
 
 

@@ -51,15 +51,23 @@ def read_gguf_template(header: Mapping[str, Any]) -> JinjaTemplate | None:
     source = header.get("tokenizer.chat_template")
     if not isinstance(source, str) or not source.strip():
         return None
-    tokens = header.get("tokenizer.ggml.tokens", [])
 
     def get_token(key: str) -> str:
-        number = header.get(f"tokenizer.ggml.{key}_token_id")
-        is_known = isinstance(number, int) and 0 <= number < len(tokens)
-        return str(tokens[number]) if is_known else ""
+        number = find_special_id(header, key)
+        return "" if number is None else str(header["tokenizer.ggml.tokens"][number])
 
     ends = _collect_stop_words([get_token("eot"), get_token("eom")])
     return JinjaTemplate(OWN, source, get_token("bos"), get_token("eos"), ends)
+
+
+def find_special_id(header: Mapping[str, Any], key: str) -> int | None:
+    """The id that a GGUF's metadata gives a special token (GGUF's names: "bos", "eot", "padding", …); None
+    where it names none, or one that its vocabulary does not have."""
+    number = header.get(f"tokenizer.ggml.{key}_token_id")
+    is_known = isinstance(number, int) and 0 <= number < len(
+        header.get("tokenizer.ggml.tokens", [])
+    )
+    return number if is_known else None
 
 
 def _collect_stop_words(words: Iterable[str | None]) -> tuple[str, ...]:

@@ -202,10 +202,7 @@ ReplyPiece(text='Hello, <think>er!', reasoning=''))
         if close:
             self._held, self._thinking, self._at_start, self._close = behind, False, True, ""
             return thought.rstrip()
-        held = count_overlap(self._held, self._close)
-        certain = self._held[: len(self._held) - held].rstrip()
-        self._held = self._held[len(certain) :]
-        return certain
+        return self._take_certain()
 
     def _take_text(self) -> str:
         if not self._close:
@@ -215,6 +212,10 @@ ReplyPiece(text='Hello, <think>er!', reasoning=''))
         if close:
             self._held, self._close = behind.lstrip(), ""
             return text.rstrip()
+        return self._take_certain()
+
+    def _take_certain(self) -> str:
+        """What cannot belong to the closing mark, nor to the white space in front of it."""
         held = count_overlap(self._held, self._close)
         certain = self._held[: len(self._held) - held].rstrip()
         self._held = self._held[len(certain) :]

@@ -154,8 +154,13 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
     work_dir = Path(work_dir)
     if pointed := _read_pointer(work_dir / LAST):
         return pointed
-    checkpoints = sorted(work_dir.glob("iter_*.pth"), key=parse_step)
+    checkpoints = list_checkpoints(work_dir)
     return checkpoints[-1] if checkpoints else None
+
+
+def list_checkpoints(work_dir: str | Path) -> list[Path]:
+    """The checkpoints of a work dir, the oldest first."""
+    return sorted(Path(work_dir).glob("iter_*.pth"), key=parse_step)
 
 
 def best_checkpoint(work_dir: str | Path) -> Path | None:
@@ -180,7 +185,7 @@ def prune(work_dir: Path, keep: int) -> None:
     if keep < 1:
         return
     best = best_checkpoint(work_dir)
-    for old in sorted(work_dir.glob("iter_*.pth"), key=parse_step)[:-keep]:
+    for old in list_checkpoints(work_dir)[:-keep]:
         if old != best:
             remove(old)
 

@@ -27,8 +27,6 @@ EVALUATION_INPUTS = {
     "pretrain": ["春天到来的时候，", "When spring comes,"],
     "code_alpaca": ["用Python写一个判断质数的函数。", "Write a Python function that sorts a list of words."],
     "tiny_codes": ["用Python写一个判断质数的函数。", "Write a Python function that sorts a list of words."],
-    "crime_kg_assitan": ["租房合同到期后押金不退怎么办？", "酒后驾车会受到什么处罚？"],
-    "law_reference": ["租房合同到期后押金不退怎么办？", "酒后驾车会受到什么处罚？"],
     "medical": ["感冒发烧时应该注意什么？", "How can I sleep better at night?"],
     "colors": ["给我一种像秋天枫叶那样的颜色。", "Give me a warm and gentle orange."],
     "sql": ["CREATE TABLE pets (name TEXT, age INT)\nHow many pets are older than three?"],

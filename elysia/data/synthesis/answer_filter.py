@@ -77,11 +77,18 @@ def find_fault(
     for ask, reply in pairs:
         if len(reply) > LONGEST_REPLY:
             return f"a reply of more than {LONGEST_REPLY} characters"
-        for rule, check in CHECKS:
-            if rule in REFUSED_RULES and any(any(check(text)) for text in (ask, reply)):
-                return rule
+        if rule := find_refused_rule(ask, reply):
+            return rule
         if any(find_other_identities(reply, ours)):
             return "other-assistant"
         if any(find_cut_off(reply)):
             return "cut-off"
+    return ""
+
+
+def find_refused_rule(*texts: str) -> str:
+    """The first rule of lint that refuses any of `texts`; "" when none does."""
+    for rule, check in CHECKS:
+        if rule in REFUSED_RULES and any(any(check(text)) for text in texts):
+            return rule
     return ""

@@ -58,13 +58,14 @@ def read_gguf_header(path: Path) -> dict[str, Any]:
         return reader.read_header()
 
 
-def read_gguf_tensors(path: Path) -> list[GgufTensorInfo]:
-    """The table of a GGUF's tensors. Raises as `read_gguf_header`."""
+def read_gguf_tables(path: Path) -> tuple[dict[str, Any], list[GgufTensorInfo]]:
+    """The metadata of a GGUF and its table of tensors. Raises as `read_gguf_header`."""
     with _open_header(path) as reader:
-        alignment = int(reader.read_header().get("general.alignment", DEFAULT_ALIGNMENT))
+        header = reader.read_header()
+        alignment = int(header.get("general.alignment", DEFAULT_ALIGNMENT))
         table = [reader.read_tensor_info() for _ in range(reader.tensor_count)]
         start = -(-reader.offset // alignment) * alignment
-        return [info._replace(offset=start + info.offset) for info in table]
+        return header, [info._replace(offset=start + info.offset) for info in table]
 
 
 @contextmanager

@@ -36,11 +36,10 @@ from elysia.models.gguf.array_skipping import skip_long_arrays
 from elysia.models.gguf.gguf_reader import (
     TOKENIZER_KEY,
     GgufTensorInfo,
-    read_gguf_header,
-    read_gguf_tensors,
+    read_gguf_tables,
 )
 from elysia.models.gguf.rope_scaling import EXTRA_TENSORS, read_rope_scaling
-from elysia.models.own_template import read_gguf_template
+from elysia.models.own_template import find_special_id, read_gguf_template
 from elysia.models.saving import quiet_transformers, save_model
 
 log = logging.getLogger(__name__)
@@ -109,15 +108,14 @@ def import_gguf(
     cannot be read, a vocabulary of another size than the embedding, and a folder that holds anything.
     """
     file = Path(file)
-    header, tensors = read_gguf_header(file), read_gguf_tensors(file)
+    header, tensors = read_gguf_tables(file)
     _check_file(file, header, tensors)
     chosen = _get_stored_dtype(tensors) if dtype == "auto" else dtype
     with staged_folder(folder, ModelError) as staging:
         with skip_long_arrays():
             tokenizer = _load_tokenizer(file, header)
-            _check_claims(file, tensors)
+            _check_parameters(file, tensors)
             model = _load_model(file, parse_dtype(chosen))
-        _check_size(file, model, tensors)
         _restore_rope_scaling(file, model, header, tensors)
         ends = _get_end_tokens(header)
         _set_generation_config(model, tokenizer, ends)
@@ -227,19 +225,22 @@ def _load_tokenizer(file: Path, header: Mapping[str, Any]) -> Any:
 def _wrap_tokenizer(source: str, header: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     """A transformers tokenizer of a `tokenizer.json`, with the special tokens that the metadata names."""
     tokens = header["tokenizer.ggml.tokens"]
-    numbers = {name: header.get(f"tokenizer.ggml.{key}_token_id") for name, key in SPECIAL_TOKENS}
+    numbers = {name: find_special_id(header, key) for name, key in SPECIAL_TOKENS}
     named = {name: tokens[number] for name, number in numbers.items() if number is not None}
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(source), **named)
 
 
-def _check_claims(file: Path, tensors: list[GgufTensorInfo]) -> None:
-    """ModelError when the metadata speaks of a larger model than the tensors make: transformers would
-    allocate it, whatever memory there is.
+def _check_parameters(file: Path, tensors: list[GgufTensorInfo]) -> None:
+    """ModelError when the model of the metadata is not the one that the tensors make.
+
+    Of a larger one transformers would allocate all, whatever memory there is; of a smaller one (without
+    biases, say) it would drop in silence what it does not know.
     """
+    weights = [i for i in tensors if i.name not in EXTRA_TENSORS and ".nextn." not in i.name]
+    claimed = stored = sum(math.prod(info.shape) for info in weights)
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
-            claimed = stored = sum(math.prod(info.shape) for info in tensors)
             if config.num_hidden_layers <= len(tensors):
                 with torch.device("meta"):
                     model = AutoModelForCausalLM.from_config(config)
@@ -249,6 +250,13 @@ def _check_claims(file: Path, tensors: list[GgufTensorInfo]) -> None:
     if config.num_hidden_layers > len(tensors) or claimed > MAX_CLAIM * stored:
         raise ModelError(
             "models.gguf_without_weights", path=file, layers=config.num_hidden_layers, stored=stored
+        )
+    if stored > claimed:
+        names = sorted(info.name for info in tensors)
+        biases = [info.name for info in weights if info.name.endswith(".bias")]
+        raise ModelError(
+            "models.gguf_weights_dropped", path=file, stored=stored, taken=claimed,
+            model_type=config.model_type, name=(biases or names)[0],
         )  # fmt: skip
 
 
@@ -276,27 +284,6 @@ def _load_model(file: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def _check_size(file: Path, model: Any, tensors: list[GgufTensorInfo]) -> None:
-    """ModelError when the file holds more numbers than the model took: transformers drops what it does
-    not know (biases, say) in silence.
-    """
-    taken = sum(parameter.numel() for parameter in model.parameters())
-    stored, unknown = 0, ""
-    names = {info.name for info in tensors}
-    for info in tensors:
-        if info.name in EXTRA_TENSORS or ".nextn." in info.name:
-            continue
-        stored += math.prod(info.shape)
-        if info.name.endswith(".bias"):
-            unknown = unknown or info.name
-    if stored > taken:
-        example = unknown or sorted(names)[0]
-        raise ModelError(
-            "models.gguf_weights_dropped", path=file, stored=stored, taken=taken,
-            model_type=model.config.model_type, name=example,
-        )  # fmt: skip
-
-
 def _restore_rope_scaling(
     file: Path, model: Any, header: Mapping[str, Any], tensors: list[GgufTensorInfo]
 ) -> None:
@@ -311,8 +298,7 @@ def _get_end_tokens(header: Mapping[str, Any]) -> dict[str, int]:
     kinds: list[int] = header.get("tokenizer.ggml.token_type", [])
     ends: dict[str, int] = {}
     for key in ("eos", "eot", "eom"):
-        number = header.get(f"tokenizer.ggml.{key}_token_id")
-        if isinstance(number, int) and 0 <= number < len(tokens):
+        if (number := find_special_id(header, key)) is not None:
             ends[tokens[number]] = number
     source = str(header.get("tokenizer.chat_template", ""))
     for text in TURN_ENDS:

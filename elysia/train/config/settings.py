@@ -310,12 +310,12 @@ def build_settings(values: Mapping[str, Any], where: str) -> Settings:
 def _read_shipped(name: str, options: dict[str, Any]) -> dict[str, Any] | None:
     """The settings of a config that ships with XTuner, its changes logged; None when `name` is none of
     them, or leads to a file or to a bundled config. ConfigError for one that cannot be trained."""
+    if Path(name).exists() or name in list_bundled_configs():
+        return None
     from mmengine.config import Config
 
     from elysia.compat.xtuner import shipped_configs
 
-    if Path(name).exists() or name in list_bundled_configs():
-        return None
     if reason := shipped_configs.list_unsupported_configs().get(name):
         raise ConfigError("train.xtuner_refused", path=name, reasons=reason)
     report = shipped_configs.read_shipped_config(name)

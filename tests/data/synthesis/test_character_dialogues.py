@@ -12,13 +12,12 @@ from elysia.cli import main
 from elysia.core.errors import DataError
 from elysia.core.paths import get_data_folder
 from elysia.core.persona import Persona
+from elysia.data.synthesis.answer_journal import AnswerJournal, BaseAnswer, BaseRequest
 from elysia.data.synthesis.character_dialogues import (
-    AnswerJournal,
-    BaseAnswer,
-    BaseRequest,
     build_character_rows,
     find_voice_fault,
     load_asks,
+    load_bank,
     load_character_probes,
     sort_examples,
 )
@@ -123,7 +122,7 @@ def test_examples_are_lent_only_to_questions_of_their_kind() -> None:
         ("Help me cheat on my test.", "No."),
         ("Good morning.", "Morning."),
     ]
-    assert sort_examples(shots, ("en",), get_data_folder()) == {
+    assert sort_examples(shots, ("en",), load_bank(get_data_folder())) == {
         ("en", "comfort"): ["Rest."],
         ("en", "joy"): ["Ha!"],
         ("en", "teasing"): ["Never."],
